@@ -1,0 +1,49 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo up check test format lock clean
+
+# The first Python that is new enough. Another one: make PYTHON=/path/to/python3.12 …
+PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
+VENV := .venv
+RUN := $(VENV)/bin
+READY := $(VENV)/.ready
+LOCK := $(RUN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY) ## Show the promise: a signup while Redis is down, and the mail that arrives all the same
+	@$(RUN)/python -m embedded demo
+
+up: $(READY) ## Run the whole stack on this machine until Ctrl-C; its data survive in .outbox/
+	@$(RUN)/python -m embedded up
+
+check: $(READY) ## Format, lint, types, import rules
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+test: $(READY) ## Run the test suite against real servers that it starts itself
+	$(RUN)/pytest $(PYTEST_ARGS)
+
+format: $(READY) ## Format the code and mend what the linter can
+	$(RUN)/ruff format .
+	$(RUN)/ruff check --fix .
+
+lock: $(READY) ## Resolve the dependencies anew
+	$(RUN)/pip install --quiet pip-tools
+	$(LOCK) --upgrade --output-file requirements.lock setup.cfg
+	$(LOCK) --upgrade --extra dev --constraint requirements.lock --output-file requirements-dev.lock setup.cfg
+
+clean: ## Remove the virtual environment and the data of `make up`
+	rm -rf $(VENV) .outbox
+
+# The locked versions, each checked by its hash; then the project itself, editable, which asks the index for nothing.
+$(READY): requirements-dev.lock setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.lock
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

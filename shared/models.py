@@ -1,0 +1,82 @@
+"""The tables of schema.sql as SQLAlchemy sees them. schema.sql is the truth; a test compares the two."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Identity,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TextClause,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData()
+
+_now = text("now()")
+
+
+def _moment(name: str, *, required: bool = False, default: bool = False) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=not required, server_default=_now if default else None)
+
+
+def _message_columns(*, live: bool) -> list[Column[object]]:
+    """Give the columns that outbox and outbox_finished share; only a live row gets defaults."""
+
+    def default(sql: str) -> TextClause | None:
+        return text(sql) if live else None
+
+    return [
+        Column("id", BigInteger, *([Identity(always=True)] if live else []), primary_key=True, autoincrement=live),
+        Column("task", Text, nullable=False),
+        Column("payload", JSONB, nullable=False),
+        Column("queue", Text, nullable=False, server_default=default("'default'")),
+        Column("status", Text, nullable=False, server_default=default("'pending'")),
+        _moment("due_at", required=True, default=live),
+        Column("generation", Integer, nullable=False, server_default=default("0")),
+        Column("attempt", Integer, nullable=False, server_default=default("0")),
+        Column("max_retries", Integer, nullable=False, server_default=default("10")),
+        Column("claim_token", Uuid),
+        _moment("lease_until"),
+        Column("broker_epoch", Text),
+        Column("last_error", Text),
+        Column("failures", JSONB, nullable=False, server_default=default("'[]'")),
+        Column("traceparent", Text),
+        _moment("created_at", required=True, default=live),
+        _moment("published_at"),
+        _moment("claimed_at"),
+        _moment("finished_at"),
+    ]
+
+
+users = Table(
+    "users",
+    metadata,
+    Column("username", Text, primary_key=True),
+    Column("email", Text, nullable=False),
+    Column("full_name", Text, nullable=False),
+    Column("hashed_password", Text, nullable=False),
+    Column("is_email_verified", Boolean, nullable=False, server_default=text("false")),
+    _moment("created_at", required=True, default=True),
+)
+
+verify_emails = Table(
+    "verify_emails",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("username", Text, nullable=False),
+    Column("email", Text, nullable=False),
+    Column("message_id", BigInteger, nullable=False),
+    _moment("created_at", required=True, default=True),
+    _moment("expires_at", required=True),
+    _moment("used_at"),
+)
+
+outbox = Table("outbox", metadata, *_message_columns(live=True))
+
+outbox_finished = Table("outbox_finished", metadata, *_message_columns(live=False))

@@ -1,0 +1,54 @@
+"""Writing a message into the outbox: the one place where a use case asks for work to be done later.
+
+The row is written on the caller's connection and so belongs to the caller's transaction: what commits is delivered,
+what rolls back never was. Nothing here talks to Redis.
+"""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, FromClause, Insert, func, insert, literal, select
+from sqlalchemy.orm import Session
+
+from shared.messages import Message
+from shared.models import outbox
+
+
+def append(connection: Connection | Session, message: Message, *, delay_seconds: float = 0) -> int:
+    """Append a message inside the caller's own transaction and return its id.
+
+    Args:
+        connection: the connection or session whose open transaction decides the message's fate.
+        message: what is to be done.
+        delay_seconds: the message is not run before this many seconds have passed.
+
+    """
+    values: dict[str, Any] = {"task": message.task, "queue": message.queue, "payload": message.payload()}
+    if delay_seconds:
+        values["due_at"] = _due(delay_seconds)
+    return int(connection.execute(insert(outbox).values(values).returning(outbox.c.id)).scalar_one())
+
+
+def append_for_each(
+    source: FromClause, message: type[Message], payload: dict[str, ColumnElement[Any]], *, delay_seconds: float = 0
+) -> Insert:
+    """Build the INSERT that appends one message for each row of `source`.
+
+    As a CTE of the statement that writes those rows it makes the business write and its message one statement: one
+    round trip, and nothing between the two at which a process could die.
+
+    Args:
+        source: usually the CTE of an INSERT or UPDATE with RETURNING.
+        message: the kind of message.
+        payload: the message's fields, each as a column of `source`.
+        delay_seconds: the messages are not run before this many seconds have passed.
+
+    """
+    pairs = [part for name, column in payload.items() for part in (literal(name), column)]
+    row = select(
+        literal(message.task), literal(message.queue), func.jsonb_build_object(*pairs), _due(delay_seconds)
+    ).select_from(source)
+    return insert(outbox).from_select(["task", "queue", "payload", "due_at"], row)
+
+
+def _due(delay_seconds: float) -> ColumnElement[Any]:
+    return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, delay_seconds)

@@ -1,0 +1,281 @@
+"""The settings of each process, read once from the environment.
+
+Every process asks only for what it needs: the relay knows neither SECRET_KEY nor MAIL_FROM. All that is missing or
+malformed is reported at once, by the variable's name and never with its value, which may be a secret.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.headerregistry import Address
+from email.utils import parseaddr
+from typing import Final, Literal, cast
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from environs import Env, EnvValidationError, ValidationError, validate
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+
+from shared.errors import SettingsError
+
+MINIMUM_KEY_CHARACTERS: Final = 32
+_POSTGRESQL_SCHEMES: Final = {"postgresql", "postgres", "postgresql+psycopg"}
+_REDIS_SCHEMES: Final = {"redis", "rediss", "unix"}
+_SMTP_PORTS: Final = {"smtp": 25, "smtps": 465, "smtp+starttls": 587}
+
+SmtpSecurity = Literal["smtp", "smtps", "smtp+starttls"]
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpServer:
+    """Where mail is handed in, and how: in the clear, over TLS from the start, or after STARTTLS."""
+
+    security: SmtpSecurity
+    host: str
+    port: int
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """What the HTTP API needs."""
+
+    database_url: str = field(repr=False)
+    secret_keys: tuple[str, ...] = field(repr=False)
+    signup_mail_delay_seconds: float
+    trusted_proxies: int
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySettings:
+    """What the relay needs."""
+
+    database_url: str = field(repr=False)
+    listen_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    key_prefix: str
+    publish_lease_seconds: float
+    run_lease_seconds: float
+    batch_size: int
+    poll_seconds: float
+    keep_done_days: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSettings:
+    """What the consumer needs, in RQ's stock worker and in OutboxWorker alike."""
+
+    database_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    smtp_server: SmtpServer
+    smtp_timeout_seconds: float
+    mail_from: Address
+    base_url: str
+    secret_keys: tuple[str, ...] = field(repr=False)
+    verify_email_minutes: float
+    run_lease_seconds: float
+    backoff_scale: float
+    concurrency: int
+
+    @property
+    def send_deadline_seconds(self) -> float:
+        """Give the longest that one send may take, from name look-up to final answer: two thirds of the lease.
+
+        The last third is the time in which the acknowledgement reaches PostgreSQL before the lease is over.
+        """
+        return self.run_lease_seconds * 2 / 3
+
+
+def read_api_settings() -> ApiSettings:
+    """Read the API's settings. Raises SettingsError naming every variable that is missing or malformed."""
+    env = Env(eager=False)
+    database_url = _text(env, "DATABASE_URL", _postgresql_url)
+    secret_keys = _text(env, "SECRET_KEY", _secret_keys)
+    delay = env.float("SIGNUP_MAIL_DELAY_SECONDS", 0.0, validate=validate.Range(min=0, max=86_400 * 365))
+    proxies = env.int("TRUSTED_PROXIES", 0, validate=validate.Range(min=0, max=100))
+    _check(env)
+    return ApiSettings(
+        database_url=_postgresql_url(database_url),
+        secret_keys=_secret_keys(secret_keys),
+        signup_mail_delay_seconds=delay,
+        trusted_proxies=proxies,
+    )
+
+
+def read_relay_settings() -> RelaySettings:
+    """Read the relay's settings. Raises SettingsError naming every variable that is missing or malformed."""
+    env = Env(eager=False)
+    database_url = _text(env, "DATABASE_URL", _postgresql_url)
+    listen_url = _text(env, "OUTBOX_LISTEN_URL", _postgresql_url, database_url or "postgresql://")
+    redis_url = _text(env, "RQ_REDIS_URL", _redis_url, "redis://localhost:6379/0")
+    key_prefix = env.str("RQ_KEY_PREFIX", "rq", validate=validate.Regexp(r"[A-Za-z0-9_.:{}-]+\Z"))
+    publish_lease = _seconds(env, "OUTBOX_PUBLISH_LEASE_SECONDS", 30.0)
+    run_lease = _seconds(env, "OUTBOX_RUN_LEASE_SECONDS", 60.0)
+    batch_size = env.int("OUTBOX_BATCH_SIZE", 1000, validate=validate.Range(min=1, max=10_000))
+    poll = _seconds(env, "OUTBOX_POLL_SECONDS", 1.0)
+    keep_done_days = env.float("OUTBOX_KEEP_DONE_DAYS", 7.0, validate=validate.Range(min=0, max=36_500))
+    _check(env)
+    return RelaySettings(
+        database_url=_postgresql_url(database_url),
+        listen_url=_postgresql_url(listen_url),
+        redis_url=redis_url,
+        key_prefix=key_prefix,
+        publish_lease_seconds=publish_lease,
+        run_lease_seconds=run_lease,
+        batch_size=batch_size,
+        poll_seconds=poll,
+        keep_done_days=keep_done_days,
+    )
+
+
+def read_consumer_settings() -> ConsumerSettings:
+    """Read the consumer's settings. Raises SettingsError naming every variable that is missing or malformed."""
+    env = Env(eager=False)
+    database_url = _text(env, "DATABASE_URL", _postgresql_url)
+    redis_url = _text(env, "RQ_REDIS_URL", _redis_url, "redis://localhost:6379/0")
+    smtp_url = _text(env, "SMTP_URL", _smtp_server, "smtp://localhost:25")
+    smtp_timeout = env.float("SMTP_TIMEOUT_SECONDS", None, validate=_positive(86_400))
+    mail_from = _text(env, "MAIL_FROM", _mail_from)
+    base_url = _text(env, "BASE_URL", _base_url, "http://localhost:8080")
+    secret_keys = _text(env, "SECRET_KEY", _secret_keys)
+    verify_minutes = env.float("VERIFY_EMAIL_MINUTES", 1440.0, validate=validate.Range(min=0, max=525_600 * 10))
+    run_lease = _seconds(env, "OUTBOX_RUN_LEASE_SECONDS", 60.0)
+    backoff_scale = env.float("OUTBOX_BACKOFF_SCALE", 1.0, validate=validate.Range(min=0, max=1000))
+    concurrency = env.int("WORKER_CONCURRENCY", 10, validate=validate.Range(min=1, max=1000))
+    _check(env)
+    # A short lease shortens the default; only a value that somebody chose can contradict it.
+    smtp_timeout = min(10.0, run_lease * 2 / 3) if smtp_timeout is None else smtp_timeout
+    settings = ConsumerSettings(
+        database_url=_postgresql_url(database_url),
+        redis_url=redis_url,
+        smtp_server=_smtp_server(smtp_url),
+        smtp_timeout_seconds=smtp_timeout,
+        mail_from=_mail_from(mail_from),
+        base_url=_base_url(base_url),
+        secret_keys=_secret_keys(secret_keys),
+        verify_email_minutes=verify_minutes,
+        run_lease_seconds=run_lease,
+        backoff_scale=backoff_scale,
+        concurrency=concurrency,
+    )
+    if settings.smtp_timeout_seconds > settings.send_deadline_seconds:
+        message = (
+            "must not be longer than two thirds of OUTBOX_RUN_LEASE_SECONDS, the deadline of a whole send:"
+            " lower it or raise the lease."
+        )
+        raise SettingsError({"SMTP_TIMEOUT_SECONDS": [message]})
+    return settings
+
+
+def read_database_url() -> str:
+    """Read DATABASE_URL alone. Raises SettingsError when it is missing or malformed."""
+    env = Env(eager=False)
+    database_url = _text(env, "DATABASE_URL", _postgresql_url)
+    _check(env)
+    return _postgresql_url(database_url)
+
+
+def _check(env: Env) -> None:
+    try:
+        env.seal()
+    except EnvValidationError as exc:
+        raise SettingsError(cast("dict[str, list[str]]", exc.error_messages)) from None
+
+
+def _text(env: Env, name: str, parse: Callable[[str], object], default: str | None = None) -> str:
+    """Read a text that `parse` accepts. The text is given back, so that it is parsed once all are known to be good."""
+
+    def accepts(text: str) -> None:
+        parse(text)
+
+    if default is None:
+        return env.str(name, validate=accepts)
+    return env.str(name, default, validate=accepts)
+
+
+def _seconds(env: Env, name: str, default: float) -> float:
+    return env.float(name, default, validate=_positive(86_400))
+
+
+def _positive(largest: float) -> validate.Range:
+    return validate.Range(min=0, min_inclusive=False, max=largest)
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises when it is no number up to 65535
+    except ValueError as exc:
+        raise ValidationError(_not_a_url("it cannot be parsed")) from exc
+    return parts
+
+
+def _not_a_url(why: str) -> str:
+    return f"is not a usable URL: {why}."
+
+
+def _postgresql_url(text: str) -> str:
+    """Give the URL in the form that libpq reads; it may name several hosts (libpq, 'Connection URIs')."""
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme not in _POSTGRESQL_SCHEMES:
+        raise ValidationError(_not_a_url("it has to start with postgresql://"))
+    url = f"postgresql://{rest}"
+    try:
+        conninfo_to_dict(url)
+    except ProgrammingError as exc:
+        raise ValidationError(_not_a_url("libpq cannot parse it")) from exc
+    return url
+
+
+def _redis_url(text: str) -> str:
+    parts = _split(text)
+    if parts.scheme not in _REDIS_SCHEMES or not (parts.hostname or parts.path):
+        raise ValidationError(_not_a_url("it has to be redis://host:port/db, rediss://… or unix://path"))
+    if parts.scheme != "unix" and parts.path not in {"", "/"} and not parts.path[1:].isdecimal():
+        raise ValidationError(_not_a_url("what follows the host has to be the number of a database"))
+    return text
+
+
+def _smtp_server(text: str) -> SmtpServer:
+    parts = _split(text)
+    if parts.scheme not in _SMTP_PORTS or not parts.hostname or parts.path not in {"", "/"}:
+        raise ValidationError(
+            _not_a_url("it has to be smtp://[user:password@]host[:port], smtps://… or smtp+starttls://…")
+        )
+    if (parts.username is None) != (parts.password is None):
+        raise ValidationError(_not_a_url("a user needs a password, separated by a colon"))
+    return SmtpServer(
+        security=cast("SmtpSecurity", parts.scheme),
+        host=parts.hostname,
+        port=parts.port or _SMTP_PORTS[parts.scheme],
+        user=None if parts.username is None else unquote(parts.username),
+        password=None if parts.password is None else unquote(parts.password),
+    )
+
+
+def _mail_from(text: str) -> Address:
+    name, address = parseaddr(text)
+    try:
+        parsed = Address(display_name=name, addr_spec=address)
+    except (ValueError, IndexError) as exc:
+        raise ValidationError("is not a mail address.") from exc
+    if not parsed.username or not parsed.domain or not text.isprintable() or not address.isascii():
+        raise ValidationError("is not a mail address: write name@domain or 'Name <name@domain>'.")
+    return parsed
+
+
+def _base_url(text: str) -> str:
+    parts = _split(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ValidationError(_not_a_url("it has to be http://host or https://host, without a query"))
+    return text.rstrip("/")
+
+
+def _secret_keys(text: str) -> tuple[str, ...]:
+    keys = tuple(key.strip() for key in text.split(","))
+    if any(len(key) < MINIMUM_KEY_CHARACTERS for key in keys):
+        raise ValidationError(
+            f"needs at least {MINIMUM_KEY_CHARACTERS} characters a key (several keys are separated by commas):"
+            " make one with python -c 'import secrets; print(secrets.token_urlsafe(32))'."
+        )
+    return keys

@@ -1,0 +1,205 @@
+from collections.abc import Callable
+
+import pytest
+
+from shared.errors import SettingsError
+from shared.settings import (
+    SmtpServer,
+    read_api_settings,
+    read_consumer_settings,
+    read_database_url,
+    read_relay_settings,
+)
+
+KEY = "k" * 32
+GOOD = {"DATABASE_URL": "postgresql://user@host/bank", "SECRET_KEY": KEY, "MAIL_FROM": "Bank <no-reply@bank.example>"}
+
+Read = Callable[[], object]
+
+
+@pytest.fixture(autouse=True)
+def good_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in GOOD.items():
+        monkeypatch.setenv(name, value)
+
+
+def problems(read: Read) -> dict[str, list[str]]:
+    with pytest.raises(SettingsError) as caught:
+        read()
+    return caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("read", "names"),
+    [
+        (read_api_settings, {"DATABASE_URL", "SECRET_KEY"}),
+        (read_relay_settings, {"DATABASE_URL"}),
+        (read_consumer_settings, {"DATABASE_URL", "SECRET_KEY", "MAIL_FROM"}),
+        (read_database_url, {"DATABASE_URL"}),
+    ],
+)
+def test_all_missing_settings_are_named_at_once(read: Read, names: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in GOOD:
+        monkeypatch.delenv(name)
+
+    assert set(problems(read)) == names
+
+
+def test_the_relay_needs_neither_key_nor_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SECRET_KEY")
+    monkeypatch.delenv("MAIL_FROM")
+
+    read_relay_settings()
+
+
+API = read_api_settings
+RELAY = read_relay_settings
+CONSUMER = read_consumer_settings
+
+
+@pytest.mark.parametrize("value", ["", " ", "nonsense"])
+@pytest.mark.parametrize(
+    ("read", "name"),
+    [
+        (API, "DATABASE_URL"),
+        (API, "SECRET_KEY"),
+        (API, "SIGNUP_MAIL_DELAY_SECONDS"),
+        (API, "TRUSTED_PROXIES"),
+        (RELAY, "DATABASE_URL"),
+        (RELAY, "OUTBOX_LISTEN_URL"),
+        (RELAY, "RQ_REDIS_URL"),
+        (RELAY, "OUTBOX_PUBLISH_LEASE_SECONDS"),
+        (RELAY, "OUTBOX_RUN_LEASE_SECONDS"),
+        (RELAY, "OUTBOX_BATCH_SIZE"),
+        (RELAY, "OUTBOX_POLL_SECONDS"),
+        (RELAY, "OUTBOX_KEEP_DONE_DAYS"),
+        (CONSUMER, "DATABASE_URL"),
+        (CONSUMER, "RQ_REDIS_URL"),
+        (CONSUMER, "SMTP_URL"),
+        (CONSUMER, "SMTP_TIMEOUT_SECONDS"),
+        (CONSUMER, "MAIL_FROM"),
+        (CONSUMER, "BASE_URL"),
+        (CONSUMER, "SECRET_KEY"),
+        (CONSUMER, "VERIFY_EMAIL_MINUTES"),
+        (CONSUMER, "OUTBOX_RUN_LEASE_SECONDS"),
+        (CONSUMER, "OUTBOX_BACKOFF_SCALE"),
+        (CONSUMER, "WORKER_CONCURRENCY"),
+    ],
+)
+def test_an_empty_or_malformed_value_is_refused_by_name(
+    read: Read, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    assert set(problems(read)) == {name}
+
+
+@pytest.mark.parametrize(
+    ("read", "name", "value"),
+    [
+        (RELAY, "DATABASE_URL", "mysql://host/bank"),
+        (RELAY, "DATABASE_URL", "postgresql://host/bank?nonsense=1"),
+        (RELAY, "RQ_REDIS_URL", "redis://"),
+        (RELAY, "RQ_REDIS_URL", "redis://host/first"),
+        (RELAY, "RQ_REDIS_URL", "http://host"),
+        (RELAY, "RQ_KEY_PREFIX", "a b"),
+        (RELAY, "RQ_KEY_PREFIX", "rq\n"),
+        (RELAY, "OUTBOX_BATCH_SIZE", "0"),
+        (RELAY, "OUTBOX_BATCH_SIZE", "1.5"),
+        (RELAY, "OUTBOX_POLL_SECONDS", "0"),
+        (RELAY, "OUTBOX_POLL_SECONDS", "nan"),
+        (RELAY, "OUTBOX_POLL_SECONDS", "inf"),
+        (RELAY, "OUTBOX_KEEP_DONE_DAYS", "-1"),
+        (CONSUMER, "SMTP_URL", "smtp://"),
+        (CONSUMER, "SMTP_URL", "smtp://host:99999"),
+        (CONSUMER, "SMTP_URL", "smtp://user@host"),
+        (CONSUMER, "SMTP_URL", "smtp://host/path"),
+        (CONSUMER, "MAIL_FROM", "a@b@c"),
+        (CONSUMER, "MAIL_FROM", "Bank <no-reply@bank.example>\nBcc: eve@example.com"),
+        (CONSUMER, "BASE_URL", "ftp://host"),
+        (CONSUMER, "BASE_URL", "http://host?query"),
+        (CONSUMER, "SECRET_KEY", "k" * 31),
+        (CONSUMER, "SECRET_KEY", f"{KEY},short"),
+        (CONSUMER, "SECRET_KEY", f"{KEY},"),
+        (CONSUMER, "WORKER_CONCURRENCY", "0"),
+        (API, "SIGNUP_MAIL_DELAY_SECONDS", "-1"),
+    ],
+)
+def test_a_value_out_of_its_range_is_refused_by_name(
+    read: Read, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    assert set(problems(read)) == {name}
+
+
+def test_an_error_never_repeats_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "mysql://user:hunter2@host/bank")
+    monkeypatch.setenv("SECRET_KEY", "hunter2")
+    monkeypatch.setenv("SMTP_URL", "smtp://user:hunter2@host:port")
+
+    with pytest.raises(SettingsError) as caught:
+        read_consumer_settings()
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_settings_do_not_show_their_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://user:hunter2@host/bank")
+    monkeypatch.setenv("SMTP_URL", "smtp://user:hunter2@host")
+
+    shown = repr((read_api_settings(), read_relay_settings(), read_consumer_settings()))
+
+    assert "hunter2" not in shown
+    assert KEY not in shown
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_each_spelling_of_the_database_url_is_understood(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"{scheme}://user@one:1,two:2/bank?target_session_attrs=read-write")
+
+    assert read_database_url() == "postgresql://user@one:1,two:2/bank?target_session_attrs=read-write"
+
+
+def test_the_relay_listens_where_the_database_is_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_relay_settings().listen_url == GOOD["DATABASE_URL"]
+
+    monkeypatch.setenv("OUTBOX_LISTEN_URL", "postgres://direct/bank")
+
+    assert read_relay_settings().listen_url == "postgresql://direct/bank"
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("smtp://host", SmtpServer("smtp", "host", 25)),
+        ("smtp://host:1025", SmtpServer("smtp", "host", 1025)),
+        ("smtps://host", SmtpServer("smtps", "host", 465)),
+        ("smtp+starttls://me:p%40ss%3A@host", SmtpServer("smtp+starttls", "host", 587, "me", "p@ss:")),
+    ],
+)
+def test_smtp_url_says_where_and_how(url: str, server: SmtpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMTP_URL", url)
+
+    assert read_consumer_settings().smtp_server == server
+
+
+def test_several_keys_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_KEY", f"{'a' * 32}, {'b' * 40}")
+
+    assert read_api_settings().secret_keys == ("a" * 32, "b" * 40)
+
+
+def test_a_step_longer_than_a_whole_send_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTBOX_RUN_LEASE_SECONDS", "30")
+    monkeypatch.setenv("SMTP_TIMEOUT_SECONDS", "20.5")
+
+    assert set(problems(read_consumer_settings)) == {"SMTP_TIMEOUT_SECONDS"}
+
+
+def test_a_short_lease_shortens_the_default_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTBOX_RUN_LEASE_SECONDS", "3")
+
+    settings = read_consumer_settings()
+
+    assert settings.smtp_timeout_seconds == settings.send_deadline_seconds == 2.0
