@@ -1,0 +1,117 @@
+"""The command line: `python -m outbox_relay` runs the relay."""
+
+import os
+import signal
+import sys
+import threading
+from dataclasses import replace
+from types import FrameType
+from typing import Final
+
+import click
+import psycopg
+import structlog
+
+from outbox_relay import letter_commands
+from outbox_relay.broker import BrokerUnavailableError, open_broker
+from outbox_relay.doorbell import Alarm
+from outbox_relay.relay import Relay
+from shared.errors import SettingsError
+from shared.logs import configure_logging
+from shared.settings import RelaySettings, read_relay_settings
+
+_log = structlog.get_logger("outbox_relay")
+
+EXIT_UNREACHABLE: Final = 1
+_STOP_SECONDS: Final = 4.0
+
+
+@click.group(invoke_without_command=True)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1, 10_000),
+    help="Messages published in one transaction at the most. Default: OUTBOX_BATCH_SIZE, or 1000.",
+)
+@click.option(
+    "--poll-seconds",
+    type=click.FloatRange(0, 86_400, min_open=True),
+    help="Longest sleep between two looks into the outbox. Default: OUTBOX_POLL_SECONDS, or 1.",
+)
+@click.option(
+    "--once",
+    is_flag=True,
+    help="Publish what is due now, with one round of the reaper, and exit: 0, or 1 when PostgreSQL or Redis is away.",
+)
+@click.pass_context
+def main(context: click.Context, batch_size: int | None, poll_seconds: float | None, *, once: bool) -> None:
+    """Move messages from the outbox to RQ, and bring back those that Redis or a worker lost.
+
+    Without a command it runs the relay; the options below are the relay's.
+
+    Runs until SIGTERM or SIGINT: the batch in hand is finished or rolled back, exit 0 within 5 seconds. Any number of
+    relays may run side by side. Settings come from the environment (DATABASE_URL, RQ_REDIS_URL and others, see the
+    README); a missing or malformed one stops the process with exit code 2.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    configure_logging()
+    try:
+        settings = read_relay_settings()
+    except SettingsError as exc:
+        click.echo(exc, err=True)
+        sys.exit(letter_commands.EXIT_SETTINGS)
+    if batch_size is not None:
+        settings = replace(settings, batch_size=batch_size)
+    if poll_seconds is not None:
+        settings = replace(settings, poll_seconds=poll_seconds)
+    _run(settings, once=once)
+
+
+main.add_command(letter_commands.dead)
+main.add_command(letter_commands.retry)
+main.add_command(letter_commands.discard)
+
+
+def _run(settings: RelaySettings, *, once: bool) -> None:
+    broker = open_broker(settings.redis_url, settings.key_prefix, settings.run_lease_seconds)
+    alarm = Alarm()
+    relay = Relay(settings, broker, alarm)
+    _stop_on_signals(relay)
+    try:
+        if once:
+            _drain(relay)
+        else:
+            _log.info("relay_started", batch_size=settings.batch_size, poll_seconds=settings.poll_seconds)
+            relay.run()
+            _log.info("relay_stopped")
+    finally:
+        relay.close()
+        alarm.close()
+
+
+def _drain(relay: Relay) -> None:
+    try:
+        published = relay.drain()
+    except BrokerUnavailableError as exc:
+        _log.error("not_published", error=str(exc))
+        sys.exit(EXIT_UNREACHABLE)
+    except psycopg.Error as exc:
+        _log.error("not_published", error=f"PostgreSQL cannot be used: {type(exc).__name__}")
+        sys.exit(EXIT_UNREACHABLE)
+    _log.info("drained", messages=published)
+
+
+def _stop_on_signals(relay: Relay) -> None:
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        relay.stop()
+        # A server that accepts and never answers holds the batch in hand: leaving rolls it back.
+        deadline = threading.Timer(_STOP_SECONDS, os._exit, [0])
+        deadline.daemon = True
+        deadline.start()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+if __name__ == "__main__":
+    main()

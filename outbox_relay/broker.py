@@ -1,0 +1,124 @@
+"""Redis, as the relay sees it: lists to push to, and a life (epoch) that may end at any moment."""
+
+import math
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, cast
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from outbox_relay.jobs import job_fields, job_id, timestamp
+from outbox_relay.statements import Row
+from shared.errors import OutboxError
+from shared.messages import QUEUES
+
+SOCKET_SECONDS: Final = 3.0
+"""Below the limit that PostgreSQL sets on an idle transaction: a frozen Redis rolls the batch back, not the server."""
+
+_DELETED_AT_ONCE: Final = 1000
+
+
+class BrokerUnavailableError(OutboxError):
+    """Redis cannot be reached or refuses to work."""
+
+
+def open_broker(redis_url: str, key_prefix: str, run_lease_seconds: float) -> "Broker":
+    """Prepare a connection that never repeats a command by itself; nothing is sent yet.
+
+    redis-py's default repeats a MULTI whose reply was lost: every job would stand in the list twice, without a word.
+    """
+    client = Redis.from_url(
+        redis_url,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=SOCKET_SECONDS,
+        socket_connect_timeout=SOCKET_SECONDS,
+    )
+    return Broker(client, key_prefix, job_timeout_seconds=math.ceil(run_lease_seconds))
+
+
+class Broker:
+    """Pushes jobs in RQ's own layout and tells one life of Redis from the next.
+
+    The epoch is a marker that a push sets if it is absent, together with the server's run id: an emptied Redis has
+    another marker, a restarted or failed-over one another run id.
+    """
+
+    def __init__(self, client: Redis, key_prefix: str, job_timeout_seconds: int) -> None:
+        """Keep the client; `key_prefix` is RQ's."""
+        self._client = client
+        self._prefix = key_prefix
+        self._marker = f"{key_prefix}:outbox:epoch"
+        self._job_timeout_seconds = job_timeout_seconds
+
+    def push(self, rows: Sequence[Row]) -> str:
+        """Push the jobs of these rows in one MULTI and return the epoch that they were pushed into.
+
+        Raises:
+            BrokerUnavailableError: nothing may be concluded; the jobs may or may not stand in Redis.
+
+        """
+        now = timestamp()
+        with _translated(), self._client.pipeline(transaction=True) as pipe:
+            pipe.set(self._marker, uuid.uuid4().hex, nx=True)
+            for queue in QUEUES:
+                ids = []
+                for row in rows:
+                    if row.queue == queue:
+                        ids.append(job_id(row))
+                        pipe.hset(self._job_key(ids[-1]), mapping=job_fields(row, self._job_timeout_seconds, now))
+                if ids:
+                    pipe.sadd(f"{self._prefix}:queues", self._queue_key(queue))
+                    pipe.rpush(self._queue_key(queue), *ids)
+            return self._execute_with_epoch(pipe)[0]
+
+    def epoch(self) -> str:
+        """Name the present life of Redis. Raises BrokerUnavailableError."""
+        with _translated(), self._client.pipeline(transaction=True) as pipe:
+            return self._execute_with_epoch(pipe)[0]
+
+    def read_lists(self) -> tuple[set[bytes], str]:
+        """Give the ids of all jobs that stand in the lists, and the epoch, as of one moment.
+
+        Standing in a list is the only proof that a job will be run: a hash outlives the job that was popped.
+        """
+        with _translated(), self._client.pipeline(transaction=True) as pipe:
+            for queue in QUEUES:
+                pipe.lrange(self._queue_key(queue), 0, -1)
+            epoch, replies = self._execute_with_epoch(pipe)
+        return {job for listed in replies for job in cast("list[bytes]", listed)}, epoch
+
+    def delete_orphans(self, rows: Sequence[Row]) -> None:
+        """Delete the hashes of jobs that are in no list any more. Raises BrokerUnavailableError."""
+        keys = [self._job_key(job_id(row)) for row in rows]
+        with _translated():
+            for start in range(0, len(keys), _DELETED_AT_ONCE):
+                self._client.unlink(*keys[start : start + _DELETED_AT_ONCE])
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self._client.close()
+
+    def _execute_with_epoch(self, pipe: Any) -> tuple[str, list[object]]:  # noqa: ANN401 - redis-py types no pipeline
+        pipe.get(self._marker)
+        pipe.info("server")
+        *replies, marker, server = pipe.execute()
+        return f"{marker.decode() if marker else '-'}/{server['run_id']}", replies
+
+    def _queue_key(self, queue: str) -> str:
+        return f"{self._prefix}:queue:{queue}"
+
+    def _job_key(self, job: str) -> str:
+        return f"{self._prefix}:job:{job}"
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as exc:
+        # The text may hold the server's address and user, the class says enough to act on.
+        raise BrokerUnavailableError(f"Redis cannot be used: {type(exc).__name__}") from exc

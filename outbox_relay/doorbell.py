@@ -1,0 +1,92 @@
+"""Listening for the doorbell: a NOTIFY that says there may be something to publish.
+
+It only shortens a sleep. Every message is found by polling too, so that a lost ring, a connection that died or a pooler
+that passes no notifications costs one poll interval and nothing else.
+"""
+
+import os
+import select
+from time import monotonic
+from typing import Any, Final
+
+import psycopg
+import structlog
+
+from shared.database import connect
+from shared.messages import DOORBELL_CHANNEL
+
+_log = structlog.get_logger(__name__)
+
+_RETRY_SECONDS: Final = 5.0
+
+
+class Alarm:
+    """Wakes a sleeping relay from a signal handler: writing to a pipe is safe there, a lock would not be."""
+
+    def __init__(self) -> None:
+        """Open the pipe."""
+        self.reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def ring(self) -> None:
+        """End the present or the next sleep."""
+        os.write(self._writer, b"!")
+
+    def close(self) -> None:
+        """Close the pipe."""
+        os.close(self.reader)
+        os.close(self._writer)
+
+
+class Doorbell:
+    """Sleeps until somebody rings, an alarm goes off, or the time is over."""
+
+    def __init__(self, listen_url: str) -> None:
+        """Keep the address; the connection is opened at the first sleep."""
+        self._listen_url = listen_url
+        self._connection: psycopg.Connection[Any] | None = None
+        self._retry_at = 0.0
+        self._outage_told = False
+
+    def prepare(self) -> None:
+        """Begin to listen, unless it is done or failed a moment ago. What is committed from now on rings."""
+        if self._connection is not None or monotonic() < self._retry_at:
+            return
+        try:
+            self._connection = connect(self._listen_url, "outbox-relay-doorbell")
+            self._connection.execute(f"LISTEN {DOORBELL_CHANNEL}")
+        except psycopg.Error as exc:
+            self._lose(exc)
+        else:
+            self._outage_told = False
+
+    def sleep(self, seconds: float, alarm: Alarm) -> None:
+        """Sleep for `seconds` at the most."""
+        sources: list[int] = [alarm.reader]
+        if self._connection is not None:
+            sources.append(self._connection.fileno())
+        ready, _, _ = select.select(sources, [], [], max(0.0, seconds))
+        if alarm.reader in ready:
+            os.read(alarm.reader, 4096)
+        if self._connection is not None and len(ready) > (alarm.reader in ready):
+            self._drain(self._connection)
+
+    def _drain(self, connection: psycopg.Connection[Any]) -> None:
+        """Take all rings that have arrived: they all say the same."""
+        try:
+            for _ in connection.notifies(timeout=0):
+                pass
+        except psycopg.Error as exc:
+            self._lose(exc)
+
+    def _lose(self, exc: psycopg.Error) -> None:
+        if not self._outage_told:
+            _log.warning("doorbell_lost", error=type(exc).__name__, meaning="polling goes on alone")
+            self._outage_told = True
+        self.close()
+        self._retry_at = monotonic() + _RETRY_SECONDS
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,111 @@
+"""Dead letters: what could not be delivered, why, and what an operator may do about it.
+
+A dead letter is unfinished business: it stays until it is retried or discarded, and pruning never touches it.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from outbox_relay.statements import DbConnection
+
+_RETRIED_AT_ONCE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message whose attempts are spent or that can never succeed.
+
+    Attributes:
+        maybe_accepted: the mail server may have taken the mail at the last attempt: a retry may send a second copy.
+
+    """
+
+    id: int
+    task: str
+    queue: str
+    attempt: int
+    created_at: datetime
+    reason: str
+    maybe_accepted: bool
+
+
+def list_dead(connection: DbConnection, limit: int) -> list[DeadLetter]:
+    """List dead letters, the oldest first."""
+    rows = connection.execute(
+        """
+        SELECT id, task, queue, attempt, created_at, last_error,
+               coalesce((failures -> -1 ->> 'maybe_accepted')::boolean, false)
+          FROM outbox
+         WHERE status = 'dead'
+         ORDER BY id
+         LIMIT %s
+        """,
+        [limit],
+    ).fetchall()
+    return [DeadLetter(*row) for row in rows]
+
+
+def count_dead(connection: DbConnection) -> int:
+    """Count the dead letters; a partial index holds nothing else."""
+    row = connection.execute("SELECT count(*) FROM outbox WHERE status = 'dead'").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def retry(connection: DbConnection, message_id: int) -> bool:
+    """Make one dead letter pending again, with all its attempts. False when it is no dead letter."""
+    return _retry(connection, message_id, 1) == 1
+
+
+def retry_all(connection: DbConnection) -> int:
+    """Make every dead letter pending again, in steps that lock few rows at a time; return how many."""
+    total = 0
+    while step := _retry(connection, None, _RETRIED_AT_ONCE):
+        total += step
+    return total
+
+
+def _retry(connection: DbConnection, message_id: int | None, limit: int) -> int:
+    # A new generation: jobs of its former lives that still lie about in Redis have other ids.
+    return connection.execute(
+        """
+        WITH chosen AS MATERIALIZED (
+            SELECT id
+              FROM outbox
+             WHERE status = 'dead' AND (%(id)s::bigint IS NULL OR id = %(id)s)
+             ORDER BY id
+             LIMIT %(limit)s
+               FOR UPDATE
+        )
+        UPDATE outbox AS o
+           SET status = 'pending', generation = generation + 1, attempt = 0, due_at = now()
+          FROM chosen
+         WHERE o.id = chosen.id AND o.status = 'dead'
+        """,
+        {"id": message_id, "limit": limit},
+    ).rowcount
+
+
+def discard(connection: DbConnection, message_id: int, reason: str) -> bool:
+    """Give up a dead or pending message for the reason given; it becomes history. False in any other state."""
+    discarded = connection.execute(
+        """
+        WITH gone AS (
+            DELETE FROM outbox WHERE id = %s AND status IN ('dead', 'pending') RETURNING *
+        )
+        INSERT INTO outbox_finished (
+            id, task, payload, queue, status, due_at, generation, attempt, max_retries, last_error, failures,
+            traceparent, created_at, published_at, claimed_at, finished_at)
+        SELECT id, task, payload, queue, 'discarded', due_at, generation, attempt, max_retries, %s, failures,
+               traceparent, created_at, published_at, claimed_at, clock_timestamp()
+          FROM gone
+        """,
+        [message_id, f"discarded: {reason}"],
+    )
+    return discarded.rowcount == 1
+
+
+def status_of(connection: DbConnection, message_id: int) -> str | None:
+    """Give a message's state, or None when there is no such message."""
+    row = connection.execute("SELECT status FROM outbox_messages WHERE id = %s", [message_id]).fetchone()
+    return None if row is None else str(row[0])

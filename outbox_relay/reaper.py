@@ -1,0 +1,93 @@
+"""The reaper, part of every relay: brings back what a dead worker or a forgetful Redis left behind."""
+
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+
+from outbox_relay import statements
+from outbox_relay.broker import Broker
+from outbox_relay.jobs import job_id
+from outbox_relay.statements import DbConnection, Reaped, Row, Suspect
+
+POP_TO_CLAIM_SECONDS: Final = 5.0
+"""A job that was popped is claimed within this time, unless its worker died or stands still."""
+
+_REAPED_AT_ONCE: Final = 1000
+_SUSPECTS_AT_ONCE: Final = 100_000
+_RENEWED_AT_ONCE: Final = 5000
+"""A renewal locks its rows; a claim of one of them waits for that long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round of the reaper did."""
+
+    reaped: tuple[Reaped, ...] = ()
+    renewed: int = 0
+    returned_by_lease: int = 0
+    returned_by_epoch: int = 0
+
+
+class Reaper:
+    """Looks for messages that nobody works on any more.
+
+    What it remembers (which jobs were missing once) may be lost with the process: the next one sees them again.
+    """
+
+    def __init__(self, broker: Broker, *, publish_lease_seconds: float) -> None:
+        """Keep what every round needs."""
+        self._broker = broker
+        self._publish_lease_seconds = publish_lease_seconds
+        self._missed_since: dict[Row, float] = {}
+
+    def reap_running(self, connection: DbConnection) -> tuple[Reaped, ...]:
+        """Take back the messages whose worker died. Needs no Redis."""
+        return tuple(statements.reap_running(connection, _REAPED_AT_ONCE))
+
+    def reap_published(self, connection: DbConnection) -> Round:
+        """Compare the published rows that look forgotten with what stands in Redis, and mend what is missing.
+
+        The rows are read first and the lists after them: a row published in between is no suspect, and the job of a
+        suspect was pushed before the lists were read.
+
+        Raises:
+            BrokerUnavailableError: nothing was changed.
+
+        """
+        epoch = self._broker.epoch()
+        suspects = statements.find_suspects(connection, epoch, _SUSPECTS_AT_ONCE)
+        if not suspects:
+            self._missed_since.clear()
+            return Round()
+        listed, epoch_of_lists = self._broker.read_lists()
+        if epoch_of_lists != epoch:
+            return Round()  # Redis began another life in between: the suspects were chosen by the old one
+        found = [suspect.row for suspect in suspects if job_id(suspect.row).encode() in listed]
+        missing = [suspect for suspect in suspects if job_id(suspect.row).encode() not in listed]
+        return Round(
+            renewed=self._renew(connection, found, epoch),
+            returned_by_lease=self._return(connection, self._missed_long_enough(missing)),
+            returned_by_epoch=self._return(connection, [each.row for each in missing if not each.same_epoch]),
+        )
+
+    def _missed_long_enough(self, missing: list[Suspect]) -> list[Row]:
+        """Give the rows that were missing in an earlier round too, longer ago than a pop may precede its claim."""
+        now = monotonic()
+        rows = [suspect.row for suspect in missing if suspect.same_epoch]
+        self._missed_since = {row: self._missed_since.get(row, now) for row in rows}
+        return [row for row in rows if now - self._missed_since[row] >= POP_TO_CLAIM_SECONDS]
+
+    def _renew(self, connection: DbConnection, rows: list[Row], epoch: str) -> int:
+        return sum(
+            statements.renew_found(connection, chunk, epoch, self._publish_lease_seconds) for chunk in _chunks(rows)
+        )
+
+    def _return(self, connection: DbConnection, rows: list[Row]) -> int:
+        returned = [row for chunk in _chunks(rows) for row in statements.return_missing(connection, chunk)]
+        if returned:
+            self._broker.delete_orphans(returned)
+        return len(returned)
+
+
+def _chunks(rows: list[Row]) -> list[list[Row]]:
+    return [rows[start : start + _RENEWED_AT_ONCE] for start in range(0, len(rows), _RENEWED_AT_ONCE)]

@@ -1,0 +1,200 @@
+"""The relay's loop: reap, publish, sleep. One bounded piece of work at a time, so that a signal is obeyed at once."""
+
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Final
+
+import psycopg
+import structlog
+
+from outbox_relay import statements
+from outbox_relay.broker import Broker, BrokerUnavailableError
+from outbox_relay.doorbell import Alarm, Doorbell
+from outbox_relay.publishing import Publisher
+from outbox_relay.reaper import Reaper, Round
+from outbox_relay.statements import DbConnection
+from shared.database import connect
+from shared.settings import RelaySettings
+
+_log = structlog.get_logger(__name__)
+
+REAP_SECONDS: Final = 1.0
+RECONNECT_GRACE_SECONDS: Final = 15.0
+"""After PostgreSQL came back the consumers get this long to acknowledge what they finished while it was away."""
+
+_FIRST_PAUSE_SECONDS: Final = 0.25
+_LONGEST_PAUSE_SECONDS: Final = 5.0
+_PRUNE_SECONDS: Final = 60.0
+_PRUNED_AT_ONCE: Final = 500
+_SHORTEST_SLEEP_SECONDS: Final = 0.02
+"""When messages are due but another relay holds them, looking again at once would only burn its cores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one pass of the loop did."""
+
+    published: int = 0
+    full: bool = False
+    round: Round = field(default_factory=Round)
+
+
+class Relay:
+    """Drains the outbox until it is told to stop. Any number of relays may run side by side."""
+
+    def __init__(self, settings: RelaySettings, broker: Broker, alarm: Alarm) -> None:
+        """Keep what the loop needs; nothing is opened yet."""
+        self._settings = settings
+        self._broker = broker
+        self._alarm = alarm
+        self._publisher = Publisher(
+            broker,
+            publish_lease_seconds=settings.publish_lease_seconds,
+            probe_patience_seconds=settings.run_lease_seconds,
+        )
+        self._reaper = Reaper(broker, publish_lease_seconds=settings.publish_lease_seconds)
+        self._doorbell = Doorbell(settings.listen_url)
+        self._connection: DbConnection | None = None
+        self._stopping = False
+        self._outage: str | None = None
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
+        self._reap_at = 0.0
+        self._reap_running_from = 0.0
+        self._prune_at = 0.0
+
+    def stop(self) -> None:
+        """Ask the loop to end after the batch in hand. Safe in a signal handler."""
+        self._stopping = True
+        self._alarm.ring()
+
+    def run(self) -> None:
+        """Work until stop() is called. Outages of PostgreSQL and Redis are waited out."""
+        while not self._stopping:
+            self._doorbell.prepare()
+            try:
+                done = self.run_once()
+                seconds = 0.0 if done.full else self._seconds_to_sleep(done)
+            except (psycopg.Error, BrokerUnavailableError) as exc:
+                seconds = self._note_outage(exc)
+            else:
+                self._note_recovery()
+            if seconds and not self._stopping:
+                self._doorbell.sleep(seconds, self._alarm)
+
+    def run_once(self) -> Pass:
+        """Do one bounded pass: a reaper round if it is time for one, one batch, one step of pruning.
+
+        Raises:
+            psycopg.Error: PostgreSQL is unreachable or refused; the transaction in hand was rolled back.
+            BrokerUnavailableError: Redis is unreachable; the batch in hand was rolled back.
+
+        """
+        connection = self._connect()
+        reaped = self._reap(connection)
+        published = self._publisher.publish_batch(connection, self._settings.batch_size)
+        if published:
+            _log.info("published", messages=published)
+        pruned = self._prune(connection)
+        full = published == self._settings.batch_size or pruned == _PRUNED_AT_ONCE
+        return Pass(published, full, reaped)
+
+    def drain(self) -> int:
+        """Publish what was due when this began, after one reaper round, and return how many messages.
+
+        Raises:
+            psycopg.Error: PostgreSQL is unreachable; what was published until then stays published.
+            BrokerUnavailableError: the same for Redis.
+
+        """
+        connection = self._connect()
+        due_before = statements.clock(connection)
+        self._reap(connection)
+        total = 0
+        while not self._stopping:
+            published = self._publisher.publish_batch(connection, self._settings.batch_size, due_before)
+            if not published:
+                break
+            total += published
+        return total
+
+    def close(self) -> None:
+        """Drop all connections; an open transaction is rolled back by PostgreSQL."""
+        self._disconnect()
+        self._doorbell.close()
+        self._broker.close()
+
+    def _connect(self) -> DbConnection:
+        if self._connection is None:
+            self._connection = connect(self._settings.database_url, "outbox-relay")
+            if self._outage is not None:
+                self._reap_running_from = monotonic() + RECONNECT_GRACE_SECONDS
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _reap(self, connection: DbConnection) -> Round:
+        if monotonic() < self._reap_at:
+            return Round()
+        reaped = self._reaper.reap_running(connection) if monotonic() >= self._reap_running_from else ()
+        for claim in reaped:
+            _log.warning("reaped", message_id=claim.id, attempt=claim.attempt, status=claim.status)
+        round_ = self._reaper.reap_published(connection)
+        self._reap_at = monotonic() + REAP_SECONDS
+        if round_ != Round():
+            _log.warning(
+                "missing_in_redis",
+                renewed=round_.renewed,
+                returned_by_lease=round_.returned_by_lease,
+                returned_by_epoch=round_.returned_by_epoch,
+            )
+        return Round(reaped, round_.renewed, round_.returned_by_lease, round_.returned_by_epoch)
+
+    def _prune(self, connection: DbConnection) -> int:
+        """Delete one step of history: at once again while there is more, else after a while."""
+        if monotonic() < self._prune_at:
+            return 0
+        pruned = statements.prune(connection, self._settings.keep_done_days, _PRUNED_AT_ONCE)
+        if pruned < _PRUNED_AT_ONCE:
+            self._prune_at = monotonic() + _PRUNE_SECONDS
+        return pruned
+
+    def _seconds_to_sleep(self, done: Pass) -> float:
+        next_due = statements.next_due(self._connect())
+        shortest = 0.0 if done.published else _SHORTEST_SLEEP_SECONDS
+        until_due = self._settings.poll_seconds if next_due is None else max(shortest, next_due)
+        return min(self._settings.poll_seconds, until_due)
+
+    def _note_outage(self, exc: Exception) -> float:
+        """Say once what is away, drop the connection if it is broken, and give the pause before the next try."""
+        what = "redis" if isinstance(exc, BrokerUnavailableError) else "postgresql"
+        if self._outage != what:
+            self._outage = what
+            self._pause_seconds = _FIRST_PAUSE_SECONDS
+            _log.error("outage", of=what, error=_describe(exc), meaning="trying again until it is back")
+        if what == "postgresql":
+            self._disconnect()
+        self._reap_at = 0.0
+        pause = self._pause_seconds
+        self._pause_seconds = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+        return pause
+
+    def _note_recovery(self) -> None:
+        if self._outage is not None:
+            _log.info("back", of=self._outage)
+            self._outage = None
+            self._pause_seconds = _FIRST_PAUSE_SECONDS
+
+
+def _describe(exc: Exception) -> str:
+    """Name the error without the text of a library, which may hold an address; our own texts are safe."""
+    if isinstance(exc, psycopg.errors.IdleInTransactionSessionTimeout):
+        return "this relay stood still in mid-batch: PostgreSQL ended its transaction, nothing was changed"
+    if isinstance(exc, psycopg.errors.UndefinedTable):
+        return "a table is missing: apply schema.sql"
+    if isinstance(exc, psycopg.Error):
+        state: Any = exc.sqlstate
+        return type(exc).__name__ if state is None else f"{type(exc).__name__} ({state})"
+    return str(exc)

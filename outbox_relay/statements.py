@@ -1,0 +1,276 @@
+"""The relay's SQL: one function a statement, each with the guard that makes it safe beside any other process."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from psycopg import Connection
+
+DbConnection = Connection[tuple[Any, ...]]
+
+POSTMASTER_GRACE_SECONDS: Final = 15.0
+"""After PostgreSQL's start the consumers get this long to acknowledge what they finished while it was away."""
+
+FAILURES_KEPT: Final = 20
+_CRASH: Final = "the worker died or stood still: its lease ended without a word"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the relay knows of a message: enough to name its job, nothing of what it says."""
+
+    id: int
+    generation: int
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A published row whose job may be gone: its lease is over, or it was pushed into another life of Redis."""
+
+    row: Row
+    same_epoch: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """A claim whose worker died, and what became of the message."""
+
+    id: int
+    status: str
+    attempt: int
+
+
+def take_batch(connection: DbConnection, size: int, due_before: float | None = None) -> list[Row]:
+    """Lock up to `size` due messages: critical before default, the oldest first.
+
+    A tenth of the batch is kept free for default, so that a critical queue that never empties does not starve it.
+    SKIP LOCKED lets relays work side by side. While the breaker is open nothing is taken: see take_probe.
+
+    Args:
+        connection: inside a transaction; the locks last until its end.
+        size: how many rows at the most.
+        due_before: seconds since the epoch; without it everything due by now.
+
+    """
+    rows = connection.execute(
+        """
+        WITH critical AS MATERIALIZED (
+            SELECT id, generation, queue
+              FROM outbox
+             WHERE status = 'pending' AND queue = 'critical' AND due_at <= coalesce(to_timestamp(%(before)s), now())
+               AND NOT EXISTS (SELECT FROM outbox_breaker WHERE opened_at IS NOT NULL)
+             ORDER BY due_at, id
+             LIMIT %(critical)s
+               FOR UPDATE SKIP LOCKED
+        ), later AS MATERIALIZED (
+            SELECT id, generation, queue
+              FROM outbox
+             WHERE status = 'pending' AND queue = 'default' AND due_at <= coalesce(to_timestamp(%(before)s), now())
+               AND NOT EXISTS (SELECT FROM outbox_breaker WHERE opened_at IS NOT NULL)
+             ORDER BY due_at, id
+             LIMIT %(size)s - (SELECT count(*) FROM critical)
+               FOR UPDATE SKIP LOCKED
+        )
+        SELECT id, generation, queue FROM critical UNION ALL SELECT id, generation, queue FROM later
+        """,
+        {"before": due_before, "critical": size - _share_of_default(size), "size": size},
+    ).fetchall()
+    return [Row(*row) for row in rows]
+
+
+def _share_of_default(size: int) -> int:
+    return max(1, size // 10) if size > 1 else 0
+
+
+def take_probe(connection: DbConnection) -> list[Row]:
+    """Lock one due message to try a mail server with that was unreachable, if it is time to try.
+
+    The breaker's row is locked first, so that of several relays one sends the probe.
+    """
+    rows = connection.execute(
+        """
+        WITH breaker AS MATERIALIZED (
+            SELECT name
+              FROM outbox_breaker
+             WHERE opened_at IS NOT NULL AND probe_at <= clock_timestamp()
+               FOR UPDATE SKIP LOCKED
+        )
+        SELECT id, generation, queue
+          FROM outbox
+         WHERE status = 'pending' AND due_at <= now() AND EXISTS (SELECT FROM breaker)
+         ORDER BY queue, due_at, id
+         LIMIT 1
+           FOR UPDATE SKIP LOCKED
+        """
+    ).fetchall()
+    return [Row(*row) for row in rows]
+
+
+def mark_probe(connection: DbConnection, message_id: int, patience_seconds: float) -> None:
+    """Say which message is the probe; the next one may follow when this one was silent for `patience_seconds`."""
+    connection.execute(
+        """
+        UPDATE outbox_breaker
+           SET probe_id = %s, probe_at = clock_timestamp() + make_interval(secs => %s)
+         WHERE opened_at IS NOT NULL
+        """,
+        [message_id, patience_seconds],
+    )
+
+
+def mark_published(connection: DbConnection, ids: Sequence[int], epoch: str, lease_seconds: float) -> int:
+    """Record that the jobs of these pending rows are on Redis; return how many rows that were."""
+    return connection.execute(
+        """
+        UPDATE outbox
+           SET status = 'published', broker_epoch = %s, published_at = clock_timestamp(),
+               lease_until = clock_timestamp() + make_interval(secs => %s)
+         WHERE id = ANY(%s) AND status = 'pending'
+        """,
+        [epoch, lease_seconds, list(ids)],
+    ).rowcount
+
+
+def next_due(connection: DbConnection) -> float | None:
+    """Give the seconds until the next message is due (negative: it is), or None when none is pending.
+
+    While the breaker is open nothing is due before the next probe.
+    """
+    row = connection.execute(
+        """
+        SELECT extract(epoch FROM greatest(
+                   (SELECT probe_at FROM outbox_breaker WHERE opened_at IS NOT NULL),
+                   least((SELECT min(due_at) FROM outbox WHERE status = 'pending' AND queue = 'critical'),
+                         (SELECT min(due_at) FROM outbox WHERE status = 'pending' AND queue = 'default'))
+               ) - clock_timestamp())::float8
+         WHERE EXISTS (SELECT FROM outbox WHERE status = 'pending')
+        """
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def reap_running(connection: DbConnection, limit: int, grace_seconds: float = POSTMASTER_GRACE_SECONDS) -> list[Reaped]:
+    """Take back the messages whose worker died: dead when their attempts are spent, else pending and due now.
+
+    The lease alone decides, by the database's clock. Rows that somebody holds locked are left for the next round.
+    """
+    rows = connection.execute(
+        """
+        WITH expired AS MATERIALIZED (
+            SELECT id
+              FROM outbox
+             WHERE status = 'running' AND lease_until < clock_timestamp()
+               AND pg_postmaster_start_time() < clock_timestamp() - make_interval(secs => %(grace)s)
+             ORDER BY lease_until
+             LIMIT %(limit)s
+               FOR UPDATE SKIP LOCKED
+        )
+        UPDATE outbox AS o
+           SET status = CASE WHEN attempt > max_retries THEN 'dead' ELSE 'pending' END,
+               generation = generation + CASE WHEN attempt > max_retries THEN 0 ELSE 1 END,
+               due_at = CASE WHEN attempt > max_retries THEN due_at ELSE clock_timestamp() END,
+               claim_token = NULL, lease_until = NULL, broker_epoch = NULL,
+               last_error = %(reason)s,
+               failures = CASE WHEN jsonb_array_length(failures) >= %(kept)s THEN failures - 0 ELSE failures END
+                   || jsonb_build_object('at', clock_timestamp(), 'attempt', attempt, 'reason', %(reason)s::text,
+                                         'maybe_accepted', true)
+          FROM expired
+         WHERE o.id = expired.id AND o.status = 'running' AND o.lease_until < clock_timestamp()
+        RETURNING o.id, o.status, o.attempt
+        """,
+        {"limit": limit, "grace": grace_seconds, "reason": _CRASH, "kept": FAILURES_KEPT},
+    ).fetchall()
+    return [Reaped(*row) for row in rows]
+
+
+def find_suspects(connection: DbConnection, epoch: str, limit: int) -> list[Suspect]:
+    """List published rows whose lease is over or that were pushed into another life of Redis than `epoch`."""
+    # Two ranges instead of <>, which no index serves.
+    rows = connection.execute(
+        """
+        SELECT id, generation, queue, broker_epoch = %(epoch)s
+          FROM outbox
+         WHERE status = 'published'
+           AND (broker_epoch < %(epoch)s OR broker_epoch > %(epoch)s
+                OR (broker_epoch = %(epoch)s AND lease_until < clock_timestamp()))
+         LIMIT %(limit)s
+        """,
+        {"epoch": epoch, "limit": limit},
+    ).fetchall()
+    return [Suspect(Row(*row[:3]), same_epoch=row[3]) for row in rows]
+
+
+def renew_found(connection: DbConnection, rows: Sequence[Row], epoch: str, lease_seconds: float) -> int:
+    """Give rows whose job stands in a list a new lease in the present epoch; return how many were renewed."""
+    # The rows are locked in one order and without waiting: two relays that renew the same rows cannot deadlock, and a
+    # row that a consumer is claiming needs no new lease.
+    return connection.execute(
+        """
+        WITH found AS MATERIALIZED (
+            SELECT o.id
+              FROM outbox AS o
+              JOIN unnest(%(ids)s::bigint[], %(generations)s::integer[]) AS job (id, generation) USING (id, generation)
+             WHERE o.status = 'published'
+             ORDER BY o.id
+               FOR UPDATE OF o SKIP LOCKED
+        )
+        UPDATE outbox AS o
+           SET lease_until = clock_timestamp() + make_interval(secs => %(lease)s), broker_epoch = %(epoch)s
+          FROM found
+         WHERE o.id = found.id
+        """,
+        {**_columns(rows), "lease": lease_seconds, "epoch": epoch},
+    ).rowcount
+
+
+def return_missing(connection: DbConnection, rows: Sequence[Row]) -> list[Row]:
+    """Make rows pending again whose job Redis lost; return those that were still the same published life."""
+    returned = connection.execute(
+        """
+        WITH missing AS MATERIALIZED (
+            SELECT o.id
+              FROM outbox AS o
+              JOIN unnest(%(ids)s::bigint[], %(generations)s::integer[]) AS job (id, generation) USING (id, generation)
+             WHERE o.status = 'published'
+             ORDER BY o.id
+               FOR UPDATE OF o SKIP LOCKED
+        )
+        UPDATE outbox AS o
+           SET status = 'pending', generation = generation + 1, lease_until = NULL, broker_epoch = NULL
+          FROM missing
+         WHERE o.id = missing.id
+        RETURNING o.id, o.generation - 1, o.queue
+        """,
+        _columns(rows),
+    ).fetchall()
+    return [Row(*row) for row in returned]
+
+
+def prune(connection: DbConnection, keep_days: float, limit: int) -> int:
+    """Delete up to `limit` finished messages older than `keep_days`; return how many. A live row is never touched."""
+    return connection.execute(
+        """
+        WITH old AS MATERIALIZED (
+            SELECT id
+              FROM outbox_finished
+             WHERE finished_at < now() - make_interval(secs => %s)
+             ORDER BY finished_at
+             LIMIT %s
+               FOR UPDATE SKIP LOCKED
+        )
+        DELETE FROM outbox_finished AS f USING old WHERE f.id = old.id
+        """,
+        [keep_days * 86_400, limit],
+    ).rowcount
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, list[int]]:
+    return {"ids": [row.id for row in rows], "generations": [row.generation for row in rows]}
+
+
+def clock(connection: DbConnection) -> float:
+    """Give the database's time in seconds since the epoch."""
+    row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+    assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+    return float(row[0])

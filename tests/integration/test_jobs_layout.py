@@ -1,0 +1,103 @@
+"""What the relay writes is what RQ's own enqueue would have written."""
+
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from redis import Redis
+from rq import Queue
+from rq.defaults import RQ_KEY_PREFIX
+from rq.job import Job, JobStatus
+
+from outbox_relay.broker import open_broker
+from outbox_relay.jobs import FAILURE_TTL_SECONDS, RESULT_TTL_SECONDS, job_id
+from outbox_relay.statements import Row
+from shared.messages import ENTRY_POINT
+
+ROW = Row(id=42, generation=3, queue="critical")
+RUN_LEASE_SECONDS = 60.0
+TIMES = {b"created_at", b"enqueued_at"}
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator["Redis[Any]"]:
+    with Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def pushed(redis: "Redis[Any]", redis_url: str) -> dict[bytes, bytes]:
+    broker = open_broker(redis_url, RQ_KEY_PREFIX, RUN_LEASE_SECONDS)
+    broker.push([ROW])
+    broker.close()
+    return redis.hgetall(Job.key_for(job_id(ROW)))
+
+
+def enqueued_by_rq(redis: "Redis[Any]") -> dict[bytes, bytes]:
+    job = Queue("critical", connection=redis).enqueue(
+        ENTRY_POINT,
+        42,
+        job_id="by-rq",
+        description="outbox message 42",
+        job_timeout=60,
+        result_ttl=RESULT_TTL_SECONDS,
+        failure_ttl=FAILURE_TTL_SECONDS,
+    )
+    return redis.hgetall(job.key)
+
+
+def test_the_hash_has_the_fields_and_values_that_rq_writes(redis: "Redis[Any]", pushed: dict[bytes, bytes]) -> None:
+    by_rq = enqueued_by_rq(redis)
+
+    assert unpacked(pushed) == unpacked(by_rq)
+
+
+def unpacked(fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """The hash without its times, the call uncompressed: zlib's level is no part of the format."""
+    plain = {name: value for name, value in fields.items() if name not in TIMES}
+    return {**plain, b"data": zlib.decompress(fields[b"data"])}
+
+
+def test_the_times_look_like_rq_s(redis: "Redis[Any]", pushed: dict[bytes, bytes]) -> None:
+    by_rq = enqueued_by_rq(redis)
+
+    for name in TIMES:
+        assert len(pushed[name]) == len(by_rq[name])
+        assert (pushed[name][10:11], pushed[name][-1:]) == (by_rq[name][10:11], by_rq[name][-1:])
+
+
+@pytest.mark.usefixtures("pushed")
+def test_no_other_key_appears_than_with_rq_but_the_marker(redis: "Redis[Any]") -> None:
+    keys = set(redis.keys(f"{RQ_KEY_PREFIX}*"))
+    redis.delete(*keys)
+    enqueued_by_rq(redis)
+
+    assert {key.replace(b"outbox-42-g3", b"by-rq") for key in keys} - set(redis.keys(f"{RQ_KEY_PREFIX}*")) == {
+        f"{RQ_KEY_PREFIX}:outbox:epoch".encode()
+    }
+
+
+@pytest.mark.usefixtures("pushed")
+def test_rq_reads_the_job(redis: "Redis[Any]") -> None:
+    queue = Queue("critical", connection=redis)
+
+    job = queue.fetch_job("outbox-42-g3")
+
+    assert job is not None
+    assert (job.func_name, job.args, job.kwargs) == (ENTRY_POINT, (42,), {})
+    assert (job.get_status(), job.origin, job.timeout) == (JobStatus.QUEUED, "critical", 60)
+    assert job.created_at.tzinfo is not None
+    assert queue.job_ids == ["outbox-42-g3"]
+    assert Queue.all(connection=redis) == [queue]
+
+
+def test_nothing_but_the_id_travels(pushed: dict[bytes, bytes]) -> None:
+    assert b"42" in zlib.decompress(pushed[b"data"]) or b"K*" in zlib.decompress(pushed[b"data"])
+    assert len(zlib.decompress(pushed[b"data"])) < 80
+
+
+def test_the_entry_point_exists() -> None:
+    module, _, function = ENTRY_POINT.rpartition(".")
+
+    assert callable(getattr(__import__(module, fromlist=[function]), function))

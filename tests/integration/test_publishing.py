@@ -1,0 +1,234 @@
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import Rollback
+from redis import Redis
+from rq import Queue
+from rq.defaults import RQ_KEY_PREFIX
+
+from embedded.ports import free_port
+from embedded.redis import RedisServer
+from outbox_relay import statements
+from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
+from outbox_relay.publishing import Publisher
+from shared.database import connect, transaction
+from tests.rows import add_message, message
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+LEASE = 30.0
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[Connection]:
+    with connect(database_url, "test") as open_connection:
+        yield open_connection
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[Broker]:
+    with closing(open_broker(redis_url, RQ_KEY_PREFIX, 60)) as open_broker_:
+        yield open_broker_
+
+
+@pytest.fixture
+def publisher(broker: Broker) -> Publisher:
+    return publisher_to(broker)
+
+
+def publisher_to(broker: Broker) -> Publisher:
+    return Publisher(broker, publish_lease_seconds=LEASE, probe_patience_seconds=60)
+
+
+def jobs(redis_url: str, queue: str) -> list[str]:
+    with Redis.from_url(redis_url) as client:
+        return Queue(queue, connection=client).job_ids
+
+
+def add_messages(connection: Connection, count: int, queue: str = "default") -> list[int]:
+    rows = connection.execute(
+        "INSERT INTO outbox (task, payload, queue) SELECT 't', '{}', %s FROM generate_series(1, %s) RETURNING id",
+        [queue, count],
+    )
+    return [id_ for (id_,) in rows]
+
+
+def test_a_published_message_is_on_its_queue_with_a_lease_and_an_epoch(
+    connection: Connection, publisher: Publisher, broker: Broker, redis_url: str
+) -> None:
+    id_ = add_message(connection, queue="critical")
+
+    published = publisher.publish_batch(connection, 10)
+
+    row = message(connection, id_)
+    assert (published, jobs(redis_url, "critical")) == (1, [f"outbox-{id_}-g0"])
+    assert (row["status"], row["generation"], row["attempt"]) == ("published", 0, 0)
+    assert row["broker_epoch"] == broker.epoch()
+    assert (row["lease_until"] - row["published_at"]).total_seconds() == pytest.approx(LEASE, abs=0.1)
+
+
+def test_critical_goes_before_default_and_the_oldest_first(
+    connection: Connection, publisher: Publisher, redis_url: str
+) -> None:
+    late = add_message(connection, queue="default")
+    early = add_message(connection, queue="default", due_at="2020-01-01T00:00:00Z")
+    critical = add_message(connection, queue="critical")
+
+    for _ in range(2):
+        publisher.publish_batch(connection, 1)
+
+    assert jobs(redis_url, "critical") == [f"outbox-{critical}-g0"]
+    assert jobs(redis_url, "default") == [f"outbox-{early}-g0"]
+    assert message(connection, late)["status"] == "pending"
+
+
+def test_a_critical_queue_that_never_empties_leaves_a_tenth_to_default(
+    connection: Connection, publisher: Publisher, redis_url: str
+) -> None:
+    add_messages(connection, 50, "default")
+    add_messages(connection, 100, "critical")
+
+    publisher.publish_batch(connection, 20)
+
+    assert (len(jobs(redis_url, "critical")), len(jobs(redis_url, "default"))) == (18, 2)
+
+
+def test_a_message_is_not_published_before_it_is_due(connection: Connection, publisher: Publisher) -> None:
+    id_ = add_message(connection, due_at="2100-01-01T00:00:00Z")
+
+    assert publisher.publish_batch(connection, 10) == 0
+    assert message(connection, id_)["status"] == "pending"
+
+
+def test_a_head_that_waits_does_not_block_the_rows_behind_it(connection: Connection, publisher: Publisher) -> None:
+    head = add_message(connection, due_at="2100-01-01T00:00:00Z")
+    behind = add_message(connection)
+
+    publisher.publish_batch(connection, 10)
+
+    assert [message(connection, each)["status"] for each in (head, behind)] == ["pending", "published"]
+
+
+def test_an_absent_redis_leaves_the_messages_pending(connection: Connection) -> None:
+    id_ = add_message(connection)
+    broker = open_broker(f"redis://127.0.0.1:{free_port()}/0", RQ_KEY_PREFIX, 60)
+
+    with closing(broker), pytest.raises(BrokerUnavailableError):
+        publisher_to(broker).publish_batch(connection, 10)
+
+    assert message(connection, id_)["status"] == "pending"
+
+
+def test_a_push_repeated_after_a_rollback_repeats_the_id(
+    connection: Connection, publisher: Publisher, broker: Broker, redis_url: str
+) -> None:
+    id_ = add_message(connection)
+    with transaction(connection):
+        broker.push(statements.take_batch(connection, 10))
+        raise Rollback
+
+    publisher.publish_batch(connection, 10)
+
+    assert jobs(redis_url, "default") == [f"outbox-{id_}-g0"] * 2
+
+
+def test_a_row_that_is_no_longer_pending_is_not_marked_published(connection: Connection) -> None:
+    id_ = add_message(connection, status="running")
+
+    assert statements.mark_published(connection, [id_], "epoch", LEASE) == 0
+    assert message(connection, id_)["status"] == "running"
+
+
+def test_two_relays_publish_every_message_once(database_url: str, redis_url: str, connection: Connection) -> None:
+    ids = add_messages(connection, 500)
+    start = threading.Barrier(2)
+
+    def drain() -> int:
+        total = 0
+        with (
+            closing(open_broker(redis_url, RQ_KEY_PREFIX, 60)) as broker,
+            connect(database_url, "test") as own_connection,
+        ):
+            start.wait()
+            while published := publisher_to(broker).publish_batch(own_connection, 20):
+                total += published
+        return total
+
+    with ThreadPoolExecutor() as pool:
+        totals = list(pool.map(lambda _: drain(), range(2)))
+
+    assert sum(totals) == 500
+    assert sorted(jobs(redis_url, "default")) == sorted(f"outbox-{id_}-g0" for id_ in ids)
+
+
+def test_a_locked_row_is_left_to_who_holds_it(connection: Connection, publisher: Publisher, database_url: str) -> None:
+    held, free = add_messages(connection, 2)
+    with connect(database_url, "test") as other, other.transaction():
+        other.execute("SELECT FROM outbox WHERE id = %s FOR UPDATE", [held])
+
+        publisher.publish_batch(connection, 10)
+
+    assert [message(connection, each)["status"] for each in (held, free)] == ["pending", "published"]
+
+
+def open_breaker(connection: Connection, *, probe_in_seconds: float) -> None:
+    connection.execute(
+        """
+        UPDATE outbox_breaker
+           SET opened_at = now(), outages = 1, probe_at = clock_timestamp() + make_interval(secs => %s)
+        """,
+        [probe_in_seconds],
+    )
+
+
+def test_an_open_breaker_lets_one_probe_through_and_nothing_else(
+    connection: Connection, publisher: Publisher, redis_url: str
+) -> None:
+    first, _ = add_messages(connection, 2)
+    open_breaker(connection, probe_in_seconds=-1)
+
+    published = [publisher.publish_batch(connection, 10) for _ in range(3)]
+
+    assert (published, jobs(redis_url, "default")) == ([1, 0, 0], [f"outbox-{first}-g0"])
+    assert connection.execute("SELECT probe_id FROM outbox_breaker").fetchone() == (first,)
+
+
+def test_an_open_breaker_lets_nothing_through_before_its_time(connection: Connection, publisher: Publisher) -> None:
+    add_messages(connection, 2)
+    open_breaker(connection, probe_in_seconds=60)
+
+    assert publisher.publish_batch(connection, 10) == 0
+
+
+def test_the_next_message_is_due_at_the_next_probe_while_the_breaker_is_open(connection: Connection) -> None:
+    add_message(connection)
+    open_breaker(connection, probe_in_seconds=60)
+
+    assert statements.next_due(connection) == pytest.approx(60, abs=2)
+
+
+def test_next_due_is_the_nearest_of_both_queues(connection: Connection) -> None:
+    assert statements.next_due(connection) is None
+
+    add_messages(connection, 1, "default")
+    connection.execute("UPDATE outbox SET due_at = now() + interval '40 s'")
+    assert statements.next_due(connection) == pytest.approx(40, abs=2)
+
+    add_messages(connection, 1, "critical")
+    assert statements.next_due(connection) == pytest.approx(0, abs=2)
+
+
+def test_a_frozen_redis_rolls_the_batch_back_within_seconds(connection: Connection, own_redis: RedisServer) -> None:
+    id_ = add_message(connection)
+    broker = open_broker(own_redis.url, RQ_KEY_PREFIX, 60)
+    with closing(broker), own_redis.client() as client:
+        client.client_pause(10_000)
+
+        with pytest.raises(BrokerUnavailableError):
+            publisher_to(broker).publish_batch(connection, 10)
+
+    assert message(connection, id_)["status"] == "pending"

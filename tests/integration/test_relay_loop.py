@@ -1,0 +1,281 @@
+"""The relay's loop in a thread of the test: waking, sleeping, and outages that it waits out by itself."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+import structlog
+from redis import Redis
+from rq import Queue
+from rq.defaults import RQ_KEY_PREFIX
+
+from embedded.postgres import PostgresServer
+from embedded.redis import RedisServer
+from outbox_relay.broker import open_broker
+from outbox_relay.doorbell import Alarm
+from outbox_relay.relay import Relay
+from shared.database import connect
+from shared.messages import DOORBELL_CHANNEL
+from shared.settings import RelaySettings
+from tests.rows import add_message, message
+from tests.waiting import wait_until
+
+LONG_POLL = 600.0
+Logs = list[dict[str, Any]]
+
+
+def settings(database_url: str, redis_url: str, *, poll_seconds: float = 0.1) -> RelaySettings:
+    return RelaySettings(
+        database_url=database_url,
+        listen_url=database_url,
+        redis_url=redis_url,
+        key_prefix=RQ_KEY_PREFIX,
+        publish_lease_seconds=30,
+        run_lease_seconds=60,
+        batch_size=100,
+        poll_seconds=poll_seconds,
+        keep_done_days=7,
+    )
+
+
+@dataclass
+class RunningRelay:
+    relay: Relay
+    thread: threading.Thread
+    logs: Logs
+
+    def events(self, name: str) -> Logs:
+        return [line for line in self.logs if line["event"] == name]
+
+
+@contextmanager
+def running(chosen: RelaySettings) -> Iterator[RunningRelay]:
+    """A relay at work; at the end it must stop within seconds."""
+    alarm = Alarm()
+    relay = Relay(chosen, open_broker(chosen.redis_url, chosen.key_prefix, chosen.run_lease_seconds), alarm)
+    thread = threading.Thread(target=relay.run)
+    with structlog.testing.capture_logs() as logs:
+        thread.start()
+        try:
+            yield RunningRelay(relay, thread, logs)
+        finally:
+            relay.stop()
+            thread.join(10)
+            relay.close()
+            alarm.close()
+    assert not thread.is_alive()
+
+
+def is_published(database_url: str, id_: int) -> Callable[[], bool]:
+    def look() -> bool:
+        with connect(database_url, "test") as connection:
+            return message(connection, id_)["status"] == "published"
+
+    return look
+
+
+def listens(database_url: str) -> bool:
+    with connect(database_url, "test") as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+        ).fetchone()
+    return row == (1,)
+
+
+def add(database_url: str, **columns: object) -> int:
+    with connect(database_url, "test") as connection:
+        return add_message(connection, **columns)
+
+
+def ring(database_url: str) -> None:
+    with connect(database_url, "test") as connection:
+        connection.execute("SELECT pg_notify(%s, '')", [DOORBELL_CHANNEL])
+
+
+def test_a_message_is_found_by_polling(database_url: str, redis_url: str) -> None:
+    with running(settings(database_url, redis_url, poll_seconds=0.05)):
+        id_ = add(database_url)
+
+        wait_until(is_published(database_url, id_), 5, "the message to be published")
+
+
+def test_the_doorbell_wakes_a_sleeping_relay(database_url: str, redis_url: str) -> None:
+    with running(settings(database_url, redis_url, poll_seconds=LONG_POLL)):
+        wait_until(lambda: listens(database_url), 5, "the relay to listen")
+        id_ = add(database_url)
+        ring(database_url)
+
+        wait_until(is_published(database_url, id_), 5, "the message to be published")
+
+
+def test_a_sleeping_relay_wakes_for_the_next_message_that_becomes_due(database_url: str, redis_url: str) -> None:
+    with connect(database_url, "test") as connection:
+        id_ = add_message(connection)
+        connection.execute("UPDATE outbox SET due_at = now() + interval '1 s'")
+
+    with running(settings(database_url, redis_url, poll_seconds=LONG_POLL)):
+        wait_until(is_published(database_url, id_), 10, "the message to be published")
+
+
+def test_a_lost_doorbell_leaves_polling_alone_at_work(database_url: str, redis_url: str) -> None:
+    with running(settings(database_url, redis_url)) as relay:
+        wait_until(lambda: listens(database_url), 5, "the relay to listen")
+        with connect(database_url, "test") as connection:
+            connection.execute(
+                """
+                SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE datname = current_database() AND application_name = 'outbox-relay-doorbell'
+                """
+            )
+        wait_until(lambda: relay.events("doorbell_lost"), 5, "the relay to notice")
+        id_ = add(database_url)
+
+        wait_until(is_published(database_url, id_), 5, "the message to be published")
+        assert relay.events("outage") == []
+
+
+def test_an_absent_redis_is_told_once_and_waited_out(database_url: str, own_redis: RedisServer) -> None:
+    own_redis.stop()
+    id_ = add(database_url)
+
+    with running(settings(database_url, own_redis.url)) as relay:
+        wait_until(lambda: relay.events("outage"), 5, "the outage to be told")
+        own_redis.start()
+        wait_until(is_published(database_url, id_), 15, "the message to be published")
+
+    assert [line["of"] for line in relay.events("outage")] == ["redis"]
+    assert [line["of"] for line in relay.events("back")] == ["redis"]
+
+
+def test_an_absent_postgresql_is_told_once_and_waited_out(own_postgres: PostgresServer, redis_url: str) -> None:
+    url = own_postgres.url("outbox")
+    own_postgres.kill()
+
+    with running(settings(url, redis_url)) as relay:
+        wait_until(lambda: relay.events("outage"), 5, "the outage to be told")
+        own_postgres.start()
+        id_ = add(url)
+        wait_until(is_published(url, id_), 15, "the message to be published")
+
+    assert [line["of"] for line in relay.events("outage")] == ["postgresql"]
+
+
+def test_a_killed_postgresql_is_waited_out_at_work(own_postgres: PostgresServer, redis_url: str) -> None:
+    url = own_postgres.url("outbox")
+    with running(settings(url, redis_url)):
+        first = add(url)
+        wait_until(is_published(url, first), 5, "the first message to be published")
+        own_postgres.kill()
+        own_postgres.start()
+        second = add(url)
+
+        wait_until(is_published(url, second), 15, "the second message to be published")
+
+
+def test_a_missing_schema_is_named_with_its_remedy(empty_database_url: str, redis_url: str) -> None:
+    with running(settings(empty_database_url, redis_url)) as relay:
+        wait_until(lambda: relay.events("outage"), 5, "the outage to be told")
+
+    assert "schema.sql" in relay.events("outage")[0]["error"]
+
+
+def test_an_emptied_redis_is_refilled_within_seconds(database_url: str, own_redis: RedisServer) -> None:
+    with running(settings(database_url, own_redis.url)):
+        id_ = add(database_url)
+        wait_until(is_published(database_url, id_), 5, "the message to be published")
+        with own_redis.client() as client:
+            client.flushall()
+
+            wait_until(
+                lambda: Queue("default", connection=client).job_ids == [f"outbox-{id_}-g1"],
+                5,
+                "the message to be published again",
+            )
+
+
+def test_old_history_is_pruned(database_url: str, redis_url: str) -> None:
+    with connect(database_url, "test") as connection:
+        connection.execute(
+            """
+            INSERT INTO outbox_finished (id, task, payload, queue, status, due_at, generation, attempt, max_retries,
+                                         failures, created_at, finished_at)
+            SELECT n, 't', '{}', 'default', 'done', now(), 0, 1, 10, '[]', now(), now() - interval '8 days'
+              FROM generate_series(1, 1200) AS n
+            """
+        )
+
+    with running(settings(database_url, redis_url)), connect(database_url, "test") as connection:
+        wait_until(
+            lambda: connection.execute("SELECT count(*) FROM outbox_finished").fetchone() == (0,),
+            10,
+            "the history to be pruned",
+        )
+
+
+@pytest.mark.parametrize("poll_seconds", [0.05, LONG_POLL])
+def test_it_stops_at_once(database_url: str, redis_url: str, poll_seconds: float) -> None:
+    with running(settings(database_url, redis_url, poll_seconds=poll_seconds)) as relay:
+        wait_until(lambda: listens(database_url), 5, "the relay to listen")
+        relay.relay.stop()
+        relay.thread.join(5)
+
+        assert not relay.thread.is_alive()
+
+
+def test_no_password_is_told(redis_url: str, database_url: str) -> None:
+    with_password = database_url.replace("postgres@", "nobody:hunter2@")
+    with_password = f"{with_password}?dbname=absent"
+
+    with running(settings(with_password, redis_url)) as relay:
+        wait_until(lambda: relay.events("outage"), 5, "the outage to be told")
+
+    assert "hunter2" not in str(relay.logs)
+
+
+def test_a_relay_that_stood_still_in_mid_batch_changes_nothing_and_says_so(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.database.IDLE_IN_TRANSACTION_SECONDS", 1)
+    chosen = settings(database_url, redis_url)
+    alarm = Alarm()
+    broker = open_broker(redis_url, RQ_KEY_PREFIX, 60)
+    relay = Relay(chosen, broker, alarm)
+    push = broker.push
+    stood_still = threading.Event()
+
+    def push_and_stand_still(rows: Any) -> str:
+        epoch = push(rows)
+        if not stood_still.is_set():
+            stood_still.set()
+            with connect(database_url, "test") as connection:
+                wait_until(lambda: no_transaction_is_open(connection), 10, "PostgreSQL to end the transaction")
+        return epoch
+
+    monkeypatch.setattr(broker, "push", push_and_stand_still)
+    id_ = add(database_url)
+    with structlog.testing.capture_logs() as logs:
+        thread = threading.Thread(target=relay.run)
+        thread.start()
+        wait_until(is_published(database_url, id_), 15, "the message to be published after all")
+        relay.stop()
+        thread.join(5)
+    relay.close()
+    alarm.close()
+
+    assert ["stood still" in line["error"] for line in logs if line["event"] == "outage"] == [True]
+    with Redis.from_url(redis_url) as client:
+        assert Queue("default", connection=client).job_ids == [f"outbox-{id_}-g0"] * 2
+
+
+def no_transaction_is_open(connection: psycopg.Connection[Any]) -> bool:
+    row = connection.execute(
+        """
+        SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = 'outbox-relay' AND xact_start IS NOT NULL
+        """
+    ).fetchone()
+    return row == (0,)
