@@ -9,3 +9,7 @@ means that neither is. Redis and the mail server are never touched. What a crash
 - between the answer and the doorbell: nothing is missing, the relay finds the message at its next poll;
 - while a link is verified: the record, the user and the welcome message, all of them or none. The link works again.
 """
+
+from api.app import create_app
+
+__all__ = ["create_app"]

@@ -1,0 +1,76 @@
+"""Wiring: the one place where the API reads its settings and puts its parts together."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from flask import Flask, Response
+from sqlalchemy import Engine
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from api.bodies import READ_LIMIT_BYTES
+from api.database import build_engine
+from api.doorbell import Doorbell
+from api.health import health_blueprint
+from api.problems import problem_of, respond
+from api.request_log import hide_query_strings
+from api.resend_routes import resend_blueprint
+from api.users_routes import users_blueprint
+from api.verification_routes import verification_blueprint
+from shared.logs import configure_logging
+from shared.settings import ApiSettings, read_api_settings
+
+_EXTENSION: Final = "outbox-api"
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What an app holds open."""
+
+    engine: Engine
+    doorbell: Doorbell
+
+
+def create_app(settings: ApiSettings | None = None, *, doorbell: Doorbell | None = None) -> Flask:
+    """Build the WSGI application, without connecting to anything.
+
+    Args:
+        settings: what it works with; without them the process is the API's own, and it reads its environment and
+            sets up logging.
+        doorbell: what wakes the relay; without one, that of settings.database_url.
+
+    """
+    if settings is None:
+        settings = read_api_settings()
+        configure_logging()
+        hide_query_strings()
+    engine = build_engine(settings.database_url)
+    doorbell = doorbell or Doorbell(settings.database_url)
+
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = READ_LIMIT_BYTES
+    app.json.sort_keys = False  # type: ignore[attr-defined] # flask's default provider has it
+    app.url_map.merge_slashes = False
+    app.register_blueprint(users_blueprint(engine, doorbell, mail_delay_seconds=settings.signup_mail_delay_seconds))
+    app.register_blueprint(verification_blueprint(engine, doorbell, settings.secret_keys))
+    app.register_blueprint(resend_blueprint(engine, doorbell))
+    app.register_blueprint(health_blueprint(engine))
+    app.register_error_handler(Exception, lambda error: respond(problem_of(error)))
+    app.after_request(_harden)
+    app.extensions[_EXTENSION] = _Parts(engine, doorbell)
+    if count := settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
+    return app
+
+
+def close(app: Flask) -> None:
+    """Close what the application holds open, so that it can be thrown away."""
+    parts: _Parts = app.extensions[_EXTENSION]
+    parts.doorbell.close()
+    parts.engine.dispose()
+
+
+def _harden(response: Response) -> Response:
+    """Every answer is about one user at one moment: none is for a cache, and none is what its type does not say."""
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response

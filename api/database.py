@@ -1,0 +1,137 @@
+"""The API's way to PostgreSQL: a small pool, one statement a use case, and an answer within seconds.
+
+Every connection is in autocommit mode, since every use case is one statement. No setting of the session is made:
+behind a PgBouncer that pools transactions it would be handed on to strangers.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg.abc import PQGen
+from sqlalchemy import CTE, Connection, Engine, create_engine, func, select, true
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from shared.database import conninfo
+from shared.errors import OutboxError
+
+ANSWER_SECONDS: Final = 5.0
+"""A statement that PostgreSQL has not answered by then is given up, with its connection."""
+
+LOCK_SECONDS: Final = 3
+"""How long a statement waits for a row that somebody else holds: below ANSWER_SECONDS, so that PostgreSQL ends it."""
+
+_POOL_SECONDS: Final = 3.0
+_AWAY: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    # A primary that became a standby; the next connection finds the new one.
+    psycopg.errors.ReadOnlySqlTransaction,
+)
+
+_Result = TypeVar("_Result")
+
+
+class DatabaseUnavailableError(OutboxError):
+    """PostgreSQL is away or did not answer in time. What was asked of it may have been committed."""
+
+    def __init__(self, reason: str) -> None:
+        """Keep why, for the log; it holds nothing that a client sent."""
+        self.reason = reason
+        super().__init__(reason)
+
+
+class SchemaMissingError(DatabaseUnavailableError):
+    """The database has no tables yet."""
+
+
+class PromptConnection(psycopg.Connection[Any]):
+    """A connection that gives up on a server which is connected and silent, as a frozen one is.
+
+    libpq has a timeout for connecting and none for a statement, and PostgreSQL's own needs a server that runs.
+    """
+
+    def wait(self, gen: PQGen[_Result], *args: Any, **kwargs: Any) -> _Result:  # noqa: ANN401 - as psycopg has them
+        """Wait for an answer as psycopg does. Raises psycopg.OperationalError after ANSWER_SECONDS."""
+        return super().wait(self._limited(gen), *args, **kwargs)
+
+    def _limited(self, gen: PQGen[_Result]) -> PQGen[_Result]:
+        """Pass on what psycopg's generator waits for; psycopg resumes it ten times a second if nothing happens."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        try:
+            state = next(gen)
+            while True:
+                ready = yield state
+                if not ready and time.monotonic() > deadline:
+                    # The statement's state is unknown, so the connection cannot be used again.
+                    self.close()
+                    raise psycopg.OperationalError(f"PostgreSQL did not answer within {ANSWER_SECONDS:g} s")
+                state = gen.send(ready)
+        except StopIteration as end:
+            result: _Result = end.value
+            return result
+
+
+def connect(database_url: str) -> PromptConnection:
+    """Open a connection. Raises psycopg.OperationalError when PostgreSQL is unreachable."""
+    return PromptConnection.connect(
+        conninfo(database_url, "outbox-api"),
+        autocommit=True,
+        # PgBouncer older than 1.21 loses prepared statements; beside the hash of a password they save nothing.
+        prepare_threshold=None,
+    )
+
+
+def build_engine(database_url: str) -> Engine:
+    """Build the pool. It connects at its first use, so that it may be built before a fork or without PostgreSQL."""
+    return create_engine(
+        "postgresql+psycopg://",
+        # SQLAlchemy's own URL type cannot hold several hosts; libpq's can.
+        creator=lambda: connect(database_url),
+        isolation_level="AUTOCOMMIT",
+        use_native_hstore=False,
+        # An error's text shall not hold an address.
+        hide_parameters=True,
+        # A restarted PostgreSQL costs a ping, not a failed signup.
+        pool_pre_ping=True,
+        pool_timeout=_POOL_SECONDS,
+    )
+
+
+@contextmanager
+def connected(engine: Engine) -> Iterator[Connection]:
+    """Borrow a connection. Raises DatabaseUnavailableError when there is none, or when it is lost meanwhile."""
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except PoolTimeoutError as exc:
+        raise DatabaseUnavailableError("every connection of the pool is in use") from exc
+    except DBAPIError as exc:
+        if isinstance(exc.orig, psycopg.errors.UndefinedTable):
+            raise SchemaMissingError(describe(exc.orig)) from exc
+        if exc.connection_invalidated or isinstance(exc.orig, _AWAY):
+            raise DatabaseUnavailableError(describe(exc.orig)) from exc
+        raise
+
+
+def describe(error: BaseException | None) -> str:
+    """Name an error of the driver without quoting PostgreSQL, whose DETAIL repeats values."""
+    if not isinstance(error, psycopg.Error):
+        return type(error).__name__
+    if error.sqlstate:
+        return f"{type(error).__name__} ({error.sqlstate})"
+    # Without a SQLSTATE the words are libpq's or psycopg's own: hosts, ports and reasons, no values.
+    return " ".join(str(error).split())
+
+
+def patience() -> CTE:
+    """Give a CTE of one row that limits how long its statement waits for a lock: select from it before writing.
+
+    Somebody who holds a username in a transaction that he left open would otherwise take one thread of the API with
+    each repeated signup. The setting is local to the statement's own transaction.
+    """
+    limit = func.set_config("lock_timeout", f"{LOCK_SECONDS}s", true())
+    return select(limit.label("lock_timeout")).cte("patience")

@@ -1,0 +1,40 @@
+"""Pages for browsers: when one is wanted, and the headers that keep what it shows to itself."""
+
+import secrets
+
+from flask import Request, Response, make_response, render_template
+from werkzeug.datastructures import MIMEAccept
+
+_HTML = "text/html"
+_JSON = ("application/json", "application/problem+json", "application/*")
+_ANYTHING = "*/*"
+
+
+def prefers_html(request: Request) -> bool:
+    """Tell whether a page is wanted: `text/html` has to be named and liked better than JSON.
+
+    A browser names it and takes anything else too, at the same quality in some; a program that says `*/*` gets JSON.
+    """
+    qualities = _qualities(request.accept_mimetypes)
+    html = qualities.get(_HTML, 0.0)
+    if any(name in qualities for name in _JSON):
+        return html > max(qualities.get(name, 0.0) for name in _JSON)
+    return html > 0 and html >= qualities.get(_ANYTHING, 0.0)
+
+
+def page(template: str, status: int = 200, **values: object) -> Response:
+    """Render a page that loads nothing, sends its form to this site alone and cannot be framed."""
+    nonce = secrets.token_urlsafe(16)
+    response = make_response(render_template(template, nonce=nonce, **values), status)
+    response.headers["Content-Security-Policy"] = (
+        f"default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+    return response
+
+
+def _qualities(accepted: MIMEAccept) -> dict[str, float]:
+    qualities: dict[str, float] = {}
+    for value, quality in accepted:
+        name = value.partition(";")[0].strip().lower()
+        qualities[name] = max(quality, qualities.get(name, 0.0))
+    return qualities

@@ -1,0 +1,127 @@
+"""Errors as RFC 9457 has them: every error leaves as application/problem+json, those of Flask's own included."""
+
+import json
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import structlog
+from flask import Response
+from werkzeug.exceptions import HTTPException
+
+from api.database import DatabaseUnavailableError, describe
+from shared.errors import OutboxError
+
+RETRY_AFTER_SECONDS: Final = "5"
+
+_MEDIA_TYPE: Final = "application/problem+json"
+_DETAILS: Final[Mapping[int, str]] = {
+    400: "The request cannot be understood: look at its headers and its body.",
+    404: "There is nothing at this address: look at the path.",
+    405: "This address does not take this method: use one of those that the Allow header names.",
+    413: "The body is larger than 16 KiB: send a smaller one.",
+    415: "The body has another media type than this address takes: send application/json.",
+    500: "Something failed on our side, and it is logged here. Trying again may help.",
+}
+_FRAMES: Final = 12
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """What is wrong with one field and how to mend it; never its value."""
+
+    field: str
+    detail: str
+    in_body: bool = True
+
+    def as_json(self) -> dict[str, str]:
+        """Give the members of one entry of `errors`; a parameter of a URL has no place that a pointer could name."""
+        if not self.in_body:
+            return {"field": self.field, "detail": self.detail}
+        return {"field": self.field, "pointer": _pointer(self.field), "detail": self.detail}
+
+
+class ProblemError(OutboxError):
+    """An answer that is an error."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        errors: Iterable[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Keep what the client is told."""
+        self.status = status
+        self.title = HTTPStatus(status).phrase
+        self.detail = detail
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+        super().__init__(detail)
+
+
+def problem_of(error: Exception) -> ProblemError:
+    """Say what the client is told about an error; log those that are ours."""
+    if isinstance(error, ProblemError):
+        return error
+    if isinstance(error, DatabaseUnavailableError):
+        _log.warning("PostgreSQL unavailable", reason=error.reason)
+        return ProblemError(
+            503,
+            "The database does not answer. What you asked for may have been committed all the same:"
+            " ask again in a moment, which is safe.",
+            headers={"Retry-After": RETRY_AFTER_SECONDS},
+        )
+    if isinstance(error, HTTPException):
+        return _problem_of_http(error)
+    _log.error("request failed", error=_chain(error), frames=_frames(error))
+    return ProblemError(500, _DETAILS[500])
+
+
+def respond(problem: ProblemError) -> Response:
+    """Write a problem as JSON."""
+    members: dict[str, Any] = {
+        "type": "about:blank",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+    }
+    if problem.errors:
+        members["errors"] = [error.as_json() for error in problem.errors]
+    # ASCII alone, since the name of an unknown field may hold half of a surrogate pair, which has no UTF-8.
+    body = json.dumps(members, ensure_ascii=True) + "\n"
+    return Response(body, problem.status, problem.headers, mimetype=_MEDIA_TYPE)
+
+
+def _problem_of_http(error: HTTPException) -> ProblemError:
+    """Keep the status and the headers that belong to it (Allow, Retry-After), not werkzeug's HTML."""
+    status = error.code or 500
+    headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
+    return ProblemError(status, _DETAILS.get(status, f"{HTTPStatus(status).phrase}."), headers=headers)
+
+
+def _pointer(field: str) -> str:
+    """Point into the body: a JSON Pointer as a URI fragment (RFC 6901, 6)."""
+    if not field:
+        return "#"
+    return "#/" + field.replace("~", "~0").replace("/", "~1")
+
+
+def _chain(error: BaseException) -> list[str]:
+    """Name the error and what it came from. Their texts are left out: they may hold what the client sent."""
+    names: list[str] = []
+    current: BaseException | None = error
+    while current is not None and len(names) < _FRAMES:
+        names.append(describe(current))
+        current = current.__cause__ or current.__context__
+    return names
+
+
+def _frames(error: BaseException) -> list[str]:
+    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]

@@ -1,0 +1,147 @@
+"""What a client may send: each rule says what is wrong and how to mend it, and never repeats the value."""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any, Final
+
+from email_validator import EmailNotValidError, validate_email
+from marshmallow import RAISE, Schema, ValidationError, fields, post_load
+from marshmallow.validate import Length
+
+from api.problems import FieldError, ProblemError
+from api.signup import SignUp
+
+_USERNAME: Final = re.compile(r"[a-z0-9_]*")
+_LONGEST_EMAIL: Final = 254
+# Line and paragraph separators, and what turns the direction of the text that follows a name in a mail.
+_REFUSED_IN_NAMES: Final = frozenset("\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Letters and symbols that show nothing: the Hangul fillers and the empty Braille pattern.
+_BLANK: Final = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+
+
+class _Text(fields.String):
+    """A JSON string, and nothing that could be turned into one."""
+
+    default_error_messages = {  # noqa: RUF012 - marshmallow declares it so
+        "required": "Missing: send this field.",
+        "null": "Null: send a string.",
+        "invalid": "Not a string: send a JSON string, in quotation marks.",
+    }
+
+
+class _Digits(_Text):
+    """A string; a whole number is taken for its digits, as which a JSON document may well hold an id."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:  # noqa: ANN401 - marshmallow's own signature
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class _Email(_Text):
+    """One address, kept with its domain in IDNA form. Nobody is asked whether the domain exists."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:  # noqa: ANN401 - marshmallow's own signature
+        text: str = super()._deserialize(value, attr, data, **kwargs)
+        if len(text) > _LONGEST_EMAIL:
+            raise ValidationError(f"Longer than {_LONGEST_EMAIL} characters: use a shorter address.")
+        if not text.partition("@")[0].isascii():
+            raise ValidationError(
+                "The part before the @ holds other characters than ASCII, which many mail servers refuse:"
+                " use an address without them."
+            )
+        return _normalized(text)
+
+
+def _normalized(text: str) -> str:
+    # The library's own words would quote parts of the address.
+    refusal = ValidationError(
+        "Not an address that mail can be sent to: send one address of the form name@example.com,"
+        " without a display name, quotes or blanks."
+    )
+    try:
+        # `.test` names are not special to applications (RFC 6761); the library lets them pass for this flag alone.
+        address = validate_email(text, check_deliverability=False, allow_smtputf8=False, test_environment=True)
+    except EmailNotValidError:
+        raise refusal from None
+    if "." not in address.ascii_domain or address.ascii_email is None:
+        raise refusal
+    return address.ascii_email
+
+
+def _check_username(text: str) -> None:
+    if not _USERNAME.fullmatch(text):
+        raise ValidationError("Holds other characters than a-z, 0-9 and _: use these alone, in lower case.")
+
+
+def _check_full_name(text: str) -> None:
+    if any(unicodedata.category(character) in {"Cc", "Cs"} or character in _REFUSED_IN_NAMES for character in text):
+        raise ValidationError(
+            "Holds a control character, a line separator or one that turns the direction of writing:"
+            " leave it out and write the name in one line."
+        )
+    if text and not any(map(_is_visible, text)):
+        raise ValidationError("Holds nothing that can be seen: write the name with letters.")
+
+
+def _check_password(text: str) -> None:
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in text):
+        raise ValidationError("Holds a control character: use characters that can be typed, blanks included.")
+
+
+def _is_visible(character: str) -> bool:
+    """Tell whether a character shows something. One that Python's Unicode does not know yet is given credit."""
+    category = unicodedata.category(character)
+    return not (category[0] in "ZM" or category in {"Cc", "Cf", "Cs"} or character in _BLANK)
+
+
+class _StrictSchema(Schema):
+    error_messages = {"unknown": "Unknown: leave this field out."}  # noqa: RUF012 - marshmallow declares it so
+
+    class Meta:
+        unknown = RAISE
+
+
+class SignUpSchema(_StrictSchema):
+    """The body of POST /v1/users."""
+
+    username = _Text(
+        required=True, validate=[Length(3, 100, error="Has to have 3 to 100 characters."), _check_username]
+    )
+    full_name = _Text(
+        required=True, validate=[Length(1, 100, error="Has to have 1 to 100 characters."), _check_full_name]
+    )
+    email = _Email(required=True)
+    password = _Text(
+        required=True, validate=[Length(8, 128, error="Has to have 8 to 128 characters."), _check_password]
+    )
+
+    @post_load
+    def _wish(self, data: dict[str, str], **_kwargs: object) -> SignUp:
+        return SignUp(**data)
+
+
+class VerifySchema(_StrictSchema):
+    """The JSON body of POST /v1/verify_email."""
+
+    email_id = _Digits(required=True)
+    secret_code = _Text(required=True)
+
+
+class ResendSchema(_StrictSchema):
+    """The body of POST /v1/verify_email/resend."""
+
+    email = _Email(required=True)
+
+
+def load(schema: Schema, body: Mapping[str, Any]) -> Any:  # noqa: ANN401 - what the schema makes of it
+    """Check a body. Raises ProblemError naming every invalid field at once."""
+    try:
+        return schema.load(body)
+    except ValidationError as exc:
+        problems = exc.messages_dict
+        # marshmallow gives the unknown fields in no order; an answer has one.
+        names = [name for name in dict.fromkeys([*schema.fields, *body]) if name in problems]
+        errors = [FieldError(name, detail) for name in names for detail in problems[name]]
+    raise ProblemError(422, "Some fields are not valid: see errors.", errors=errors)

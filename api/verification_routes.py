@@ -1,0 +1,101 @@
+"""GET and POST /v1/verify_email, and their pages.
+
+Mail scanners open links. A browser's GET therefore shows a page with a button and changes nothing; the button POSTs.
+Whoever asks for JSON is a program and verifies with either method.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import structlog
+from flask import Blueprint, Response, jsonify, request
+from flask.typing import ResponseReturnValue
+from sqlalchemy import Engine
+
+from api.bodies import is_json, read, read_object
+from api.doorbell import Doorbell
+from api.pages import page, prefers_html
+from api.problems import FieldError, ProblemError, problem_of, respond
+from api.schemas import VerifySchema, load
+from api.verification import Link, LinkState, look_up, verify_email
+from shared.links import VERIFY_PATH
+
+_log = structlog.get_logger(__name__)
+_FORMS = {"application/x-www-form-urlencoded", "multipart/form-data"}
+_PAGES = {404: "not_valid.html", 410: "expired.html", 422: "not_valid.html"}
+
+
+def verification_blueprint(engine: Engine, doorbell: Doorbell, secret_keys: Sequence[str]) -> Blueprint:
+    """Build the addresses that verify."""
+    blueprint = Blueprint("verification", __name__)
+
+    def use(link: Link) -> ResponseReturnValue:
+        verification = verify_email(engine, secret_keys, link)
+        if verification.message_id is not None:
+            doorbell.ring()
+            _log.info("address verified", message_id=verification.message_id)
+        return _answer(verification.state, link)
+
+    @blueprint.get(VERIFY_PATH)
+    def show_or_use() -> ResponseReturnValue:
+        link = _link(request.args)
+        if request.method == "HEAD" or prefers_html(request):
+            return _answer(look_up(engine, secret_keys, link), link)
+        return use(link)
+
+    @blueprint.post(VERIFY_PATH)
+    def use_posted() -> ResponseReturnValue:
+        return use(_posted_link())
+
+    blueprint.register_error_handler(Exception, _answer_error)
+    blueprint.after_request(_keep_private)
+    return blueprint
+
+
+def _link(parameters: Mapping[str, str]) -> Link:
+    """Take the two parameters. Raises ProblemError naming those that are missing or empty."""
+    missing = [
+        FieldError(name, "Missing: send it as the link has it.", in_body=False)
+        for name in ("email_id", "secret_code")
+        if not parameters.get(name)
+    ]
+    if missing:
+        raise ProblemError(422, "The link is not complete: open it as it stands in the mail.", errors=missing)
+    return Link(parameters["email_id"], parameters["secret_code"])
+
+
+def _posted_link() -> Link:
+    if is_json(request):
+        return _link(load(VerifySchema(), read_object(request)))
+    body = read(request)
+    if request.mimetype in _FORMS:
+        return _link({**request.args, **request.form})
+    if body:
+        raise ProblemError(415, "The body has to be JSON or a form, or the parameters stand in the query.")
+    return _link(request.args)
+
+
+def _answer(state: LinkState, link: Link) -> Response:
+    """Answer with what a link is worth. The one that is OPEN still is seen by HEAD and by browsers alone."""
+    if state is LinkState.NOT_VALID:
+        raise ProblemError(404, "This link is not valid: open the one in the newest mail as it stands there.")
+    if state is LinkState.EXPIRED:
+        raise ProblemError(410, f"This link has expired: ask for a new one with POST {VERIFY_PATH}/resend.")
+    if not prefers_html(request):
+        return jsonify(is_verified=True)
+    return page("confirm.html", link=link) if state is LinkState.OPEN else page("verified.html")
+
+
+def _answer_error(error: Exception) -> ResponseReturnValue:
+    problem = problem_of(error)
+    if not prefers_html(request):
+        return respond(problem)
+    response = page(_PAGES.get(problem.status, "problem.html"), problem.status, problem=problem)
+    response.headers.extend(problem.headers)
+    return response
+
+
+def _keep_private(response: Response) -> Response:
+    """Keep the code out of caches and of the Referer header."""
+    response.vary.add("Accept")
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response

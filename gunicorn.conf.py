@@ -1,0 +1,67 @@
+"""How gunicorn runs the API: `gunicorn 'api:create_app()'` in the project's root reads this file.
+
+The application is built in each worker after the fork and connects at its first request, so --preload is safe too.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import gunicorn.http.wsgi
+from gunicorn.glogging import Logger
+
+from api.request_log import WithoutQueryString
+from shared.errors import SettingsError
+from shared.settings import read_api_settings
+
+_LARGEST_PORT: Final = 65_535
+_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - gunicorn makes its own private files in it
+
+
+def _port() -> int:
+    text = os.environ.get("PORT", "8080")
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _LARGEST_PORT):
+        raise SettingsError({"PORT": [f"has to be a whole number from 1 to {_LARGEST_PORT}."]})
+    return int(text)
+
+
+class PathLogger(Logger):
+    """gunicorn's logger without query strings, which hold the codes of links."""
+
+    def setup(self, cfg: Any) -> None:  # noqa: ANN401 - gunicorn has no types
+        """Cut them out of the lines about requests that are no HTTP."""
+        super().setup(cfg)
+        self.error_log.filters = [WithoutQueryString()]
+
+    def atoms(self, *request: Any) -> dict[str, Any]:  # noqa: ANN401 - gunicorn has no types
+        """Encode the path again: a line break in it would start a log line of the client's own making."""
+        atoms: dict[str, Any] = super().atoms(*request)
+        atoms["U"] = quote(str(atoms["U"]), encoding="latin-1", errors="replace")
+        return atoms
+
+
+try:
+    bind = f"0.0.0.0:{_port()}"
+    # The workers read them again; a wrong one stops the start here, with one clear message.
+    read_api_settings()
+except SettingsError as error:
+    raise SystemExit(str(error)) from None
+
+worker_class = "gthread"
+workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+threads = 4
+# A request's own limits are seconds; this one is for a process that stands still.
+timeout = 30
+graceful_timeout = 20
+keepalive = 5
+# The workers' heartbeat on a disk that stalls would look like a worker that stalls.
+worker_tmp_dir = str(_SHARED_MEMORY) if _SHARED_MEMORY.is_dir() else None
+# Nobody manages this server through a socket in somebody's home.
+control_socket_disable = True
+
+accesslog = "-"
+access_log_format = '%(t)s %(h)s "%(m)s %(U)s" %(s)s %(B)s %(M)sms'
+logger_class = PathLogger
+
+gunicorn.http.wsgi.SERVER = "outbox-signup"

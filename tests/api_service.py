@@ -1,0 +1,106 @@
+"""The API in this process, on a database of the test's own."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+from flask import Flask
+from flask.testing import FlaskClient
+from psycopg.rows import dict_row
+from werkzeug.test import TestResponse
+
+from api.app import close, create_app
+from api.doorbell import Doorbell
+from shared.links import sign, verification_link
+from shared.settings import ApiSettings
+from tests.waiting import wait_until
+
+KEY = "the first key of the tests: 32 characters"
+OLD_KEY = "an older key of the tests: 32 characters"
+ALICE = {
+    "username": "alice",
+    "full_name": "Alice Adams",
+    "email": "alice@example.com",
+    "password": "correct horse",
+}
+PAGE = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+"""What a browser sends."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiService:
+    """What a test does to the API from outside."""
+
+    app: Flask
+    database_url: str
+
+    def client(self) -> FlaskClient:
+        """Return a client of one's own, as each thread needs."""
+        return self.app.test_client()
+
+    def sign_up(self, **changes: object) -> TestResponse:
+        """Sign Alice up, with some of her fields changed."""
+        return self.client().post("/v1/users", json={**ALICE, **changes})
+
+    def sql(self, statement: str, values: Mapping[str, object] | None = None) -> list[dict[str, Any]]:
+        """Run a statement and return its rows."""
+        with psycopg.connect(self.database_url, autocommit=True, row_factory=dict_row) as connection:
+            cursor = connection.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+    def messages(self) -> list[tuple[str, str]]:
+        """Return the task and the payload's username of every message, in the order of their ids."""
+        rows = self.sql("SELECT task, payload->>'username' AS username FROM outbox ORDER BY id")
+        return [(row["task"], row["username"]) for row in rows]
+
+    def is_verified(self, username: str = "alice") -> bool:
+        """Tell whether the user's address is verified."""
+        [row] = self.sql("SELECT is_email_verified FROM users WHERE username = %(name)s", {"name": username})
+        return bool(row["is_email_verified"])
+
+    def wait_for_a_lock(self) -> None:
+        """Wait until a statement in this database waits for a lock that another holds."""
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        wait_until(lambda: self.sql(waiting), 10, "a statement that waits for a lock")
+
+    def record(self, username: str = "alice", *, life: str = "1 hour") -> int:
+        """Make a verification record as the consumer does at a message's first claim, and return its id."""
+        [row] = self.sql(
+            "INSERT INTO verify_emails (username, email, message_id, expires_at)"
+            " SELECT username, email, (SELECT count(*) FROM verify_emails) + 1, now() + %(life)s::interval"
+            " FROM users WHERE username = %(name)s RETURNING id",
+            {"name": username, "life": life},
+        )
+        return int(row["id"])
+
+    def link(self, record_id: int, *, key: str = KEY, email: str = ALICE["email"]) -> str:
+        """Return the path and the query of the record's link."""
+        parts = urlsplit(verification_link("https://example.com", record_id, sign([key], record_id, email)))
+        return f"{parts.path}?{parts.query}"
+
+
+@contextmanager
+def api_service(
+    database_url: str,
+    *,
+    doorbell: Doorbell | None = None,
+    **changes: Any,
+) -> Iterator[ApiService]:
+    """Build the API and close what it holds open in the end."""
+    settings = ApiSettings(
+        **{
+            "database_url": database_url,
+            "secret_keys": (KEY,),
+            "signup_mail_delay_seconds": 0.0,
+            "trusted_proxies": 0,
+            **changes,
+        }
+    )
+    app = create_app(settings, doorbell=doorbell)
+    try:
+        yield ApiService(app, database_url)
+    finally:
+        close(app)

@@ -1,0 +1,97 @@
+"""The API as it is run: gunicorn with the project's own configuration."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from embedded.ports import free_port
+from tests.api_service import ALICE, KEY
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+GUNICORN = [sys.executable, "-m", "gunicorn", "api:create_app()"]
+
+
+@contextmanager
+def gunicorn(database_url: str, log: Path) -> Iterator[httpx.Client]:
+    port = free_port()
+    environment = {**os.environ, "DATABASE_URL": database_url, "SECRET_KEY": KEY, "PORT": str(port)}
+    with log.open("wb") as output:
+        process = subprocess.Popen(GUNICORN, cwd=ROOT, env=environment, stdout=output, stderr=output)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+
+            def answers() -> bool:
+                assert process.poll() is None, log.read_text()
+                try:
+                    return client.get("/healthz").is_success
+                except httpx.TransportError:
+                    return False
+
+            wait_until(answers, 20, f"an answer of gunicorn; its log is {log}")
+            yield client
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def start_with(**environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        GUNICORN, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def test_gunicorn_serves_signups_and_logs_paths_alone(database_url: str, tmp_path: Path) -> None:
+    log = tmp_path / "gunicorn.log"
+    with gunicorn(database_url, log) as client:
+        signed_up = client.post("/v1/users", json=ALICE)
+        client.get("/v1/verify_email", params={"email_id": "1", "secret_code": "sesame"})
+        client.get("/v1/nowhere%0Aforged", headers={"Referer": "https://example.com/?sesame"})
+
+    lines = log.read_text()
+    assert signed_up.status_code == 201
+    assert '"POST /v1/users" 201' in lines
+    assert '"GET /v1/verify_email" 404' in lines
+    assert '"GET /v1/nowhere%0Aforged" 404' in lines
+    assert '"event": "signed up"' in lines
+    assert "sesame" not in lines
+    assert "alice" not in lines
+
+
+def test_gunicorn_names_neither_itself_nor_its_version(database_url: str, tmp_path: Path) -> None:
+    with gunicorn(database_url, tmp_path / "gunicorn.log") as client:
+        assert client.get("/healthz").headers["Server"] == "outbox-signup"
+
+
+def test_large_body_without_a_length_is_too_large_through_gunicorn_too(database_url: str, tmp_path: Path) -> None:
+    with gunicorn(database_url, tmp_path / "gunicorn.log") as client:
+        response = client.post(
+            "/v1/users", content=iter([b" " * 1000] * 1000), headers={"Content-Type": "application/json"}
+        )
+
+    assert (response.status_code, response.headers["Content-Type"]) == (413, "application/problem+json")
+
+
+@pytest.mark.parametrize("port", ["", "http", "0", "65536", "-1", "80 80", "\u0661"])
+def test_malformed_port_stops_the_start_by_its_name(port: str) -> None:
+    done = start_with(DATABASE_URL="postgresql://x@127.0.0.1:1/x", SECRET_KEY=KEY, PORT=port)
+
+    assert done.returncode == 1
+    assert "PORT: has to be a whole number" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_malformed_settings_stop_the_start_by_their_names() -> None:
+    done = start_with(DATABASE_URL="mysql://x", SECRET_KEY="short-and-secret", TRUSTED_PROXIES="many")  # noqa: S106
+
+    assert done.returncode == 1
+    for name in ("DATABASE_URL", "SECRET_KEY", "TRUSTED_PROXIES"):
+        assert f"{name}: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "short-and-secret" not in done.stderr
