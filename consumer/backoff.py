@@ -1,0 +1,18 @@
+"""How long a message waits after a failed attempt."""
+
+import random
+from typing import Final
+
+OUTAGE_SECONDS: Final = 60.0
+"""How long a message waits that the mail server dropped after it had taken the sender."""
+
+_RANDOM = random.SystemRandom()
+
+
+def retry_delay_seconds(attempt: int, scale: float) -> float:
+    """Give the wait after the failed attempt with this number (the first is 1).
+
+    The rule is asynq's (hibiken/asynq, DefaultRetryDelayFunc): n^4 + 15 + random(0..30) * (n + 1), n retries before.
+    """
+    retried = attempt - 1
+    return scale * (retried**4 + 15 + _RANDOM.randint(0, 30) * (retried + 1))

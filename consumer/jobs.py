@@ -1,0 +1,56 @@
+"""The one function that a job on Redis may run, as RQ's stock worker calls it."""
+
+from typing import Final
+
+import psycopg
+import structlog
+
+from consumer import statements
+from consumer.database import Database
+from consumer.processing import Processor
+from shared.errors import SettingsError
+from shared.logs import configure_logging
+from shared.settings import read_consumer_settings, read_database_url
+
+_log = structlog.get_logger(__name__)
+
+LARGEST_ID: Final = 2**63 - 1
+_SETTINGS_SECONDS: Final = 30.0
+"""A worker that cannot start leaves the message alone for this long, so that a healthy one may take it."""
+
+
+def run_message(message_id: object) -> None:
+    """Work on one message. Lets no exception out: RQ would keep its text, and that may hold an address.
+
+    RQ's stock worker calls this in a process of its own, which ends with the job. Retries are PostgreSQL's business:
+    whatever becomes of the message, the job itself is done.
+    """
+    configure_logging()
+    if not isinstance(message_id, int) or not 0 < message_id <= LARGEST_ID:
+        _log.error("foreign_job", meaning="the job names no message")
+        return
+    try:
+        settings = read_consumer_settings()
+    except SettingsError as exc:
+        _log.error("settings", message_id=message_id, problems=exc.problems)
+        _put_back(message_id, exc)
+        return
+    processor = Processor(settings)
+    try:
+        processor.process(message_id)
+    except Exception as exc:  # noqa: BLE001 - RQ's own timeout between two steps: a relay takes the message back
+        _log.error("interrupted", message_id=message_id, error=type(exc).__name__)
+    finally:
+        processor.close()
+
+
+def _put_back(message_id: int, problem: SettingsError) -> None:
+    """Return the message without spending an attempt; if even that is impossible the relay's reaper does it."""
+    reason = f"a worker cannot start: {', '.join(sorted(problem.problems))}"
+    try:
+        database = Database(read_database_url())
+        with database.transaction() as connection:
+            statements.put_back_unclaimed(connection, message_id, reason, _SETTINGS_SECONDS)
+        database.close()
+    except (SettingsError, psycopg.Error) as exc:
+        _log.warning("not_put_back", message_id=message_id, error=type(exc).__name__)

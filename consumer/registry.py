@@ -1,0 +1,8 @@
+"""The tasks that this consumer knows. A new one is a module in consumer/tasks/ and a line here."""
+
+from typing import Final
+
+from consumer.task import Task
+from consumer.tasks import verify_email, welcome_email
+
+TASKS: Final[dict[str, Task]] = {task.name: task for task in (verify_email.TASK, welcome_email.TASK)}

@@ -1,0 +1,72 @@
+"""Reading jobs from Redis without believing them.
+
+Whoever can write to Redis can write any bytes where RQ keeps a pickled call. Here nothing of it is ever run: a job
+names a message, and whether that message exists and is due is asked of PostgreSQL.
+"""
+
+import io
+import pickle
+import re
+import zlib
+from typing import Any, Final
+
+from consumer.jobs import LARGEST_ID
+from shared.messages import ENTRY_POINT
+
+LARGEST_DATA_BYTES: Final = 4096
+"""Our own jobs need less than 100."""
+
+_OUR_JOB: Final = re.compile(rb"outbox-(\d{1,19})-g\d{1,10}")
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads numbers, texts and containers. Every class and every function is refused before it is imported."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:  # noqa: ANN401 - the signature is pickle's
+        raise pickle.UnpicklingError(f"refused: {module_name[:40]}.{global_name[:40]}")
+
+
+class PlainSerializer:
+    """An RQ serializer that reads what RQ's own pickle serializer wrote, as long as it is plain data."""
+
+    @staticmethod
+    def dumps(value: object) -> bytes:
+        """Write plain data."""
+        return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+
+    @staticmethod
+    def loads(data: bytes) -> Any:  # noqa: ANN401 - RQ's protocol
+        """Read plain data. Raises pickle.UnpicklingError for anything else."""
+        return _PlainUnpickler(io.BytesIO(data)).load()
+
+
+def message_id_of_job(job_id: bytes) -> int | None:
+    """Give the message that a job of the relay names, from the job's id alone; None for any other job."""
+    match = _OUR_JOB.fullmatch(job_id)
+    return _valid(int(match[1])) if match else None
+
+
+def message_id_of_call(data: bytes) -> int | None:
+    """Give the message that a job's stored call names, or None when it calls anything but our entry point."""
+    try:
+        function, instance, args, kwargs = PlainSerializer.loads(_decompressed(data))
+    except Exception:  # noqa: BLE001 - a stranger's bytes may make pickle raise anything
+        return None
+    if function != ENTRY_POINT or instance is not None or kwargs or len(args) != 1:
+        return None
+    return _valid(args[0])
+
+
+def _valid(value: object) -> int | None:
+    return value if type(value) is int and 0 < value <= LARGEST_ID else None
+
+
+def _decompressed(data: bytes) -> bytes:
+    """Undo RQ's compression, but not for a few bytes that would unfold to gigabytes."""
+    if data[:1] != b"\x78":
+        return data
+    inflater = zlib.decompressobj()
+    plain = inflater.decompress(data, LARGEST_DATA_BYTES)
+    if inflater.unconsumed_tail:
+        raise zlib.error("too large")
+    return plain

@@ -1,0 +1,55 @@
+"""What `rq worker` does before OutboxWorker is built: check the settings, wait for Redis."""
+
+import sys
+import time
+from typing import Final
+
+import click
+import structlog
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from shared.errors import SettingsError
+from shared.logs import configure_logging
+from shared.settings import read_consumer_settings
+
+_log = structlog.get_logger(__name__)
+
+EXIT_SETTINGS: Final = 2
+_LONGEST_PAUSE_SECONDS: Final = 2.0
+
+
+def check_settings_and_wait_for_redis(redis_url: str | None) -> None:
+    """Return when the worker can start.
+
+    Args:
+        redis_url: what `rq worker --url` was given, else RQ_REDIS_URL counts.
+
+    Raises:
+        SystemExit: a setting is missing or malformed; its name was printed.
+
+    """
+    configure_logging()
+    try:
+        settings = read_consumer_settings()
+    except SettingsError as exc:
+        click.echo(exc, err=True)
+        sys.exit(EXIT_SETTINGS)
+    client = Redis.from_url(redis_url or settings.redis_url, retry=Retry(NoBackoff(), 0), socket_timeout=3)
+    pause = 0.1
+    while not _answers(client):
+        if pause == 0.1:  # noqa: PLR2004 - the first time
+            _log.warning("waiting_for_redis")
+        time.sleep(pause)
+        pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+    client.close()
+
+
+def _answers(client: Redis) -> bool:
+    try:
+        client.ping()
+    except (RedisError, OSError):
+        return False
+    return True

@@ -1,0 +1,220 @@
+"""The consumer's SQL: one function a statement, each with the guard that makes it safe beside any other process."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from consumer.task import DbConnection
+
+FAILURES_KEPT: Final = 20
+_LONGEST_PROBE_PAUSE_SECONDS: Final = 30.0
+"""Between two probes of an unreachable mail server. Work is to be resumed within a minute of its return."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A message that is ours for the time of a lease."""
+
+    id: int
+    token: UUID
+    task: str
+    payload: Any
+    attempt: int
+    max_retries: int
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Tell whether a failure of this attempt makes the message a dead letter."""
+        return self.attempt > self.max_retries
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """What is known of the mail server: usable, or unreachable with at most one message sent to try it."""
+
+    is_open: bool
+    is_probe: bool
+
+
+def claim(connection: DbConnection, message_id: int, token: UUID, lease_seconds: float) -> Claim | None:
+    """Take the message, or None when somebody has it, it is finished or not due.
+
+    A pending row may be claimed too: its job was pushed by a relay that has not committed yet (this statement waits
+    for that relay's row lock; SKIP LOCKED here would cost the message a whole lease) or that died before it could. The
+    generation is not compared: whichever job arrives first does the work.
+    """
+    row = connection.execute(
+        """
+        UPDATE outbox
+           SET status = 'running', attempt = attempt + 1, claim_token = %(token)s, claimed_at = clock_timestamp(),
+               lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
+         WHERE id = %(id)s AND (status = 'published' OR (status = 'pending' AND due_at <= now()))
+        RETURNING id, claim_token, task, payload, attempt, max_retries
+        """,
+        {"id": message_id, "token": token, "lease": lease_seconds},
+    ).fetchone()
+    return None if row is None else Claim(*row)
+
+
+def find_own_claim(connection: DbConnection, message_id: int, token: UUID) -> Claim | None:
+    """Find the claim whose commit's answer was lost."""
+    row = connection.execute(
+        """
+        SELECT id, claim_token, task, payload, attempt, max_retries
+          FROM outbox
+         WHERE id = %s AND status = 'running' AND claim_token = %s
+        """,
+        [message_id, token],
+    ).fetchone()
+    return None if row is None else Claim(*row)
+
+
+def read_breaker(connection: DbConnection, message_id: int) -> Breaker:
+    """Read whether the mail server is known to be away, and whether this message is the one that tries it.
+
+    A statement of its own, after the claim: the claim may have waited for the relay that chose the probe, and a
+    statement's snapshot is older than what it waited for.
+    """
+    row = connection.execute(
+        "SELECT probe_id = %s FROM outbox_breaker WHERE opened_at IS NOT NULL", [message_id]
+    ).fetchone()
+    return Breaker(is_open=row is not None, is_probe=row is not None and row[0] is True)
+
+
+def ack(connection: DbConnection, claim: Claim) -> bool:
+    """Finish the message: it leaves the live table for history. False when the claim is no longer ours.
+
+    The lease's end is not asked for: as long as nobody took the message over, the work that was done counts.
+    """
+    done = connection.execute(
+        """
+        WITH finished AS (
+            DELETE FROM outbox WHERE id = %s AND status = 'running' AND claim_token = %s RETURNING *
+        )
+        INSERT INTO outbox_finished (
+            id, task, payload, queue, status, due_at, generation, attempt, max_retries, broker_epoch, last_error,
+            failures, traceparent, created_at, published_at, claimed_at, finished_at)
+        SELECT id, task, payload, queue, 'done', due_at, generation, attempt, max_retries, broker_epoch, last_error,
+               failures, traceparent, created_at, published_at, claimed_at, clock_timestamp()
+          FROM finished
+        """,
+        [claim.id, claim.token],
+    )
+    return done.rowcount == 1
+
+
+def is_done(connection: DbConnection, message_id: int) -> bool:
+    """Tell whether the message is finished: after a lost answer to a commit it may be, by our own hand."""
+    return connection.execute("SELECT FROM outbox_finished WHERE id = %s", [message_id]).fetchone() is not None
+
+
+def fail(
+    connection: DbConnection, claim: Claim, reason: str, *, delay_seconds: float, is_dead: bool, maybe_accepted: bool
+) -> bool:
+    """Record a failed attempt: pending again after the delay, or a dead letter. False when it is no longer ours."""
+    failed = connection.execute(
+        """
+        UPDATE outbox
+           SET status = CASE WHEN %(dead)s THEN 'dead' ELSE 'pending' END,
+               generation = generation + CASE WHEN %(dead)s THEN 0 ELSE 1 END,
+               due_at = CASE WHEN %(dead)s THEN due_at
+                             ELSE clock_timestamp() + make_interval(secs => %(delay)s) END,
+               claim_token = NULL, lease_until = NULL, broker_epoch = NULL,
+               last_error = %(reason)s,
+               failures = CASE WHEN jsonb_array_length(failures) >= %(kept)s THEN failures - 0 ELSE failures END
+                   || (%(entry)s::jsonb || jsonb_build_object('at', clock_timestamp()))
+         WHERE id = %(id)s AND status = 'running' AND claim_token = %(token)s
+        """,
+        {
+            "id": claim.id,
+            "token": claim.token,
+            "dead": is_dead,
+            "delay": delay_seconds,
+            "reason": reason,
+            "kept": FAILURES_KEPT,
+            "entry": Jsonb({"attempt": claim.attempt, "reason": reason, "maybe_accepted": maybe_accepted}),
+        },
+    )
+    return failed.rowcount == 1
+
+
+def put_back(connection: DbConnection, claim: Claim, reason: str | None, *, delay_seconds: float = 0) -> bool:
+    """Give the message and its attempt back, because something else is out of order. False when no longer ours."""
+    back = connection.execute(
+        """
+        UPDATE outbox
+           SET status = 'pending', generation = generation + 1, attempt = attempt - 1,
+               due_at = clock_timestamp() + make_interval(secs => %(delay)s),
+               claim_token = NULL, lease_until = NULL, broker_epoch = NULL,
+               last_error = coalesce(%(reason)s, last_error)
+         WHERE id = %(id)s AND status = 'running' AND claim_token = %(token)s
+        """,
+        {"id": claim.id, "token": claim.token, "reason": reason, "delay": delay_seconds},
+    )
+    return back.rowcount == 1
+
+
+def put_back_unclaimed(connection: DbConnection, message_id: int, reason: str, delay_seconds: float) -> bool:
+    """Return a published message that this worker cannot even begin with; no attempt is spent."""
+    back = connection.execute(
+        """
+        UPDATE outbox
+           SET status = 'pending', generation = generation + 1, lease_until = NULL, broker_epoch = NULL,
+               due_at = clock_timestamp() + make_interval(secs => %s), last_error = %s
+         WHERE id = %s AND status = 'published'
+        """,
+        [delay_seconds, reason, message_id],
+    )
+    return back.rowcount == 1
+
+
+def open_breaker(connection: DbConnection, message_id: int, reason: str, scale: float) -> None:
+    """Say that the mail server is away. The probes follow after 1, 2, 4 … 30 seconds, times `scale`.
+
+    Only the message that found the outage and the probes after it lengthen the pause: ten mails in flight that fail in
+    the same moment are one outage, not ten.
+    """
+    connection.execute(
+        """
+        INSERT INTO outbox_breaker AS b (name, opened_at, outages, probe_at, last_error)
+        VALUES ('mail', clock_timestamp(), 1, clock_timestamp() + make_interval(secs => %(scale)s), %(reason)s)
+            ON CONFLICT (name) DO UPDATE
+           SET opened_at = coalesce(b.opened_at, excluded.opened_at),
+               outages = CASE WHEN b.opened_at IS NULL THEN 1
+                              WHEN b.probe_id = %(id)s THEN least(b.outages, 30) + 1
+                              ELSE b.outages END,
+               probe_at = CASE WHEN b.opened_at IS NULL THEN excluded.probe_at
+                               WHEN b.probe_id = %(id)s THEN clock_timestamp()
+                                   + make_interval(secs => %(scale)s * least(%(longest)s, 2 ^ least(b.outages, 30)))
+                               ELSE b.probe_at END,
+               probe_id = nullif(b.probe_id, %(id)s),
+               last_error = excluded.last_error
+        """,
+        {"id": message_id, "reason": reason, "scale": scale, "longest": _LONGEST_PROBE_PAUSE_SECONDS},
+    )
+
+
+def close_breaker(connection: DbConnection) -> bool:
+    """Say that the mail server answers. True when it was known to be away."""
+    closed = connection.execute(
+        """
+        UPDATE outbox_breaker
+           SET opened_at = NULL, outages = 0, probe_at = NULL, probe_id = NULL
+         WHERE opened_at IS NOT NULL
+        """
+    )
+    return closed.rowcount == 1
+
+
+def release_probe(connection: DbConnection, message_id: int) -> None:
+    """Let the next message be the probe: this one ended without asking the mail server."""
+    connection.execute(
+        """
+        UPDATE outbox_breaker
+           SET probe_at = clock_timestamp(), probe_id = NULL
+         WHERE opened_at IS NOT NULL AND probe_id = %s
+        """,
+        [message_id],
+    )

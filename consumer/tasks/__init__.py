@@ -1,0 +1,1 @@
+"""One module for each task; consumer.registry lists them."""

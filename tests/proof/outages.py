@@ -1,0 +1,145 @@
+"""Outages of two days, in minutes: the real steps of relay and consumer run as often as they would.
+
+What is skipped is the sleep alone. Each probe of the mail server, each try to reach Redis or PostgreSQL is made.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from email.headerregistry import Address
+
+import psycopg
+import structlog
+from rq.defaults import RQ_KEY_PREFIX
+
+from consumer.processing import Processor, Verdict
+from consumer.statements import _LONGEST_PROBE_PAUSE_SECONDS as LONGEST_PROBE_PAUSE_SECONDS
+from embedded.ports import free_port
+from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
+from outbox_relay.publishing import Publisher
+from outbox_relay.relay import _LONGEST_PAUSE_SECONDS as LONGEST_RELAY_PAUSE_SECONDS
+from shared.database import connect
+from shared.settings import ConsumerSettings, SmtpServer
+from tests.rows import add_message, add_user
+
+MESSAGES = 20
+
+
+@dataclass(frozen=True)
+class Outage:
+    """What an outage cost, and how soon work went on."""
+
+    tries: int
+    attempts_spent: int
+    done: int
+    resumed_within_seconds: float
+
+
+def consumer_settings(database_url: str, redis_url: str, smtp_url_port: int) -> ConsumerSettings:
+    """Settings of a consumer whose mail server is on this port."""
+    return ConsumerSettings(
+        database_url=database_url,
+        redis_url=redis_url,
+        smtp_server=SmtpServer("smtp", "127.0.0.1", smtp_url_port),
+        smtp_timeout_seconds=5,
+        mail_from=Address("Bank", "no-reply", "bank.example"),
+        base_url="http://localhost:8080",
+        secret_keys=("k" * 32,),
+        verify_email_minutes=1440,
+        run_lease_seconds=60,
+        backoff_scale=1.0,
+        concurrency=1,
+    )
+
+
+def mail_server_away(database_url: str, redis_url: str, smtp_port: int, hours: float) -> Outage:
+    """Let the mail server be away for so long, probe by probe, then come back."""
+    with _road(database_url, redis_url) as (connection, broker, publisher):
+        away = Processor(consumer_settings(database_url, redis_url, free_port()))
+        probes = int(hours * 3600 / LONGEST_PROBE_PAUSE_SECONDS)
+        for _ in range(probes):
+            _let_the_next_probe_be_due(connection)
+            publisher.publish_batch(connection, 1000)
+            for message_id in _pop_all(broker):
+                verdict = away.process(message_id)
+                assert verdict is Verdict.PUT_BACK, verdict
+        away.close()
+        pause = connection.execute(
+            "SELECT extract(epoch FROM probe_at - clock_timestamp())::float8 FROM outbox_breaker"
+        ).fetchone()
+        assert pause is not None
+        attempts_spent = _attempts(connection)
+        back = Processor(consumer_settings(database_url, redis_url, smtp_port))
+        _let_the_next_probe_be_due(connection)
+        while publisher.publish_batch(connection, 1000):
+            for message_id in _pop_all(broker):
+                back.process(message_id)
+        back.close()
+        return Outage(probes, attempts_spent, _done(connection), pause[0])
+
+
+def redis_away(database_url: str, redis_url: str, smtp_port: int, hours: float) -> Outage:
+    """Let Redis be away for so long, try by try of the relay, then come back."""
+    with _road(database_url, redis_url) as (connection, broker, publisher):
+        absent = open_broker(f"redis://127.0.0.1:{free_port()}/0", RQ_KEY_PREFIX, 60)
+        patient = Publisher(absent, publish_lease_seconds=30, probe_patience_seconds=60)
+        tries = int(hours * 3600 / LONGEST_RELAY_PAUSE_SECONDS)
+        for _ in range(tries):
+            try:
+                patient.publish_batch(connection, 1000)
+            except BrokerUnavailableError:
+                continue
+            raise AssertionError("a Redis that is away took a push")
+        absent.close()
+        attempts_spent = _attempts(connection)
+        _deliver_all(connection, broker, publisher, consumer_settings(database_url, redis_url, smtp_port))
+        return Outage(tries, attempts_spent, _done(connection), LONGEST_RELAY_PAUSE_SECONDS)
+
+
+def _deliver_all(
+    connection: psycopg.Connection[tuple[object, ...]], broker: Broker, publisher: Publisher, settings: ConsumerSettings
+) -> None:
+    processor = Processor(settings)
+    while publisher.publish_batch(connection, 1000):
+        for message_id in _pop_all(broker):
+            processor.process(message_id)
+    processor.close()
+
+
+@contextmanager
+def _road(
+    database_url: str, redis_url: str
+) -> Iterator[tuple[psycopg.Connection[tuple[object, ...]], Broker, Publisher]]:
+    """A database with waiting messages, and what moves them; the log lines of thousands of tries go nowhere."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    with (
+        connect(database_url, "proof") as connection,
+        closing(open_broker(redis_url, RQ_KEY_PREFIX, 60)) as broker,
+    ):
+        for number in range(MESSAGES):
+            add_message(connection, payload={"username": add_user(connection, f"user{number}")}, queue="critical")
+        yield connection, broker, Publisher(broker, publish_lease_seconds=30, probe_patience_seconds=60)
+    structlog.reset_defaults()
+
+
+def _pop_all(broker: Broker) -> list[int]:
+    listed, _ = broker.read_lists()
+    broker._client.delete(*(f"{RQ_KEY_PREFIX}:queue:{queue}" for queue in ("critical", "default")))  # noqa: SLF001
+    return sorted(int(job.split(b"-")[1]) for job in listed)
+
+
+def _let_the_next_probe_be_due(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    connection.execute("UPDATE outbox_breaker SET probe_at = clock_timestamp() WHERE opened_at IS NOT NULL")
+
+
+def _attempts(connection: psycopg.Connection[tuple[object, ...]]) -> int:
+    row = connection.execute("SELECT coalesce(sum(attempt), 0)::int FROM outbox").fetchone()
+    assert row is not None
+    return int(str(row[0]))
+
+
+def _done(connection: psycopg.Connection[tuple[object, ...]]) -> int:
+    row = connection.execute("SELECT count(*)::int FROM outbox_finished WHERE status = 'done'").fetchone()
+    assert row is not None
+    return int(str(row[0]))
