@@ -1,6 +1,7 @@
 """Redis, as the relay sees it: lists to push to, and a life (epoch) that may end at any moment."""
 
 import math
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from outbox_relay.jobs import job_fields, job_id, timestamp
+from outbox_relay.jobs import PUSH_SCRIPT, job_id, push_arguments, timestamp
 from outbox_relay.statements import Row
 from shared.errors import OutboxError
 from shared.messages import QUEUES
@@ -20,6 +21,7 @@ SOCKET_SECONDS: Final = 3.0
 """Below the limit that PostgreSQL sets on an idle transaction: a frozen Redis rolls the batch back, not the server."""
 
 _DELETED_AT_ONCE: Final = 1000
+_RUN_ID: Final = re.compile(rb"(?m)^run_id:(\w+)")
 
 
 class BrokerUnavailableError(OutboxError):
@@ -53,27 +55,21 @@ class Broker:
         self._prefix = key_prefix
         self._marker = f"{key_prefix}:outbox:epoch"
         self._job_timeout_seconds = job_timeout_seconds
+        self._push = client.register_script(PUSH_SCRIPT)
 
     def push(self, rows: Sequence[Row]) -> str:
-        """Push the jobs of these rows in one MULTI and return the epoch that they were pushed into.
+        """Push the jobs of these rows in one atomic step and return the epoch that they were pushed into.
 
         Raises:
             BrokerUnavailableError: nothing may be concluded; the jobs may or may not stand in Redis.
 
         """
-        now = timestamp()
-        with _translated(), self._client.pipeline(transaction=True) as pipe:
-            pipe.set(self._marker, uuid.uuid4().hex, nx=True)
-            for queue in QUEUES:
-                ids = []
-                for row in rows:
-                    if row.queue == queue:
-                        ids.append(job_id(row))
-                        pipe.hset(self._job_key(ids[-1]), mapping=job_fields(row, self._job_timeout_seconds, now))
-                if ids:
-                    pipe.sadd(f"{self._prefix}:queues", self._queue_key(queue))
-                    pipe.rpush(self._queue_key(queue), *ids)
-            return self._execute_with_epoch(pipe)[0]
+        head = (self._prefix, timestamp(), self._job_timeout_seconds, uuid.uuid4().hex)
+        with _translated():
+            reply: Any = self._push(keys=[self._marker], args=[*head, *push_arguments(rows)])
+        marker, server = reply
+        found = _RUN_ID.search(server)
+        return _epoch(marker, found[1].decode() if found else "-")
 
     def epoch(self) -> str:
         """Name the present life of Redis. Raises BrokerUnavailableError."""
@@ -106,13 +102,17 @@ class Broker:
         pipe.get(self._marker)
         pipe.info("server")
         *replies, marker, server = pipe.execute()
-        return f"{marker.decode() if marker else '-'}/{server['run_id']}", replies
+        return _epoch(marker, server["run_id"]), replies
 
     def _queue_key(self, queue: str) -> str:
         return f"{self._prefix}:queue:{queue}"
 
     def _job_key(self, job: str) -> str:
         return f"{self._prefix}:job:{job}"
+
+
+def _epoch(marker: bytes | None, run_id: str) -> str:
+    return f"{marker.decode() if marker else '-'}/{run_id}"
 
 
 @contextmanager

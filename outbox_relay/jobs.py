@@ -6,14 +6,12 @@ production.
 
 import pickle
 import zlib
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from outbox_relay.statements import Row
-from shared.messages import ENTRY_POINT
-
-Field = bytes | bytearray | memoryview | str | int | float
-"""What redis-py takes as a field's name or value."""
+from shared.messages import ENTRY_POINT, QUEUES
 
 RESULT_TTL_SECONDS: Final = 60
 """Short but not 0: with 0 a Redis that is emptied in mid-job turns a success into a failure."""
@@ -21,37 +19,65 @@ RESULT_TTL_SECONDS: Final = 60
 FAILURE_TTL_SECONDS: Final = 86_400
 """How long RQ remembers a job whose process was killed. The truth about it stands in PostgreSQL."""
 
+PUSH_SCRIPT: Final = f"""
+-- Push a whole batch: one round trip, one atomic step, and the fields that all jobs share are not sent each time.
+-- KEYS: the epoch's marker. ARGV: key prefix, present time, job timeout, a new marker, then for each queue its name,
+-- the number of its jobs, and for each job the message's id, its generation and the pickled call.
+-- Returns the marker and the server's description, which holds its run id.
+local prefix, now, timeout = ARGV[1], ARGV[2], ARGV[3]
+redis.call('SET', KEYS[1], ARGV[4], 'NX')
+local at = 5
+while ARGV[at] do
+  local queue, last = ARGV[at], at + 3 * tonumber(ARGV[at + 1])
+  local list, ids = prefix .. ':queue:' .. queue, {{}}
+  for job = at + 2, last, 3 do
+    local message = ARGV[job]
+    local id = 'outbox-' .. message .. '-g' .. ARGV[job + 1]
+    redis.call('HSET', prefix .. ':job:' .. id,
+      'created_at', now, 'data', ARGV[job + 2],
+      'success_callback_name', '', 'failure_callback_name', '', 'stopped_callback_name', '',
+      'started_at', '', 'ended_at', '', 'last_heartbeat', '', 'worker_name', '', 'group_id', '',
+      -- RQ's default description is the call with its arguments, and it is logged.
+      'origin', queue, 'description', 'outbox message ' .. message, 'enqueued_at', now,
+      'timeout', timeout, 'result_ttl', '{RESULT_TTL_SECONDS}', 'failure_ttl', '{FAILURE_TTL_SECONDS}',
+      'status', 'queued')
+    ids[#ids + 1] = id
+    if #ids == 1000 then  -- a command takes only so many arguments from Lua's stack
+      redis.call('RPUSH', list, unpack(ids))
+      ids = {{}}
+    end
+  end
+  if #ids > 0 then redis.call('RPUSH', list, unpack(ids)) end
+  redis.call('SADD', prefix .. ':queues', list)
+  at = last + 2
+end
+return {{redis.call('GET', KEYS[1]), redis.call('INFO', 'server')}}
+"""
+
 
 def job_id(row: Row) -> str:
     """Name the job of this life of the message: pushed twice it is the same job, after a return another one."""
     return f"outbox-{row.id}-g{row.generation}"
 
 
-def job_fields(row: Row, timeout_seconds: int, now: str) -> dict[Field, Field]:
-    """Give the fields of the job's hash. Only the message's id travels."""
-    call: tuple[str, None, tuple[int], dict[str, object]] = (ENTRY_POINT, None, (row.id,), {})
-    return {
-        "created_at": now,
-        "data": zlib.compress(pickle.dumps(call, protocol=pickle.HIGHEST_PROTOCOL), 1),
-        "success_callback_name": "",
-        "failure_callback_name": "",
-        "stopped_callback_name": "",
-        "started_at": "",
-        "ended_at": "",
-        "last_heartbeat": "",
-        "worker_name": "",
-        "group_id": "",
-        "origin": row.queue,
-        # RQ's default description is the call with its arguments, and it is logged.
-        "description": f"outbox message {row.id}",
-        "enqueued_at": now,
-        "timeout": timeout_seconds,
-        "result_ttl": RESULT_TTL_SECONDS,
-        "failure_ttl": FAILURE_TTL_SECONDS,
-        "status": "queued",
-    }
+def push_arguments(rows: Sequence[Row]) -> Iterator[str | int | bytes]:
+    """Give the part of PUSH_SCRIPT's ARGV that names the jobs. Only the message's id travels."""
+    for queue in QUEUES:
+        of_queue = [row for row in rows if row.queue == queue]
+        if of_queue:
+            yield queue
+            yield len(of_queue)
+            for row in of_queue:
+                yield row.id
+                yield row.generation
+                yield _pickled_call(row.id)
 
 
 def timestamp() -> str:
     """Give the present time as RQ writes it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _pickled_call(message_id: int) -> bytes:
+    call: tuple[str, None, tuple[int], dict[str, object]] = (ENTRY_POINT, None, (message_id,), {})
+    return zlib.compress(pickle.dumps(call, protocol=pickle.HIGHEST_PROTOCOL), 1)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
@@ -15,8 +15,7 @@ FAILURES_KEPT: Final = 20
 _CRASH: Final = "the worker died or stood still: its lease ended without a word"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """What the relay knows of a message: enough to name its job, nothing of what it says."""
 
     id: int
