@@ -17,8 +17,10 @@ _log = structlog.get_logger(__name__)
 POP_SECONDS: Final = 1
 """How long one pop waits. A stopping worker runs what such a pop still brings."""
 
-_EVERY_NTH_POP_TURNED: Final = 10
-"""One pop in ten looks at the last queue first, so that a queue that is never empty does not starve the others."""
+STARVED_SECONDS: Final = 30.0
+_TURNED_POPS: Final = 10
+"""When the first queue was never seen empty for so long, one pop in ten looks at the last queue first, so that a queue
+that is never empty does not starve the others."""
 
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 
@@ -44,6 +46,8 @@ class Slot(threading.Thread):
         self._control = control
         self._burst = burst
         self._pops = number
+        self._first_queue_empty_at = monotonic()
+        self._job: PoppedJob | None = None
         self.busy = False
         """Has this slot a job in hand?"""
 
@@ -59,7 +63,8 @@ class Slot(threading.Thread):
             try:
                 took = self._take_one()
             except (RedisError, OSError) as exc:
-                self._control.give_ticket_back()
+                if self._job is None:
+                    self._control.give_ticket_back()
                 self._control.note_redis(type(exc).__name__)
                 self._control.stopping.wait(pause)
                 pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
@@ -78,8 +83,8 @@ class Slot(threading.Thread):
 
     def _take_one(self) -> bool:
         """Take one job if there is one; True if there was."""
-        self._pops += 1
-        job = self._broker.pop(turned=self._pops % _EVERY_NTH_POP_TURNED == 0, wait=not self._burst)
+        self._job = None
+        self._job = job = self._pop()
         if job is None:
             return False
         self.busy = True
@@ -97,6 +102,15 @@ class Slot(threading.Thread):
         if verdict is Verdict.DATABASE_AWAY:
             self._wait_for_postgresql()
         return True
+
+    def _pop(self) -> PoppedJob | None:
+        self._pops += 1
+        starved = monotonic() - self._first_queue_empty_at > STARVED_SECONDS
+        turned = starved and self._pops % _TURNED_POPS == 0
+        job = self._broker.pop(turned=turned, wait=not self._burst)
+        if not turned and (job is None or not self._broker.is_of_first_queue(job)):
+            self._first_queue_empty_at = monotonic()
+        return job
 
     def _wait_for_postgresql(self) -> None:
         """Leave the jobs in Redis while nothing can be done with them."""
@@ -176,6 +190,10 @@ class SlotBroker:
             if job_id is not None:
                 return PoppedJob(key, job_id)
         return None
+
+    def is_of_first_queue(self, job: PoppedJob) -> bool:
+        """Tell whether the job came from the queue that goes before the others."""
+        return job.queue_key == self._queue_keys[0]
 
     def message_id(self, job: PoppedJob) -> int | None:
         """Give the message that the job names, or None for a job that is not ours. Raises RedisError."""

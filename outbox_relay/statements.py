@@ -11,6 +11,9 @@ DbConnection = Connection[tuple[Any, ...]]
 POSTMASTER_GRACE_SECONDS: Final = 15.0
 """After PostgreSQL's start the consumers get this long to acknowledge what they finished while it was away."""
 
+STARVED_SECONDS: Final = 30.0
+"""A default message that has been due for so long is no longer to wait for a critical queue to become empty."""
+
 FAILURES_KEPT: Final = 20
 _CRASH: Final = "the worker died or stood still: its lease ended without a word"
 
@@ -43,8 +46,9 @@ class Reaped:
 def take_batch(connection: DbConnection, size: int, due_before: float | None = None) -> list[Row]:
     """Lock up to `size` due messages: critical before default, the oldest first.
 
-    A tenth of the batch is kept free for default, so that a critical queue that never empties does not starve it.
-    SKIP LOCKED lets relays work side by side. While the breaker is open nothing is taken: see take_probe.
+    When default has waited for STARVED_SECONDS a tenth of the batch is kept free for it, so that a critical queue that
+    never empties does not starve it. SKIP LOCKED lets relays work side by side. While the breaker is open nothing is
+    taken: see take_probe.
 
     Args:
         connection: inside a transaction; the locks last until its end.
@@ -60,7 +64,11 @@ def take_batch(connection: DbConnection, size: int, due_before: float | None = N
              WHERE status = 'pending' AND queue = 'critical' AND due_at <= coalesce(to_timestamp(%(before)s), now())
                AND NOT EXISTS (SELECT FROM outbox_breaker WHERE opened_at IS NOT NULL)
              ORDER BY due_at, id
-             LIMIT %(critical)s
+             LIMIT %(size)s - CASE WHEN EXISTS (
+                       SELECT FROM outbox
+                        WHERE status = 'pending' AND queue = 'default'
+                          AND due_at < now() - make_interval(secs => %(starved)s)
+                   ) THEN %(share)s ELSE 0 END
                FOR UPDATE SKIP LOCKED
         ), later AS MATERIALIZED (
             SELECT id, generation, queue
@@ -73,7 +81,7 @@ def take_batch(connection: DbConnection, size: int, due_before: float | None = N
         )
         SELECT id, generation, queue FROM critical UNION ALL SELECT id, generation, queue FROM later
         """,
-        {"before": due_before, "critical": size - _share_of_default(size), "size": size},
+        {"before": due_before, "size": size, "share": _share_of_default(size), "starved": STARVED_SECONDS},
     ).fetchall()
     return [Row(*row) for row in rows]
 

@@ -86,15 +86,17 @@ def test_critical_goes_before_default_and_the_oldest_first(
     assert message(connection, late)["status"] == "pending"
 
 
-def test_a_critical_queue_that_never_empties_leaves_a_tenth_to_default(
-    connection: Connection, publisher: Publisher, redis_url: str
+@pytest.mark.parametrize(("waited_seconds", "published"), [(31, (18, 2)), (29, (20, 0))])
+def test_a_critical_queue_that_never_empties_leaves_a_tenth_to_what_has_waited_long(
+    connection: Connection, publisher: Publisher, redis_url: str, waited_seconds: int, published: tuple[int, int]
 ) -> None:
     add_messages(connection, 50, "default")
+    connection.execute("UPDATE outbox SET due_at = now() - make_interval(secs => %s)", [waited_seconds])
     add_messages(connection, 100, "critical")
 
     publisher.publish_batch(connection, 20)
 
-    assert (len(jobs(redis_url, "critical")), len(jobs(redis_url, "default"))) == (18, 2)
+    assert (len(jobs(redis_url, "critical")), len(jobs(redis_url, "default"))) == published
 
 
 def test_a_message_is_not_published_before_it_is_due(connection: Connection, publisher: Publisher) -> None:
