@@ -4,6 +4,7 @@ The application is built in each worker after the fork and connects at its first
 """
 
 import os
+import signal
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -40,6 +41,23 @@ class PathLogger(Logger):
         atoms["U"] = quote(str(atoms["U"]), encoding="latin-1", errors="replace")
         return atoms
 
+
+def _hold_sigterm() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _release_sigterm() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _let_sigterm_end_a_worker() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _release_sigterm()
+
+
+# Until gunicorn sets a worker's signals up, it has a copy of the master's handler. That swallows a SIGTERM, and the
+# master waits for graceful_timeout: one stop in ten, when it comes right after the start.
+os.register_at_fork(before=_hold_sigterm, after_in_parent=_release_sigterm, after_in_child=_let_sigterm_end_a_worker)
 
 try:
     bind = f"0.0.0.0:{_port()}"

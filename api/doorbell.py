@@ -73,7 +73,7 @@ class _Ringer(threading.Thread):
         self._database_url = database_url
         self._connection: PromptConnection | None = None
         self._closing = False
-        self._outages = 0
+        self._failed_rings = 0
         self._quiet_until = 0.0
 
     def run(self) -> None:
@@ -103,9 +103,9 @@ class _Ringer(threading.Thread):
             self._hang_up()
             self._keep_quiet(describe(exc))
         else:
-            if self._outages:
-                _log.info("doorbell rings again", failed_rings=self._outages)
-            self._outages = 0
+            if self._failed_rings:
+                _log.info("doorbell rings again", failed_rings=self._failed_rings)
+            self._failed_rings = 0
 
     def _notify(self) -> None:
         """Send the NOTIFY, on a new connection if the old one turns out to be dead.
@@ -124,11 +124,11 @@ class _Ringer(threading.Thread):
 
     def _keep_quiet(self, reason: str) -> None:
         """Let the rings of the next moments pass unheard; said once per outage."""
-        if not self._outages:
+        if not self._failed_rings:
             _log.warning("doorbell silent", reason=reason)
-        backoff = min(_FIRST_BACKOFF_SECONDS * 2**self._outages, _LONGEST_BACKOFF_SECONDS)
+        backoff = min(_FIRST_BACKOFF_SECONDS * 2 ** min(self._failed_rings, 10), _LONGEST_BACKOFF_SECONDS)
         self._quiet_until = time.monotonic() + backoff
-        self._outages = min(self._outages + 1, 1000)
+        self._failed_rings += 1
 
     def _hang_up(self) -> None:
         connection, self._connection = self._connection, None

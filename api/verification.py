@@ -4,6 +4,7 @@ import enum
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, Connection, Engine, Select, bindparam, func, select, update
@@ -92,6 +93,7 @@ def _state(connection: Connection, secret_keys: Sequence[str], link: Link) -> Li
     return LinkState.EXPIRED if row.is_expired else LinkState.OPEN
 
 
+@cache
 def _record() -> Select[Any]:
     return (
         select(
@@ -106,6 +108,7 @@ def _record() -> Select[Any]:
     )
 
 
+@cache
 def _use() -> Select[Any]:
     """Build the one statement that uses a link and gives the welcome message's id if it verified the address.
 

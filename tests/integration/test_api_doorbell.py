@@ -42,7 +42,7 @@ def doorbell(database_url: str) -> Iterator[Doorbell]:
     bell.close()
 
 
-def rings(listener: psycopg.Connection, *, seconds: float = 5.0, at_most: int | None = 1) -> int:
+def rings(listener: psycopg.Connection, *, seconds: float = 20.0, at_most: int | None = 1) -> int:
     return len(list(listener.notifies(timeout=seconds, stop_after=at_most)))
 
 
@@ -80,12 +80,14 @@ def test_ring_is_heard_after_the_commit(database_url: str, listener: psycopg.Con
 
 
 def test_many_rings_at_once_become_few_and_the_last_is_heard(doorbell: Doorbell, listener: psycopg.Connection) -> None:
-    for _ in range(2000):
+    before = time.monotonic()
+    for _ in range(20_000):
         doorbell.ring()
+    milliseconds = (time.monotonic() - before) * 1000
     heard = rings(listener, seconds=0.5, at_most=None)
     doorbell.ring()
 
-    assert 1 <= heard < 200
+    assert 1 <= heard <= milliseconds / 2 + 2
     assert rings(listener) == 1
 
 
@@ -125,7 +127,7 @@ def test_ring_does_not_wait_for_postgresql() -> None:
         took = time.monotonic() - before
     bell.close()
 
-    assert took < 0.5
+    assert took < 2
 
 
 def test_outage_is_logged_once() -> None:

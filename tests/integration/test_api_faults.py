@@ -56,7 +56,7 @@ def test_absent_postgresql_is_told_within_seconds(method: str, path: str, body: 
     assert (response.status_code, response.mimetype) == (503, "application/problem+json")
     assert response.headers["Retry-After"] == "5"
     assert "may have been committed" in response.get_json()["detail"]
-    assert took < 4
+    assert took < 8
 
 
 def test_service_goes_on_when_postgresql_is_back(own_postgres: PostgresServer) -> None:
@@ -74,7 +74,7 @@ def test_service_goes_on_when_postgresql_is_back(own_postgres: PostgresServer) -
 def test_frozen_postgresql_is_told_within_seconds(
     own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.database.ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("api.database.ANSWER_SECONDS", 2.0)
     with api_service(own_postgres.url("outbox")) as api:
         api.sign_up()
         with frozen(own_postgres):
@@ -82,9 +82,9 @@ def test_frozen_postgresql_is_told_within_seconds(
             response = api.sign_up(username="bob", email="bob@example.com")
             took = time.monotonic() - before
 
-        # One second for the connection that was silent, three for the new one.
+        # Two seconds for the connection that was silent, three for the new one.
         assert response.status_code == 503
-        assert took < 8
+        assert took < 15
         assert api.sign_up(username="carol", email="carol@example.com").status_code == 201
 
 

@@ -38,7 +38,7 @@ def gunicorn(database_url: str, log: Path) -> Iterator[httpx.Client]:
             yield client
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=30)
 
 
 def start_with(**environment: str) -> subprocess.CompletedProcess[str]:
