@@ -57,14 +57,19 @@ class Broker:
         self._job_timeout_seconds = job_timeout_seconds
         self._push = client.register_script(PUSH_SCRIPT)
 
-    def push(self, rows: Sequence[Row]) -> str:
+    def push(self, rows: Sequence[Row], *, in_front: bool = False) -> str:
         """Push the jobs of these rows in one atomic step and return the epoch that they were pushed into.
+
+        Args:
+            rows: whose jobs.
+            in_front: before the jobs that wait already, instead of behind them.
 
         Raises:
             BrokerUnavailableError: nothing may be concluded; the jobs may or may not stand in Redis.
 
         """
-        head = (self._prefix, timestamp(), self._job_timeout_seconds, uuid.uuid4().hex)
+        command = "LPUSH" if in_front else "RPUSH"
+        head = (self._prefix, timestamp(), self._job_timeout_seconds, uuid.uuid4().hex, command)
         with _translated():
             reply: Any = self._push(keys=[self._marker], args=[*head, *push_arguments(rows)])
         marker, server = reply

@@ -21,12 +21,12 @@ FAILURE_TTL_SECONDS: Final = 86_400
 
 PUSH_SCRIPT: Final = f"""
 -- Push a whole batch: one round trip, one atomic step, and the fields that all jobs share are not sent each time.
--- KEYS: the epoch's marker. ARGV: key prefix, present time, job timeout, a new marker, then for each queue its name,
--- the number of its jobs, and for each job the message's id, its generation and the pickled call.
+-- KEYS: the epoch's marker. ARGV: key prefix, present time, job timeout, a new marker, RPUSH or LPUSH, then for each
+-- queue its name, the number of its jobs, and for each job the message's id, its generation and the pickled call.
 -- Returns the marker and the server's description, which holds its run id.
-local prefix, now, timeout = ARGV[1], ARGV[2], ARGV[3]
+local prefix, now, timeout, push = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 redis.call('SET', KEYS[1], ARGV[4], 'NX')
-local at = 5
+local at = 6
 while ARGV[at] do
   local queue, last = ARGV[at], at + 3 * tonumber(ARGV[at + 1])
   local list, ids = prefix .. ':queue:' .. queue, {{}}
@@ -43,11 +43,11 @@ while ARGV[at] do
       'status', 'queued')
     ids[#ids + 1] = id
     if #ids == 1000 then  -- a command takes only so many arguments from Lua's stack
-      redis.call('RPUSH', list, unpack(ids))
+      redis.call(push, list, unpack(ids))
       ids = {{}}
     end
   end
-  if #ids > 0 then redis.call('RPUSH', list, unpack(ids)) end
+  if #ids > 0 then redis.call(push, list, unpack(ids)) end
   redis.call('SADD', prefix .. ':queues', list)
   at = last + 2
 end

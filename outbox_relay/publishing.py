@@ -41,10 +41,14 @@ class Publisher:
             return self._publish_probe(connection)
 
     def _publish_probe(self, connection: DbConnection) -> int:
-        """Publish the one message that may be tried while the mail server is unreachable."""
+        """Publish the one message that may be tried while the mail server is unreachable.
+
+        It goes before the jobs that were pushed while the server was well: behind a hundred thousand of them, which the
+        consumers all put back, nobody would learn for half an hour that the server has returned.
+        """
         probe = statements.take_probe(connection)
         for row in probe:
-            epoch = self._broker.push([row])
+            epoch = self._broker.push([row], in_front=True)
             statements.mark_published(connection, [row.id], epoch, self._publish_lease_seconds)
             statements.mark_probe(connection, row.id, self._probe_patience_seconds)
         return len(probe)

@@ -199,6 +199,19 @@ def test_an_open_breaker_lets_one_probe_through_and_nothing_else(
     assert connection.execute("SELECT probe_id FROM outbox_breaker").fetchone() == (first,)
 
 
+def test_a_probe_goes_before_the_jobs_that_wait_already(
+    connection: Connection, publisher: Publisher, redis_url: str
+) -> None:
+    waiting = add_messages(connection, 2)
+    publisher.publish_batch(connection, 10)
+    [probe] = add_messages(connection, 1)
+    open_breaker(connection, probe_in_seconds=-1)
+
+    publisher.publish_batch(connection, 10)
+
+    assert jobs(redis_url, "default") == [f"outbox-{id_}-g0" for id_ in (probe, *waiting)]
+
+
 def test_an_open_breaker_lets_nothing_through_before_its_time(connection: Connection, publisher: Publisher) -> None:
     add_messages(connection, 2)
     open_breaker(connection, probe_in_seconds=60)

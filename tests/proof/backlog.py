@@ -1,0 +1,149 @@
+"""A long backlog and a forgetful Redis: how often anything is pushed again, and how long a reaper round takes."""
+
+import threading
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+from redis import Redis
+from rq.defaults import RQ_KEY_PREFIX
+
+from outbox_relay.broker import Broker, open_broker
+from outbox_relay.doorbell import Alarm
+from outbox_relay.publishing import Publisher
+from outbox_relay.reaper import Reaper
+from outbox_relay.relay import Relay
+from shared.database import connect
+from shared.settings import RelaySettings
+from tests.waiting import wait_until
+
+PUBLISH_LEASE_SECONDS: Final = 30.0
+_Connection = psycopg.Connection[tuple[object, ...]]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What an hour of waiting in Redis cost."""
+
+    messages: int
+    rounds: int
+    pushed_again: int
+    slowest_round_seconds: float
+
+
+@dataclass(frozen=True)
+class Drained:
+    """What the reaper pushed again while workers drained the backlog."""
+
+    messages: int
+    rounds: int
+    pushed_again: int
+
+
+@dataclass(frozen=True)
+class Amnesia:
+    """How long an emptied Redis took to hold every message again."""
+
+    messages: int
+    seconds: float
+
+
+def waiting(database_url: str, redis_url: str, messages: int, minutes: float) -> Waiting:
+    """Let messages wait in Redis with no worker; every lease ends as often as it would in that time."""
+    with connect(database_url, "proof") as connection, closing(_broker(redis_url)) as broker:
+        _publish(connection, broker, messages)
+        reaper = Reaper(broker, publish_lease_seconds=PUBLISH_LEASE_SECONDS)
+        rounds = max(1, int(minutes * 60 / PUBLISH_LEASE_SECONDS))
+        slowest = 0.0
+        for _ in range(rounds):
+            connection.execute("UPDATE outbox SET lease_until = now() - interval '1 s'")
+            started = time.perf_counter()
+            found = reaper.reap_published(connection)
+            slowest = max(slowest, time.perf_counter() - started)
+            assert found.renewed == messages, found
+        return Waiting(messages, rounds, _generations(connection), slowest)
+
+
+def drained(database_url: str, redis_url: str, messages: int, workers_take: int) -> Drained:
+    """Let workers pop and claim `workers_take` messages between two rounds, until none is left."""
+    with (
+        connect(database_url, "proof") as connection,
+        closing(_broker(redis_url)) as broker,
+        Redis.from_url(redis_url) as redis,
+    ):
+        _publish(connection, broker, messages)
+        reaper = Reaper(broker, publish_lease_seconds=PUBLISH_LEASE_SECONDS)
+        rounds = pushed_again = 0
+        while popped := redis.lpop(f"{RQ_KEY_PREFIX}:queue:default", workers_take):
+            connection.execute("UPDATE outbox SET lease_until = now() - interval '1 s' WHERE status = 'published'")
+            found = reaper.reap_published(connection)
+            pushed_again += found.returned_by_lease + found.returned_by_epoch
+            rounds += 1
+            connection.execute(
+                "DELETE FROM outbox WHERE id = ANY(%s)",
+                [[int(job.split(b"-")[1]) for job in popped]],  # type: ignore[union-attr]
+            )
+        return Drained(messages, rounds, pushed_again)
+
+
+def amnesia(database_url: str, redis_url: str, messages: int) -> Amnesia:
+    """Empty Redis under a running relay and wait until every message stands in a list again."""
+    settings = RelaySettings(
+        database_url=database_url,
+        listen_url=database_url,
+        redis_url=redis_url,
+        key_prefix=RQ_KEY_PREFIX,
+        publish_lease_seconds=PUBLISH_LEASE_SECONDS,
+        run_lease_seconds=60,
+        batch_size=1000,
+        poll_seconds=1.0,
+        keep_done_days=7,
+    )
+    alarm = Alarm()
+    relay = Relay(settings, _broker(redis_url), alarm)
+    thread = threading.Thread(target=relay.run)
+    with connect(database_url, "proof") as connection, Redis.from_url(redis_url) as redis:
+        _append(connection, messages)
+        thread.start()
+        try:
+            _wait_for_jobs(redis, messages)
+            redis.flushall()
+            started = time.perf_counter()
+            _wait_for_jobs(redis, messages)
+            seconds = time.perf_counter() - started
+        finally:
+            relay.stop()
+            thread.join(10)
+            relay.close()
+            alarm.close()
+    return Amnesia(messages, seconds)
+
+
+def _wait_for_jobs(redis: Redis, messages: int) -> None:
+    wait_until(lambda: redis.llen(f"{RQ_KEY_PREFIX}:queue:default") == messages, 60, "every job to stand in the list")
+
+
+def _broker(redis_url: str) -> Broker:
+    return open_broker(redis_url, RQ_KEY_PREFIX, 60)
+
+
+def _append(connection: _Connection, messages: int) -> None:
+    connection.execute(
+        "INSERT INTO outbox (task, payload, queue) SELECT 't', '{}', 'default' FROM generate_series(1, %s)", [messages]
+    )
+
+
+def _publish(connection: _Connection, broker: Broker, messages: int) -> None:
+    _append(connection, messages)
+    publisher = Publisher(broker, publish_lease_seconds=PUBLISH_LEASE_SECONDS, probe_patience_seconds=60)
+    while publisher.publish_batch(connection, 1000):
+        pass
+
+
+def _generations(connection: _Connection) -> int:
+    """Each push beyond the first of a message raised its generation."""
+    row = connection.execute("SELECT sum(generation)::int FROM outbox").fetchone()
+    assert row is not None
+    return int(str(row[0]))
