@@ -26,7 +26,7 @@ def run_message(message_id: object) -> None:
     whatever becomes of the message, the job itself is done.
     """
     configure_logging()
-    if not isinstance(message_id, int) or not 0 < message_id <= LARGEST_ID:
+    if type(message_id) is not int or not 0 < message_id <= LARGEST_ID:
         _log.error("foreign_job", meaning="the job names no message")
         return
     try:

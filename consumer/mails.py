@@ -1,17 +1,25 @@
 """Composing mails: an HTML part and a plain-text twin, with the headers that an automatic mail owes its reader."""
 
+import re
 from datetime import UTC, datetime
 from email.errors import MessageError
+from email.header import Header
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
 from functools import cache
+from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from consumer.smtp import Envelope
 from consumer.task import Mail, UndeliverableError
+
+# What we set by hand is folded already: folding it again would decode it first (see _mailbox).
+_POLICY: Final = SMTP.clone(refold_source="none")
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9]+(?: [A-Za-z0-9]+)*")
+_LONGEST_PLAIN_NAME: Final = 40
 
 
 def compose(mail: Mail, message_id: int, sender: Address) -> Envelope:
@@ -24,10 +32,11 @@ def compose(mail: Mail, message_id: int, sender: Address) -> Envelope:
         UndeliverableError: the address or the name cannot stand in a header.
 
     """
-    message = EmailMessage(policy=SMTP)
+    message = EmailMessage(policy=_POLICY)
     try:
-        message["From"] = sender
-        message["To"] = Address(display_name=mail.recipient_name, addr_spec=mail.recipient)
+        recipient = Address(display_name=mail.recipient_name, addr_spec=mail.recipient)
+        message.set_raw("From", _mailbox(sender))
+        message.set_raw("To", _mailbox(recipient))
         message["Subject"] = mail.subject
     except (ValueError, IndexError, MessageError) as exc:
         raise UndeliverableError("the user's address or name cannot stand in a mail's header") from exc
@@ -40,10 +49,24 @@ def compose(mail: Mail, message_id: int, sender: Address) -> Envelope:
     message.add_alternative(html, subtype="html", cte="quoted-printable")
     try:
         content = message.as_bytes()
-        mail.recipient.encode("ascii")
+        recipient.addr_spec.encode("ascii")
     except UnicodeError as exc:
         raise UndeliverableError("the user's address is not ASCII: its domain has to be in IDNA form") from exc
-    return Envelope(sender=sender.addr_spec, recipient=mail.recipient, content=content)
+    return Envelope(sender=sender.addr_spec, recipient=recipient.addr_spec, content=content)
+
+
+def _mailbox(address: Address) -> str:
+    """Write name and address as they stand in a header, the name as encoded words (RFC 2047) unless it is plain.
+
+    Left to the email package, a name that looks like an encoded word would be decoded, and a line end in it become a
+    header of its own (CVE-2024-6923); a long name would lose its quotes, and a comma in it make two recipients of one.
+    """
+    name = address.display_name
+    if not name.strip():
+        return address.addr_spec
+    if len(name) > _LONGEST_PLAIN_NAME or not _PLAIN_NAME.fullmatch(name):
+        name = Header(name, "utf-8", header_name="To", maxlinelen=75).encode()
+    return f"{name}\n <{address.addr_spec}>" if "\n" in name else f"{name} <{address.addr_spec}>"
 
 
 @cache

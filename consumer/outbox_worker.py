@@ -132,7 +132,7 @@ class OutboxWorker(SimpleWorker):
         while any(slot.is_alive() for slot in self._slots):
             if self._stop_requested:
                 return
-            if self._stuck(settings):
+            if any(self._is_stuck(slot, settings) for slot in self._slots):
                 _log.error("slot_stuck", meaning="the others finish, then this process starts anew")
                 return
             if max_idle_time is not None and self._idle_seconds() >= max_idle_time:
@@ -146,7 +146,8 @@ class OutboxWorker(SimpleWorker):
         self._leave_by = monotonic() + settings.send_deadline_seconds + _LEAVE_SECONDS
         self._control.stopping.set()
         for slot in self._slots:
-            slot.join(max(0.0, self._leave_by - monotonic()))
+            if not self._is_stuck(slot, settings):
+                slot.join(max(0.0, self._leave_by - monotonic()))
         hangs = any(slot.is_alive() for slot in self._slots)
         self._say_goodbye()
         _log.info("worker_stopped", jobs=self._control.jobs_done, name=self.name)
@@ -163,11 +164,11 @@ class OutboxWorker(SimpleWorker):
             os._exit(0)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
 
-    def _stuck(self, settings: ConsumerSettings) -> bool:
+    @staticmethod
+    def _is_stuck(slot: Slot, settings: ConsumerSettings) -> bool:
         """Tell whether a slot handles one message for longer than any lease can explain (not: waits for PostgreSQL)."""
-        longest = settings.run_lease_seconds + _LEAVE_SECONDS
-        moments = [slot.handling_since for slot in self._slots]
-        return any(moment is not None and monotonic() - moment > longest for moment in moments)
+        since = slot.handling_since
+        return since is not None and monotonic() - since > settings.run_lease_seconds + _LEAVE_SECONDS
 
     def _idle_seconds(self) -> float:
         busy = any(slot.busy for slot in self._slots)

@@ -1,5 +1,6 @@
 """One message from its claim to its outcome. The same code runs in RQ's stock worker and in OutboxWorker."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -132,33 +133,49 @@ class Processor:
         return _Ended(self._record(work, outcome), work.claim, getattr(outcome, "reason", None))
 
     def _claim(self, message_id: int) -> "_Work | _Ended":
-        """Claim the message and prepare its mail, in one transaction.
+        """Claim the message and prepare its mail, in one transaction the first time.
+
+        A message that came back is claimed by a commit of its own: if its task kills the worker, the attempt is spent.
 
         If the answer to the commit was lost, the claim may stand: its token tells. The lease is then counted from the
-        first try.
+        first try, and nobody but us can give the attempt back: so we ask until PostgreSQL answers.
         """
         token = uuid4()
         patience_until = monotonic() + self._settings.run_lease_seconds / 3
         first_lease: Lease | None = None
+        may_stand = False
         for pause in pauses(_LONGEST_PAUSE_SECONDS):
             lease = Lease.start(self._settings.run_lease_seconds)
             try:
                 with self._database.transaction() as connection:
-                    claim = None
-                    if first_lease is not None:
-                        claim = statements.find_own_claim(connection, message_id, token)
-                        lease = first_lease if claim is not None else lease
+                    claim = statements.claim(connection, message_id, token, self._settings.run_lease_seconds)
+                    if claim is None and first_lease is not None:
+                        # Second, because the lost commit may still be under way: the claim waits for its end.
+                        claim, lease = statements.find_own_claim(connection, message_id, token), first_lease
+                        if claim is not None and lease.is_over():
+                            statements.put_back(connection, claim, None)
+                            return _Ended(Verdict.PUT_BACK, claim, "PostgreSQL was away for longer than the lease")
                     if claim is None:
-                        claim = statements.claim(connection, message_id, token, self._settings.run_lease_seconds)
-                    return _Ended(Verdict.NOT_CLAIMED) if claim is None else self._prepare(connection, claim, lease)
+                        return _Ended(Verdict.NOT_CLAIMED)
+                    may_stand = True
+                    if not claim.came_back:
+                        return self._prepare(connection, claim, lease)
+                with self._database.transaction() as connection:
+                    return self._prepare(connection, claim, lease)
             except UNREACHABLE as exc:
                 first_lease = first_lease or lease
-                if monotonic() + pause > patience_until or self._may_give_up():
+                if self._may_give_up() or (not may_stand and monotonic() + pause > patience_until):
                     return _Ended(Verdict.DATABASE_AWAY, reason=type(exc).__name__)
-                self._sleep(pause)
+                self._wait_for_postgresql(pause)
             except (psycopg.Error, BaseTimeoutException) as exc:
                 return _Ended(Verdict.DATABASE_AWAY, reason=type(exc).__name__)
         raise AssertionError  # pauses() never ends
+
+    def _wait_for_postgresql(self, seconds: float) -> None:
+        """Pause between two tries; a slot that waits for PostgreSQL is not one that hangs."""
+        self.handling_since = None
+        self._sleep(seconds)
+        self.handling_since = monotonic()
 
     def _prepare(self, connection: DbConnection, claim: Claim, lease: Lease) -> "_Work | _Ended":
         """Make the mail inside the claim's transaction; what cannot be sent is recorded in the same one."""
@@ -185,10 +202,14 @@ class Processor:
         task = TASKS.get(claim.task)
         if task is None:
             raise UndeliverableError("this consumer knows no such task: register it or deploy the version that has it")
-        if not isinstance(claim.payload, dict):
+        try:
+            content = json.loads(claim.payload)
+        except (ValueError, RecursionError) as exc:  # PostgreSQL takes longer numbers and deeper nesting than Python
+            raise UndeliverableError("the payload is malformed: a number is too long or it is nested too deep") from exc
+        if not isinstance(content, dict):
             raise UndeliverableError("the payload is malformed: it is not a JSON object")
         try:
-            payload = task.payload().load(claim.payload)
+            payload = task.payload().load(content)
         except ValidationError as exc:
             raise UndeliverableError(f"the payload is malformed: {exc.messages}") from exc
         mail = task.prepare(Preparation(connection, claim.id, self._settings), payload)
@@ -207,7 +228,7 @@ class Processor:
         for pause in pauses(_LONGEST_PAUSE_SECONDS):
             try:
                 with self._database.transaction() as connection:
-                    return self._write(connection, work, outcome)
+                    return self._write(connection, work, outcome, is_repeated=told)
             except (psycopg.Error, BaseTimeoutException) as exc:
                 if not told:
                     _log.warning("outcome_waits", message_id=work.claim.id, error=type(exc).__name__)
@@ -223,10 +244,10 @@ class Processor:
         except BaseTimeoutException:
             return  # RQ's limit for the job is over; the outcome is still to be written
 
-    def _write(self, connection: DbConnection, work: _Work, outcome: Outcome) -> Verdict:
+    def _write(self, connection: DbConnection, work: _Work, outcome: Outcome, *, is_repeated: bool) -> Verdict:
         match outcome:
             case Accepted():
-                verdict = self._ack(connection, work.claim)
+                verdict = self._ack(connection, work.claim, is_repeated=is_repeated)
             case Failed():
                 verdict = self._fail(connection, work.claim, outcome)
             case LeaseOver():
@@ -235,12 +256,16 @@ class Processor:
                 delay = OUTAGE_SECONDS * self._settings.backoff_scale if outcome.reached else 0
                 is_ours = statements.put_back(connection, work.claim, outcome.reason, delay_seconds=delay)
                 statements.open_breaker(connection, work.claim.id, outcome.reason, self._settings.backoff_scale)
+                if not work.breaker.is_open:
+                    _log.error("outage", of="mail", error=outcome.reason, meaning="its messages wait until it is back")
                 return Verdict.PUT_BACK if is_ours else Verdict.NOT_OURS_ANY_MORE
         self._learn_from_answer(connection, work, outcome)
         return verdict
 
-    def _ack(self, connection: DbConnection, claim: Claim) -> Verdict:
-        if statements.ack(connection, claim) or statements.is_done(connection, claim.id):
+    def _ack(self, connection: DbConnection, claim: Claim, *, is_repeated: bool) -> Verdict:
+        if statements.ack(connection, claim):
+            return Verdict.DONE
+        if is_repeated and statements.is_done(connection, claim.id):
             return Verdict.DONE
         return Verdict.NOT_OURS_ANY_MORE
 

@@ -6,6 +6,7 @@ names a message, and whether that message exists and is due is asked of PostgreS
 
 import io
 import pickle
+import pickletools
 import re
 import zlib
 from typing import Any, Final
@@ -15,6 +16,10 @@ from shared.messages import ENTRY_POINT
 
 LARGEST_DATA_BYTES: Final = 4096
 """Our own jobs need less than 100."""
+
+_GREEDY_OPCODES: Final = {"PUT", "LONG_BINPUT"}
+"""They store at a place whose number the writer chooses: five bytes, and the unpickler takes gigabytes (CPython
+gh-115952). RQ writes protocol 5, which has no use for them."""
 
 _OUR_JOB: Final = re.compile(rb"outbox-(\d{1,19})-g\d{1,10}")
 
@@ -36,7 +41,10 @@ class PlainSerializer:
 
     @staticmethod
     def loads(data: bytes) -> Any:  # noqa: ANN401 - RQ's protocol
-        """Read plain data. Raises pickle.UnpicklingError for anything else."""
+        """Read plain data. Raises pickle.UnpicklingError or ValueError for anything else."""
+        for opcode, _, _ in pickletools.genops(data):
+            if opcode.name in _GREEDY_OPCODES:
+                raise pickle.UnpicklingError(f"refused: {opcode.name}")
         return _PlainUnpickler(io.BytesIO(data)).load()
 
 
@@ -52,7 +60,7 @@ def message_id_of_call(data: bytes) -> int | None:
         function, instance, args, kwargs = PlainSerializer.loads(_decompressed(data))
     except Exception:  # noqa: BLE001 - a stranger's bytes may make pickle raise anything
         return None
-    if function != ENTRY_POINT or instance is not None or kwargs or len(args) != 1:
+    if (function, instance, kwargs) != (ENTRY_POINT, None, {}) or not isinstance(args, tuple) or len(args) != 1:
         return None
     return _valid(args[0])
 

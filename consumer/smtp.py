@@ -87,6 +87,7 @@ class Mailer:
         with connection.cut_at(lease.send_until):
             refusal = self._offer(connection, envelope.recipient)
             if refusal is not None:
+                self._forget_sender(connection)
                 return refusal
             return self._hand_over(connection, envelope, lease)
 
@@ -143,8 +144,14 @@ class Mailer:
             reason = _scrubbed(code, text, recipient)
             if code == _CLOSING:
                 raise _OutageError(f"the mail server is closing: {reason}", reached=True)
-            connection.rset()
         return Failed(f"refused: {reason}", is_permanent=code >= _PERMANENT)
+
+    def _forget_sender(self, connection: "_Connection") -> None:
+        """Make the connection ready for another mail. Servers that hang up on a refusal do not change the refusal."""
+        try:
+            connection.rset()
+        except (OSError, smtplib.SMTPException):
+            self.drop()
 
     def _hand_over(self, connection: "_Connection", envelope: Envelope, lease: Lease) -> Outcome:
         """Send the content, look at the lease once more, and only then the dot that makes the server take it."""
@@ -181,7 +188,7 @@ def _outage_if_it_fails(what: str, *, reached: bool = False) -> Iterator[None]:
         yield
     except smtplib.SMTPResponseException as exc:
         raise _OutageError(f"{what}: {_scrubbed(exc.smtp_code, exc.smtp_error)}", reached=reached) from exc
-    except (OSError, smtplib.SMTPException) as exc:
+    except (OSError, smtplib.SMTPException, UnicodeError) as exc:  # a host, user or password that is not ASCII
         raise _OutageError(f"{what} ({type(exc).__name__})", reached=reached) from exc
 
 
@@ -192,7 +199,12 @@ class _Connection(smtplib.SMTP):
         self._security = server.security
         self._until = until
         self._handle: socket.socket | None = None
-        super().__init__(server.host, server.port, local_hostname=helo_name, timeout=step_seconds)
+        try:
+            with self.cut_at(until):
+                super().__init__(server.host, server.port, local_hostname=helo_name, timeout=step_seconds)
+        except BaseException:
+            self.close()
+            raise
 
     @cached_property
     def tls_context(self) -> ssl.SSLContext:
@@ -200,14 +212,14 @@ class _Connection(smtplib.SMTP):
         return ssl.create_default_context()
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        """Open the socket. smtplib's own SMTP_SSL overrides the same method."""
+        """Open the socket; called by smtplib's constructor, which reads the greeting after it."""
         plain = _connected(host, port, timeout, self._until)
         # TLS takes the socket over and leaves a dead object behind; a duplicate reaches the connection all the same.
         self._handle = plain.dup()
-        if self._security != "smtps":
-            return plain
-        with self.cut_at(self._until):
-            return self.tls_context.wrap_socket(plain, server_hostname=host)
+        if monotonic() >= self._until:  # the watchdog may have looked before there was anything to cut
+            plain.close()
+            raise TimeoutError
+        return self.tls_context.wrap_socket(plain, server_hostname=host) if self._security == "smtps" else plain
 
     @contextlib.contextmanager
     def cut_at(self, until: float) -> Iterator[None]:
@@ -247,6 +259,9 @@ def _connected(host: str, port: int, step_seconds: float, until: float) -> socke
             failure = exc
         else:
             candidate.settimeout(step_seconds)
+            # The last dot is a packet of its own. Nagle's algorithm would hold it until the server's delayed
+            # acknowledgement of the content: 40 ms a mail.
+            candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return candidate
     raise failure
 
@@ -254,12 +269,12 @@ def _connected(host: str, port: int, step_seconds: float, until: float) -> socke
 def _addresses(host: str, port: int, seconds: float) -> list[tuple[Any, ...]]:
     """Look the name up with a time limit: getaddrinfo itself has none, so it gets a thread that may be left behind."""
     found: list[tuple[Any, ...]] = []
-    errors: list[OSError] = []
+    errors: list[OSError | UnicodeError] = []
 
     def look_up() -> None:
         try:
             found.extend(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except OSError as exc:
+        except (OSError, UnicodeError) as exc:
             errors.append(exc)
 
     thread = threading.Thread(target=look_up, daemon=True, name="name-look-up")
@@ -279,7 +294,7 @@ def _scrubbed(code: int, text: bytes | str, address: str = "") -> str:
     """Give the server's answer without addresses: servers like to repeat the recipient, whole or its local part."""
     words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
     for part in filter(None, (address, address.partition("@")[0])):
-        words = re.sub(rf"(?i)(?<![\w.+-]){re.escape(part)}(?![\w.+-])", "[address]", words)
+        words = re.sub(rf"(?i)(?<![\w.+-]){re.escape(part)}(?![\w+-]|\.\w)", "[address]", words)
     words = _ADDRESS.sub("[address]", words)
     printable = "".join(char if char.isprintable() else " " for char in words)
     return f"{code} {' '.join(printable.split())}"[:200]

@@ -1,7 +1,7 @@
 """The consumer's SQL: one function a statement, each with the guard that makes it safe beside any other process."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -15,14 +15,20 @@ _LONGEST_PROBE_PAUSE_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A message that is ours for the time of a lease."""
+    """A message that is ours for the time of a lease. The payload is JSON as it stands in PostgreSQL."""
 
     id: int
     token: UUID
     task: str
-    payload: Any
+    payload: str
     attempt: int
     max_retries: int
+    generation: int
+
+    @property
+    def came_back(self) -> bool:
+        """Tell whether the message was published before: it may have killed the worker that took it."""
+        return self.generation > 0
 
     @property
     def is_last_attempt(self) -> bool:
@@ -51,7 +57,7 @@ def claim(connection: DbConnection, message_id: int, token: UUID, lease_seconds:
            SET status = 'running', attempt = attempt + 1, claim_token = %(token)s, claimed_at = clock_timestamp(),
                lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
          WHERE id = %(id)s AND (status = 'published' OR (status = 'pending' AND due_at <= now()))
-        RETURNING id, claim_token, task, payload, attempt, max_retries
+        RETURNING id, claim_token, task, payload::text, attempt, max_retries, generation
         """,
         {"id": message_id, "token": token, "lease": lease_seconds},
     ).fetchone()
@@ -62,7 +68,7 @@ def find_own_claim(connection: DbConnection, message_id: int, token: UUID) -> Cl
     """Find the claim whose commit's answer was lost."""
     row = connection.execute(
         """
-        SELECT id, claim_token, task, payload, attempt, max_retries
+        SELECT id, claim_token, task, payload::text, attempt, max_retries, generation
           FROM outbox
          WHERE id = %s AND status = 'running' AND claim_token = %s
         """,

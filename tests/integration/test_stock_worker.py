@@ -1,0 +1,187 @@
+"""`rq worker critical default` with RQ's own worker class, as a process."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+from redis import Redis
+from rq import Queue
+from rq.defaults import RQ_KEY_PREFIX
+from rq.job import Job, JobStatus
+
+from embedded.mail_catcher import MailCatcher
+from embedded.ports import LOOPBACK, free_port
+from shared.database import connect
+from shared.messages import ENTRY_POINT, SendVerifyEmail, SendWelcomeEmail
+from tests.processes import events, publish, run, worker_command, worker_settings
+from tests.rows import add_message, add_user, message
+
+pytestmark = pytest.mark.e2e
+
+
+class Service:
+    """A database with a user, a Redis and a mail server, on which a worker runs until the queues are empty."""
+
+    def __init__(self, database_url: str, redis_url: str, smtp_url: str) -> None:
+        self.redis_url = redis_url
+        self.settings = worker_settings(database_url, redis_url, smtp_url)
+        self.connection = connect(database_url, "test")
+        self.redis = Redis.from_url(redis_url)
+        add_user(self.connection)
+
+    def run(self, **settings: str) -> CompletedProcess[str]:
+        ended = run(worker_command("--burst"), {**self.settings, **settings})
+        assert (ended.returncode, "Traceback" in ended.stdout) == (0, False)
+        return ended
+
+    def publish(self, task: str = SendVerifyEmail.task, queue: str = "critical", **columns: Any) -> int:
+        id_ = add_message(self.connection, task, queue=queue, **columns)
+        assert publish(self.connection, self.redis_url) == 1
+        return id_
+
+    def message(self, message_id: int) -> dict[str, Any]:
+        return message(self.connection, message_id)
+
+    def job(self, message_id: int) -> Job:
+        return Job.fetch(f"outbox-{message_id}-g0", connection=self.redis)
+
+    def memory(self) -> bytes:
+        """Give all that Redis keeps."""
+        return b"".join(self.redis.dump(key) or b"" for key in self.redis.scan_iter(f"{RQ_KEY_PREFIX}*"))
+
+    def close(self) -> None:
+        self.redis.close()
+        self.connection.close()
+
+
+@contextmanager
+def service_of(database_url: str, redis_url: str, smtp_url: str) -> Iterator[Service]:
+    service = Service(database_url, redis_url, smtp_url)
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+@pytest.fixture
+def service(database_url: str, redis_url: str, mailbox: MailCatcher) -> Iterator[Service]:
+    with service_of(database_url, redis_url, mailbox.smtp_url) as opened:
+        yield opened
+
+
+def verdicts(ended: CompletedProcess[str]) -> list[str]:
+    return [line["verdict"] for line in events(ended.stdout) if line["event"] == "message"]
+
+
+def test_messages_of_both_queues_are_done(service: Service, mailbox: MailCatcher) -> None:
+    ids = [service.publish(), service.publish(SendWelcomeEmail.task, "default")]
+
+    ended = service.run()
+
+    assert [service.message(id_)["status"] for id_ in ids] == ["done", "done"]
+    assert [service.job(id_).get_status() for id_ in ids] == [JobStatus.FINISHED] * 2
+    assert verdicts(ended) == ["done", "done"]
+    assert [mail.subject for mail in mailbox.mails()] == ["Verify your address", "Welcome"]
+
+
+def test_the_job_says_nothing_of_the_message_but_its_number(service: Service) -> None:
+    id_ = service.publish()
+
+    ended = service.run()
+
+    assert f"outbox message {id_}" in ended.stdout
+    assert ["alice" in ended.stdout, b"alice" in service.memory()] == [False, False]
+
+
+def test_a_job_whose_message_is_done_or_does_not_exist_ends_well(service: Service, mailbox: MailCatcher) -> None:
+    queue = Queue("default", connection=service.redis)
+    id_ = service.publish()
+    jobs = [queue.enqueue(ENTRY_POINT, number) for number in (id_, id_, 1_000_000, 2**63 - 1)]
+
+    ended = service.run()
+
+    assert sorted(verdicts(ended)) == ["done", *["not_claimed"] * 4]
+    assert [job.get_status() for job in jobs] == [JobStatus.FINISHED] * 4
+    assert len(mailbox.mails()) == 1
+
+
+def test_a_job_that_names_no_message_ends_well(service: Service) -> None:
+    add_message(service.connection)
+    queue = Queue("default", connection=service.redis)
+    jobs = [queue.enqueue(ENTRY_POINT, each) for each in ("1", True, -1, 2**63)]
+
+    ended = service.run()
+
+    assert [line["event"] for line in events(ended.stdout)] == ["foreign_job"] * 4
+    assert [job.get_status() for job in jobs] == [JobStatus.FINISHED] * 4
+    assert service.message(1)["status"] == "pending"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("SECRET_KEY", "too short a secret"), ("MAIL_FROM", ""), ("SMTP_URL", "http://mail")]
+)
+def test_a_bad_setting_puts_the_message_back_without_an_attempt(service: Service, name: str, value: str) -> None:
+    id_ = service.publish(attempt=2)
+    before = service.connection.execute("SELECT now()").fetchone()
+    assert before is not None
+
+    ended = service.run(**{name: value})
+
+    row = service.message(id_)
+    assert (row["status"], row["attempt"], row["generation"]) == ("pending", 2, 1)
+    assert (row["last_error"], row["failures"]) == (f"a worker cannot start: {name}", [])
+    assert timedelta(seconds=30) <= row["due_at"] - before[0] < timedelta(seconds=60)
+    [line] = events(ended.stdout)
+    assert (line["event"], line["level"], list(line["problems"])) == ("settings", "error", [name])
+    assert "too short a secret" not in ended.stdout
+    assert service.job(id_).get_status() is JobStatus.FINISHED
+
+
+@pytest.mark.parametrize("database", ["", "http://x", "nowhere"])
+def test_without_a_database_the_job_ends_well_and_the_message_stays(service: Service, database: str) -> None:
+    id_ = service.publish()
+    if database == "nowhere":
+        database = f"postgresql://wonder:land@{LOOPBACK}:{free_port()}/outbox"
+
+    ended = service.run(DATABASE_URL=database, OUTBOX_RUN_LEASE_SECONDS="1")
+
+    assert service.message(id_)["status"] == "published"
+    assert service.job(id_).get_status() is JobStatus.FINISHED
+    assert "land" not in ended.stdout
+
+
+def test_nothing_of_a_failing_task_comes_to_redis(service: Service) -> None:
+    id_ = service.publish()
+    service.connection.execute("ALTER TABLE users RENAME TO people")
+
+    ended = service.run()
+
+    row = service.message(id_)
+    assert (row["status"], row["attempt"], verdicts(ended)) == ("pending", 1, ["failed"])
+    assert row["last_error"] == "UndefinedTable while the mail was prepared"
+    assert service.job(id_).get_status() is JobStatus.FINISHED
+    memory = service.memory()
+    assert [word in memory for word in (b"UndefinedTable", b"Traceback", b"alice", b"exc_info")] == [False] * 4
+
+
+def test_a_refused_mail_is_a_finished_job_and_a_failed_message(service: Service, mailbox: MailCatcher) -> None:
+    mailbox.set_fault("rcpt-550")
+    id_ = service.publish()
+
+    service.run()
+
+    assert (service.message(id_)["status"], service.job(id_).get_status()) == ("dead", JobStatus.FINISHED)
+
+
+def test_an_unreachable_mail_server_opens_the_breaker_for_all_workers(service: Service) -> None:
+    ids = [service.publish() for _ in range(3)]
+
+    ended = service.run(SMTP_URL=f"smtp://{LOOPBACK}:{free_port()}")
+
+    assert verdicts(ended) == ["put_back"] * 3
+    reasons = [line["reason"] for line in events(ended.stdout) if line["event"] == "message"]
+    assert reasons[1:] == ["the mail server is away"] * 2
+    assert [(service.message(id_)["status"], service.message(id_)["attempt"]) for id_ in ids] == [("pending", 0)] * 3

@@ -1,0 +1,79 @@
+"""The service's processes, started as a supervisor would: from the project's root, with nothing inherited."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from psycopg import Connection
+from rq.defaults import RQ_KEY_PREFIX
+
+from embedded.programs import Command, Program
+from outbox_relay.broker import open_broker
+from outbox_relay.publishing import Publisher
+
+ROOT = Path(__file__).parents[1]
+RQ = Path(sys.executable).parent / "rq"
+OUTBOX_WORKER = "consumer.worker.OutboxWorker"
+QUEUES = ("critical", "default")
+
+_NEEDED = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "RQ_KEY_PREFIX": RQ_KEY_PREFIX}
+
+
+def worker_settings(database_url: str, redis_url: str, smtp_url: str) -> dict[str, str]:
+    """Give the environment of a consumer."""
+    return {
+        "DATABASE_URL": database_url,
+        "RQ_REDIS_URL": redis_url,
+        "SMTP_URL": smtp_url,
+        "MAIL_FROM": "Signup <signup@example.org>",
+        "SECRET_KEY": "the key of these tests: 32 and more characters",
+        "BASE_URL": "https://example.org",
+    }
+
+
+def worker_command(*options: str) -> list[str | Path]:
+    """Give the command of the README."""
+    return [RQ, "worker", *options, *QUEUES]
+
+
+@contextmanager
+def started(argv: Sequence[str | Path], settings: Mapping[str, str], log_file: Path) -> Iterator[Program]:
+    """Start a process; in the end it is killed with its children, if it still runs."""
+    env = {**_NEEDED, **settings}
+    program = Program(Command(name=log_file.stem, argv=argv, env=env, cwd=ROOT, log_file=log_file))
+    program.start()
+    try:
+        yield program
+    finally:
+        program.kill(with_children=True)
+
+
+def run(argv: Sequence[str | Path], settings: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a process that ends by itself; its two outputs come as one text."""
+    return subprocess.run(
+        argv,
+        cwd=ROOT,
+        env={**_NEEDED, **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def events(log: str | Program) -> list[dict[str, Any]]:
+    """Give our own log lines; RQ's are plain text."""
+    text = log if isinstance(log, str) else log.command.log_file.read_text()
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{") and line.endswith("}")]
+
+
+def publish(connection: Connection[Any], redis_url: str) -> int:
+    """Do what a relay does with the messages that are due."""
+    with closing(open_broker(redis_url, RQ_KEY_PREFIX, 60)) as broker:
+        publisher = Publisher(broker, publish_lease_seconds=30, probe_patience_seconds=60)
+        return publisher.publish_batch(connection, 1000)
