@@ -1,0 +1,161 @@
+"""The consumer's steps: pop, claim, send, and how a claim ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.model.guards import Guard
+from tests.model.rows import Move, Step, back_to_pending, claimable, claimed, fault, finished
+from tests.model.state import (
+    ACCEPTED,
+    ASKING,
+    CLAIMED,
+    DEAD,
+    DONE,
+    FORGOTTEN_TOKEN,
+    IDLE,
+    OUTAGE,
+    POPPED,
+    REFUSED,
+    REJECTED,
+    RUNNING,
+    Config,
+    Consumer,
+    Job,
+    Row,
+    World,
+    locked,
+)
+
+
+def consumer_steps(world: World, config: Config, number: int) -> Iterator[Move]:
+    phase = world.consumers[number].phase
+    if phase == IDLE:
+        yield from pop_steps(world, number)
+    elif phase == POPPED:
+        yield from claim_steps(world, config, number)
+    elif phase == ASKING:
+        yield from find_own_claim_steps(world, config, number)
+    elif phase == CLAIMED:
+        yield from send_steps(world, config, number)
+    else:
+        yield from ending_steps(world, config, number)
+
+
+def pop_steps(world: World, number: int) -> Iterator[Move]:
+    """Any job of the list, whatever its place: more than a queue can do, and simpler."""
+    jobs = world.redis.jobs
+    for place, job in enumerate(jobs):
+        if place == 0 or job != jobs[place - 1]:
+            popped = world.with_jobs((*jobs[:place], *jobs[place + 1 :]))
+            yield Step("pop", f"consumer {number}"), popped.with_consumer(number, Consumer(POPPED, job))
+
+
+def claim_steps(world: World, config: Config, number: int) -> Iterator[Move]:
+    consumer = world.consumers[number]
+    who = f"consumer {number}"
+    message = consumer.job.message
+    row = world.rows[message]
+    if locked(world, message):
+        # A plain UPDATE waits: no step. With SKIP LOCKED it would see no row, and the job would end.
+        if not config.keeps(Guard.CLAIM_WAITS_FOR_LOCK):
+            yield Step("claim", who, "0 rows: locked"), let_go(world, number)
+        return
+    if not claimable(row, config, consumer.job):
+        yield Step("claim", who, "0 rows"), let_go(world, number)
+        return
+    # The consumer's own clock is started before the claim, so a consumer that was late to pop is in time again.
+    held = world.with_row(message, claimed(row, config, number))
+    yield Step("claim", who), held.with_consumer(number, Consumer(CLAIMED, Job(message, 0)))
+    if world.faults:
+        phase = ASKING if config.keeps(Guard.FIND_OWN_CLAIM) else POPPED
+        in_doubt = world.with_row(message, row._replace(doubt=number, return_excused=True))
+        unsure = in_doubt.with_consumer(number, consumer._replace(phase=phase))
+        yield fault("claim", who, "its commit's reply is lost", unsure)
+
+
+def find_own_claim_steps(world: World, config: Config, number: int) -> Iterator[Move]:
+    consumer = world.consumers[number]
+    who = f"consumer {number}"
+    message = consumer.job.message
+    row = world.rows[message]
+    if row.doubt == number and config.keeps(Guard.FIND_WAITS_FOR_LOCK):
+        return  # a bare SELECT would see the row as it was; the claim tried again, or FOR UPDATE by id, waits
+    if row.token != number:
+        again = world.with_consumer(number, consumer._replace(phase=POPPED))
+        yield Step("find_own_claim", who, "not there: claim again"), again
+        return
+    if not row.lease_over:
+        yield Step("find_own_claim", who, "found"), world.with_consumer(number, Consumer(CLAIMED, Job(message, 0)))
+    if row.lease_over or consumer.late:
+        # Nothing was sent, and it was PostgreSQL that could not be reached: the attempt is given back.
+        expired = world.with_consumer(number, Consumer(OUTAGE, Job(message, 0), consumer.late))
+        yield Step("find_own_claim", who, "found, but its lease is over"), expired
+
+
+def send_steps(world: World, config: Config, number: int) -> Iterator[Move]:
+    """Up to the last dot and the answer to it. The check of the lease and the dot are one step (see protocol.py)."""
+    consumer = world.consumers[number]
+    who = f"consumer {number}"
+    row = world.rows[consumer.job.message]
+
+    def then(phase: str, new_row: Row = row) -> World:
+        return world.with_row(consumer.job.message, new_row).with_consumer(number, consumer._replace(phase=phase))
+
+    if consumer.late and config.keeps(Guard.LEASE_CHECK_BEFORE_DOT):
+        yield Step("send", who, "too late: nothing is sent"), then(REFUSED)
+        return
+    sent = row._replace(mails=row.mails + 1, mail_owed=False)
+    yield Step("send", who, "accepted"), then(ACCEPTED, sent)
+    yield Step("send", who, "4xx"), then(REFUSED)
+    yield Step("send", who, "5xx"), then(REJECTED)
+    if world.faults:
+        silence = REFUSED if config.keeps(Guard.SILENCE_SPENDS) else OUTAGE
+        yield fault("send", who, "accepted, the answer is lost", then(silence, sent._replace(mail_owed=True)))
+        yield fault("send", who, "silence after the dot, not accepted", then(silence))
+        yield fault("send", who, "outage before the dot", then(OUTAGE))
+
+
+def ending_steps(world: World, config: Config, number: int) -> Iterator[Move]:
+    """ack, fail or put_back: one statement that commits by itself, repeated until it is answered."""
+    consumer = world.consumers[number]
+    who = f"consumer {number}"
+    message = consumer.job.message
+    row = world.rows[message]
+    name, guard, ended = ending(row, config, consumer.phase)
+    mine = row.status == RUNNING and (row.token == number or not config.keeps(guard))
+    if name == "ack" and row.lease_over and not config.keeps(Guard.ACK_IGNORES_LEASE):
+        mine = False
+    if not mine:
+        yield Step(name, who, "0 rows"), let_go(world, number)
+        return
+    committed = world.with_row(message, ended)
+    yield Step(name, who), let_go(committed, number)
+    if world.faults:
+        # Not committed and repeated is nothing new; committed and repeated finds 0 rows.
+        again = consumer
+        if name == "ack" and not config.keeps(Guard.ACK_REPEATED):
+            again = consumer._replace(phase=REFUSED)
+            yield fault(name, who, "not answered, not committed", world.with_consumer(number, again))
+        yield fault(name, who, "not answered, committed", committed.with_consumer(number, again))
+
+
+def ending(row: Row, config: Config, phase: str) -> tuple[str, Guard, Row]:
+    """The statement's name, the guard of its token, and the row after it."""
+    if phase == ACCEPTED:
+        return "ack", Guard.ACK_TOKEN, finished(row, DONE)
+    returned = back_to_pending(row, config, due=False)
+    if phase == OUTAGE:
+        given_back = row.attempt - config.keeps(Guard.PUT_BACK_GIVES_BACK)
+        return "put_back", Guard.PUT_BACK_TOKEN, returned._replace(attempt=given_back)
+    spent = row.attempt > config.max_retries and config.keeps(Guard.FAIL_DEAD)
+    return "fail", Guard.FAIL_TOKEN, finished(row, DEAD) if spent or phase == REJECTED else returned
+
+
+def let_go(world: World, number: int) -> World:
+    """The job returns normally. A claim of its own that is still in the row can now only wait for its lease."""
+    message = world.consumers[number].job.message
+    row = world.rows[message]
+    if row.token == number:
+        world = world.with_row(message, row._replace(token=FORGOTTEN_TOKEN))
+    return world.with_consumer(number, Consumer())

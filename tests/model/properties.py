@@ -1,0 +1,252 @@
+"""What the protocol promises, each as a check on one world, on one changed row or on one step.
+
+A check answers whether all is well. The texts are what a failing test prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tests.model.relay import find_suspects
+from tests.model.rows import Step
+from tests.model.state import (
+    ACCEPTED,
+    BEFORE_CLAIM,
+    CLAIMED,
+    DEAD,
+    DISCARDED,
+    DONE,
+    NO_EPOCH,
+    NO_TOKEN,
+    PENDING,
+    PUBLISHED,
+    REJECTED,
+    RUNNING,
+    TOKEN_OF_THE_DEAD,
+    Config,
+    Consumer,
+    Job,
+    Row,
+    World,
+    in_time,
+)
+
+
+class Change(NamedTuple):
+    """What one step did to one row."""
+
+    old: Row
+    new: Row
+    step: Step
+    before: World
+    config: Config
+
+    def by(self, *names: str) -> bool:
+        return self.step.name in names
+
+    @property
+    def actor(self) -> int:
+        return int(self.step.who.rpartition(" ")[2])
+
+    @property
+    def consumer(self) -> Consumer:
+        return self.before.consumers[self.actor]
+
+
+class Passage(NamedTuple):
+    """One step as a whole."""
+
+    before: World
+    step: Step
+    after: World
+    config: Config
+
+
+class Property(NamedTuple):
+    """One promise, with exactly one kind of check; `steps` are the names that a check of steps looks at."""
+
+    text: str
+    world: Callable[[World, Config], bool] | None = None
+    change: Callable[[Change], bool] | None = None
+    passage: Callable[[Passage], bool] | None = None
+    steps: frozenset[str] = frozenset()
+
+
+def _ends_rightly(change: Change) -> bool:
+    old, new = change.old, change.new
+    if new.status == old.status:
+        return True
+    if new.status == DONE:
+        return change.by("ack") and old.status == RUNNING and old.mails > 0
+    if new.status == DEAD:
+        rejected = change.by("fail") and change.consumer.phase == REJECTED
+        return rejected or (change.by("fail", "reap_running") and old.attempt > change.config.max_retries)
+    return new.status != DISCARDED or change.by("discard")
+
+
+def _stays_finished(change: Change) -> bool:
+    old, new = change.old, change.new
+    if old.status in (DONE, DISCARDED):
+        return new.status == old.status
+    return old.status != DEAD or new.status == DEAD or change.by("retry", "discard")
+
+
+def _accounts_for_attempts(change: Change) -> bool:
+    old, new = change.old, change.new
+    if old.status != RUNNING and new.status == RUNNING:
+        return new.attempt == old.attempt + 1
+    if change.by("put_back"):
+        return new.attempt == old.attempt - 1
+    if change.by("retry"):
+        return new.attempt == 0
+    ends_claim = old.status == RUNNING and new.status != RUNNING
+    return new.attempt == old.attempt and (not ends_claim or change.by("ack", "fail", "reap_running"))
+
+
+def _reaps_for_cause(change: Change) -> bool:
+    """A row whose worker is alive, in time and at work on it is never reaped."""
+    if not change.by("reap_running"):
+        return True
+    token = change.old.token
+    return token == TOKEN_OF_THE_DEAD or (token >= 0 and not in_time(change.before, token))
+
+
+def _grows_a_generation(change: Change) -> bool:
+    returns = change.old.status != PENDING and change.new.status == PENDING
+    return change.new.generation == change.old.generation + returns
+
+
+def _changes_its_own(change: Change) -> bool:
+    return not change.by("ack", "fail", "put_back") or change.old.token == change.actor
+
+
+def _copies_for_cause(change: Change) -> bool:
+    return not change.by("send") or change.new.mails == change.old.mails or change.old.mail_owed
+
+
+def _has_its_columns(world: World, _: Config) -> bool:
+    return all(
+        (row.token != NO_TOKEN) == (row.status == RUNNING)
+        and (row.epoch == NO_EPOCH or row.status == PUBLISHED)
+        and (not row.lease_over or row.status in (PUBLISHED, RUNNING))
+        for row in world.rows
+    )
+
+
+def _holds_alone(world: World, _: Config) -> bool:
+    """Whoever, by its own clock, may still send or acknowledge holds the row's only token."""
+    for number, consumer in enumerate(world.consumers):
+        if consumer.phase in (CLAIMED, ACCEPTED) and not consumer.late:
+            row = world.rows[consumer.job.message]
+            acknowledged = consumer.phase == ACCEPTED and row.status == DONE
+            if row.token != number and not acknowledged:
+                return False
+    return True
+
+
+def _waits_for_a_worker(world: World, _: Config) -> bool:
+    return all(
+        row.status != PUBLISHED or row.return_excused or _job_is_around(world, Job(message, row.generation))
+        for message, row in enumerate(world.rows)
+    )
+
+
+def _job_is_around(world: World, job: Job) -> bool:
+    in_hand = any(consumer.phase in BEFORE_CLAIM and consumer.job == job for consumer in world.consumers)
+    return in_hand or job in world.redis.jobs
+
+
+def _notices_amnesia(world: World, config: Config) -> bool:
+    forgotten = {message for message, row in enumerate(world.rows) if row.status == PUBLISHED and not row.seen}
+    return not forgotten or forgotten <= {suspect.job.message for suspect in find_suspects(world, config)}
+
+
+def _pushes_once(passage: Passage) -> bool:
+    """One transaction adds each id once; and before the first fault of a run no id is pushed a second time."""
+    added = list(passage.after.redis.jobs)
+    for job in passage.before.redis.jobs:
+        added.remove(job)
+    if len(added) != len(set(added)):
+        return False
+    nothing_happened_yet = passage.before.faults == passage.config.faults
+    return not nothing_happened_yet or not any(passage.before.rows[job.message].seen for job in added)
+
+
+def _wastes_no_job(passage: Passage) -> bool:
+    """A claim that changes nothing means: somebody has it, it is finished, or it is not due."""
+    if passage.step.remark[:6] != "0 rows":
+        return True
+    number = int(passage.step.who.rpartition(" ")[2])
+    row = passage.before.rows[passage.before.consumers[number].job.message]
+    return row.status not in (PENDING, PUBLISHED) or not row.due
+
+
+LOST = Property(
+    "done means accepted by the mail server, dead means out of attempts or refused for good, discarded means ordered",
+    change=_ends_rightly,
+)
+FINAL = Property("done and discarded are final, and only an operator revives a dead message", change=_stays_finished)
+BOUNDED = Property(
+    "attempts stay between 0 and max_retries + 1",
+    world=lambda world, config: all(0 <= row.attempt <= config.max_retries + 1 for row in world.rows),
+)
+ACCOUNT = Property("an attempt is spent by a claim that ended in fail or was reaped", change=_accounts_for_attempts)
+BLAME = Property("a claim is reaped only when its worker died or stood still past its lease", change=_reaps_for_cause)
+COPY = Property(
+    "a second accepted mail needs a cause: between the last dot and our commit the worker died or stood still past "
+    "its lease, or the mail server's answer was lost",
+    change=_copies_for_cause,
+)
+MAILS = Property(
+    "every accepted mail costs an attempt",
+    world=lambda world, _: all(row.mails <= row.attempt for row in world.rows),
+)
+GENERATION = Property(
+    "the generation grows by one at each return to pending, and only there", change=_grows_a_generation
+)
+ONE_LIFE = Property(
+    "no job id stands for a life that its message has not reached",
+    world=lambda world, _: all(job.generation <= world.rows[job.message].generation for job in world.redis.jobs),
+)
+HOLDER = Property("who holds a claim by its own clock holds the row, alone", world=_holds_alone)
+FENCE = Property("ack, fail and put_back change a row only under their own claim", change=_changes_its_own)
+NOT_EARLY = Property(
+    "no message is claimed before it is due",
+    change=lambda change: not change.by("claim", "commit_lands") or change.old.due,
+)
+REPUBLISH = Property(
+    "a message that is merely waiting is not published again",
+    change=lambda change: not change.by("return_missing") or change.old.return_excused,
+)
+WAITS = Property(
+    "a published message that no fault has touched stands in the list or is in a consumer's hand",
+    world=_waits_for_a_worker,
+)
+AMNESIA = Property(
+    "what Redis has forgotten is suspect at once, not only when its lease is over", world=_notices_amnesia
+)
+COLUMNS = Property("token, lease and epoch stand only in rows whose status has them", world=_has_its_columns)
+PUSHES = Property("nothing is pushed twice without need", passage=_pushes_once, steps=frozenset({"push"}))
+WASTE = Property("no popped job is thrown away that could run", passage=_wastes_no_job, steps=frozenset({"claim"}))
+
+SAFETY = (
+    LOST,
+    FINAL,
+    BOUNDED,
+    ACCOUNT,
+    BLAME,
+    COPY,
+    MAILS,
+    GENERATION,
+    ONE_LIFE,
+    HOLDER,
+    FENCE,
+    NOT_EARLY,
+    REPUBLISH,
+    WAITS,
+    AMNESIA,
+    COLUMNS,
+    PUSHES,
+    WASTE,
+)
