@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo up check test format lock clean
+.PHONY: help demo up check test chaos proof format lock clean
 
 # The first Python that is new enough. Another one: make PYTHON=/path/to/python3.12 …
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
@@ -27,6 +27,9 @@ check: $(READY) ## Format, lint, types, import rules
 
 test: $(READY) ## Run the test suite against real servers that it starts itself
 	$(RUN)/pytest $(PYTEST_ARGS)
+
+chaos: $(READY) ## Kill everything at random while people sign up: make chaos CHAOS_ARGS="--seed 1 --duration 60"
+	$(RUN)/python -m tests.chaos $(CHAOS_ARGS)
 
 format: $(READY) ## Format the code and mend what the linter can
 	$(RUN)/ruff format .

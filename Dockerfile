@@ -1,0 +1,30 @@
+# One image for API, relay and worker; compose.yaml says which of them a container runs.
+
+FROM python:3.12-slim AS packages
+# Wheels alone, each checked by its hash: nothing is compiled, and the index cannot slip anything in.
+COPY requirements.lock /tmp/
+RUN python -m venv --without-pip /opt/venv \
+ && python -m pip --python /opt/venv/bin/python install \
+        --no-cache-dir --disable-pip-version-check \
+        --only-binary :all: --require-hashes --requirement /tmp/requirements.lock
+
+FROM python:3.12-slim
+ENV PATH="/opt/venv/bin:$PATH" \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONFAULTHANDLER=1
+COPY --from=packages /opt/venv /opt/venv
+WORKDIR /app
+COPY schema.sql gunicorn.conf.py ./
+COPY shared shared
+COPY api api
+COPY outbox_relay outbox_relay
+COPY consumer consumer
+# The project itself is not installed: each of the three commands finds the rooms in the folder that it is started in.
+# The files belong to root, the processes to somebody who may read them and no more.
+RUN chmod -R a+rX /app \
+ && python -m compileall -q /app \
+ && useradd --system --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin --uid 10001 outbox
+USER 10001:10001
+EXPOSE 8080
+CMD ["gunicorn", "-c", "gunicorn.conf.py", "api:create_app()"]

@@ -1,0 +1,233 @@
+"""compose.yaml and the Dockerfile, held against the specification and against what the tests themselves run.
+
+There is a Docker engine neither where this is written nor where it is tested: whatever can be known without one is
+checked here.
+"""
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from consumer.outbox_worker import OutboxWorker
+from embedded.programs import Program
+from embedded.stack import ROOT, Ports, Stack
+from shared.settings import read_api_settings, read_consumer_settings, read_relay_settings
+
+SERVICES: dict[str, dict[str, Any]] = YAML(typ="safe").load(ROOT / "compose.yaml")["services"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+READERS: dict[str, Callable[[], object]] = {
+    "api": read_api_settings,
+    "relay": read_relay_settings,
+    "worker": read_consumer_settings,
+}
+OURS = sorted(READERS)
+ONE_SHOT = "schema"
+LASTING = sorted(SERVICES.keys() - {ONE_SHOT})
+READ_BY_OTHERS = {
+    "PGPASSWORD",  # libpq, in every connection
+    "PORT",  # gunicorn.conf.py
+    "RQ_WORKER_CLASS",  # rq
+}
+SECRET_NAME = re.compile("PASSWORD|SECRET|KEY|TOKEN")
+REQUIRED = re.compile(r"\$\{(\w+):\?[^}]+}")
+WITH_DEFAULT = re.compile(r"\$\{(\w+):-([^}]*)}")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    """What `make up` and the tests run; nothing of it is started."""
+    ports = Ports(api=1, mailbox=2, smtp=3, postgres=4, redis=5)
+    return Stack(tmp_path_factory.mktemp("stack"), secret_key="k" * 43, ports=ports)
+
+
+def program(stack: Stack, service: str) -> Program:
+    found: Program = getattr(stack, service)
+    return found
+
+
+def environment(service: str) -> dict[str, str]:
+    given: dict[str, str] = SERVICES[service].get("environment", {})
+    return given
+
+
+def as_in_a_container(argv: Sequence[str | Path]) -> list[str]:
+    """Name the programs by what is on the PATH there, and leave out the address for a laptop."""
+    words = [str(word) for word in argv]
+    words[0] = "python" if words[0] == sys.executable else PurePath(words[0]).name
+    if words[:3] == ["python", "-m", "gunicorn"]:
+        words = words[2:]
+    if "--bind" in words:
+        at = words.index("--bind")
+        words = words[:at] + words[at + 2 :]
+    return words
+
+
+def filled_in(text: str) -> str:
+    """Give what Compose makes of a value when .env holds what the README writes into it."""
+    made = {"SECRET_KEY": "k" * 43, "MAIL_FROM": "Signup <signup@example.com>", "POSTGRES_PASSWORD": "secret"}
+    return WITH_DEFAULT.sub(r"\2", REQUIRED.sub(lambda match: made[match[1]], text))
+
+
+def seconds(duration: str) -> int:
+    return int(duration.removesuffix("s"))
+
+
+def sources(instruction: str) -> set[str]:
+    """Return what the Dockerfile copies out of the project."""
+    lines = re.findall(rf"(?m)^{instruction} (?!--from)(.+)$", DOCKERFILE)
+    return {word for line in lines for word in line.split()[:-1]}
+
+
+def test_it_follows_the_compose_specification() -> None:
+    command = ["-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", "compose.yaml"]
+
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_a_process_is_started_as_the_tests_start_it(service: str, stack: Stack) -> None:
+    expected = as_in_a_container(program(stack, service).command.argv)
+
+    assert expected == SERVICES[service]["command"]
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_a_process_gets_the_variables_that_the_tests_give_it(service: str, stack: Stack) -> None:
+    expected = program(stack, service).command.env.keys() - {"PATH", "HOME", "LANG"}
+
+    assert expected == environment(service).keys() - {"PGPASSWORD"}
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_what_a_process_is_given_is_enough_for_it_to_start(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in environment(service).items():
+        monkeypatch.setenv(name, filled_in(text))
+
+    READERS[service]()
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_no_process_gets_a_variable_that_nothing_reads(service: str) -> None:
+    known = set(re.findall('"([A-Z][A-Z_]+)"', inspect.getsource(READERS[service])))
+
+    assert environment(service).keys() - known - READ_BY_OTHERS == set()
+
+
+def test_the_worker_class_is_the_project_s_own() -> None:
+    module, _, name = environment("worker")["RQ_WORKER_CLASS"].rpartition(".")
+
+    assert getattr(importlib.import_module(module), name) is OutboxWorker
+
+
+def test_no_secret_stands_in_the_file() -> None:
+    secrets = {
+        (service, name): text
+        for service in SERVICES
+        for name, text in environment(service).items()
+        if SECRET_NAME.search(name)
+    }
+
+    assert {place for place, text in secrets.items() if not REQUIRED.fullmatch(text)} == set()
+    assert {name for _, name in secrets} == {"POSTGRES_PASSWORD", "PGPASSWORD", "SECRET_KEY"}
+    assert re.findall(r"\w+://[^/@\s]*:[^/@\s]*@", (ROOT / "compose.yaml").read_text()) == []
+
+
+@pytest.mark.parametrize("service", LASTING)
+def test_what_ends_is_started_again_and_what_is_ill_is_shown(service: str) -> None:
+    assert SERVICES[service]["restart"] == "always"
+    assert SERVICES[service]["healthcheck"]["test"][0] == "CMD"
+
+
+def test_the_schema_is_applied_once_before_the_processes_start() -> None:
+    schema = SERVICES[ONE_SHOT]
+
+    assert schema["restart"] == "no"
+    assert schema["volumes"] == ["./schema.sql:/schema.sql:ro"]
+    assert schema["command"][0] == "psql"
+    assert schema["command"][-2:] == ["-f", "/schema.sql"]
+    assert schema["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert [SERVICES[service]["depends_on"] for service in OURS] == [
+        {ONE_SHOT: {"condition": "service_completed_successfully"}} for _ in OURS
+    ]
+
+
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_a_service_may_do_as_little_as_it_can_do_with(service: str) -> None:
+    described = SERVICES[service]
+    user = described.get("user") or re.findall(r"(?m)^USER (.+)$", DOCKERFILE)[-1]
+
+    assert described["read_only"] is True
+    assert described["cap_drop"] == ["ALL"]
+    assert described["security_opt"] == ["no-new-privileges:true"]
+    assert user.partition(":")[0] not in {"", "0", "root"}
+    assert "privileged" not in described
+
+
+def test_only_the_api_and_the_mailbox_are_reachable_and_only_from_this_machine() -> None:
+    published = {service: SERVICES[service]["ports"] for service in SERVICES if "ports" in SERVICES[service]}
+
+    assert published == {"api": ["127.0.0.1:8080:8080"], "mailpit": ["127.0.0.1:8025:8025"]}
+    assert environment("api")["PORT"] == "8080"
+
+
+def test_a_worker_that_is_stopped_may_finish_its_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in environment("worker").items():
+        monkeypatch.setenv(name, filled_in(text))
+    leave_seconds = 5
+    needed = read_consumer_settings().send_deadline_seconds + leave_seconds
+
+    assert seconds(SERVICES["worker"]["stop_grace_period"]) > needed
+
+
+def test_redis_keeps_what_it_acknowledged_and_forgets_nothing_when_it_is_full(stack: Stack) -> None:
+    command = SERVICES["redis"]["command"]
+    options = dict(zip(command[1::2], command[2::2], strict=True))
+
+    assert (command[0], options) == ("redis-server", {"--appendonly": "yes", "--maxmemory-policy": "noeviction"})
+    assert SERVICES["redis"]["volumes"] == ["redis-data:/data"]
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_a_health_check_finds_what_it_imports(service: str) -> None:
+    code = ast.parse(SERVICES[service]["healthcheck"]["test"][-1])
+    imports = [node for node in ast.walk(code) if isinstance(node, ast.ImportFrom)]
+
+    assert imports
+    for node in imports:
+        module = importlib.import_module(str(node.module))
+        assert [name.name for name in node.names if not hasattr(module, name.name)] == []
+
+
+def test_the_image_holds_everything_that_the_product_needs() -> None:
+    rooms = {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests", "embedded", "bench"}
+
+    assert rooms == {"api", "outbox_relay", "consumer", "shared"}
+    assert sources("COPY") == {*rooms, "gunicorn.conf.py", "schema.sql", "requirements.lock"}
+    assert [name for name in sources("COPY") if not (ROOT / name).exists()] == []
+
+
+def test_nothing_else_is_sent_to_the_builder() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    let_in = {pattern.removeprefix("!") for pattern in patterns if pattern.startswith("!")}
+
+    assert patterns[0] == "*"
+    assert let_in == sources("COPY")
+
+
+def test_the_image_gets_locked_packages_alone() -> None:
+    install = re.findall(r" install (?:\\\n|.)*", DOCKERFILE)
+
+    assert len(install) == 1
+    assert [option for option in ("--require-hashes", "--only-binary :all:") if option not in install[0]] == []
