@@ -33,6 +33,12 @@ class Databases(ABC):
         self._execute(statement)
         return self.url(name)
 
+    def has_database(self, name: str) -> bool:
+        """Tell whether there is a database of that name."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [name])
+            return found.rowcount > 0
+
     def drop_database(self, name: str) -> None:
         """Drop a database if it exists, with the connections to it."""
         self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

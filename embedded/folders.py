@@ -15,13 +15,17 @@ from embedded.errors import NoUsableFolderError
 ELSEWHERE_NOTE = "postgres-data-is-elsewhere.txt"
 
 # A cache may vanish: temporary folders do. Data may not: a temporary folder is only the second choice for them.
-_CACHE_PARENTS = (Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/var/cache"))  # noqa: S108  # see _accept
+_CACHE_PARENTS: tuple[Path, ...] = (Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/var/cache"))  # noqa: S108  # see _accept
 _DATA_PARENTS = (Path("/var/lib"), Path("/var/tmp"), Path(tempfile.gettempdir()))  # noqa: S108  # see _accept
 
 
 def cache_folder(account: Account | None) -> Path:
     """Return the folder for what can be made again: ours alone to write, for the account to enter."""
-    return _own_folder(_CACHE_PARENTS, account)
+    parents = _CACHE_PARENTS
+    if account is not None:
+        # Root's copy of the programs runs from there.
+        parents = tuple(parent for parent in parents if not _forbids_programs(parent))
+    return _own_folder(parents, account)
 
 
 def data_folder(folder: Path, account: Account | None) -> Path:
@@ -38,6 +42,9 @@ def data_folder(folder: Path, account: Account | None) -> Path:
         return Path(note.read_text().splitlines()[-1])
     name = sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     data = _own_folder(_DATA_PARENTS, account) / f"data-{name}"
+    if data.exists():
+        # The folder that it belonged to was deleted, and its note with it: so were the data meant to be.
+        remove(data)
     note.write_text(
         "PostgreSQL does not run as root, and the account it runs as may not enter this folder.\n"
         "Its data are kept here instead:\n"
@@ -53,13 +60,17 @@ def make_writable_folder(folder: Path, account: Account | None) -> None:
 
 
 def give(folder: Path, account: Account | None) -> None:
-    """Hand a folder that this process made to the account, with all in it."""
+    """Hand a folder to the account, with all in it.
+
+    By open folders and never through a link: root must not be led elsewhere by somebody who may write in there.
+    """
     if account is None:
         return
-    os.lchown(folder, account.uid, account.gid)
-    for parent, folders, files in os.walk(folder):
-        for name in folders + files:
-            os.lchown(Path(parent, name), account.uid, account.gid)
+    for _, names, files, opened in os.fwalk(folder):
+        for name in names + files:
+            os.chown(name, account.uid, account.gid, dir_fd=opened, follow_symlinks=False)
+    # Last: until then nobody else comes in.
+    os.chown(folder, account.uid, account.gid, follow_symlinks=False)
 
 
 def put_in_place(made: Path, place: Path) -> None:
@@ -89,6 +100,13 @@ def _own_folder(parents: Sequence[Path], account: Account | None) -> Path:
                 return folder
     tried = ", ".join(str(parent) for parent in parents)
     raise NoUsableFolderError(f"none of {tried} holds a folder of ours that PostgreSQL's account may enter")
+
+
+def _forbids_programs(folder: Path) -> bool:
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_NOEXEC)
+    except OSError:
+        return True
 
 
 def _accept(folder: Path, account: Account | None) -> bool:

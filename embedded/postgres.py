@@ -60,6 +60,16 @@ class PostgresServer(Databases):
         return self._port
 
     @property
+    def name(self) -> str:
+        """What people call it."""
+        return "PostgreSQL"
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the last run ended: negative for a signal, None while running or before the first start."""
+        return None if self._program is None else self._program.exit_code
+
+    @property
     def running(self) -> bool:
         """Whether the postmaster lives."""
         return self._program is not None and self._program.running
@@ -154,7 +164,7 @@ class PostgresServer(Databases):
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
         return Command(
-            name="PostgreSQL",
+            name=self.name,
             argv=[binaries() / "postgres", "-D", self.data, *options],
             env=ENVIRONMENT,
             cwd=Path("/"),

@@ -14,12 +14,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from embedded import processes
 from embedded.errors import AlreadyRunningError, EmbeddedError, MissingBinaryError, ProgramFailedError
 from embedded.ports import LOOPBACK, free_port
 from embedded.programs import Command, Program
 
 _LOWEST_VERSION = (6, 2)
 _PORT_ATTEMPTS = 5
+_PREDECESSOR_SECONDS = 10.0
 # Redis 7 keeps a folder of append-only files, Redis 6 one file.
 _DATA_FOLDER, _DATA_FILES = "appendonlydir", ("appendonly.aof", "dump.rdb")
 
@@ -72,6 +74,16 @@ class RedisServer:
         return f"redis://{LOOPBACK}:{self.port}/0"
 
     @property
+    def name(self) -> str:
+        """What people call it."""
+        return "Redis"
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the last run ended: negative for a signal, None while running or before the first start."""
+        return None if self._program is None else self._program.exit_code
+
+    @property
     def running(self) -> bool:
         """Whether the server lives."""
         return self._program is not None and self._program.running
@@ -88,6 +100,7 @@ class RedisServer:
         if self.running:
             raise AlreadyRunningError("Redis is already running")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._wait_for_predecessor()
         for _ in range(_PORT_ATTEMPTS):
             try:
                 self._start_once()
@@ -134,6 +147,15 @@ class RedisServer:
         """Return a client that reports a lost connection at once instead of repeating commands."""
         return Redis(host=LOOPBACK, port=self.port, socket_timeout=5.0, retry=Retry(NoBackoff(), 0))
 
+    def _wait_for_predecessor(self) -> None:
+        """Two servers would write into one file. The predecessor ends soon if the process that started it died."""
+
+        def servers() -> set[int]:
+            return processes.in_folder(self.folder, redis_binary().name)
+
+        if left := processes.wait_until_none(servers, _PREDECESSOR_SECONDS):
+            raise AlreadyRunningError(f"Redis already runs in {self.folder} with process number {left.pop()}")
+
     def _start_once(self) -> None:
         program = self._program = Program(self._command())
         program.start()
@@ -157,7 +179,7 @@ class RedisServer:
         }
         options = [part for name, value in settings.items() for part in (f"--{name}", value)]
         return Command(
-            name="Redis",
+            name=self.name,
             argv=[redis_binary(), *options],
             env={"PATH": "/usr/bin:/bin", "LANG": "C"},
             cwd=self.folder,

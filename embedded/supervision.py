@@ -1,0 +1,75 @@
+"""Starts again what ends."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from embedded.errors import EmbeddedError
+from embedded.stack import Piece
+
+_LOOK_SECONDS = 0.2
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 30.0
+# A process that lived this long is healthy again: its next end is treated as a first one.
+_HEALTHY_SECONDS = 30.0
+
+
+@dataclass
+class _Watch:
+    """What is remembered of one piece."""
+
+    piece: Piece
+    started_at: float
+    pause_seconds: float = _FIRST_PAUSE_SECONDS
+    start_at: float | None = None
+
+
+class Supervisor:
+    """Looks after pieces that were started, and says what it does."""
+
+    def __init__(
+        self, pieces: Sequence[Piece], say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Remember the pieces."""
+        self._watches = [_Watch(piece, clock()) for piece in pieces]
+        self._say = say
+        self._clock = clock
+
+    def run(self) -> None:
+        """Look after them until an exception ends it: Ctrl-C."""
+        while True:
+            self.run_once()
+            time.sleep(_LOOK_SECONDS)
+
+    def run_once(self) -> None:
+        """Look at each piece once; one that is to be started later does not hold up the others."""
+        for watch in self._watches:
+            if not watch.piece.running:
+                self._bring_back(watch)
+
+    def _bring_back(self, watch: _Watch) -> None:
+        now = self._clock()
+        if watch.start_at is None:
+            if now - watch.started_at > _HEALTHY_SECONDS:
+                watch.pause_seconds = _FIRST_PAUSE_SECONDS
+            self._plan(watch, f"ended ({_how(watch.piece.exit_code)})")
+        elif now >= watch.start_at:
+            watch.start_at = None
+            watch.started_at = now
+            try:
+                watch.piece.start()
+            except EmbeddedError as error:
+                self._plan(watch, f"could not be started: {error}")
+            else:
+                self._say(f"{watch.piece.name} runs again")
+
+    def _plan(self, watch: _Watch, what_happened: str) -> None:
+        self._say(f"{watch.piece.name} {what_happened}; it is started again in {watch.pause_seconds:g} s")
+        watch.start_at = self._clock() + watch.pause_seconds
+        watch.pause_seconds = min(watch.pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
+
+
+def _how(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        return f"signal {-exit_code}"
+    return f"exit code {exit_code}"

@@ -1,0 +1,206 @@
+"""`make demo` and `make up`, as people use them."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from embedded import processes
+from embedded.demo import run_demo
+from embedded.mail_folder import MailFolder
+from embedded.stack import Stack
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+USER = {"username": "ann", "full_name": "Ann", "email": "ann@example.com", "password": "correct horse"}
+PIECES = 6
+
+
+class Up:
+    """A running `python -m embedded up`."""
+
+    def __init__(self, folder: Path, log_file: Path) -> None:
+        self.folder = folder
+        self._log_file = log_file
+        with log_file.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "embedded", "up", "--folder", folder],
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def said(self) -> str:
+        return self._log_file.read_text()
+
+    def wait_until_said(self, words: str, seconds: float = 60) -> None:
+        wait_until(
+            lambda: words in self.said or self.process.poll() is not None,
+            seconds,
+            f"{words!r} at the terminal, which shows:\n{self.said}",
+        )
+
+        assert words in self.said
+
+    def address(self, name: str) -> str:
+        found = re.search(rf"^  {name} +(\S+)$", self.said, re.MULTILINE)
+        assert found is not None
+        return found[1]
+
+    def children(self) -> set[int]:
+        listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return {int(pid) for pid in listed.split()}
+
+    def child(self, words: str) -> int:
+        """Return the child whose command line holds the words."""
+        [found] = [pid for pid in self.children() if words in _command_line(pid)]
+        return found
+
+
+StartUp = Callable[[], Up]
+
+
+def _command_line(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+
+
+@pytest.fixture
+def up(server_folder: Path, tmp_path: Path) -> Iterator[StartUp]:
+    """Start `up` in one folder; it is stopped in the end."""
+    folder = server_folder / "up"
+    started: list[Up] = []
+
+    def start() -> Up:
+        started.append(Up(folder, tmp_path / f"up-{len(started)}.log"))
+        return started[-1]
+
+    yield start
+    for each in started:
+        if each.process.poll() is None:
+            each.process.terminate()
+            each.process.wait(60)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_the_demo_ends_well_and_leaves_nothing(server_folder: Path) -> None:
+    temporary = server_folder / "demo"
+    temporary.mkdir(mode=0o755)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "embedded", "demo"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "201 CREATED in" in done.stdout
+    assert done.stdout.index("status pending") < done.stdout.index("Redis starts")
+    assert '{"is_verified":true}' in done.stdout
+    assert done.stdout.count("status done") == 2
+    assert "\x1b" not in done.stdout
+    assert not list(temporary.glob("outbox-demo-*"))
+
+
+def test_a_demo_that_fails_says_where_its_logs_are(
+    server_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(stack: Stack) -> None:
+        (stack.logs / "api.log").write_text("the reason")
+        raise RuntimeError("the API did not start")
+
+    temporary = server_folder / "failing-demo"
+    temporary.mkdir(mode=0o755)
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.setattr(Stack, "start_api", fail)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        exit_code = run_demo()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    said = capsys.readouterr().out
+    [folder] = temporary.glob("outbox-demo-*")
+    assert exit_code == 1
+    assert "RuntimeError: the API did not start" in said
+    assert f"The logs are in {folder / 'logs'}" in said
+    assert [entry.name for entry in folder.iterdir()] == ["logs"]
+    assert (folder / "logs" / "api.log").read_text() == "the reason"
+
+
+def test_up_serves_restarts_what_dies_and_keeps_its_data(up: StartUp) -> None:
+    first = up()
+    first.wait_until_said("Ctrl-C stops all of it.")
+    answer = httpx.post(first.address("API"), json=USER, timeout=10, trust_env=False)
+    [mail] = MailFolder(first.folder / "mails").wait_for(timeout=20)
+
+    assert answer.status_code == 201
+    assert mail.recipients == (USER["email"],)
+    assert httpx.get(first.address("Mailbox"), trust_env=False).text.count(mail.name) == 1
+    assert len(first.children()) == PIECES
+
+    for words, name in [("redis-server", "Redis"), ("outbox_relay", "relay"), ("rq worker", "worker")]:
+        os.kill(first.child(words), signal.SIGKILL)
+        first.wait_until_said(f"{name} runs again")
+    key = (first.folder / "secret_key").read_text()
+    children = first.children()
+    first.process.send_signal(signal.SIGINT)
+
+    assert first.process.wait(60) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    assert (first.folder / "secret_key").stat().st_mode & 0o777 == 0o600
+
+    second = up()
+    second.wait_until_said("Ctrl-C stops all of it.")
+    with psycopg.connect(second.address("PostgreSQL")) as connection:
+        users = connection.execute("SELECT username FROM users").fetchall()
+
+    assert users == [(USER["username"],)]
+    assert (second.folder / "secret_key").read_text() == key
+
+
+def test_a_second_up_is_told_of_the_first(up: StartUp) -> None:
+    first = up()
+    first.wait_until_said("Starting PostgreSQL")
+    wait_until((first.folder / "lock").read_text, 10, "the lock")
+
+    second = up()
+
+    assert second.process.wait(30) == 1
+    assert f"already runs in {first.folder} (process {first.process.pid})" in second.said
+    assert first.process.poll() is None
+
+    first.process.terminate()
+
+    assert first.process.wait(60) == 0
+
+
+def test_what_a_killed_up_left_ends_by_itself(up: StartUp) -> None:
+    first = up()
+    first.wait_until_said("Ctrl-C stops all of it.")
+    session = first.process.pid
+    children = first.children()
+
+    first.process.kill()
+    first.process.wait(10)
+    wait_until(lambda: not any(map(processes.in_session, children)), 30, f"the end of what {session} started")
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 30, "the end of its children")
+
+    second = up()
+    second.wait_until_said("Ctrl-C stops all of it.")

@@ -1,0 +1,297 @@
+"""PostgreSQL from the wheel: killed, started again, and leaving nothing behind."""
+
+import contextlib
+import os
+import secrets
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from embedded import folders, postgres_files
+from embedded.accounts import unprivileged_account
+from embedded.errors import AlreadyRunningError, EmbeddedError
+from embedded.postgres import PostgresServer
+from tests.waiting import wait_until
+
+AS_ROOT = os.geteuid() == 0
+ROOT = Path(__file__).parents[2]
+MAKE_CLUSTER = "import sys; from pathlib import Path; from embedded import postgres_files; "
+MAKE_CLUSTER += "postgres_files.make_cluster(Path(sys.argv[1]), durable=False)"
+
+# As in the session's own server: nobody pulls a plug.
+SETTINGS = {"fsync": "off"}
+
+
+@pytest.fixture
+def folder(server_folder: Path) -> Path:
+    """A folder that PostgreSQL's account may enter."""
+    made = server_folder / secrets.token_hex(4)
+    made.mkdir(mode=0o755)
+    return made
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Path]:
+    """An empty place for what is made once."""
+    parent = folder / "cache"
+    parent.mkdir(mode=0o755)
+    monkeypatch.setattr(folders, "_CACHE_PARENTS", (parent,))
+    postgres_files.binaries.cache_clear()
+    yield parent / f"outbox-embedded-{os.geteuid()}"
+    postgres_files.binaries.cache_clear()
+
+
+def count(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT count(*) FROM notes").fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def write_note(url: str) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS notes (id int)")
+        connection.execute("INSERT INTO notes VALUES (1)")
+
+
+def show(url: str, name: str) -> str:
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT current_setting(%s)", [name]).fetchone()
+        assert row is not None
+        return str(row[0])
+
+
+def test_what_was_committed_is_there_after_kill_stop_and_restart(own_postgres: PostgresServer) -> None:
+    url = own_postgres.url()
+    write_note(url)
+
+    own_postgres.kill()
+    own_postgres.start()
+    write_note(url)
+    own_postgres.stop("immediate")
+    own_postgres.start()
+    write_note(url)
+    own_postgres.restart()
+
+    assert own_postgres.url() == url
+    assert count(url) == 3
+
+
+def test_a_server_that_others_killed_is_started_again(own_postgres: PostgresServer) -> None:
+    write_note(own_postgres.url())
+
+    os.kill(own_postgres.pid, 9)
+    wait_until(lambda: not own_postgres.running, 10, "the end of the postmaster")
+    own_postgres.start()
+
+    assert count(own_postgres.url()) == 1
+
+
+def test_kill_waits_for_a_backend_that_is_busy(own_postgres: PostgresServer) -> None:
+    def work() -> None:
+        with contextlib.suppress(psycopg.OperationalError):
+            busy.execute("SELECT count(*) FROM generate_series(1, 1000000000)")
+
+    with psycopg.connect(own_postgres.url(), application_name="busy") as busy:
+        working = threading.Thread(target=work)
+        working.start()
+        with psycopg.connect(own_postgres.url(), autocommit=True) as watching:
+            busy_one = "SELECT FROM pg_stat_activity WHERE application_name = 'busy' AND state = 'active'"
+            wait_until(lambda: watching.execute(busy_one).rowcount, 10, "a backend at work")
+        own_postgres.kill()
+        own_postgres.start()
+        working.join()
+
+    assert own_postgres.running
+
+
+def test_a_running_server_is_not_started_twice(own_postgres: PostgresServer) -> None:
+    with pytest.raises(AlreadyRunningError):
+        own_postgres.start()
+
+
+def test_a_folder_in_use_is_left_alone(own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedded.postgres._SHUTDOWN_SECONDS", 0.2)
+    second = PostgresServer(own_postgres.folder, settings=SETTINGS)
+
+    with pytest.raises(AlreadyRunningError, match=str(own_postgres.pid)):
+        second.start()
+
+    write_note(own_postgres.url())
+
+
+def test_two_clusters_run_side_by_side(own_postgres: PostgresServer, folder: Path) -> None:
+    other = PostgresServer(folder, settings=SETTINGS)
+    other.start()
+    try:
+        write_note(own_postgres.url())
+        own_postgres.kill()
+        write_note(other.url())
+
+        assert count(other.url()) == 1
+    finally:
+        other.remove()
+
+
+def test_nothing_but_loopback_is_listened_on(own_postgres: PostgresServer) -> None:
+    assert show(own_postgres.url(), "listen_addresses") == "127.0.0.1"
+    assert not show(own_postgres.url(), "unix_socket_directories")
+
+
+def test_settings_are_passed_on_and_durability_is_the_default(own_postgres: PostgresServer, folder: Path) -> None:
+    durable = PostgresServer(folder)
+    durable.start()
+    try:
+        assert show(own_postgres.url(), "fsync") == "off"
+        assert show(durable.url(), "fsync") == "on"
+        assert show(durable.url(), "synchronous_commit") == "on"
+        assert show(durable.url(), "server_encoding") == "UTF8"
+        assert show(durable.url(), "lc_messages") == "C"
+    finally:
+        durable.remove()
+
+
+def test_a_schema_that_cannot_be_applied_says_why(own_postgres: PostgresServer, folder: Path) -> None:
+    wrong = folder / "wrong.sql"
+    wrong.write_text("CREATE TABLE;")
+
+    with pytest.raises(EmbeddedError, match="syntax error"):
+        own_postgres.apply_schema("outbox", wrong)
+
+
+def test_a_failed_start_shows_the_log(folder: Path) -> None:
+    server = PostgresServer(folder, settings={"shared_buffers": "nonsense"})
+
+    with pytest.raises(EmbeddedError, match=r"(?s)ended with exit code 1.*nonsense"):
+        server.start()
+
+    server.remove()
+
+
+def test_removing_a_killed_server_leaves_nothing(folder: Path) -> None:
+    segments = Path("/proc/sysvipc/shm")
+    if not segments.exists():
+        pytest.skip("this system does not list its shared memory")
+    server = PostgresServer(folder, settings=SETTINGS)
+    server.start()
+    key = int((server.data / "postmaster.pid").read_text().splitlines()[6].split()[1])
+
+    server.kill()
+
+    assert f" {key} " in segments.read_text()
+
+    server.remove()
+
+    assert f" {key} " not in segments.read_text()
+    assert not server.data.exists()
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root lends an account")
+def test_root_runs_it_as_somebody_else_from_a_copy_that_is_roots(own_postgres: PostgresServer) -> None:
+    process = Path(f"/proc/{own_postgres.pid}")
+    copy = (process / "exe").resolve()
+
+    assert process.stat().st_uid != 0
+    assert (copy.stat().st_uid, copy.stat().st_mode & 0o022) == (0, 0)
+    assert all((place.stat().st_uid, place.stat().st_mode & 0o022) == (0, 0) for place in copy.parents[:4])
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root lends an account")
+def test_data_lie_elsewhere_where_the_account_may_not_enter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    monkeypatch.setattr(folders, "_DATA_PARENTS", (folder,))
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    server = PostgresServer(closed, settings=SETTINGS)
+    server.start()
+    write_note(server.url())
+    server.stop()
+
+    again = PostgresServer(closed, settings=SETTINGS)
+    again.start()
+
+    assert folder in again.data.parents
+    assert str(again.data) in (closed / folders.ELSEWHERE_NOTE).read_text()
+    assert closed.stat().st_mode & 0o777 == 0o700
+    assert count(again.url()) == 1
+
+    data = again.data
+    again.remove()
+
+    assert not data.exists()
+    assert not (closed / folders.ELSEWHERE_NOTE).exists()
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root lends an account")
+def test_a_deleted_folder_does_not_get_its_data_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    monkeypatch.setattr(folders, "_DATA_PARENTS", (folder,))
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    account = unprivileged_account()
+    data = folders.data_folder(closed, account)
+    data.mkdir()
+    (data / "PG_VERSION").touch()
+    (closed / folders.ELSEWHERE_NOTE).unlink()
+
+    assert folders.data_folder(closed, account) == data
+    assert not data.exists()
+
+
+@pytest.mark.skipif(AS_ROOT, reason="root runs a copy")
+def test_an_ordinary_user_runs_the_wheel_itself() -> None:
+    assert "site-packages" in str(postgres_files.binaries())
+    assert unprivileged_account() is None
+
+
+def test_two_processes_may_need_the_first_cluster_at_once(folder: Path) -> None:
+    together = folder / "together"
+    together.mkdir(mode=0o755)
+    makers = [
+        subprocess.Popen([sys.executable, "-c", MAKE_CLUSTER, together / name], env={"TMPDIR": str(together)}, cwd=ROOT)
+        for name in ("a", "b", "c")
+    ]
+
+    assert [maker.wait(60) for maker in makers] == [0, 0, 0]
+    assert all((together / name / "PG_VERSION").exists() for name in ("a", "b", "c"))
+    assert not list(together.rglob("*.part"))
+
+
+def test_what_was_swept_out_of_the_cache_is_made_again(cache: Path, folder: Path) -> None:
+    postgres_files.make_cluster(folder / "first", durable=False)
+    template = cache / f"cluster-{postgres_files.version()}"
+    (template / "PG_VERSION").unlink()
+    copy = cache / f"postgres-{postgres_files.version()}"
+    if AS_ROOT:
+        next(copy.rglob("psql")).unlink()
+    postgres_files.binaries.cache_clear()
+
+    postgres_files.make_cluster(folder / "second", durable=False)
+
+    assert (folder / "second" / "PG_VERSION").exists()
+    assert (template / "PG_VERSION").exists()
+    assert (postgres_files.binaries() / "psql").exists()
+
+
+def test_a_cache_that_others_could_write_to_is_not_used(cache: Path, folder: Path) -> None:
+    cache.mkdir()
+    cache.chmod(0o777)
+
+    with pytest.raises(EmbeddedError, match="a folder of ours"):
+        postgres_files.make_cluster(folder / "data", durable=False)
+
+    assert cache.stat().st_mode & 0o777 == 0o777
+
+
+def test_a_link_in_the_place_of_the_cache_is_not_followed(cache: Path, folder: Path) -> None:
+    cache.symlink_to(folder)
+
+    with pytest.raises(EmbeddedError, match="a folder of ours"):
+        postgres_files.make_cluster(folder / "data", durable=False)

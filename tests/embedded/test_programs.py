@@ -1,0 +1,143 @@
+"""Child processes: started, ended, and never left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from embedded.errors import AlreadyRunningError, NotRunningError, ProgramFailedError
+from embedded.programs import Command, Program
+from tests.waiting import wait_until
+
+SLEEP = "import time; print('ready', flush=True); time.sleep(600)"
+DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEP
+PARENT = f"""
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", {SLEEP!r}], stdout=subprocess.DEVNULL)
+print("child", child.pid, flush=True)
+time.sleep(600)
+"""
+STARTER = """
+import sys
+from pathlib import Path
+from embedded.programs import Command, Program
+program = Program(Command("sleeper", ["/bin/sleep", "600"], {}, Path("/"), Path(sys.argv[1])))
+program.start()
+print(program.pid, flush=True)
+sys.stdin.read()
+"""
+
+Start = Callable[[str], Program]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start Python programs, which are ended in the end."""
+    started: list[Program] = []
+
+    def start_(code: str) -> Program:
+        log_file = tmp_path / f"{len(started)}.log"
+        command = Command("helper", [sys.executable, "-c", code], {"ONLY": "this"}, tmp_path, log_file)
+        program = Program(command)
+        started.append(program)
+        program.start()
+        wait_until(lambda: not program.running or log_file.read_text(), 10, "the program's first words")
+        return program
+
+    yield start_
+    for program in started:
+        program.kill(with_children=True)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_a_program_gets_the_environment_it_is_given_and_nothing_else(start: Start, tmp_path: Path) -> None:
+    start("import os; print({name for name in os.environ if name not in {'LC_CTYPE', '__CF_USER_TEXT_ENCODING'}})")
+
+    assert (tmp_path / "0.log").read_text() == "{'ONLY'}\n"
+
+
+def test_a_program_is_not_started_twice(start: Start) -> None:
+    program = start(SLEEP)
+
+    with pytest.raises(AlreadyRunningError):
+        program.start()
+
+
+def test_a_program_that_does_not_run_has_no_pid(start: Start) -> None:
+    program = start("print()")
+    program.wait(10)
+
+    with pytest.raises(NotRunningError):
+        _ = program.pid
+
+
+def test_stop_asks_first(start: Start) -> None:
+    assert start(SLEEP).stop() == -signal.SIGTERM
+
+
+def test_stop_kills_what_does_not_listen(start: Start) -> None:
+    assert start(DEAF).stop(grace=0.1) == -signal.SIGKILL
+
+
+def test_kill_leaves_children_alone_unless_asked(start: Start, tmp_path: Path) -> None:
+    parents = start(PARENT), start(PARENT)
+    children = [int((tmp_path / f"{number}.log").read_text().split()[1]) for number in (0, 1)]
+
+    parents[0].kill()
+    parents[1].kill(with_children=True)
+
+    assert is_alive(children[0])
+    wait_until(lambda: not is_alive(children[1]), 10, "the end of the second child")
+    os.kill(children[0], signal.SIGKILL)
+
+
+def test_restart_makes_a_new_process(start: Start) -> None:
+    program = start(SLEEP)
+    before = program.pid
+
+    program.restart()
+
+    assert program.running
+    assert program.pid != before
+
+
+def test_waiting_for_a_program_that_ended_shows_its_last_words(start: Start) -> None:
+    program = start("raise SystemExit('no such table')")
+
+    with pytest.raises(ProgramFailedError, match=r"(?s)helper ended with exit code 1.*no such table"):
+        program.wait_ready(lambda: False)
+
+
+def test_waiting_for_a_program_has_an_end(start: Start) -> None:
+    with pytest.raises(ProgramFailedError, match=r"not ready after 0\.1 s"):
+        start(SLEEP).wait_ready(lambda: False, timeout=0.1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such signal")
+def test_a_program_dies_with_a_killed_parent(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", STARTER, tmp_path / "log"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as starter:
+        assert starter.stdout is not None
+        child = int(starter.stdout.readline())
+
+        assert is_alive(child)
+
+        starter.kill()
+
+        wait_until(lambda: not is_alive(child), 10, "the end of the killed parent's child")
