@@ -26,10 +26,16 @@ check: $(READY) ## Format, lint, types, import rules
 	$(RUN)/lint-imports
 
 test: $(READY) ## Run the test suite against real servers that it starts itself
-	$(RUN)/pytest $(PYTEST_ARGS)
+	$(RUN)/pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 chaos: $(READY) ## Kill everything at random while people sign up: make chaos CHAOS_ARGS="--seed 1 --duration 60"
 	$(RUN)/python -m tests.chaos $(CHAOS_ARGS)
+
+proof: $(READY) ## The long proofs: 48 h of outages, 100,000 waiting messages, 300 signals for stock RQ, larger models
+	$(RUN)/python -m tests.proof
+	$(RUN)/python -m tests.crash.proof --kills 200 --terms 100
+	$(RUN)/python -m tests.model --messages 1 --faults 2
+	$(RUN)/python -m tests.model --messages 2 --max-retries 0 --faults 1
 
 format: $(READY) ## Format the code and mend what the linter can
 	$(RUN)/ruff format .

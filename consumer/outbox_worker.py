@@ -93,6 +93,7 @@ class OutboxWorker(SimpleWorker):
             slot.start()
         self._watch(settings, max_idle_time)
         self._leave(settings)
+        self._ignore_signals()
         return self._control.jobs_done > 0
 
     def set_status_quietly(self, status: WorkerStatus) -> None:
@@ -112,6 +113,12 @@ class OutboxWorker(SimpleWorker):
     def _install_signal_handlers(self) -> None:
         signal.signal(signal.SIGINT, self.request_stop)
         signal.signal(signal.SIGTERM, self.request_stop)
+
+    @staticmethod
+    def _ignore_signals() -> None:
+        """Be deaf from here on: Python drops our handlers while it ends, and another signal would look like a crash."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _slot(self, number: int, settings: ConsumerSettings, *, burst: bool) -> Slot:
         processor = Processor(settings, sleep=self._sleep_of_slot, may_give_up=self._must_leave)

@@ -23,7 +23,7 @@ _USER = {
     "email": "ada@example.com",
     "password": "correct horse battery staple",
 }
-_MAIL_SECONDS = 20.0
+_MAIL_SECONDS = 30.0
 _SETTLE_SECONDS = 10.0
 _PAUSE_SECONDS = 0.05
 

@@ -19,6 +19,8 @@ from embedded.programs import Command, Program
 
 _STOP_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _STOP_SECONDS = 60.0
+# After a kill it forces every file to the disk before it answers; a busy disk takes its time.
+_RECOVERY_SECONDS = 180.0
 _BACKENDS_END_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 10.0
 _PORT_ATTEMPTS = 5
@@ -149,7 +151,7 @@ class PostgresServer(Databases):
         program.start()
         self._program = program
         try:
-            program.wait_ready(lambda: self._says_ready(program), timeout=60.0)
+            program.wait_ready(lambda: self._says_ready(program), timeout=_RECOVERY_SECONDS)
         except ProgramFailedError:
             program.stop(with_signal=signal.SIGQUIT)
             raise

@@ -126,7 +126,7 @@ class Program:
         self.stop()
         self.start()
 
-    def wait_ready(self, is_ready: Callable[[], bool], timeout: float = 30.0) -> None:
+    def wait_ready(self, is_ready: Callable[[], bool], timeout: float = 60.0) -> None:
         """Wait until is_ready() says so; ProgramFailedError when the process ends before, or time is over."""
         deadline = time.monotonic() + timeout
         while not is_ready():

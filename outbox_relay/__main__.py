@@ -85,6 +85,7 @@ def _run(settings: RelaySettings, *, once: bool) -> None:
             relay.run()
             _log.info("relay_stopped")
     finally:
+        _ignore_signals()
         relay.close()
         alarm.close()
 
@@ -111,6 +112,12 @@ def _stop_on_signals(relay: Relay) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+
+
+def _ignore_signals() -> None:
+    """Be deaf from here on: Python drops our handlers while it ends, and a second signal would look like a crash."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,57 @@
+"""What arrived, and which messages the API says that it committed."""
+
+import json
+import re
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+from embedded.mail_folder import CaughtMail, MailFolder
+from shared.links import is_authentic
+from tests.chaos.commands import SECRET_KEY
+from tests.chaos.evidence import Copy
+
+_MESSAGE_ID: Final = re.compile(r"<outbox-(\d+)@[\w.-]+>")
+
+
+def copies_of(folder: MailFolder) -> list[Copy]:
+    """Read every mail in the order of their arrival."""
+    return [_copy(mail) for mail in folder.mails()]
+
+
+def ids_in_log(log_file: Path) -> set[int]:
+    """Read the ids of the messages that the API logged after their commit."""
+    with log_file.open(errors="replace") as log:
+        return {found for line in log if (found := _id_in(line)) is not None}
+
+
+def _id_in(line: str) -> int | None:
+    if '"signed up"' not in line:
+        return None
+    try:
+        return int(json.loads(line)["message_id"])
+    except (ValueError, KeyError):
+        return None  # a line that its process died at
+
+
+def _copy(mail: CaughtMail) -> Copy:
+    found = _MESSAGE_ID.fullmatch(str(mail.message.get("Message-ID", "")).strip())
+    recipient = mail.recipients[0]
+    link = mail.links[0] if mail.links else ""
+    return Copy(
+        name=mail.name,
+        message_id=int(found[1]) if found else None,
+        recipient=recipient,
+        link=link,
+        is_authentic=_is_ours(link, recipient),
+        arrived_at=mail.arrived_at.timestamp(),
+    )
+
+
+def _is_ours(link: str, recipient: str) -> bool:
+    """Tell whether the link was signed for this address."""
+    query = parse_qs(urlsplit(link).query)
+    try:
+        return is_authentic([SECRET_KEY], int(query["email_id"][0]), recipient, query["secret_code"][0])
+    except (KeyError, ValueError):
+        return False

@@ -1,0 +1,92 @@
+"""Reading what the database knows of a run: users, messages, and the record of every change of a message."""
+
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import psycopg
+
+from tests.chaos.evidence import Claim, End, Message
+
+SCHEMA: Final = Path(__file__).with_name("history.sql")
+
+
+class Change(NamedTuple):
+    """One committed change of a message."""
+
+    message_id: int
+    at: float
+    by: str
+    change: str
+    status: str
+    generation: int
+    attempt: int
+    claim_token: UUID | None
+    reason: str | None
+    maybe_accepted: bool
+
+
+def read_changes(connection: psycopg.Connection[Any]) -> list[Change]:
+    """Give all changes, those of one message one after the other."""
+    rows = connection.execute(
+        """
+        SELECT message_id, extract(epoch FROM at)::float8, by, change, status, generation, attempt, claim_token, reason,
+               maybe_accepted
+          FROM chaos_history
+         ORDER BY message_id, n
+        """
+    )
+    return [Change(*row) for row in rows]
+
+
+def read_users(connection: psycopg.Connection[Any]) -> dict[str, str]:
+    """Give the address of each user by its name."""
+    return dict(connection.execute("SELECT username, email FROM users").fetchall())
+
+
+def read_messages(connection: psycopg.Connection[Any]) -> dict[int, Message]:
+    """Give every message, live or finished, by its id."""
+    rows = connection.execute("SELECT id, payload->>'username', status FROM outbox_messages")
+    return {row[0]: Message(*row) for row in rows}
+
+
+def is_quiet(connection: psycopg.Connection[Any]) -> bool:
+    """Tell whether no message has anything ahead of it. A dead letter waits for an operator alone."""
+    return connection.execute("SELECT FROM outbox WHERE status <> 'dead' LIMIT 1").fetchone() is None
+
+
+def claims_of(changes: list[Change]) -> list[Claim]:
+    """Find each claim's beginning and end in the record."""
+    claims = []
+    for _, of_message in groupby(changes, key=lambda change: change.message_id):
+        # A claim is one change, whatever ends it is the next: nothing else touches a running message.
+        for begin, end in pairwise([*of_message, None]):
+            if begin is not None and begin.status == "running" and begin.change == "update":
+                claims.append(_claim(begin, end))
+    return claims
+
+
+def _claim(begin: Change, end: Change | None) -> Claim:
+    if end is None:
+        return Claim(begin.message_id, begin.by, begin.attempt, begin.at, float("inf"), "open")
+    how = _end(begin, end)
+    return Claim(
+        message_id=begin.message_id,
+        by=begin.by,
+        attempt=begin.attempt,
+        began=begin.at,
+        ended=end.at,
+        end=how,
+        ended_by=end.by,
+        reason=(end.reason or "") if how != "done" else "",
+        maybe_accepted=how in {"spent", "dead"} and end.maybe_accepted,
+    )
+
+
+def _end(begin: Change, end: Change) -> End:
+    if end.change == "delete":
+        return "done"
+    if end.status == "dead":
+        return "dead"
+    return "given back" if end.attempt < begin.attempt else "spent"

@@ -1,0 +1,137 @@
+"""People who sign up over HTTP, and try again later when they get no clear answer."""
+
+import heapq
+import threading
+import time
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+import httpx
+
+from tests.chaos.evidence import Signup
+
+_THREADS: Final = 12
+_TIMEOUT_SECONDS: Final = 3.0
+_REPEAT_SECONDS: Final = (0.5, 2.0)
+_LONGEST_WAIT_SECONDS: Final = 0.2
+FIRST_CONFLICT: Final = "409 at the first try"
+_CREATED, _CONFLICT, _BOTH = 201, 409, {"username", "email"}
+
+
+@dataclass(order=True, slots=True)
+class _Turn:
+    at: float
+    number: int
+    signup: Signup = field(compare=False)
+
+
+class Load:
+    """Several threads that sign users up at a rate; whoever is turned away comes again."""
+
+    def __init__(self, base_url: str, *, seed: int, rate: float) -> None:
+        self.signups: list[Signup] = []
+        self._base_url = base_url
+        self._seed = seed
+        self._rate = rate
+        self._random = Random(seed)  # noqa: S311 - it has to be the same again, not secret
+        self._turns: list[_Turn] = []
+        self._changed = threading.Condition()
+        self._next_new_at = 0.0
+        self._takes_new = True
+        self._leaving = False
+        self._threads = [threading.Thread(target=self._run, name=f"client-{n}", daemon=True) for n in range(_THREADS)]
+
+    def start(self) -> None:
+        """Begin."""
+        self._next_new_at = time.monotonic()
+        for thread in self._threads:
+            thread.start()
+
+    def finish(self) -> None:
+        """Let nobody new sign up; those without an answer go on."""
+        with self._changed:
+            self._takes_new = False
+            self._changed.notify_all()
+
+    def is_done(self) -> bool:
+        """Tell whether nobody waits for an answer any more."""
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def abandon(self) -> None:
+        """End it; whoever has no answer yet gets none."""
+        with self._changed:
+            self._takes_new = False
+            self._leaving = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self._base_url, timeout=_TIMEOUT_SECONDS) as client:
+            while (signup := self._take()) is not None:
+                answer = _ask(client, signup)
+                with self._changed:
+                    self._note(signup, answer)
+                    self._changed.notify_all()
+
+    def _take(self) -> Signup | None:
+        """Give whoever's turn it is; None when nobody is left."""
+        with self._changed:
+            while not self._leaving:
+                now = time.monotonic()
+                if self._turns and self._turns[0].at <= now:
+                    return heapq.heappop(self._turns).signup
+                if self._takes_new and self._next_new_at <= now:
+                    return self._new()
+                if not self._takes_new and all(signup.acknowledged_by is not None for signup in self.signups):
+                    return None
+                self._changed.wait(self._seconds_to_wait(now))
+            return None
+
+    def _new(self) -> Signup:
+        self._next_new_at += self._random.expovariate(self._rate)
+        name = f"chaos_{self._seed}_{len(self.signups) + 1}"
+        signup = Signup(name, f"{name}@example.com")
+        self.signups.append(signup)
+        return signup
+
+    def _seconds_to_wait(self, now: float) -> float:
+        moments = [turn.at for turn in self._turns[:1]] + ([self._next_new_at] if self._takes_new else [])
+        return max(0.0, min([*(moment - now for moment in moments), _LONGEST_WAIT_SECONDS]))
+
+    def _note(self, signup: Signup, answer: "_Answer") -> None:
+        repeated = bool(signup.answers)
+        taken = answer.text == str(_CONFLICT)
+        text = answer.text if repeated or not taken else FIRST_CONFLICT
+        signup.answers[text] = signup.answers.get(text, 0) + 1
+        if answer.text == str(_CREATED):
+            signup.acknowledged_by = _CREATED
+        elif taken and repeated and answer.taken == _BOTH:
+            signup.acknowledged_by = _CONFLICT
+        else:
+            at = time.monotonic() + self._random.uniform(*_REPEAT_SECONDS)
+            heapq.heappush(self._turns, _Turn(at, id(signup), signup))
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    text: str
+    taken: set[str] = field(default_factory=set)
+
+
+def _ask(client: httpx.Client, signup: Signup) -> _Answer:
+    body = {
+        "username": signup.username,
+        "full_name": f"Name of {signup.username}",
+        "email": signup.email,
+        "password": "correct horse",
+    }
+    try:
+        response = client.post("/v1/users", json=body)
+    except httpx.TransportError as exc:
+        return _Answer(type(exc).__name__)
+    if response.status_code != _CONFLICT:
+        return _Answer(str(response.status_code))
+    return _Answer(str(_CONFLICT), {error["field"] for error in response.json()["errors"]})

@@ -1,0 +1,149 @@
+"""One run from its first process to its verdict."""
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import psycopg
+
+from tests.chaos import history
+from tests.chaos.accounting import Account, settle
+from tests.chaos.collecting import copies_of, ids_in_log
+from tests.chaos.evidence import Evidence
+from tests.chaos.injector import Injector
+from tests.chaos.load import Load
+from tests.chaos.plan import draw_plan
+from tests.chaos.stack import Stack
+
+QUIET_SECONDS: Final = 120.0
+_PAUSE_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run is to be.
+
+    Attributes:
+        duration: for so many seconds people sign up and faults happen.
+        rate: new signups in a second.
+        kinds: the faults that may happen, by name.
+        worker_class: own or stock.
+        parent: where the run makes its folder; None: where temporary files lie.
+        keep: leave the logs there even if nothing is wrong.
+
+    """
+
+    seed: int
+    duration: float
+    rate: float
+    kinds: tuple[str, ...]
+    worker_class: str
+    workers: int = 2
+    relays: int = 2
+    parent: Path | None = None
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The verdict, and where the logs are: None when they were removed because nothing was wrong."""
+
+    account: Account
+    folder: Path | None
+
+
+def run(options: Options, say: Callable[[str], None] = lambda _: None) -> Outcome:
+    """Make a run. Whatever happens, no process is left behind.
+
+    Args:
+        options: what it is to be.
+        say: is told what is going on.
+
+    """
+    if options.parent is not None:
+        options.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"chaos-{options.seed}-", dir=options.parent))
+    # PostgreSQL's account has to pass through.
+    folder.chmod(0o711)
+    say(f"logs: {folder}")
+    evidence = _witness(options, folder, say)
+    account = settle(evidence)
+    if account.wrong or options.keep:
+        (folder / "evidence.json").write_text(json.dumps(asdict(evidence), indent=1, default=str))
+        return Outcome(account, folder)
+    shutil.rmtree(folder)
+    return Outcome(account, None)
+
+
+def _witness(options: Options, folder: Path, say: Callable[[str], None]) -> Evidence:
+    counts = {"relay": options.relays, "worker": options.workers}
+    plan = draw_plan(options.seed, options.duration, options.kinds, counts)
+    stack = Stack(folder, worker_class=options.worker_class, relays=options.relays, workers=options.workers)
+    load = Load(stack.api_url, seed=options.seed, rate=options.rate)
+    injector = Injector(stack, plan)
+    try:
+        stack.start()
+        say(f"running for {options.duration:g} s with {len(plan)} faults planned")
+        injector.start()
+        load.start()
+        _last(options.duration, stack, injector)
+        load.finish()
+        injector.end()
+        say("all faults are over: waiting for quiet")
+        seconds = _wait_for_quiet(stack, load)
+        load.abandon()
+        stack.stop_service()
+        return replace(_collect(stack, load, injector), seconds_to_quiet=seconds)
+    finally:
+        load.abandon()
+        injector.abort()
+        stack.remove()
+        injector.release()
+
+
+def _last(seconds: float, stack: Stack, injector: Injector) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        injector.check()
+        stack.supervisor.check()
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _wait_for_quiet(stack: Stack, load: Load) -> float | None:
+    """Give the seconds until everybody has an answer and no message has anything ahead of it."""
+    began = time.monotonic()
+    try:
+        stack.wait_until(
+            lambda: stack.supervisor.all_running() and load.is_done() and stack.is_quiet(),
+            QUIET_SECONDS,
+            "quiet",
+        )
+    except TimeoutError:
+        return None
+    return time.monotonic() - began
+
+
+def _collect(stack: Stack, load: Load, injector: Injector) -> Evidence:
+    with closing(psycopg.connect(stack.database_url, autocommit=True)) as connection:
+        changes = history.read_changes(connection)
+        users = history.read_users(connection)
+        messages = history.read_messages(connection)
+    copies = copies_of(stack.mails)
+    seen = {change.message_id for change in changes} | ids_in_log(stack.log_file("api"))
+    return Evidence(
+        signups=load.signups,
+        users=users,
+        messages=messages,
+        seen_ids=seen | {copy.message_id for copy in copies if copy.message_id is not None},
+        claims=history.claims_of(changes),
+        copies=copies,
+        faults=sorted(injector.applied, key=lambda fault: fault.began),
+        exits=stack.supervisor.exits,
+        seconds_to_quiet=None,
+    )

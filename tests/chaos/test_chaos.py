@@ -1,0 +1,60 @@
+"""Short chaos runs with fixed seeds. `make chaos` makes longer ones."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedded.stack import ROOT
+from tests.chaos.plan import KINDS
+from tests.chaos.report import table
+from tests.chaos.run import Options, run
+from tests.chaos.supervisor import other_processes
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.parametrize(("worker_class", "seed", "rate"), [("own", 742, 10.0), ("stock", 3900, 3.0)])
+def test_nothing_is_lost_while_everything_fails(worker_class: str, seed: int, rate: float, server_folder: Path) -> None:
+    options = Options(seed, 9.0, rate, tuple(KINDS), worker_class, parent=server_folder)
+
+    outcome = run(options)
+
+    told = table(options, outcome.account)
+    assert outcome.account.wrong == [], told
+    assert outcome.account.figures["committed"] == outcome.account.figures["mailed"], told
+    assert len(outcome.account.faults) >= 4, told
+    assert outcome.folder is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_ended_leaves_no_process_behind(number: signal.Signals, server_folder: Path) -> None:
+    argv = [sys.executable, "-m", "tests.chaos", "--faults", "worker-stop", "--folder", str(server_folder)]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as chaos:
+        assert chaos.stdout is not None
+        folder = next(line for line in chaos.stdout if line.startswith("logs: ")).removeprefix("logs: ").strip()
+        # A process that is stopped is the hardest to end.
+        wait_until(lambda: "T" in states_of_processes(folder), 60, "a worker that is stopped")
+
+        chaos.send_signal(number)
+        chaos.communicate(timeout=60)
+
+    wait_until(lambda: states_of_processes(folder) == [], 20, "every process of the run to end")
+
+
+def states_of_processes(folder: str) -> list[str]:
+    """The states of the processes that the folder appears in: in their environment or on their command line."""
+    return [state for pid in other_processes() if (state := _state(pid, folder.encode())) not in {None, "Z"}]
+
+
+def _state(pid: int, text: bytes) -> str | None:
+    process = Path("/proc", str(pid))
+    try:
+        if text not in (process / "environ").read_bytes() + (process / "cmdline").read_bytes():
+            return None
+        return (process / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return None

@@ -1,0 +1,23 @@
+"""Playing several scenes at a time: each spends most of its time waiting for a lease to end."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Final
+
+import pytest
+
+AT_ONCE: Final = 6
+
+
+@contextmanager
+def played(request: pytest.FixtureRequest, play: Callable[[str], None]) -> Iterator[dict[str, Future[None]]]:
+    """Begin to play the scenes that this module's tests were asked for, in their order, by their parameter `key`."""
+    asked = [
+        str(item.callspec.params["key"])
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.module is request.module
+    ]
+    with ThreadPoolExecutor(AT_ONCE, "scene") as pool:
+        yield {key: pool.submit(play, key) for key in asked}
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,223 @@
+"""The moments at which a process dies, each before or after a call of one function.
+
+The shipped code knows nothing of them: `launch` wraps the function from outside.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Final, Literal
+
+Call = Callable[[tuple[Any, ...], object], bool]
+Program = Literal["relay", "OutboxWorker", "stock worker"]
+Given = Literal[
+    "a message",
+    "a message that came back",
+    "a dead worker's claim",
+    "a lost job",
+    "a long backlog",
+    "an emptied Redis",
+    "an unreachable mail server",
+    "a refusing mail server",
+    "an open breaker",
+    "an open breaker and a mail server that does not answer",
+    "old history",
+    "a missing setting",
+]
+
+_PROBE_WITHOUT_ANSWER: Final[Given] = "an open breaker and a mail server that does not answer"
+
+COMMIT: Final = "psycopg.transaction:Transaction.__exit__"
+
+
+def _any_call(_args: tuple[Any, ...], _result: object) -> bool:
+    return True
+
+
+def _brings_something(_args: tuple[Any, ...], result: object) -> bool:
+    return result is not None
+
+
+def _is_the_last_dot(args: tuple[Any, ...], _result: object) -> bool:
+    return bool(args[-1] == b".\r\n")
+
+
+def _asks_for_data(args: tuple[Any, ...], _result: object) -> bool:
+    return bool(args[-1] == "DATA")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One moment of one program's life, and what is to be found when another process has taken over.
+
+    Attributes:
+        name: what a reader calls the moment.
+        program: who dies.
+        function: `module:name` of what is wrapped.
+        when: before or after its call.
+        past: a function that has to have returned before, so that of many calls (COMMITs, say) the right one counts.
+        that: which calls count; an `after` knows the result too.
+        given: what the program finds.
+        mails: how many copies may arrive.
+        attempt: how many attempts the message has spent in the end.
+        whose: the stock worker's parent, or its work horse: together with the parent, or alone.
+
+    """
+
+    name: str
+    program: Program
+    function: str
+    when: Literal["before", "after"]
+    past: str | None = None
+    that: Call = _any_call
+    given: Given = "a message"
+    mails: tuple[int, ...] = (1,)
+    attempt: int = 1
+    whose: Literal["parent", "horse and parent", "horse"] = "parent"
+
+    @property
+    def key(self) -> str:
+        """Name the point in a test's name and on the launcher's command line."""
+        alone = ", the horse alone" if self.whose == "horse" else ""
+        return f"{self.program}: {self.when} {self.name}{alone}"
+
+
+def _around(name: str, program: Program, function: str, **rest: Any) -> list[Point]:
+    return [Point(name, program, function, "before", **rest), Point(name, program, function, "after", **rest)]
+
+
+def _publishing() -> list[Point]:
+    sql, push = "outbox_relay.statements", "outbox_relay.broker:Broker.push"
+    probe: dict[str, Any] = {"given": "an open breaker"}
+    return [
+        *_around("take_batch", "relay", f"{sql}:take_batch"),
+        *_around("push", "relay", push),
+        *_around("mark_published", "relay", f"{sql}:mark_published"),
+        *_around("the batch's COMMIT", "relay", COMMIT, past=f"{sql}:mark_published"),
+        *_around("take_probe", "relay", f"{sql}:take_probe", **probe),
+        *_around("push of a probe", "relay", push, **probe),
+        *_around("mark_probe", "relay", f"{sql}:mark_probe", **probe),
+        *_around("the probe's COMMIT", "relay", COMMIT, past=f"{sql}:mark_probe", **probe),
+        *_around("next_due", "relay", f"{sql}:next_due"),
+    ]
+
+
+def _relay_points() -> list[Point]:
+    sql, broker = "outbox_relay.statements", "outbox_relay.broker:Broker"
+    lost: Given = "a lost job"
+    wiped: Given = "an emptied Redis"
+    return [
+        *_publishing(),
+        *_around("reap_running", "relay", f"{sql}:reap_running", given="a dead worker's claim", attempt=2),
+        *_around("epoch", "relay", f"{broker}.epoch", given=lost),
+        *_around("find_suspects", "relay", f"{sql}:find_suspects", given=lost),
+        *_around("read_lists", "relay", f"{broker}.read_lists", given=lost),
+        *_around("return_missing", "relay", f"{sql}:return_missing", given=lost),
+        *_around("delete_orphans", "relay", f"{broker}.delete_orphans", given=lost),
+        *_around("return_missing of another epoch", "relay", f"{sql}:return_missing", given=wiped),
+        *_around("renew_found", "relay", f"{sql}:renew_found", given="a long backlog"),
+        *_around("prune", "relay", f"{sql}:prune", given="old history"),
+    ]
+
+
+def _working_on(program: Program, **whose: Any) -> list[Point]:
+    """Give the moments that both worker classes share, from the claim to the commit of its outcome."""
+    sql = "consumer.statements"
+    prepare = "consumer.tasks.verify_email:TASK.prepare"
+    prepared, refusing = "consumer.processing:Processor._prepare", "a refusing mail server"
+    sent: dict[str, Any] = {**whose, "attempt": 2}
+    taken: dict[str, Any] = {**sent, "mails": (2,)}
+    again: dict[str, Any] = {**sent, "given": "a message that came back"}
+    unreachable: dict[str, Any] = {**sent, "given": "an unreachable mail server"}
+    probing: dict[str, Any] = {**taken, "given": "an open breaker"}
+    dot: dict[str, Any] = {"function": "smtplib:SMTP.send", "that": _is_the_last_dot}
+    return [
+        *_around("claim", program, f"{sql}:claim", **whose),
+        *_around("read_breaker", program, f"{sql}:read_breaker", **whose),
+        *_around("the verification record", program, prepare, **whose),
+        Point("the claim's COMMIT", program, COMMIT, "before", past=prepared, **whose),
+        Point("the claim's COMMIT", program, COMMIT, "after", past=prepared, **sent),
+        Point(
+            "the COMMIT of a second claim", program, COMMIT, "before", past=f"{sql}:claim", **{**again, "attempt": 1}
+        ),
+        Point("the COMMIT of a second claim", program, COMMIT, "after", past=f"{sql}:claim", **again),
+        *_around("the verification record after a second claim", program, prepare, **again),
+        Point("send", program, "consumer.smtp:Mailer.send", "before", **sent),
+        Point("MAIL FROM", program, "smtplib:SMTP.mail", "after", **sent),
+        Point("RCPT TO", program, "smtplib:SMTP.rcpt", "after", **sent),
+        Point("DATA", program, "smtplib:SMTP.docmd", "after", that=_asks_for_data, **sent),
+        Point("the last dot", program, when="before", **dot, **sent),
+        Point("the last dot", program, when="after", **dot, **{**sent, "mails": (1, 2)}),
+        Point("the mail server's answer", program, "consumer.smtp:Mailer.send", "after", **taken),
+        *_around("ack", program, f"{sql}:ack", **taken),
+        Point("ack's COMMIT", program, COMMIT, "before", past=f"{sql}:ack", **taken),
+        Point("ack's COMMIT", program, COMMIT, "after", past=f"{sql}:ack", **whose),
+        *_around("close_breaker", program, f"{sql}:close_breaker", **probing),
+        *_around("release_probe", program, f"{sql}:release_probe", **{**taken, "given": _PROBE_WITHOUT_ANSWER}),
+        *_around("fail", program, f"{sql}:fail", given=refusing, **sent),
+        *_around("fail's COMMIT", program, COMMIT, past=f"{sql}:fail", given=refusing, **sent),
+        *_around("put_back", program, f"{sql}:put_back", **unreachable),
+        *_around("open_breaker", program, f"{sql}:open_breaker", **unreachable),
+        Point("put_back's COMMIT", program, COMMIT, "before", past=f"{sql}:open_breaker", **unreachable),
+        Point(
+            "put_back's COMMIT", program, COMMIT, "after", past=f"{sql}:open_breaker", **{**unreachable, "attempt": 1}
+        ),
+    ]
+
+
+def _outbox_worker_points() -> list[Point]:
+    broker = "consumer.slots:SlotBroker"
+    return [
+        Point("the pop", "OutboxWorker", f"{broker}.pop", "after", that=_brings_something),
+        Point("the work", "OutboxWorker", "consumer.processing:Processor.process", "before"),
+        *_working_on("OutboxWorker"),
+        *_around("finish", "OutboxWorker", f"{broker}.finish"),
+    ]
+
+
+POP_TO_START: Final = (
+    Point("the pop", "stock worker", "rq.queue:Queue.lpop", "after", that=_brings_something),
+    Point("the look-up of the job", "stock worker", "rq.queue:Queue._fetch_dequeued_job", "after"),
+    *_around("prepare_execution", "stock worker", "rq.worker:Worker.prepare_execution"),
+    Point(
+        "prepare_job_execution",
+        "stock worker",
+        "rq.worker:Worker.prepare_job_execution",
+        "before",
+        whose="horse and parent",
+    ),
+)
+"""Where RQ's stock worker loses a job without a trace."""
+
+
+def _stock_worker_points() -> list[Point]:
+    both: dict[str, Any] = {"whose": "horse and parent"}
+    shared = _working_on("stock worker", **both)
+    sql, worker, jobs = "consumer.statements", "rq.worker:Worker", "consumer.jobs"
+    alone = {
+        "before claim",
+        "before the claim's COMMIT",
+        "after the claim's COMMIT",
+        "before the last dot",
+        "after the mail server's answer",
+        "after ack's COMMIT",
+    }
+    return [
+        *POP_TO_START,
+        Point("the fork", "stock worker", f"{worker}.fork_work_horse", "after"),
+        Point("prepare_job_execution", "stock worker", f"{worker}.prepare_job_execution", "after", **both),
+        Point("run_message", "stock worker", f"{jobs}:run_message", "before", **both),
+        *_around(
+            "put_back_unclaimed",
+            "stock worker",
+            f"{sql}:put_back_unclaimed",
+            given="a missing setting",
+            **both,
+        ),
+        *shared,
+        *[replace(point, whose="horse") for point in shared if f"{point.when} {point.name}" in alone],
+        *_around("handle_job_success", "stock worker", f"{worker}.handle_job_success", **both),
+    ]
+
+
+POINTS: Final = {point.key: point for point in chain(_relay_points(), _outbox_worker_points(), _stock_worker_points())}

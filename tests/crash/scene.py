@@ -1,0 +1,211 @@
+"""Where a crash is played: a database, a key prefix and a mail server of its own, and real processes."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from psycopg import Connection
+from redis import Redis
+
+from embedded.databases import Databases
+from embedded.mail_catcher import MailCatcher
+from embedded.mail_folder import CaughtMail
+from embedded.programs import Command, Program
+from shared.database import connect
+from shared.messages import SendVerifyEmail
+from tests.crash.launch import NO_WAITING
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+NOTE = "note"
+DOMAIN = "crash.example.org"
+SETTINGS = {
+    "MAIL_FROM": f"Signup <signup@{DOMAIN}>",
+    "SECRET_KEY": "the key of the crash tests: 32 characters",
+    "OUTBOX_PUBLISH_LEASE_SECONDS": "1",
+    "OUTBOX_RUN_LEASE_SECONDS": "3",
+    "OUTBOX_BACKOFF_SCALE": "0.02",
+    "OUTBOX_POLL_SECONDS": "0.2",
+    "WORKER_CONCURRENCY": "1",
+}
+OUTBOX_WORKER = {"RQ_WORKER_CLASS": "consumer.worker.OutboxWorker"}
+STOCK_WORKER: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The servers that all scenes share."""
+
+    databases: Databases
+    template: str
+    redis_url: str
+    key_prefix: str
+    folder: Path
+
+    @contextmanager
+    def scene(self, **settings: str) -> Iterator["Scene"]:
+        """Set a scene; in the end nothing of it is left."""
+        name = f"crash_{secrets.token_hex(8)}"
+        prefix = f"{self.key_prefix}-{name}"
+        database_url = self.databases.create_database(name, template=self.template)
+        folder = self.folder / name
+        mailbox = MailCatcher(folder / "mail")
+        mailbox.start()
+        fixed = {
+            "DATABASE_URL": database_url,
+            "RQ_REDIS_URL": self.redis_url,
+            "RQ_KEY_PREFIX": prefix,
+            "SMTP_URL": mailbox.smtp_url,
+        }
+        with Redis.from_url(self.redis_url) as redis, connect(database_url, "crash-test") as connection:
+            scene = Scene(folder, mailbox, connection, redis, {**SETTINGS, **fixed, **settings})
+            try:
+                yield scene
+            except AssertionError as error:
+                error.add_note(scene.report())
+                raise
+            finally:
+                scene.end()
+                mailbox.stop()
+                scene.empty_redis()
+        self.databases.drop_database(name)
+        shutil.rmtree(folder)
+
+
+class Scene:
+    """What a test sees and does."""
+
+    def __init__(
+        self,
+        folder: Path,
+        mailbox: MailCatcher,
+        connection: Connection[Any],
+        redis: Redis,
+        settings: dict[str, str],
+    ) -> None:
+        self.folder = folder
+        self.mailbox = mailbox
+        self.connection = connection
+        self.redis = redis
+        self.settings = settings
+        self._programs: list[Program] = []
+
+    def sign_up(self, count: int = 1, task: str = SendVerifyEmail.task, queue: str = "critical") -> list[int]:
+        """Write users and one message for each, and return the messages' ids."""
+        rows = self.connection.execute(
+            """
+            WITH signed_up AS (
+                INSERT INTO users (username, email, full_name, hashed_password)
+                SELECT name, name || '@example.com', 'Full name of ' || name, 'x'
+                  FROM (SELECT %(stem)s || '_' || number AS name FROM generate_series(1, %(count)s) AS number) AS names
+                RETURNING username
+            )
+            INSERT INTO outbox (task, payload, queue)
+            SELECT %(task)s, jsonb_build_object('username', username), %(queue)s FROM signed_up
+            RETURNING id
+            """,
+            {"stem": f"user_{secrets.token_hex(4)}", "count": count, "task": task, "queue": queue},
+        ).fetchall()
+        return [id_ for (id_,) in rows]
+
+    # ---- processes
+
+    def start(self, name: str, program: str, *options: str, env: Mapping[str, str] = STOCK_WORKER) -> Program:
+        """Start a program through the launcher."""
+        argv = [sys.executable, "-m", "tests.crash.launch", *options, program]
+        return self.start_command(name, argv, env)
+
+    def start_command(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> Program:
+        """Start a command as a supervisor would."""
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        settings = {name: text for name, text in {**inherited, **self.settings, **env}.items() if text}
+        started = Program(Command(name=name, argv=argv, env=settings, cwd=ROOT, log_file=self.folder / f"{name}.log"))
+        started.start()
+        self._programs.append(started)
+        return started
+
+    def start_relay(self, *options: str) -> Program:
+        """Start a relay that is less patient than production wants it."""
+        return self.start("relay", "relay", *(part for each in NO_WAITING for part in ("--set", each)), *options)
+
+    def log(self, program: Program) -> str:
+        """Read what a program has said."""
+        return program.command.log_file.read_text(errors="replace")
+
+    def end(self, but: Program | None = None) -> None:
+        """Kill what still runs, with the work horses of workers that were killed."""
+        for program in self._programs:
+            if program is not but:
+                program.kill(with_children=True)
+        self._programs = [] if but is None else [but]
+
+    def clear(self, but: Program | None = None) -> None:
+        """Make it as new, but for one program that goes on."""
+        self.end(but)
+        self.mailbox.clear()
+        self.empty_redis()
+        self.connection.execute("TRUNCATE users, verify_emails, outbox, outbox_finished")
+        for file in self.folder.glob("*.log"):
+            file.write_text("")
+        (self.folder / NOTE).unlink(missing_ok=True)
+
+    # ---- what has come of it
+
+    def count(self, condition: str = "true", table: str = "outbox") -> int:
+        """Count rows."""
+        row = self.connection.execute(f"SELECT count(*) FROM {table} WHERE {condition}").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def wait_for_quiet(self, timeout: float, keep_alive: Callable[[], object] = lambda: None) -> None:
+        """Wait until no message has anything ahead of it: all are done or dead."""
+
+        def is_quiet() -> bool:
+            keep_alive()
+            return self.count("status <> 'dead'") == 0
+
+        wait_until(is_quiet, timeout, "all messages to be done or dead")
+
+    def mails_of(self, message_id: int) -> list[CaughtMail]:
+        """Return the copies of a message's mail, by their Message-ID."""
+        return [
+            mail for mail in self.mailbox.mails() if mail.message["Message-ID"] == f"<outbox-{message_id}@{DOMAIN}>"
+        ]
+
+    def copies(self, ids: Sequence[int]) -> dict[int, int]:
+        """Return how many copies of each message's mail have arrived."""
+        found = dict.fromkeys((f"<outbox-{id_}@{DOMAIN}>" for id_ in ids), 0)
+        for mail in self.mailbox.mails():
+            found[str(mail.message["Message-ID"])] += 1
+        return dict(zip(ids, found.values(), strict=True))
+
+    def report(self) -> str:
+        """Tell all that is known, for a test that failed."""
+        rows = self.connection.execute(
+            "SELECT to_jsonb(m) FROM outbox_messages AS m ORDER BY status = 'done', id LIMIT 5"
+        ).fetchall()
+        lists = [f"{queue}: {self.redis.lrange(self._queue_key(queue), 0, 20)!r}" for queue in ("critical", "default")]
+        logs = []
+        for program in self._programs:
+            with contextlib.suppress(OSError):
+                logs.append(f"--- {program.name}, exit code {program.exit_code}\n{self.log(program)[-4000:]}")
+        return "\n".join([*(str(row) for (row,) in rows), *lists, *logs])
+
+    def _queue_key(self, queue: str) -> str:
+        return f"{self.settings['RQ_KEY_PREFIX']}:queue:{queue}"
+
+    def take_jobs_away(self) -> None:
+        """Pop all jobs and do nothing with them, as a worker does that dies then."""
+        self.redis.delete(*map(self._queue_key, ("critical", "default")))
+
+    def empty_redis(self) -> None:
+        """Forget all that this scene has in Redis."""
+        for key in self.redis.scan_iter(match=f"{self.settings['RQ_KEY_PREFIX']}:*", count=1000):
+            self.redis.delete(key)

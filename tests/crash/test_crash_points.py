@@ -1,0 +1,181 @@
+"""At every boundary of relay and consumer a process dies once, and the message arrives all the same."""
+
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, LiteralString
+
+import pytest
+
+from embedded.programs import Program
+from outbox_relay.broker import open_broker
+from outbox_relay.publishing import Publisher
+from tests.crash.playing import played
+from tests.crash.points import POINTS, Given, Point
+from tests.crash.scene import NOTE, OUTBOX_WORKER, STOCK_WORKER, Scene, Stage
+from tests.rows import message
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.e2e
+
+PATIENCE: Final = 60.0
+
+
+OPEN_BREAKER: Final[LiteralString] = "UPDATE outbox_breaker SET opened_at = now(), probe_at = now()"
+
+PREPARED_BY_SQL: Final[dict[Given, LiteralString]] = {
+    "a message that came back": "UPDATE outbox SET generation = 1",
+    "a dead worker's claim": """
+        UPDATE outbox
+           SET status = 'running', attempt = 1, claim_token = gen_random_uuid(), claimed_at = now(), lease_until = now()
+        """,
+    "an open breaker": OPEN_BREAKER,
+    "an open breaker and a mail server that does not answer": OPEN_BREAKER,
+    "old history": """
+        INSERT INTO outbox_finished (id, task, payload, queue, status, due_at, generation, attempt, max_retries,
+                                     failures, created_at, finished_at)
+        SELECT 0, task, payload, queue, 'done', due_at, 0, 1, max_retries, failures, created_at,
+               now() - interval '1 year'
+          FROM outbox
+        """,
+}
+
+
+@pytest.fixture(scope="module")
+def scenes(request: pytest.FixtureRequest, stage: Stage) -> Iterator[dict[str, Future[None]]]:
+    with (
+        contextlib.closing(Lanes(stage)) as lanes,
+        played(request, lambda key: play(stage, lanes, POINTS[key])) as futures,
+    ):
+        yield futures
+
+
+@pytest.mark.parametrize("key", POINTS)
+def test_a_message_arrives_although_a_process_died(key: str, scenes: dict[str, Future[None]]) -> None:
+    scenes[key].result()
+
+
+class Lanes:
+    """Scenes with a living relay. Each serves one consumer's death after the other, as starting a relay takes time."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._idle: list[tuple[contextlib.ExitStack, Scene, Program]] = []
+
+    @contextmanager
+    def scene(self) -> Iterator[Scene]:
+        try:
+            stack, scene, relay = self._idle.pop()
+        except IndexError:
+            stack = contextlib.ExitStack()
+            scene = stack.enter_context(self._stage.scene())
+            relay = scene.start_relay()
+        with stack:
+            yield scene
+            scene.clear(but=relay)
+            self._idle.append((stack.pop_all(), scene, relay))
+
+    def close(self) -> None:
+        for stack, _, _ in self._idle:
+            stack.close()
+
+
+def play(stage: Stage, lanes: Lanes, point: Point) -> None:
+    """Let the point's program die there, let others take over, and look at what has come of the message."""
+    with stage.scene() if point.program == "relay" else lanes.scene() as scene:
+        id_ = given(scene, point)
+        victim = start_victim(scene, point)
+        wait_for_death(scene, victim, point)
+        mend(scene, point)
+        start_successors(scene, point)
+        scene.wait_for_quiet(PATIENCE)
+        check(scene, point, id_)
+
+
+def given(scene: Scene, point: Point) -> int:
+    """Prepare what the program is to find: one message, in some state."""
+    [id_] = scene.sign_up()
+    if point.given in PREPARED_BY_SQL:
+        scene.connection.execute(PREPARED_BY_SQL[point.given])
+    match point.given:
+        case "a lost job":
+            publish(scene)
+            scene.take_jobs_away()
+        case "a long backlog":
+            publish(scene)
+        case "an emptied Redis":
+            publish(scene)
+            scene.empty_redis()
+        case "an unreachable mail server":
+            scene.mailbox.stop()
+        case "a refusing mail server":
+            scene.mailbox.set_fault("data-451")
+        case "an open breaker and a mail server that does not answer":
+            scene.mailbox.set_fault("drop-after-accept")
+    return id_
+
+
+def publish(scene: Scene) -> None:
+    """Publish what is pending, with a lease that is over at once."""
+    with contextlib.closing(open_broker(scene.settings["RQ_REDIS_URL"], scene.settings["RQ_KEY_PREFIX"], 3)) as broker:
+        publisher = Publisher(broker, publish_lease_seconds=0.01, probe_patience_seconds=3)
+        assert publisher.publish_batch(scene.connection, 10) == 1
+
+
+def start_victim(scene: Scene, point: Point) -> Program:
+    """Start the program that is to die, and what it needs to get there."""
+    options = ["--die", point.key, "--note", str(scene.folder / NOTE)]
+    if point.program == "relay":
+        return scene.start_relay(*options)
+    env = dict(worker_class(point))
+    if point.given == "a missing setting":
+        options += ["--set", "consumer.jobs:_SETTINGS_SECONDS=0.1"]
+        env["SECRET_KEY"] = ""
+    return scene.start("victim", "worker", *options, env=env)
+
+
+def wait_for_death(scene: Scene, victim: Program, point: Point) -> None:
+    note = scene.folder / NOTE
+    if point.whose == "horse":
+        wait_until(lambda: note.exists() and note.read_text(), PATIENCE, f"the horse to reach {point.key}")
+        horse = int(note.read_text())
+        wait_until(lambda: not Path(f"/proc/{horse}").exists(), PATIENCE, "the horse to die and its parent to notice")
+        assert (victim.running, victim.pid != horse) == (True, True)
+        return
+    wait_until(lambda: not victim.running, PATIENCE, f"the death of {point.key}")
+    assert (victim.exit_code, note.exists()) == (-9, True)
+
+
+def mend(scene: Scene, point: Point) -> None:
+    """Repair what is no process of ours."""
+    scene.mailbox.set_fault(None)
+    if point.given == "an unreachable mail server":
+        scene.mailbox.start()
+
+
+def start_successors(scene: Scene, point: Point) -> None:
+    """Start normal programs in the place of those that died."""
+    if point.program == "relay":
+        scene.start_relay()
+    if point.whose != "horse":
+        scene.start("worker", "worker", env=worker_class(point))
+
+
+def worker_class(point: Point) -> dict[str, str]:
+    return dict(STOCK_WORKER if point.program == "stock worker" else OUTBOX_WORKER)
+
+
+def check(scene: Scene, point: Point, id_: int) -> None:
+    row = message(scene.connection, id_)
+    assert (row["status"], row["attempt"]) == ("done", point.attempt)
+    mails = scene.mails_of(id_)
+    assert len(mails) in point.mails
+    assert {mail.recipients for mail in mails} == {(f"{row['payload']['username']}@example.com",)}
+    assert len({link for mail in mails for link in mail.links}) == 1
+    assert len(scene.mailbox.mails()) == len(mails)
+    assert scene.count(table="outbox") == 0
+    assert scene.count(table="verify_emails") == 1
+    assert scene.count("opened_at IS NOT NULL", table="outbox_breaker") == 0
+    wait_until(lambda: scene.count("id = 0", table="outbox_finished") == 0, PATIENCE, "the old history to be pruned")

@@ -1,0 +1,117 @@
+"""A message that kills its worker ends dead after its attempts and never blocks the others."""
+
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+
+from embedded.programs import Program
+from tests.crash.playing import played
+from tests.crash.scene import OUTBOX_WORKER, STOCK_WORKER, Scene, Stage
+from tests.rows import message
+
+pytestmark = pytest.mark.e2e
+
+PATIENCE: Final = 90.0
+OTHERS: Final = 19
+SLOTS: Final = 4
+MAX_RETRIES: Final = 2
+ATTEMPTS: Final = MAX_RETRIES + 1
+
+CRASHED: Final = "the worker died or stood still: its lease ended without a word"
+
+
+@dataclass(frozen=True)
+class Poison:
+    """What a message does to whom.
+
+    Attributes:
+        task: the task among `poisons`.
+        worker_class: who works on it.
+        is_deadly: whether the worker's process dies of it.
+        reason: what the dead letter says.
+
+    """
+
+    task: str
+    worker_class: Mapping[str, str]
+    is_deadly: bool
+    reason: str
+
+
+POISONS: Final = {
+    "OutboxWorker: exit": Poison("task:exit", OUTBOX_WORKER, is_deadly=True, reason=CRASHED),
+    "OutboxWorker: killed": Poison("task:killed", OUTBOX_WORKER, is_deadly=True, reason=CRASHED),
+    "OutboxWorker: hang": Poison("task:hang", OUTBOX_WORKER, is_deadly=False, reason=CRASHED),
+    "OutboxWorker: memory": Poison(
+        "task:memory", OUTBOX_WORKER, is_deadly=False, reason="MemoryError while the mail was prepared"
+    ),
+    "stock worker: exit": Poison("task:exit", STOCK_WORKER, is_deadly=False, reason=CRASHED),
+    "stock worker: killed": Poison("task:killed", STOCK_WORKER, is_deadly=False, reason=CRASHED),
+    "stock worker: hang": Poison(
+        "task:hang", STOCK_WORKER, is_deadly=False, reason="JobTimeoutException while the mail was prepared"
+    ),
+    "stock worker: memory": Poison(
+        "task:memory", STOCK_WORKER, is_deadly=False, reason="MemoryError while the mail was prepared"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def scenes(request: pytest.FixtureRequest, stage: Stage) -> Iterator[dict[str, Future[None]]]:
+    with played(request, lambda key: play(stage, POISONS[key])) as futures:
+        yield futures
+
+
+@pytest.mark.parametrize("key", POISONS)
+def test_a_poison_ends_dead_and_the_others_arrive(key: str, scenes: dict[str, Future[None]]) -> None:
+    scenes[key].result()
+
+
+def play(stage: Stage, poison: Poison) -> None:
+    deaths = 0
+
+    with stage.scene(WORKER_CONCURRENCY=str(SLOTS)) as scene:
+        others = scene.sign_up(OTHERS // 2)
+        [id_] = scene.sign_up(task=poison.task)
+        scene.connection.execute("UPDATE outbox SET max_retries = %s WHERE id = %s", [MAX_RETRIES, id_])
+        others += scene.sign_up(OTHERS - len(others))
+        scene.start_relay()
+        worker = start_worker(scene, poison)
+        pid = worker.pid
+
+        def supervise() -> None:
+            nonlocal deaths
+            if not worker.running:
+                deaths += 1
+                worker.start()
+
+        scene.wait_for_quiet(PATIENCE, supervise)
+        row = message(scene.connection, id_)
+        copies = scene.copies(others)
+
+        assert (row["status"], row["attempt"], row["last_error"]) == ("dead", ATTEMPTS, poison.reason)
+        assert scene.count() == 1
+        assert min(copies.values()) == 1
+        if poison.is_deadly:
+            # A death before the poison's first return is no attempt of it; each takes the neighbours' claims with it.
+            assert ATTEMPTS <= deaths <= ATTEMPTS + 1
+            assert sum(number - 1 for number in copies.values()) <= deaths * (SLOTS - 1)
+        else:
+            assert (deaths, worker.pid, set(copies.values())) == (0, pid, {1})
+        if poison is POISONS["OutboxWorker: hang"]:
+            assert len(said(scene, worker, "slot_stuck")) >= 1
+            assert len(said(scene, worker, "worker_started")) >= 2
+
+
+def start_worker(scene: Scene, poison: Poison) -> Program:
+    options = ("--import", "tests.crash.poisons", "--set", "consumer.outbox_worker:_LEAVE_SECONDS=1")
+    return scene.start("worker", "worker", *options, env=poison.worker_class)
+
+
+def said(scene: Scene, program: Program, event: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in scene.log(program).splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == event]

@@ -1,0 +1,146 @@
+"""SIGTERM under load loses nothing, repeats nothing, and is obeyed in time; a second one is no worse."""
+
+import os
+import time
+from signal import SIGTERM
+from typing import Final
+
+import pytest
+
+from embedded.programs import Program
+from tests.crash.scene import OUTBOX_WORKER, STOCK_WORKER, Scene, Stage
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.e2e
+
+PATIENCE: Final = 60.0
+RELAY_STOPS_WITHIN: Final = 5.0
+LEAVE_SECONDS: Final = 5.0
+"""What OutboxWorker adds to a send's deadline for the commits of the outcomes."""
+
+SLACK: Final = 3.0
+
+UNHURRIED: Final = {
+    "OUTBOX_PUBLISH_LEASE_SECONDS": "30",
+    "OUTBOX_RUN_LEASE_SECONDS": "15",
+    "WORKER_CONCURRENCY": "5",
+}
+"""Leases that outlast the test: what arrives was not brought back by the relay."""
+
+TIMES = pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+
+
+def terminate(program: Program, times: int) -> float:
+    """Send SIGTERM, wait for the end, and return how long it took."""
+    started = time.monotonic()
+    os.kill(program.pid, SIGTERM)
+    if times > 1:
+        time.sleep(0.1)  # two signals at once would be one
+        if program.running:
+            os.kill(program.pid, SIGTERM)
+    assert program.wait(PATIENCE) == 0
+    return time.monotonic() - started
+
+
+def spent_attempts(scene: Scene) -> set[tuple[int, int]]:
+    """Return all pairs of attempts and returns that messages have needed."""
+    return set(scene.connection.execute("SELECT attempt, generation FROM outbox_messages").fetchall())
+
+
+@TIMES
+def test_a_relay_stops_in_the_middle_of_a_backlog(stage: Stage, times: int) -> None:
+    with stage.scene(**UNHURRIED, OUTBOX_BATCH_SIZE="1") as scene:
+        ids = scene.sign_up(200)
+        relay = scene.start_relay()
+        wait_until(lambda: scene.count("status = 'published'") > 5, PATIENCE, "some messages to be published")
+        took = terminate(relay, times)
+        left = scene.count("status = 'pending'")
+        scene.start_relay()
+        scene.start("worker", "worker", env=OUTBOX_WORKER)
+        scene.wait_for_quiet(PATIENCE)
+
+        assert took < RELAY_STOPS_WITHIN
+        assert left > 0
+        assert set(scene.copies(ids).values()) == {1}
+        assert spent_attempts(scene) == {(1, 0)}
+
+
+@TIMES
+def test_an_outbox_worker_finishes_the_mails_in_flight(stage: Stage, times: int) -> None:
+    with stage.scene(**UNHURRIED) as scene:
+        ids = scene.sign_up(60)
+        scene.mailbox.set_fault("slow:0.05")
+        scene.start_relay()
+        worker = scene.start("worker", "worker", env=OUTBOX_WORKER)
+        scene.mailbox.wait_for(10, PATIENCE)
+        wait_until(lambda: scene.count("status = 'running'") == 5, PATIENCE, "all slots to be busy")
+        took = terminate(worker, times)
+        left = scene.count()
+        running = scene.count("status = 'running'")
+        scene.mailbox.set_fault(None)
+        scene.start("successor", "worker", env=OUTBOX_WORKER)
+        scene.wait_for_quiet(PATIENCE)
+
+        assert took < 15 * 2 / 3 + LEAVE_SECONDS + SLACK
+        assert (left > 0, running) == (True, 0)
+        assert set(scene.copies(ids).values()) == {1}
+        assert spent_attempts(scene) == {(1, 0)}
+
+
+@TIMES
+def test_an_outbox_worker_does_not_wait_for_a_mail_server_that_hangs(stage: Stage, times: int) -> None:
+    with stage.scene(**{**UNHURRIED, "OUTBOX_RUN_LEASE_SECONDS": "4.5"}) as scene:
+        ids = scene.sign_up(5)
+        scene.mailbox.set_fault("data-hang")
+        scene.start_relay()
+        worker = scene.start("worker", "worker", env=OUTBOX_WORKER)
+        wait_until(lambda: scene.count("status = 'running'") == 5, PATIENCE, "all slots to be busy")
+        took = terminate(worker, times)
+        scene.mailbox.set_fault(None)
+        scene.start("successor", "worker", env=OUTBOX_WORKER)
+        scene.wait_for_quiet(PATIENCE)
+
+        assert took < 4.5 * 2 / 3 + LEAVE_SECONDS + SLACK
+        assert set(scene.copies(ids).values()) == {1}
+
+
+@TIMES
+def test_a_stock_worker_finishes_the_mail_in_flight(stage: Stage, times: int) -> None:
+    """RQ ignores a second SIGTERM within a second of the first."""
+    with stage.scene(**UNHURRIED) as scene:
+        ids = scene.sign_up(4)
+        scene.mailbox.set_fault("slow:0.2")
+        scene.start_relay()
+        worker = scene.start("worker", "worker", env=STOCK_WORKER)
+        wait_until(lambda: scene.count("status = 'running'") == 1, PATIENCE, "a horse to be at work")
+        took = terminate(worker, times)
+        running = scene.count("status = 'running'")
+        scene.mailbox.set_fault(None)
+        scene.start("successor", "worker", env=STOCK_WORKER)
+        scene.wait_for_quiet(PATIENCE)
+
+        assert took < 15 * 2 / 3 + SLACK
+        assert running == 0
+        assert set(scene.copies(ids).values()) == {1}
+        assert spent_attempts(scene) == {(1, 0)}
+
+
+def test_a_stock_worker_s_cold_shutdown_is_mended_by_the_relay(stage: Stage) -> None:
+    """A second SIGTERM later than that kills the work horse: the claim's lease ends, and an attempt is spent."""
+    with stage.scene(OUTBOX_RUN_LEASE_SECONDS="6") as scene:
+        [id_] = scene.sign_up()
+        scene.mailbox.set_fault("rcpt-hang")
+        scene.start_relay()
+        worker = scene.start("worker", "worker", env=STOCK_WORKER)
+        wait_until(lambda: scene.count("status = 'running'") == 1, PATIENCE, "a horse to be at work")
+        os.kill(worker.pid, SIGTERM)
+        time.sleep(1.1)
+        took = terminate(worker, 1)
+        running = scene.count("status = 'running'")
+        scene.mailbox.set_fault(None)
+        scene.start("successor", "worker", env=STOCK_WORKER)
+        scene.wait_for_quiet(PATIENCE)
+
+        assert (took < SLACK, running) == (True, 1)
+        assert scene.copies([id_]) == {id_: 1}
+        assert spent_attempts(scene) == {(2, 1)}
