@@ -39,6 +39,7 @@ def settle(evidence: Evidence) -> Account:
     _settle_attempts(evidence, account)
     _settle_processes(evidence, account)
     seconds = evidence.seconds_to_quiet
+    account.figures["seconds to the last answer"] = round(evidence.seconds_to_answers, 1)
     account.figures["seconds to quiet"] = "never" if seconds is None else round(seconds, 1)
     if seconds is None:
         account.wrong.append("it did not become quiet: messages are neither done nor dead")
@@ -76,8 +77,9 @@ def _settle_mails(evidence: Evidence, account: Account) -> None:
         for signup in evidence.signups
         if signup.acknowledged_by is not None and evidence.users.get(signup.username) != signup.email
     ]
+    states = {message.username: message.status for message in evidence.messages.values()}
     lost += [
-        f"lost: {username} is committed and got no mail"
+        f"lost: {username} is committed and got no mail, the message is {states.get(username, 'nowhere')}"
         for username, email in evidence.users.items()
         if email not in mailed
     ]

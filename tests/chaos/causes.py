@@ -24,6 +24,7 @@ _CAUSES: Final[tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = (
 )
 """How a reason begins; the faults of the worker that had the claim, and those of the mail server, that explain it."""
 
+_KEEPS_NO_MAIL: Final = "mail-hang-after-dot"
 _POSTGRES: Final = ("postgres-immediate", "postgres-kill", "postgres-backend-kill", "postgres-stop")
 
 
@@ -75,6 +76,7 @@ def explain_copies(copies: Sequence[Copy], claims: Sequence[Claim], faults: Sequ
     Each copy was sent under a claim of its own. All of these but one ended without an acknowledgement, and for each of
     those the service has to say that the mail may have been taken, and the run has to know why.
     """
+    faults = [fault for fault in faults if fault.kind != _KEEPS_NO_MAIL]
     left = sorted(claims, key=lambda claim: claim.began)
     unfinished: list[Extra] = []
     finished: list[Extra] = []

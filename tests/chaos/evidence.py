@@ -95,6 +95,7 @@ class Evidence:
         users: the address of each committed user, by name.
         messages: those that the database holds at the end, live and finished ones, by id.
         seen_ids: messages that are known to have been committed: by the database's record, by the API's log, by a mail.
+        seconds_to_answers: from the end of the faults to the last answer that somebody waited for.
         seconds_to_quiet: from the end of the faults to an empty outbox; None when it did not become empty.
 
     """
@@ -107,4 +108,5 @@ class Evidence:
     copies: list[Copy]
     faults: list[AppliedFault]
     exits: list[Exit]
+    seconds_to_answers: float
     seconds_to_quiet: float | None

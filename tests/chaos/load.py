@@ -11,9 +11,10 @@ import httpx
 
 from tests.chaos.evidence import Signup
 
-_THREADS: Final = 12
-_TIMEOUT_SECONDS: Final = 3.0
-_REPEAT_SECONDS: Final = (0.5, 2.0)
+_THREADS: Final = 24
+_TIMEOUT_SECONDS: Final = 10.0
+_FIRST_PAUSE_SECONDS: Final = 1.0
+_LONGEST_PAUSE_SECONDS: Final = 8.0
 _LONGEST_WAIT_SECONDS: Final = 0.2
 FIRST_CONFLICT: Final = "409 at the first try"
 _CREATED, _CONFLICT, _BOTH = 201, 409, {"username", "email"}
@@ -111,7 +112,10 @@ class Load:
         elif taken and repeated and answer.taken == _BOTH:
             signup.acknowledged_by = _CONFLICT
         else:
-            at = time.monotonic() + self._random.uniform(*_REPEAT_SECONDS)
+            # Longer and longer: people who all come again at once keep a service down that was overrun once.
+            tries = min(10, sum(signup.answers.values()))
+            pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (tries - 1))
+            at = time.monotonic() + pause * self._random.uniform(0.5, 1.5)
             heapq.heappush(self._turns, _Turn(at, id(signup), signup))
 
 

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,9 @@ from tests.chaos.injector import Injector
 from tests.chaos.load import Load
 from tests.chaos.plan import draw_plan
 from tests.chaos.stack import Stack
+
+ANSWERS_SECONDS: Final = 180.0
+"""On a machine that is busy with other things, people queue for their answers long after the last fault."""
 
 QUIET_SECONDS: Final = 120.0
 _PAUSE_SECONDS: Final = 0.1
@@ -95,11 +98,18 @@ def _witness(options: Options, folder: Path, say: Callable[[str], None]) -> Evid
         _last(options.duration, stack, injector)
         load.finish()
         injector.end()
-        say("all faults are over: waiting for quiet")
-        seconds = _wait_for_quiet(stack, load)
-        load.abandon()
+        say("all faults are over: waiting for the last answers, then for quiet")
+        faults_over = time.monotonic()
+        _wait_for_answers(stack, load)
+        answered = time.monotonic()
+        is_quiet = _wait_for_quiet(stack)
+        quiet = time.monotonic()
         stack.stop_service()
-        return replace(_collect(stack, load, injector), seconds_to_quiet=seconds)
+        return replace(
+            _collect(stack, load, injector),
+            seconds_to_answers=answered - faults_over,
+            seconds_to_quiet=quiet - faults_over if is_quiet else None,
+        )
     finally:
         load.abandon()
         injector.abort()
@@ -115,18 +125,20 @@ def _last(seconds: float, stack: Stack, injector: Injector) -> None:
         time.sleep(_PAUSE_SECONDS)
 
 
-def _wait_for_quiet(stack: Stack, load: Load) -> float | None:
-    """Give the seconds until everybody has an answer and no message has anything ahead of it."""
-    began = time.monotonic()
+def _wait_for_answers(stack: Stack, load: Load) -> None:
+    """Wait until everybody has an answer; whoever has none in time is part of the evidence."""
+    with suppress(TimeoutError):
+        stack.wait_until(load.is_done, ANSWERS_SECONDS, "everybody to have an answer")
+    load.abandon()
+
+
+def _wait_for_quiet(stack: Stack) -> bool:
+    """Tell whether all processes run and no message has anything ahead of it, in time."""
     try:
-        stack.wait_until(
-            lambda: stack.supervisor.all_running() and load.is_done() and stack.is_quiet(),
-            QUIET_SECONDS,
-            "quiet",
-        )
+        stack.wait_until(lambda: stack.supervisor.all_running() and stack.is_quiet(), QUIET_SECONDS, "quiet")
     except TimeoutError:
-        return None
-    return time.monotonic() - began
+        return False
+    return True
 
 
 def _collect(stack: Stack, load: Load, injector: Injector) -> Evidence:
@@ -145,5 +157,6 @@ def _collect(stack: Stack, load: Load, injector: Injector) -> Evidence:
         copies=copies,
         faults=sorted(injector.applied, key=lambda fault: fault.began),
         exits=stack.supervisor.exits,
+        seconds_to_answers=0.0,
         seconds_to_quiet=None,
     )

@@ -12,7 +12,10 @@ AT_ONCE: Final = 6
 
 @contextmanager
 def played(request: pytest.FixtureRequest, play: Callable[[str], None]) -> Iterator[dict[str, Future[None]]]:
-    """Begin to play the scenes that this module's tests were asked for, in their order, by their parameter `key`."""
+    """Begin to play the scenes that this module's tests were asked for, in their order, by their parameter `key`.
+
+    With pytest-xdist a module has to stay whole (`--dist loadfile`): each process plays all that it was asked for.
+    """
     asked = [
         str(item.callspec.params["key"])
         for item in request.session.items

@@ -39,6 +39,7 @@ def main(kills: int, terms: int, seed: int | None) -> None:
             ("SIGKILL between pop and start", kill_between_pop_and_start, kills),
             ("SIGTERM under load", terminate_under_load, terms),
         ):
+            click.echo(f"{signals} x {name} …")
             random = Random(f"{seed} {name}")  # noqa: S311 - it chooses moments, no secrets
             rows.append((name, *_play(stage, play, signals, random)))
     widths = [max(len(str(row[column])) for row in [_COLUMNS, *rows]) for column in range(len(_COLUMNS))]

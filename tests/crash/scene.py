@@ -30,13 +30,16 @@ SETTINGS = {
     "MAIL_FROM": f"Signup <signup@{DOMAIN}>",
     "SECRET_KEY": "the key of the crash tests: 32 characters",
     "OUTBOX_PUBLISH_LEASE_SECONDS": "1",
-    "OUTBOX_RUN_LEASE_SECONDS": "3",
+    "OUTBOX_RUN_LEASE_SECONDS": "4",
     "OUTBOX_BACKOFF_SCALE": "0.02",
     "OUTBOX_POLL_SECONDS": "0.2",
     "WORKER_CONCURRENCY": "1",
 }
 OUTBOX_WORKER = {"RQ_WORKER_CLASS": "consumer.worker.OutboxWorker"}
 STOCK_WORKER: Mapping[str, str] = {}
+
+PRELOADED = ("--import", "consumer.jobs")
+"""As an RQ_CONFIG module does it: a stock worker's horses do not import it again, in the time of their job, each."""
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,13 @@ from outbox_relay.broker import open_broker
 from outbox_relay.publishing import Publisher
 from tests.crash.playing import played
 from tests.crash.points import POINTS, Given, Point
-from tests.crash.scene import NOTE, OUTBOX_WORKER, STOCK_WORKER, Scene, Stage
+from tests.crash.scene import NOTE, OUTBOX_WORKER, PRELOADED, STOCK_WORKER, Scene, Stage
 from tests.rows import message
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
 PATIENCE: Final = 60.0
-
 
 OPEN_BREAKER: Final[LiteralString] = "UPDATE outbox_breaker SET opened_at = now(), probe_at = now()"
 
@@ -133,7 +132,7 @@ def start_victim(scene: Scene, point: Point) -> Program:
     if point.given == "a missing setting":
         options += ["--set", "consumer.jobs:_SETTINGS_SECONDS=0.1"]
         env["SECRET_KEY"] = ""
-    return scene.start("victim", "worker", *options, env=env)
+    return scene.start("victim", "worker", *PRELOADED, *options, env=env)
 
 
 def wait_for_death(scene: Scene, victim: Program, point: Point) -> None:
@@ -160,7 +159,7 @@ def start_successors(scene: Scene, point: Point) -> None:
     if point.program == "relay":
         scene.start_relay()
     if point.whose != "horse":
-        scene.start("worker", "worker", env=worker_class(point))
+        scene.start("worker", "worker", *PRELOADED, env=worker_class(point))
 
 
 def worker_class(point: Point) -> dict[str, str]:

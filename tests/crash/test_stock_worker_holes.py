@@ -25,12 +25,12 @@ def test_a_worker_killed_between_pop_and_start_loses_nothing(stage: Stage, rando
     with stage.scene(**SETTINGS) as scene:
         tally = kill_between_pop_and_start(scene, KILLS, random)
 
-    assert (tally.messages, tally.lost, tally.copies) == (KILLS, 0, 0)
-    assert tally.mended >= KILLS
+        assert (tally.messages, tally.lost, tally.copies) == (KILLS, 0, 0)
+        assert tally.mended >= KILLS
 
 
 def test_a_worker_terminated_under_load_loses_nothing(stage: Stage, random: Random) -> None:
     with stage.scene(**SETTINGS) as scene:
         tally = terminate_under_load(scene, TERMS, random)
 
-    assert (tally.lost, tally.copies) == (0, 0)
+        assert (tally.lost, tally.copies) == (0, 0)
