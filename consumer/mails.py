@@ -52,6 +52,8 @@ def compose(mail: Mail, message_id: int, sender: Address) -> Envelope:
         recipient.addr_spec.encode("ascii")
     except UnicodeError as exc:
         raise UndeliverableError("the user's address is not ASCII: its domain has to be in IDNA form") from exc
+    except MessageError as exc:
+        raise UndeliverableError("the mail cannot be written: a header would break in two") from exc
     return Envelope(sender=sender.addr_spec, recipient=recipient.addr_spec, content=content)
 
 

@@ -97,7 +97,8 @@ class Processor:
         """Claim the message, do what it asks for, and record the outcome: one log line says what became of it."""
         started = monotonic()
         ended = self._work_on(message_id)
-        _log.info(
+        tell = _log.warning if ended.verdict is Verdict.DEAD else _log.info
+        tell(
             "message",
             message_id=message_id,
             verdict=ended.verdict.value,

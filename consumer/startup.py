@@ -39,17 +39,19 @@ def check_settings_and_wait_for_redis(redis_url: str | None) -> None:
         sys.exit(EXIT_SETTINGS)
     client = Redis.from_url(redis_url or settings.redis_url, retry=Retry(NoBackoff(), 0), socket_timeout=3)
     pause = 0.1
-    while not _answers(client):
-        if pause == 0.1:  # noqa: PLR2004 - the first time
-            _log.warning("waiting_for_redis")
+    told: str | None = None
+    while (error := _failure(client)) is not None:
+        if error != told:
+            _log.warning("waiting_for_redis", error=error)
+            told = error
         time.sleep(pause)
         pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
     client.close()
 
 
-def _answers(client: Redis) -> bool:
+def _failure(client: Redis) -> str | None:
     try:
         client.ping()
-    except (RedisError, OSError):
-        return False
-    return True
+    except (RedisError, OSError) as exc:
+        return type(exc).__name__  # the text may hold the server's address and user
+    return None
