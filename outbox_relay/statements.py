@@ -160,6 +160,9 @@ def next_due(connection: DbConnection) -> float | None:
 def reap_running(connection: DbConnection, limit: int, grace_seconds: float = POSTMASTER_GRACE_SECONDS) -> list[Reaped]:
     """Take back the messages whose worker died: dead when their attempts are spent, else pending and due now.
 
+    At the second death in a row a message is due at a random moment of the next lease. One that kills its worker takes
+    all that the worker had in hand with it; coming back in step, they would die together until none has attempts left.
+
     The lease alone decides, by the database's clock. Rows that somebody holds locked are left for the next round.
     """
     rows = connection.execute(
@@ -176,7 +179,10 @@ def reap_running(connection: DbConnection, limit: int, grace_seconds: float = PO
         UPDATE outbox AS o
            SET status = CASE WHEN attempt > max_retries THEN 'dead' ELSE 'pending' END,
                generation = generation + CASE WHEN attempt > max_retries THEN 0 ELSE 1 END,
-               due_at = CASE WHEN attempt > max_retries THEN due_at ELSE clock_timestamp() END,
+               due_at = CASE WHEN attempt > max_retries THEN due_at
+                             WHEN last_error = %(reason)s
+                                 THEN clock_timestamp() + random() * (lease_until - claimed_at)
+                             ELSE clock_timestamp() END,
                claim_token = NULL, lease_until = NULL, broker_epoch = NULL,
                last_error = %(reason)s,
                failures = CASE WHEN jsonb_array_length(failures) >= %(kept)s THEN failures - 0 ELSE failures END

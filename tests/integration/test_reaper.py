@@ -94,6 +94,26 @@ def test_a_claim_whose_lease_is_over_is_pending_again_and_due_now(connection: Co
     assert connection.execute("SELECT due_at <= clock_timestamp() FROM outbox").fetchone() == (True,)
 
 
+def test_messages_whose_worker_died_twice_do_not_come_back_in_step(connection: Connection) -> None:
+    for _ in range(20):
+        add_message(connection, status="running", claimed_at="2026-01-01T00:00:00Z")
+    connection.execute("UPDATE outbox SET claimed_at = now() - interval '61 s', lease_until = now() - interval '1 s'")
+    statements.reap_running(connection, 100, NO_GRACE)
+    connection.execute(
+        """
+        UPDATE outbox SET status = 'running', attempt = 2, claim_token = gen_random_uuid(),
+                          claimed_at = now() - interval '61 s', lease_until = now() - interval '1 s'
+        """
+    )
+
+    statements.reap_running(connection, 100, NO_GRACE)
+
+    waits = connection.execute("SELECT extract(epoch FROM due_at - now())::float8 FROM outbox").fetchall()
+    seconds = [wait for (wait,) in waits]
+    assert len({round(each) for each in seconds}) > 5
+    assert -1 < min(seconds) <= max(seconds) <= 61
+
+
 def test_a_worker_that_died_at_the_last_attempt_leaves_a_dead_letter(connection: Connection) -> None:
     id_ = add_message(connection, status="running", attempt=11)
     end_leases(connection)
