@@ -14,7 +14,7 @@ from typing import Final
 from embedded import processes
 from tests.chaos.evidence import AppliedFault
 from tests.chaos.plan import Fault
-from tests.chaos.stack import Stack
+from tests.chaos.stack import CALM_MAIL_SERVER, Stack
 
 _FIND_SECONDS: Final = 3.0
 """How long a fault waits for what it is to hit: a process that is just being started, the child of a busy worker."""
@@ -25,7 +25,6 @@ _MAIL_FAULTS: Final[Mapping[str, str]] = {
     "mail-451": "data-451",
     "mail-hang-before-dot": "rcpt-hang",
     "mail-hang-after-dot": "data-hang",
-    # No failure in itself: what is killed meanwhile is more often killed between the mail server's taking and the ack.
     "mail-slow": "slow:0.3",
     "mail-drop-after-accept": "drop-after-accept",
 }
@@ -230,9 +229,10 @@ class Injector:
         return True
 
     def _disturb_mail(self, fault: Fault) -> bool:
-        self._stack.mails.set_fault(_MAIL_FAULTS[fault.kind])
+        # The first line that names a pause counts.
+        self._stack.mails.set_fault(f"{_MAIL_FAULTS[fault.kind]}\n{CALM_MAIL_SERVER}")
         self._pause(fault.seconds)
-        self._stack.mails.set_fault(None)
+        self._stack.mails.set_fault(CALM_MAIL_SERVER)
         return True
 
 

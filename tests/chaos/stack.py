@@ -18,6 +18,9 @@ from embedded.redis import RedisServer
 from tests.chaos import commands, history
 from tests.chaos.supervisor import Supervisor, kill_marked
 
+CALM_MAIL_SERVER: Final = "slow:0.05"
+"""It takes a moment to answer, as real ones do: so there are always mails in flight when something is killed."""
+
 _READY_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 20.0
 _PAUSE_SECONDS: Final = 0.05
@@ -76,6 +79,7 @@ class Stack:
         self._parts.start_postgres()
         self.postgres.apply_schema(stack.DATABASE, history.SCHEMA)
         self.redis.start()
+        self.mails.set_fault(CALM_MAIL_SERVER)
         self.start_mail()
         self.supervisor.start()
         self.wait_until(self._api_is_ready, _READY_SECONDS, "the API to be ready")
