@@ -140,6 +140,14 @@ def redis_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
+def emptiable_redis_url(redis_server: RedisServer) -> str:
+    """The address of the session's own Redis, never of a given one: for tests that empty the server."""
+    with redis_server.client() as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture
 def own_redis(server_folder: Path) -> Iterator[RedisServer]:
     """A running append-only server of the test's own."""
     _need_redis()

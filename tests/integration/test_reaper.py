@@ -48,14 +48,14 @@ def connection(database_url: str) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def redis(redis_url: str) -> Iterator["Redis[Any]"]:
-    with Redis.from_url(redis_url) as client:
+def redis(emptiable_redis_url: str) -> Iterator["Redis[Any]"]:
+    with Redis.from_url(emptiable_redis_url) as client:
         yield client
 
 
 @pytest.fixture
-def broker(redis_url: str) -> Iterator[Broker]:
-    with closing(open_broker(redis_url, RQ_KEY_PREFIX, 60)) as open_broker_:
+def broker(emptiable_redis_url: str) -> Iterator[Broker]:
+    with closing(open_broker(emptiable_redis_url, RQ_KEY_PREFIX, 60)) as open_broker_:
         yield open_broker_
 
 
