@@ -37,7 +37,6 @@ SIZES = {
     "one-fault": Config(faults=1),
     "one-fault-two-retries-one-relay": Config(faults=1, max_retries=2, relays=1),
     "two-faults-one-relay": Config(faults=2, relays=1),
-    "two-faults-one-consumer": Config(faults=2, consumers=1),
     "three-faults-one-relay-one-consumer-no-retry": Config(faults=3, relays=1, consumers=1, max_retries=0),
     "operator": Config(faults=1, max_retries=0, orders=1),
     "two-messages-nothing-fails": Config(messages=2, faults=0, max_retries=0),
