@@ -7,6 +7,9 @@ from typing import Final
 from tests.chaos.causes import Extra, cause_of, explain_copies
 from tests.chaos.evidence import Claim, Copy, Evidence
 
+_ON_THE_WAY: Final = frozenset({"pending", "published", "running"})
+"""Late, not lost: with such a message a run has not become quiet, and so has failed all the same."""
+
 _EXPECTED_ANSWERS: Final = frozenset({"201", "409", "503"})
 _TERM_SECONDS: Final = {"relay": 6.0, "worker": 15.0}
 """A process that was told to end is gone by then: a send's deadline (4 s), its outcome (5 s), and a busy machine."""
@@ -78,15 +81,18 @@ def _settle_mails(evidence: Evidence, account: Account) -> None:
         if signup.acknowledged_by is not None and evidence.users.get(signup.username) != signup.email
     ]
     states = {message.username: message.status for message in evidence.messages.values()}
+    without_mail = [username for username, email in evidence.users.items() if email not in mailed]
+    waiting = {username for username in without_mail if states.get(username) in _ON_THE_WAY}
     lost += [
         f"lost: {username} is committed and got no mail, the message is {states.get(username, 'nowhere')}"
-        for username, email in evidence.users.items()
-        if email not in mailed
+        for username in without_mail
+        if username not in waiting
     ]
     ghosts = [f"ghost: {_story_of_copy(copy)}" for copy in evidence.copies if _is_ghost(copy, evidence)]
+    account.figures["not mailed yet"] = len(waiting)
     account.figures["lost"] = len(lost)
     account.figures["ghosts"] = len(ghosts)
-    account.wrong += lost + ghosts
+    account.wrong += lost + ghosts + [f"late: the mail to {username} is on its way" for username in sorted(waiting)]
 
 
 def _is_ghost(copy: Copy, evidence: Evidence) -> bool:

@@ -18,7 +18,7 @@ from embedded.redis import RedisServer
 from tests.chaos import commands, history
 from tests.chaos.supervisor import Supervisor, kill_marked
 
-CALM_MAIL_SERVER: Final = "slow:0.05"
+CALM_MAIL_SERVER: Final = "slow:0.02"
 """It takes a moment to answer, as real ones do: so there are always mails in flight when something is killed."""
 
 _READY_SECONDS: Final = 60.0

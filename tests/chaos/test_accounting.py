@@ -64,6 +64,29 @@ def test_a_committed_user_without_a_mail_is_lost() -> None:
     assert account.wrong == ["lost: alice is committed and got no mail, the message is done"]
 
 
+@pytest.mark.parametrize("status", ["pending", "published", "running"])
+def test_a_mail_that_is_on_its_way_at_the_end_is_late_and_fails_the_run(status: str) -> None:
+    messages = {1: Message(1, ALICE.username, status)}
+
+    account = settle(evidence(copies=[], messages=messages))
+
+    assert (account.figures["not mailed yet"], account.figures["lost"]) == (1, 0)
+    assert account.wrong == ["late: the mail to alice is on its way"]
+
+
+@pytest.mark.parametrize("status", ["done", "dead", "discarded"])
+def test_a_message_that_ended_without_a_mail_is_lost(status: str) -> None:
+    account = settle(evidence(copies=[], messages={1: Message(1, ALICE.username, status)}))
+
+    assert (account.figures["not mailed yet"], account.figures["lost"]) == (0, 1)
+
+
+def test_a_user_without_a_message_is_lost() -> None:
+    account = settle(evidence(copies=[], messages={}, seen_ids=set(), claims=[]))
+
+    assert account.wrong == ["lost: alice is committed and got no mail, the message is nowhere"]
+
+
 @pytest.mark.parametrize("told", [201, 409])
 def test_an_acknowledged_signup_that_is_not_committed_is_lost(told: int) -> None:
     bob = Signup("bob", "bob@example.com", acknowledged_by=told, answers={"503": 1, str(told): 1})
