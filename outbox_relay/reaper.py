@@ -13,7 +13,8 @@ POP_TO_CLAIM_SECONDS: Final = 5.0
 """A job that was popped is claimed within this time, unless its worker died or stands still."""
 
 _REAPED_AT_ONCE: Final = 1000
-_SUSPECTS_AT_ONCE: Final = 100_000
+SUSPECTS_AT_ONCE: Final = 50_000
+"""More would keep the relay from publishing for seconds; what is left is looked at after the next batch."""
 _RENEWED_AT_ONCE: Final = 5000
 """A renewal locks its rows; a claim of one of them waits for that long."""
 
@@ -26,6 +27,8 @@ class Round:
     renewed: int = 0
     returned_by_lease: int = 0
     returned_by_epoch: int = 0
+    is_partial: bool = False
+    """There were more suspects than one round looks at, and it got further with these."""
 
 
 class Reaper:
@@ -34,10 +37,13 @@ class Reaper:
     What it remembers (which jobs were missing once) may be lost with the process: the next one sees them again.
     """
 
-    def __init__(self, broker: Broker, *, publish_lease_seconds: float) -> None:
+    def __init__(
+        self, broker: Broker, *, publish_lease_seconds: float, suspects_at_once: int = SUSPECTS_AT_ONCE
+    ) -> None:
         """Keep what every round needs."""
         self._broker = broker
         self._publish_lease_seconds = publish_lease_seconds
+        self._suspects_at_once = suspects_at_once
         self._missed_since: dict[Row, float] = {}
 
     def reap_running(self, connection: DbConnection) -> tuple[Reaped, ...]:
@@ -55,20 +61,20 @@ class Reaper:
 
         """
         epoch = self._broker.epoch()
-        suspects = statements.find_suspects(connection, epoch, _SUSPECTS_AT_ONCE)
+        suspects = statements.find_suspects(connection, epoch, self._suspects_at_once)
         if not suspects:
             self._missed_since.clear()
             return Round()
         listed, epoch_of_lists = self._broker.read_lists()
         if epoch_of_lists != epoch:
             return Round()  # Redis began another life in between: the suspects were chosen by the old one
-        found = [suspect.row for suspect in suspects if job_id(suspect.row).encode() in listed]
         missing = [suspect for suspect in suspects if job_id(suspect.row).encode() not in listed]
-        return Round(
-            renewed=self._renew(connection, found, epoch),
-            returned_by_lease=self._return(connection, self._missed_long_enough(missing)),
-            returned_by_epoch=self._return(connection, [each.row for each in missing if not each.same_epoch]),
-        )
+        gone = set(missing)
+        renewed = self._renew(connection, [suspect.row for suspect in suspects if suspect not in gone], epoch)
+        by_lease = self._return(connection, self._missed_long_enough(missing))
+        by_epoch = self._return(connection, [suspect.row for suspect in missing if not suspect.same_epoch])
+        got_further = renewed + by_lease + by_epoch > 0
+        return Round((), renewed, by_lease, by_epoch, got_further and len(suspects) == self._suspects_at_once)
 
     def _missed_long_enough(self, missing: list[Suspect]) -> list[Row]:
         """Give the rows that were missing in an earlier round too, longer ago than a pop may precede its claim."""

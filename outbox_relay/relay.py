@@ -1,6 +1,6 @@
 """The relay's loop: reap, publish, sleep. One bounded piece of work at a time, so that a signal is obeyed at once."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Final
 
@@ -142,7 +142,7 @@ class Relay:
         for claim in reaped:
             _log.warning("reaped", message_id=claim.id, attempt=claim.attempt, status=claim.status)
         round_ = self._reaper.reap_published(connection)
-        self._reap_at = monotonic() + REAP_SECONDS
+        self._reap_at = monotonic() + (0.0 if round_.is_partial else REAP_SECONDS)
         if round_ != Round():
             _log.warning(
                 "missing_in_redis",
@@ -150,7 +150,7 @@ class Relay:
                 returned_by_lease=round_.returned_by_lease,
                 returned_by_epoch=round_.returned_by_epoch,
             )
-        return Round(reaped, round_.renewed, round_.returned_by_lease, round_.returned_by_epoch)
+        return replace(round_, reaped=reaped)
 
     def _prune(self, connection: DbConnection) -> int:
         """Delete one step of history: at once again while there is more, else after a while."""

@@ -26,8 +26,7 @@ class Row(NamedTuple):
     queue: str
 
 
-@dataclass(frozen=True, slots=True)
-class Suspect:
+class Suspect(NamedTuple):
     """A published row whose job may be gone: its lease is over, or it was pushed into another life of Redis."""
 
     row: Row
@@ -133,9 +132,9 @@ def mark_published(connection: DbConnection, ids: Sequence[int], epoch: str, lea
         UPDATE outbox
            SET status = 'published', broker_epoch = %s, published_at = clock_timestamp(),
                lease_until = clock_timestamp() + make_interval(secs => %s)
-         WHERE id = ANY(%s) AND status = 'pending'
+         WHERE id = ANY(%s::bigint[]) AND status = 'pending'
         """,
-        [epoch, lease_seconds, list(ids)],
+        [epoch, lease_seconds, _array(ids)],
     ).rowcount
 
 
@@ -211,7 +210,7 @@ def find_suspects(connection: DbConnection, epoch: str, limit: int) -> list[Susp
         """,
         {"epoch": epoch, "limit": limit},
     ).fetchall()
-    return [Suspect(Row(*row[:3]), same_epoch=row[3]) for row in rows]
+    return [Suspect(Row(*row), same_epoch) for *row, same_epoch in rows]
 
 
 def renew_found(connection: DbConnection, rows: Sequence[Row], epoch: str, lease_seconds: float) -> int:
@@ -278,8 +277,13 @@ def prune(connection: DbConnection, keep_days: float, limit: int) -> int:
     ).rowcount
 
 
-def _columns(rows: Sequence[Row]) -> dict[str, list[int]]:
-    return {"ids": [row.id for row in rows], "generations": [row.generation for row in rows]}
+def _columns(rows: Sequence[Row]) -> dict[str, str]:
+    return {"ids": _array([row.id for row in rows]), "generations": _array([row.generation for row in rows])}
+
+
+def _array(numbers: Sequence[int]) -> str:
+    """Write PostgreSQL's text form of an array: psycopg's own way looks at every element for quotes, at 1.5 us each."""
+    return "{" + ",".join(map(str, numbers)) + "}"
 
 
 def clock(connection: DbConnection) -> float:

@@ -268,6 +268,20 @@ def test_an_emptied_redis_is_noticed_at_once_and_everything_is_pushed_again(
     assert jobs(redis) == [f"outbox-{id_}-g1" for id_ in ids]
 
 
+def test_more_suspects_than_one_round_looks_at_are_left_to_the_next(
+    connection: Connection, broker: Broker, redis: "Redis[Any]"
+) -> None:
+    for _ in range(5):
+        add_message(connection)
+    publish(connection, broker)
+    redis.flushall()
+    reaper = Reaper(broker, publish_lease_seconds=LEASE, suspects_at_once=3)
+
+    rounds = [reaper.reap_published(connection) for _ in range(3)]
+
+    assert rounds == [Round(returned_by_epoch=3, is_partial=True), Round(returned_by_epoch=2), Round()]
+
+
 def test_a_wipe_between_push_and_commit_is_noticed(
     connection: Connection, broker: Broker, reaper: Reaper, redis: "Redis[Any]"
 ) -> None:

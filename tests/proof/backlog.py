@@ -31,6 +31,7 @@ class Waiting:
     rounds: int
     pushed_again: int
     slowest_round_seconds: float
+    """A round over all of them, however many steps the reaper makes of it."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,9 @@ def waiting(database_url: str, redis_url: str, messages: int, minutes: float) ->
         slowest = 0.0
         for _ in range(rounds):
             connection.execute("UPDATE outbox SET lease_until = now() - interval '1 s'")
-            started = time.perf_counter()
-            found = reaper.reap_published(connection)
-            slowest = max(slowest, time.perf_counter() - started)
-            assert found.renewed == messages, found
+            renewed, seconds = _renew_all(reaper, connection)
+            slowest = max(slowest, seconds)
+            assert renewed == messages, renewed
         return Waiting(messages, rounds, _generations(connection), slowest)
 
 
@@ -119,6 +119,17 @@ def amnesia(database_url: str, redis_url: str, messages: int) -> Amnesia:
             relay.close()
             alarm.close()
     return Amnesia(messages, seconds)
+
+
+def _renew_all(reaper: Reaper, connection: _Connection) -> tuple[int, float]:
+    """Look at every message as the relay does: step after step while there are more."""
+    started = time.perf_counter()
+    found = reaper.reap_published(connection)
+    renewed = found.renewed
+    while found.is_partial:
+        found = reaper.reap_published(connection)
+        renewed += found.renewed
+    return renewed, time.perf_counter() - started
 
 
 def _wait_for_jobs(redis: Redis, messages: int) -> None:
