@@ -8,13 +8,13 @@ import structlog
 from consumer import statements
 from consumer.database import Database
 from consumer.processing import Processor
+from consumer.rq_jobs import LARGEST_ID
 from shared.errors import SettingsError
 from shared.logs import configure_logging
 from shared.settings import read_consumer_settings, read_database_url
 
 _log = structlog.get_logger(__name__)
 
-LARGEST_ID: Final = 2**63 - 1
 _SETTINGS_SECONDS: Final = 30.0
 """A worker that cannot start leaves the message alone for this long, so that a healthy one may take it."""
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import time
 from time import monotonic
 from types import FrameType
 from typing import Any, Final
@@ -19,19 +18,18 @@ from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
 
-from consumer.processing import Processor
+from consumer.broker import WorkerBroker
+from consumer.control import LOOK_SECONDS, Control
 from consumer.rq_jobs import PlainSerializer
-from consumer.slots import POP_SECONDS, Control, Slot, SlotBroker
 from consumer.startup import EXIT_SETTINGS
+from consumer.team import Team
 from shared.errors import SettingsError
-from shared.settings import ConsumerSettings, read_consumer_settings
+from shared.settings import read_consumer_settings
 
 _log = structlog.get_logger(__name__)
 
 _WATCH_SECONDS: Final = 0.5
 _BEAT_SECONDS: Final = 5.0
-_LEAVE_SECONDS: Final = 5.0
-"""Added to a send's deadline when the worker leaves: the time for the outcome's commit."""
 
 
 class OutboxWorker(SimpleWorker):
@@ -49,15 +47,12 @@ class OutboxWorker(SimpleWorker):
         names = [queue if isinstance(queue, str) else queue.name for queue in _as_list(queues)]
         kwargs.update(serializer=PlainSerializer, job_class=Job, queue_class=None)
         super().__init__(names, *args, **kwargs)
-        self._control = Control(max_jobs=None)
-        self._slots: list[Slot] = []
         self._beat_at = 0.0
-        self._leave_by: float | None = None
 
     @property
     def dequeue_timeout(self) -> int:
         """Give the seconds that one pop waits; RQ derives the socket's timeout from it."""
-        return POP_SECONDS
+        return LOOK_SECONDS
 
     def work(  # noqa: PLR0913, PLR0917 - RQ's signature
         self,
@@ -83,24 +78,25 @@ class OutboxWorker(SimpleWorker):
             sys.exit(EXIT_SETTINGS)
         # A pop whose answer was lost must not be repeated silently, and a push is never repeated by us at all.
         self.connection.set_retry(Retry(NoBackoff(), 0))
-        self._control = Control(max_jobs=max_jobs)
         self._install_signal_handlers()
         self.birth_date = self.last_heartbeat = now()
-        self.set_status_quietly(WorkerStatus.STARTED)
-        _log.info("worker_started", queues=self.queue_names(), slots=settings.concurrency, name=self.name)
-        self._slots = [self._slot(number, settings, burst=burst) for number in range(settings.concurrency)]
-        for slot in self._slots:
-            slot.start()
-        self._watch(settings, max_idle_time)
-        self._leave(settings)
-        self._ignore_signals()
-        return self._control.jobs_done > 0
-
-    def set_status_quietly(self, status: WorkerStatus) -> None:
-        """Show the worker in `rq info`; Redis away or emptied: the next beat shows it again."""
-        self._state = status
-        self._beat_at = 0.0
         self._beat()
+        _log.info("worker_started", queues=self.queue_names(), at_once=settings.concurrency, name=self.name)
+        control = Control(at_once=settings.concurrency, max_jobs=max_jobs)
+        team = Team(settings, self._broker(), control, burst=burst)
+        team.start()
+        self._watch(team, control, max_idle_time)
+        everybody_left = team.leave()
+        self._say_goodbye()
+        _log.info("worker_stopped", jobs=control.jobs_done, name=self.name)
+        if not everybody_left:
+            self._start_anew_or_exit()
+        self._ignore_signals()
+        return control.jobs_done > 0
+
+    def _broker(self) -> WorkerBroker:
+        keys = [queue.key for queue in self.queues]
+        return WorkerBroker(self.connection, keys, Job.redis_job_namespace_prefix, self.key)
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Take no further job; what is in hand is finished. A second signal changes nothing."""
@@ -120,46 +116,19 @@ class OutboxWorker(SimpleWorker):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def _slot(self, number: int, settings: ConsumerSettings, *, burst: bool) -> Slot:
-        processor = Processor(settings, sleep=self._sleep_of_slot, may_give_up=self._must_leave)
-        keys = [queue.key for queue in self.queues]
-        broker = SlotBroker(self.connection, keys, Job.redis_job_namespace_prefix, self.key)
-        return Slot(number, broker, processor, self._control, burst=burst)
-
-    def _sleep_of_slot(self, seconds: float) -> None:
-        if self._control.stopping.wait(seconds):
-            time.sleep(min(seconds, _WATCH_SECONDS))  # stopping, but an outcome is still to be written
-
-    def _must_leave(self) -> bool:
-        """Tell whether a stopping worker has waited for PostgreSQL as long as it may."""
-        return self._leave_by is not None and monotonic() >= self._leave_by
-
-    def _watch(self, settings: ConsumerSettings, max_idle_time: int | None) -> None:
-        """Look after the slots until all have ended or the worker is to stop."""
-        while any(slot.is_alive() for slot in self._slots):
+    def _watch(self, team: Team, control: Control, max_idle_time: int | None) -> None:
+        """Look after the threads until the intake has ended or the worker is to stop."""
+        while team.takes_jobs():
             if self._stop_requested:
                 return
-            if any(self._is_stuck(slot, settings) for slot in self._slots):
-                _log.error("slot_stuck", meaning="the others finish, then this process starts anew")
+            if team.is_stuck():
+                _log.error("thread_stuck", meaning="the others finish, then this process starts anew")
                 return
-            if max_idle_time is not None and self._idle_seconds() >= max_idle_time:
+            if max_idle_time is not None and control.idle_seconds >= max_idle_time:
                 return
-            self._obey_suspension()
-            self._beat()
-            next((slot for slot in self._slots if slot.is_alive()), self._slots[0]).join(_WATCH_SECONDS)
-
-    def _leave(self, settings: ConsumerSettings) -> None:
-        """Wait for the jobs in hand, at most for a send's deadline; a slot that hangs does not keep the process."""
-        self._leave_by = monotonic() + settings.send_deadline_seconds + _LEAVE_SECONDS
-        self._control.stopping.set()
-        for slot in self._slots:
-            if not self._is_stuck(slot, settings):
-                slot.join(max(0.0, self._leave_by - monotonic()))
-        hangs = any(slot.is_alive() for slot in self._slots)
-        self._say_goodbye()
-        _log.info("worker_stopped", jobs=self._control.jobs_done, name=self.name)
-        if hangs:
-            self._start_anew_or_exit()
+            self._obey_suspension(control)
+            self._beat(control)
+            team.wait(_WATCH_SECONDS)
 
     def _start_anew_or_exit(self) -> None:
         """Get rid of a thread that cannot be ended: replace this process by a fresh one, or end it if it was told to.
@@ -171,29 +140,13 @@ class OutboxWorker(SimpleWorker):
             os._exit(0)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
 
-    @staticmethod
-    def _is_stuck(slot: Slot, settings: ConsumerSettings) -> bool:
-        """Tell whether a slot handles one message for longer than any lease can explain (not: waits for PostgreSQL)."""
-        since = slot.handling_since
-        return since is not None and monotonic() - since > settings.run_lease_seconds + _LEAVE_SECONDS
-
-    def _idle_seconds(self) -> float:
-        busy = any(slot.busy for slot in self._slots)
-        return 0.0 if busy else monotonic() - self._control.last_job_at
-
-    def _obey_suspension(self) -> None:
+    def _obey_suspension(self, control: Control) -> None:
         try:
-            suspended = bool(self.connection.exists(WORKERS_SUSPENDED))
+            control.suspend(on=bool(self.connection.exists(WORKERS_SUSPENDED)))
         except (RedisError, OSError):
             return
-        if suspended == self._control.running.is_set():
-            _log.info("suspended" if suspended else "resumed")
-        if suspended:
-            self._control.running.clear()
-        else:
-            self._control.running.set()
 
-    def _beat(self) -> None:
+    def _beat(self, control: Control | None = None) -> None:
         """Show that this worker lives, in one round trip; a Redis that was emptied learns of it again."""
         if monotonic() < self._beat_at:
             return
@@ -201,18 +154,12 @@ class OutboxWorker(SimpleWorker):
         self.last_heartbeat = now()
         try:
             with self.connection.pipeline(transaction=False) as pipe:
-                pipe.hset(self.key, mapping={**self.serialize(), "state": self._present_state()})
+                pipe.hset(self.key, mapping={**self.serialize(), "state": _state(control)})
                 worker_registration.register(self, pipe)
                 pipe.expire(self.key, self.worker_ttl + 60)
                 pipe.execute()
         except (RedisError, OSError):
             return
-
-    def _present_state(self) -> str:
-        if not self._control.running.is_set():
-            return str(WorkerStatus.SUSPENDED.value)
-        busy = any(slot.busy for slot in self._slots)
-        return str((WorkerStatus.BUSY if busy else WorkerStatus.IDLE).value)
 
     def _say_goodbye(self) -> None:
         try:
@@ -223,3 +170,12 @@ class OutboxWorker(SimpleWorker):
 
 def _as_list(queues: Any) -> list[Any]:  # noqa: ANN401 - names or Queues, one or several
     return list(queues) if isinstance(queues, list | tuple) else [queues]
+
+
+def _state(control: Control | None) -> str:
+    """Say what `rq info` shows."""
+    if control is None:
+        return str(WorkerStatus.STARTED.value)
+    if control.is_suspended:
+        return str(WorkerStatus.SUSPENDED.value)
+    return str((WorkerStatus.BUSY if control.is_busy else WorkerStatus.IDLE).value)

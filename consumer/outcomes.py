@@ -1,4 +1,4 @@
-"""What can come of a message: the answers of a mail server, sorted by what they say about the message."""
+"""What can come of a message that was claimed, sorted by what it says about the message."""
 
 from dataclasses import dataclass
 
@@ -25,6 +25,34 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class NotMade:
+    """There was no mail to send: the attempt failed, and the mail server was not asked.
+
+    Attributes:
+        reason: for the operator; it holds no address and no secret.
+        is_permanent: no later attempt can end better: a dead letter at once.
+
+    """
+
+    reason: str
+    is_permanent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NotBegun:
+    """Something else is out of order, and nothing was done with the message. Its attempt is given back.
+
+    Attributes:
+        reason: for the operator; it holds no address and no secret.
+        is_its_own: it has to do with this message, which waits a while and lets others go first.
+
+    """
+
+    reason: str
+    is_its_own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Outage:
     """The mail server could not be used. It says nothing about the message, whose attempt is given back.
 
@@ -44,4 +72,4 @@ class LeaseOver:
     """The claim's time was over before the mail was complete: nothing was sent, somebody else may hold it now."""
 
 
-Outcome = Accepted | Failed | Outage | LeaseOver
+Outcome = Accepted | Failed | NotMade | NotBegun | Outage | LeaseOver

@@ -9,10 +9,12 @@ import pickle
 import pickletools
 import re
 import zlib
+from dataclasses import dataclass
 from typing import Any, Final
 
-from consumer.jobs import LARGEST_ID
 from shared.messages import ENTRY_POINT
+
+LARGEST_ID: Final = 2**63 - 1
 
 LARGEST_DATA_BYTES: Final = 4096
 """Our own jobs need less than 100."""
@@ -22,6 +24,14 @@ _GREEDY_OPCODES: Final = {"PUT", "LONG_BINPUT"}
 gh-115952). RQ writes protocol 5, which has no use for them."""
 
 _OUR_JOB: Final = re.compile(rb"outbox-(\d{1,19})-g\d{1,10}")
+
+
+@dataclass(frozen=True, slots=True)
+class PoppedJob:
+    """A job that only we have now; nothing but the claim in PostgreSQL keeps it from being lost."""
+
+    queue_key: str
+    job_id: bytes
 
 
 class _PlainUnpickler(pickle.Unpickler):

@@ -1,5 +1,6 @@
 """The consumer's SQL: one function a statement, each with the guard that makes it safe beside any other process."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -23,12 +24,6 @@ class Claim:
     payload: str
     attempt: int
     max_retries: int
-    generation: int
-
-    @property
-    def came_back(self) -> bool:
-        """Tell whether the message was published before: it may have killed the worker that took it."""
-        return self.generation > 0
 
     @property
     def is_last_attempt(self) -> bool:
@@ -41,63 +36,63 @@ class Breaker:
     """What is known of the mail server: usable, or unreachable with at most one message sent to try it."""
 
     is_open: bool
-    is_probe: bool
+    probe_id: int | None
 
 
-def claim(connection: DbConnection, message_id: int, token: UUID, lease_seconds: float) -> Claim | None:
-    """Take the message, or None when somebody has it, it is finished or not due.
+def claim(connection: DbConnection, message_ids: Sequence[int], token: UUID, lease_seconds: float) -> list[Claim]:
+    """Take those of the messages that nobody has and that are not finished and due.
 
     A pending row may be claimed too: its job was pushed by a relay that has not committed yet (this statement waits
-    for that relay's row lock; SKIP LOCKED here would cost the message a whole lease) or that died before it could. The
+    for that relay's row locks; SKIP LOCKED here would cost the message a whole lease) or that died before it could. The
     generation is not compared: whichever job arrives first does the work.
     """
-    row = connection.execute(
+    rows = connection.execute(
         """
         UPDATE outbox
            SET status = 'running', attempt = attempt + 1, claim_token = %(token)s, claimed_at = clock_timestamp(),
                lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
-         WHERE id = %(id)s AND (status = 'published' OR (status = 'pending' AND due_at <= now()))
-        RETURNING id, claim_token, task, payload::text, attempt, max_retries, generation
+         WHERE id = ANY(%(ids)s::bigint[]) AND (status = 'published' OR (status = 'pending' AND due_at <= now()))
+        RETURNING id, claim_token, task, payload::text, attempt, max_retries
         """,
-        {"id": message_id, "token": token, "lease": lease_seconds},
-    ).fetchone()
-    return None if row is None else Claim(*row)
+        {"ids": list(message_ids), "token": token, "lease": lease_seconds},
+    ).fetchall()
+    return [Claim(*row) for row in rows]
 
 
-def find_own_claim(connection: DbConnection, message_id: int, token: UUID) -> Claim | None:
-    """Find the claim whose commit's answer was lost."""
-    row = connection.execute(
+def find_own_claims(connection: DbConnection, message_ids: Sequence[int], token: UUID) -> list[Claim]:
+    """Find the claims whose commit's answer was lost."""
+    rows = connection.execute(
         """
-        SELECT id, claim_token, task, payload::text, attempt, max_retries, generation
+        SELECT id, claim_token, task, payload::text, attempt, max_retries
           FROM outbox
-         WHERE id = %s AND status = 'running' AND claim_token = %s
+         WHERE id = ANY(%s::bigint[]) AND status = 'running' AND claim_token = %s
         """,
-        [message_id, token],
-    ).fetchone()
-    return None if row is None else Claim(*row)
+        [list(message_ids), token],
+    ).fetchall()
+    return [Claim(*row) for row in rows]
 
 
-def read_breaker(connection: DbConnection, message_id: int) -> Breaker:
-    """Read whether the mail server is known to be away, and whether this message is the one that tries it.
+def read_breaker(connection: DbConnection) -> Breaker:
+    """Read whether the mail server is known to be away, and which message tries it.
 
-    A statement of its own, after the claim: the claim may have waited for the relay that chose the probe, and a
-    statement's snapshot is older than what it waited for.
+    A transaction of its own, after the claim's: the claim may have waited for the relay that chose the probe.
     """
-    row = connection.execute(
-        "SELECT probe_id = %s FROM outbox_breaker WHERE opened_at IS NOT NULL", [message_id]
-    ).fetchone()
-    return Breaker(is_open=row is not None, is_probe=row is not None and row[0] is True)
+    row = connection.execute("SELECT probe_id FROM outbox_breaker WHERE opened_at IS NOT NULL").fetchone()
+    return Breaker(is_open=row is not None, probe_id=None if row is None else row[0])
 
 
-def ack(connection: DbConnection, claim: Claim) -> bool:
-    """Finish the message: it leaves the live table for history. False when the claim is no longer ours.
+def ack(connection: DbConnection, claims: Sequence[Claim]) -> set[int]:
+    """Finish the messages: they leave the live table for history. Give the ids of those whose claim was still ours.
 
-    The lease's end is not asked for: as long as nobody took the message over, the work that was done counts.
+    The lease's end is not asked for: as long as nobody took a message over, the work that was done counts.
     """
     done = connection.execute(
         """
         WITH finished AS (
-            DELETE FROM outbox WHERE id = %s AND status = 'running' AND claim_token = %s RETURNING *
+            DELETE FROM outbox
+             USING unnest(%s::bigint[], %s::uuid[]) AS claim (message_id, token)
+             WHERE id = claim.message_id AND status = 'running' AND claim_token = claim.token
+            RETURNING outbox.*
         )
         INSERT INTO outbox_finished (
             id, task, payload, queue, status, due_at, generation, attempt, max_retries, broker_epoch, last_error,
@@ -105,15 +100,19 @@ def ack(connection: DbConnection, claim: Claim) -> bool:
         SELECT id, task, payload, queue, 'done', due_at, generation, attempt, max_retries, broker_epoch, last_error,
                failures, traceparent, created_at, published_at, claimed_at, clock_timestamp()
           FROM finished
+        RETURNING id
         """,
-        [claim.id, claim.token],
-    )
-    return done.rowcount == 1
+        [[claim.id for claim in claims], [claim.token for claim in claims]],
+    ).fetchall()
+    return {row[0] for row in done}
 
 
-def is_done(connection: DbConnection, message_id: int) -> bool:
-    """Tell whether the message is finished: after a lost answer to a commit it may be, by our own hand."""
-    return connection.execute("SELECT FROM outbox_finished WHERE id = %s", [message_id]).fetchone() is not None
+def done_among(connection: DbConnection, message_ids: Sequence[int]) -> set[int]:
+    """Tell which messages are finished: after a lost answer to a commit they may be, by our own hand."""
+    rows = connection.execute(
+        "SELECT id FROM outbox_finished WHERE id = ANY(%s::bigint[])", [list(message_ids)]
+    ).fetchall()
+    return {row[0] for row in rows}
 
 
 def fail(
@@ -146,8 +145,10 @@ def fail(
     return failed.rowcount == 1
 
 
-def put_back(connection: DbConnection, claim: Claim, reason: str | None, *, delay_seconds: float = 0) -> bool:
-    """Give the message and its attempt back, because something else is out of order. False when no longer ours."""
+def put_back(
+    connection: DbConnection, claims: Sequence[Claim], reason: str | None, *, delay_seconds: float = 0
+) -> set[int]:
+    """Give messages and their attempts back, because something else is out of order. Give the ids that were ours."""
     back = connection.execute(
         """
         UPDATE outbox
@@ -155,11 +156,18 @@ def put_back(connection: DbConnection, claim: Claim, reason: str | None, *, dela
                due_at = clock_timestamp() + make_interval(secs => %(delay)s),
                claim_token = NULL, lease_until = NULL, broker_epoch = NULL,
                last_error = coalesce(%(reason)s, last_error)
-         WHERE id = %(id)s AND status = 'running' AND claim_token = %(token)s
+          FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[]) AS claim (message_id, token)
+         WHERE id = claim.message_id AND status = 'running' AND claim_token = claim.token
+        RETURNING id
         """,
-        {"id": claim.id, "token": claim.token, "reason": reason, "delay": delay_seconds},
-    )
-    return back.rowcount == 1
+        {
+            "ids": [claim.id for claim in claims],
+            "tokens": [claim.token for claim in claims],
+            "reason": reason,
+            "delay": delay_seconds,
+        },
+    ).fetchall()
+    return {row[0] for row in back}
 
 
 def put_back_unclaimed(connection: DbConnection, message_id: int, reason: str, delay_seconds: float) -> bool:

@@ -1,4 +1,4 @@
-"""What a task is: a name, the shape of its payload, and how its mail is prepared."""
+"""What a task is: a name, the shape of its payload, and how its mails are prepared."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,10 +11,19 @@ from shared.errors import OutboxError
 from shared.settings import ConsumerSettings
 
 DbConnection = Connection[tuple[Any, ...]]
+Payload = dict[str, Any]
 
 
 class UndeliverableError(OutboxError):
     """No attempt can end better: the message becomes a dead letter at once."""
+
+
+class NoSuchUserError(UndeliverableError):
+    """The user that the payload names does not exist (any more)."""
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("the user that the payload names does not exist (any more)")
 
 
 class UserPayload(Schema):
@@ -48,12 +57,14 @@ class Mail:
     values: Mapping[str, object]
 
 
+Prepared = Mapping[int, Mail | UndeliverableError]
+
+
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What a task may use while it prepares: the claim's own transaction, the message's id and the settings."""
+    """What a task may use while it prepares: one transaction for all the messages, and the settings."""
 
     connection: DbConnection
-    message_id: int
     settings: ConsumerSettings
 
 
@@ -63,13 +74,14 @@ class Task:
 
     Attributes:
         name: the task's name in the outbox.
-        payload: the marshmallow schema that a payload has to pass.
-        prepare: makes the mail. It runs inside the claim's transaction, so that what it writes and the claim stand or
-            fall together, and it may run again at every attempt. It raises UndeliverableError when no attempt can
-            succeed. It never sends anything.
+        payload: the schema that a payload has to pass; made once, since making one costs more than using it.
+        prepare: makes the mails of some messages, given their payloads by message id. The messages are claimed by then,
+            and it may run again at every attempt. It gives an UndeliverableError in place of the mail that no attempt
+            can make. It never sends anything. When it raises, what it wrote is rolled back and it is called once more
+            for each message alone; what it raises then is that message's failure, UndeliverableError for good.
 
     """
 
     name: str
-    payload: type[Schema]
-    prepare: Callable[[Preparation, dict[str, Any]], Mail]
+    payload: Schema
+    prepare: Callable[[Preparation, Mapping[int, Payload]], Prepared]

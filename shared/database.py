@@ -6,9 +6,13 @@ from typing import Any, Final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 
 IDLE_IN_TRANSACTION_SECONDS: Final = 5
 """After this long PostgreSQL ends a transaction whose client has gone silent, and with it the locks it held."""
+
+LOCK_SECONDS: Final = 8
+"""The longest wait for a row: longer than a frozen process of ours can hold one, shorter than a human's session."""
 
 _DEFAULTS: Final[dict[str, Any]] = {
     "connect_timeout": 3,
@@ -18,6 +22,14 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
+
+# One round trip. The limits are set inside each transaction because a setting of the session does not survive
+# PgBouncer's transaction pooling.
+_BEGIN: Final = f"""
+BEGIN;
+SET LOCAL idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_SECONDS}s';
+SET LOCAL lock_timeout = '{LOCK_SECONDS}s'
+"""
 
 
 def conninfo(database_url: str, application_name: str) -> str:
@@ -37,12 +49,22 @@ def connect(database_url: str, application_name: str) -> psycopg.Connection[tupl
 def transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
     """Run a transaction that PostgreSQL itself ends if this process freezes in the middle of it.
 
-    The limit is set inside each transaction because a setting of the session does not survive PgBouncer's transaction
-    pooling.
+    Raises:
+        psycopg.Error: it was rolled back; or, when the answer to COMMIT was lost, nobody knows.
+
     """
-    with connection.transaction():
-        connection.execute(
-            "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",
-            [f"{IDLE_IN_TRANSACTION_SECONDS}s"],
-        )
+    connection.execute(_BEGIN)
+    try:
         yield
+    except BaseException:
+        # Any other status means that the connection is broken or in the middle of a statement: of no use any more.
+        if connection.info.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
+            connection.execute("ROLLBACK")
+        raise
+    commit(connection)
+
+
+def commit(connection: psycopg.Connection[Any]) -> None:
+    """Commit. A transaction that has failed is answered with a quiet ROLLBACK; here that is an error."""
+    if connection.execute("COMMIT").statusmessage != "COMMIT":
+        raise psycopg.errors.InFailedSqlTransaction("the transaction had failed and was rolled back")

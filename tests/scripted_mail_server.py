@@ -13,6 +13,9 @@ GREETING, CONTENT = "greeting", "content"
 HANG_UP = "hang up"
 """Instead of an answer, or behind it: the connection is closed."""
 
+PIPELINING = {"EHLO": "250-scripted\n250 PIPELINING"}
+"""Answers of a server that takes several commands at once."""
+
 _GOOD = {
     GREETING: "220 scripted",
     "EHLO": "250 scripted",

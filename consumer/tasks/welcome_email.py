@@ -1,19 +1,22 @@
 """`task:send_welcome_email`: greets a user whose address is verified."""
 
-from typing import Any
+from collections.abc import Mapping
 
-from consumer.task import Mail, Preparation, Task, UndeliverableError, UserPayload
+from consumer.task import Mail, NoSuchUserError, Payload, Preparation, Prepared, Task, UserPayload
 from shared.messages import SendWelcomeEmail
 
 
-def prepare(preparation: Preparation, payload: dict[str, Any]) -> Mail:
-    """Make the greeting."""
-    row = preparation.connection.execute(
-        "SELECT username, email, full_name FROM users WHERE username = %s", [payload["username"]]
-    ).fetchone()
-    if row is None:
-        raise UndeliverableError("the user that the payload names does not exist (any more)")
-    username, email, full_name = row
+def prepare(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepared:
+    """Make the greetings."""
+    usernames = {message_id: payload["username"] for message_id, payload in payloads.items()}
+    rows = preparation.connection.execute(
+        "SELECT username, email, full_name FROM users WHERE username = ANY(%s)", [list(usernames.values())]
+    ).fetchall()
+    mails = {username: _mail(username, email, full_name) for username, email, full_name in rows}
+    return {message_id: mails.get(username) or NoSuchUserError() for message_id, username in usernames.items()}
+
+
+def _mail(username: str, email: str, full_name: str) -> Mail:
     return Mail(
         recipient=email,
         recipient_name=full_name,
@@ -23,4 +26,4 @@ def prepare(preparation: Preparation, payload: dict[str, Any]) -> Mail:
     )
 
 
-TASK = Task(name=SendWelcomeEmail.task, payload=UserPayload, prepare=prepare)
+TASK = Task(name=SendWelcomeEmail.task, payload=UserPayload(), prepare=prepare)

@@ -27,7 +27,7 @@ Given = Literal[
 
 _PROBE_WITHOUT_ANSWER: Final[Given] = "an open breaker and a mail server that does not answer"
 
-COMMIT: Final = "psycopg.transaction:Transaction.__exit__"
+COMMIT: Final = "shared.database:commit"
 
 
 def _any_call(_args: tuple[Any, ...], _result: object) -> bool:
@@ -35,7 +35,7 @@ def _any_call(_args: tuple[Any, ...], _result: object) -> bool:
 
 
 def _brings_something(_args: tuple[Any, ...], result: object) -> bool:
-    return result is not None
+    return bool(result)
 
 
 def _is_the_last_dot(args: tuple[Any, ...], _result: object) -> bool:
@@ -124,7 +124,7 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
     """Give the moments that both worker classes share, from the claim to the commit of its outcome."""
     sql = "consumer.statements"
     prepare = "consumer.tasks.verify_email:TASK.prepare"
-    prepared, refusing = "consumer.processing:Processor._prepare", "a refusing mail server"
+    refusing = "a refusing mail server"
     sent: dict[str, Any] = {**whose, "attempt": 2}
     taken: dict[str, Any] = {**sent, "mails": (2,)}
     again: dict[str, Any] = {**sent, "given": "a message that came back"}
@@ -133,15 +133,12 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
     dot: dict[str, Any] = {"function": "smtplib:SMTP.send", "that": _is_the_last_dot}
     return [
         *_around("claim", program, f"{sql}:claim", **whose),
-        *_around("read_breaker", program, f"{sql}:read_breaker", **whose),
-        *_around("the verification record", program, prepare, **whose),
-        Point("the claim's COMMIT", program, COMMIT, "before", past=prepared, **whose),
-        Point("the claim's COMMIT", program, COMMIT, "after", past=prepared, **sent),
-        Point(
-            "the COMMIT of a second claim", program, COMMIT, "before", past=f"{sql}:claim", **{**again, "attempt": 1}
-        ),
-        Point("the COMMIT of a second claim", program, COMMIT, "after", past=f"{sql}:claim", **again),
-        *_around("the verification record after a second claim", program, prepare, **again),
+        Point("the claim's COMMIT", program, COMMIT, "before", past=f"{sql}:claim", **whose),
+        Point("the claim's COMMIT", program, COMMIT, "after", past=f"{sql}:claim", **sent),
+        *_around("read_breaker", program, f"{sql}:read_breaker", **sent),
+        *_around("the verification record", program, prepare, **sent),
+        *_around("the verification record's COMMIT", program, COMMIT, past=prepare, **sent),
+        *_around("the verification record of a message that came back", program, prepare, **again),
         Point("send", program, "consumer.smtp:Mailer.send", "before", **sent),
         Point("MAIL FROM", program, "smtplib:SMTP.mail", "after", **sent),
         Point("RCPT TO", program, "smtplib:SMTP.rcpt", "after", **sent),
@@ -166,10 +163,10 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
 
 
 def _outbox_worker_points() -> list[Point]:
-    broker = "consumer.slots:SlotBroker"
+    broker = "consumer.broker:WorkerBroker"
     return [
         Point("the pop", "OutboxWorker", f"{broker}.pop", "after", that=_brings_something),
-        Point("the work", "OutboxWorker", "consumer.processing:Processor.process", "before"),
+        Point("the work", "OutboxWorker", "consumer.claiming:Claimer.claim", "before"),
         *_working_on("OutboxWorker"),
         *_around("finish", "OutboxWorker", f"{broker}.finish"),
     ]

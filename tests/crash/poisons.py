@@ -4,38 +4,39 @@ import os
 import resource
 import signal
 import threading
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from typing import NoReturn
 
 from consumer.registry import TASKS
-from consumer.task import Preparation, Task, UserPayload
+from consumer.task import Payload, Preparation, Task, UserPayload
 
 _FOR_EVER = threading.Event()
 _TOO_MUCH = 1 << 40
 
 
-def _exit(_preparation: Preparation, _payload: dict[str, Any]) -> NoReturn:
+def _exit(_preparation: Preparation, _payloads: Mapping[int, Payload]) -> NoReturn:
     """Leave as a crash in a C extension does."""
     os._exit(1)
 
 
-def _be_killed(_preparation: Preparation, _payload: dict[str, Any]) -> NoReturn:
+def _be_killed(_preparation: Preparation, _payloads: Mapping[int, Payload]) -> NoReturn:
     """Die as the kernel's out-of-memory killer wants it."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("SIGKILL was survived")
 
 
-def _eat_memory(_preparation: Preparation, _payload: dict[str, Any]) -> NoReturn:
+def _eat_memory(_preparation: Preparation, _payloads: Mapping[int, Payload]) -> NoReturn:
     """Ask for more memory than there is."""
     resource.setrlimit(resource.RLIMIT_AS, (_TOO_MUCH, _TOO_MUCH))
     bytearray(_TOO_MUCH)
     raise AssertionError("there was so much memory")
 
 
-def _hang(_preparation: Preparation, _payload: dict[str, Any]) -> NoReturn:
+def _hang(_preparation: Preparation, _payloads: Mapping[int, Payload]) -> NoReturn:
     """Wait for what never comes."""
     while True:
         _FOR_EVER.wait()
 
 
 POISONS = {"exit": _exit, "killed": _be_killed, "memory": _eat_memory, "hang": _hang}
-TASKS.update({f"task:{name}": Task(f"task:{name}", UserPayload, prepare) for name, prepare in POISONS.items()})
+TASKS.update({f"task:{name}": Task(f"task:{name}", UserPayload(), prepare) for name, prepare in POISONS.items()})

@@ -103,7 +103,7 @@ def play(stage: Stage, poison: Poison) -> None:
         else:
             assert (deaths, worker.pid, set(copies.values())) == (0, pid, {1})
         if poison is POISONS["OutboxWorker: hang"]:
-            assert len(said(scene, worker, "slot_stuck")) >= 1
+            assert len(said(scene, worker, "thread_stuck")) >= 1
             assert len(said(scene, worker, "worker_started")) >= 2
 
 

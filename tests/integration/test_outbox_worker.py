@@ -153,7 +153,7 @@ def test_a_critical_queue_that_is_never_empty_does_not_starve_default(service: S
     urgent = service.publish(20)
     [other] = service.publish(1, SendWelcomeEmail.task, "default")
 
-    service.start_impatient("consumer.slots:STARVED_SECONDS=0", "--burst", WORKER_CONCURRENCY="1").wait(WAIT)
+    service.start_impatient("consumer.intake:STARVED_SECONDS=0", "--burst", WORKER_CONCURRENCY="1").wait(WAIT)
 
     order = service.sent()
     assert sorted(order) == [*urgent, other]
@@ -357,7 +357,7 @@ def test_foreign_jobs_neither_run_nor_stop_it(service: Service, tmp_path: Path) 
     wait_until(lambda: not service.listed(), WAIT, "the foreign jobs to be taken")
     assert (worker.running, trace.exists()) == (True, False)
     assert len(said(worker, "foreign_job")) == foreign
-    assert said(worker, "slot_failed") == []
+    assert said(worker, "intake_failed") == []
     assert "Traceback" not in worker.command.log_file.read_text()
 
 
@@ -444,27 +444,29 @@ def test_it_goes_on_after_postgresql_was_restarted(
         assert (verdicts(worker), worker.running) == (["done", "done", "database_away", "not_claimed"], True)
 
 
-def test_a_slot_that_hangs_makes_the_process_start_anew(
+def test_a_thread_that_hangs_makes_the_process_start_anew(
     own_postgres: PostgresServer, redis_url: str, mailbox: MailCatcher, tmp_path: Path
 ) -> None:
     with service_of(own_postgres.url("outbox"), redis_url, mailbox, tmp_path) as service:
         worker = service.start_impatient(
-            "consumer.outbox_worker:_LEAVE_SECONDS=0.5", OUTBOX_RUN_LEASE_SECONDS="1", WORKER_CONCURRENCY="1"
+            "consumer.team:_LEAVE_SECONDS=0.5", OUTBOX_RUN_LEASE_SECONDS="1", WORKER_CONCURRENCY="1"
         )
         service.wait_for_done(service.publish())
         pid = worker.pid
-        [backend] = service.connection.execute(
+        backends = service.connection.execute(
             "SELECT pid FROM pg_stat_activity WHERE application_name = 'outbox-consumer'"
-        ).fetchone() or [0]
-        os.kill(backend, signal.SIGSTOP)
+        ).fetchall()
+        for [backend] in backends:
+            os.kill(backend, signal.SIGSTOP)
         try:
             service.publish()
             wait_until(lambda: len(said(worker, "worker_started")) == 2, WAIT, "the process to start anew")
             service.wait_for_done(service.publish())
         finally:
-            os.kill(backend, signal.SIGCONT)
+            for [backend] in backends:
+                os.kill(backend, signal.SIGCONT)
 
-        assert (len(said(worker, "slot_stuck")), worker.pid) == (1, pid)
+        assert (len(said(worker, "thread_stuck")), worker.pid) == (1, pid)
 
 
 def verdicts(worker: Program) -> list[str]:

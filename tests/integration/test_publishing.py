@@ -6,7 +6,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import Rollback
 from redis import Redis
 from rq import Queue
 from rq.defaults import RQ_KEY_PREFIX
@@ -125,13 +124,17 @@ def test_an_absent_redis_leaves_the_messages_pending(connection: Connection) -> 
     assert message(connection, id_)["status"] == "pending"
 
 
+def push_and_fail(connection: Connection, broker: Broker) -> None:
+    broker.push(statements.take_batch(connection, 10))
+    connection.execute("SELECT 1 / 0")
+
+
 def test_a_push_repeated_after_a_rollback_repeats_the_id(
     connection: Connection, publisher: Publisher, broker: Broker, redis_url: str
 ) -> None:
     id_ = add_message(connection)
-    with transaction(connection):
-        broker.push(statements.take_batch(connection, 10))
-        raise Rollback
+    with pytest.raises(psycopg.errors.DivisionByZero), transaction(connection):
+        push_and_fail(connection, broker)
 
     publisher.publish_batch(connection, 10)
 

@@ -22,7 +22,7 @@ from embedded.mail_folder import MailFolder
 from embedded.mail_server import MailServer, Security
 from embedded.ports import LOOPBACK, free_port
 from shared.settings import SmtpSecurity, SmtpServer
-from tests.scripted_mail_server import CONTENT, GREETING, HANG_UP, ScriptedMailServer
+from tests.scripted_mail_server import CONTENT, GREETING, HANG_UP, PIPELINING, ScriptedMailServer
 
 MAIL = Envelope("signup@example.org", "alice@example.com", b"Subject: Hi\r\n\r\nHello\r\n")
 LOGIN = ("signup", 'pass word: "!"')
@@ -30,6 +30,11 @@ LONG = 60.0
 QUICK = 0.3
 
 Open = Callable[..., Mailer]
+
+Answers = dict[str, str]
+
+both_manners = pytest.mark.parametrize("manner", [{}, PIPELINING], ids=["one command at a time", "several at once"])
+"""What a server offers makes no difference to what its answers mean."""
 
 
 class OverAtTheDot(Lease):
@@ -112,6 +117,7 @@ def test_a_refusal_of_this_mail_is_its_failure(mailbox: MailCatcher, mailer: Ope
     assert mailbox.mails() == []
 
 
+@both_manners
 @pytest.mark.parametrize(
     ("answer", "outcome"),
     [
@@ -120,14 +126,17 @@ def test_a_refusal_of_this_mail_is_its_failure(mailbox: MailCatcher, mailer: Ope
         ("250 OK", Failed("refused: 250 OK")),
     ],
 )
-def test_a_refusal_of_the_data_command_is_the_mails_failure(mailer: Open, answer: str, outcome: Failed) -> None:
-    with ScriptedMailServer({"DATA": answer}) as server:
+def test_a_refusal_of_the_data_command_is_the_mails_failure(
+    mailer: Open, manner: Answers, answer: str, outcome: Failed
+) -> None:
+    with ScriptedMailServer({**manner, "DATA": answer}) as server:
         assert mailer(server.port).send(MAIL, lease()) == outcome
 
 
+@both_manners
 @pytest.mark.parametrize("step", ["RCPT", "DATA"])
-def test_a_refusal_stays_one_when_the_server_hangs_up_behind_it(mailer: Open, step: str) -> None:
-    with ScriptedMailServer({step: f"550 no {HANG_UP}"}) as server:
+def test_a_refusal_stays_one_when_the_server_hangs_up_behind_it(mailer: Open, manner: Answers, step: str) -> None:
+    with ScriptedMailServer({**manner, step: f"550 no {HANG_UP}"}) as server:
         sender = mailer(server.port)
 
         outcomes = [sender.send(MAIL, lease()) for _ in range(2)]
@@ -142,19 +151,57 @@ def test_a_refusal_does_not_repeat_the_address(mailer: Open) -> None:
     assert outcome == Failed("refused: 550 5.1.1 <[address]>: no user [address].", is_permanent=True)
 
 
+@both_manners
 @pytest.mark.parametrize("answer", ["250-first\n250 second", "251 will forward"])
-def test_a_recipient_may_be_accepted_in_other_words(mailer: Open, answer: str) -> None:
-    with ScriptedMailServer({"RCPT": answer}) as server:
+def test_a_recipient_may_be_accepted_in_other_words(mailer: Open, manner: Answers, answer: str) -> None:
+    with ScriptedMailServer({**manner, "RCPT": answer}) as server:
         assert mailer(server.port).send(MAIL, lease()) == Accepted()
 
 
+@both_manners
 @pytest.mark.parametrize("answer", ["200 hm", "354 more", "what?", "999 no"])
-def test_an_answer_that_is_none_may_mean_acceptance(mailer: Open, answer: str) -> None:
-    with ScriptedMailServer({CONTENT: answer}) as server:
+def test_an_answer_that_is_none_may_mean_acceptance(mailer: Open, manner: Answers, answer: str) -> None:
+    with ScriptedMailServer({**manner, CONTENT: answer}) as server:
         outcome = mailer(server.port).send(MAIL, lease())
 
     assert isinstance(outcome, Failed)
     assert (outcome.is_permanent, outcome.maybe_accepted) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("answers", "outcome"),
+    [
+        ({"RCPT": "550 no"}, Failed("refused: 550 no", is_permanent=True)),
+        ({"RCPT": "450 later", "DATA": "503 no recipient"}, Failed("refused: 450 later")),
+        ({"RCPT": f"550 no {HANG_UP}"}, Failed("refused: 550 no", is_permanent=True)),
+        ({"RCPT": "421 closing"}, Outage("the mail server is closing: 421 closing", reached=True)),
+        ({"RCPT": HANG_UP}, Outage("the mail server went away at RCPT TO (SMTPServerDisconnected)", reached=True)),
+        ({"DATA": HANG_UP}, Outage("the mail server went away at RCPT TO (SMTPServerDisconnected)", reached=True)),
+        ({"MAIL": "550 no"}, Outage("the mail server refuses our sender (MAIL_FROM): 550 no")),
+        ({"MAIL": HANG_UP}, Outage("the mail server went away at MAIL FROM (SMTPServerDisconnected)")),
+    ],
+)
+def test_commands_that_were_sent_together_are_answered_one_by_one(
+    mailer: Open, answers: Answers, outcome: Failed | Outage
+) -> None:
+    with ScriptedMailServer({**PIPELINING, **answers}) as server:
+        sender = mailer(server.port)
+
+        outcomes = [sender.send(MAIL, lease()) for _ in range(2)]
+
+    assert (outcomes, server.contents) == ([outcome] * 2, [])
+
+
+def test_nobody_gets_a_mail_whose_recipient_was_refused(mailer: Open) -> None:
+    with ScriptedMailServer({**PIPELINING, "RCPT": "550 no"}) as server:
+        sender = mailer(server.port)
+        sender.send(MAIL, lease())
+        sender.send(MAIL, lease())
+
+    assert [[line.split()[0].upper() for line in heard] for heard in server.said] == [
+        ["EHLO", "MAIL", "RCPT", "DATA"]
+    ] * 2
+    assert server.contents == []
 
 
 # ---- silence after the last dot
@@ -320,6 +367,15 @@ def test_the_connection_is_kept_for_the_next_mail(mailer: Open) -> None:
     assert outcomes == [Accepted()] * 3
     commands = [[line.split()[0].upper() for line in heard] for heard in server.said]
     assert commands == [["EHLO"] + ["MAIL", "RCPT", "DATA"] * 3]
+
+
+def test_a_connection_to_a_server_that_takes_several_commands_at_once_is_kept_too(mailer: Open) -> None:
+    with ScriptedMailServer(PIPELINING) as server:
+        sender = mailer(server.port)
+
+        outcomes = [sender.send(MAIL, lease()) for _ in range(3)]
+
+    assert (outcomes, len(server.said), server.contents) == ([Accepted()] * 3, 1, [MAIL.content] * 3)
 
 
 def test_it_introduces_itself_by_the_given_name(mailer: Open) -> None:

@@ -295,7 +295,8 @@ class Consumer(Process):
 
     def try_claim(self, message: int) -> of_consumer.Claim | None:
         assert self.token is not None
-        return of_consumer.claim(self.connection, self.servers.ids[message], self.token, LONG_SECONDS)
+        claims = of_consumer.claim(self.connection, [self.servers.ids[message]], self.token, LONG_SECONDS)
+        return claims[0] if claims else None
 
     def find_own_claim(self, at: Moment) -> None:
         message = at.before.consumers[self.number].job.message
@@ -303,7 +304,8 @@ class Consumer(Process):
             # The claim is tried again first, so that a commit under way is waited for.
             agree("claim of one's own row", None, self.try_claim(message))
         assert self.token is not None
-        self.held = of_consumer.find_own_claim(self.connection, self.servers.ids[message], self.token)
+        found = of_consumer.find_own_claims(self.connection, [self.servers.ids[message]], self.token)
+        self.held = found[0] if found else None
         agree("own claim found", is_found, self.held is not None)
 
     def send(self, _at: Moment) -> None:
@@ -313,7 +315,7 @@ class Consumer(Process):
         """The same."""
 
     def ack(self, at: Moment) -> None:
-        self.end(at, lambda claim: of_consumer.ack(self.connection, claim))
+        self.end(at, lambda claim: bool(of_consumer.ack(self.connection, [claim])))
 
     def fail(self, at: Moment) -> None:
         def fail(claim: of_consumer.Claim) -> bool:
@@ -325,9 +327,10 @@ class Consumer(Process):
         self.end(at, fail)
 
     def put_back(self, at: Moment) -> None:
-        self.end(
-            at, lambda claim: of_consumer.put_back(self.connection, claim, "an outage", delay_seconds=LONG_SECONDS)
-        )
+        def put_back(claim: of_consumer.Claim) -> bool:
+            return bool(of_consumer.put_back(self.connection, [claim], "an outage", delay_seconds=LONG_SECONDS))
+
+        self.end(at, put_back)
 
     def end(self, at: Moment, statement: Callable[[of_consumer.Claim], bool]) -> None:
         assert self.held is not None
@@ -769,8 +772,8 @@ def test_walks_notice_a_missing_guard(
         ),
         (
             of_consumer.ack,
-            "claim_token = %s",
-            "%s::uuid IS NOT NULL",
+            "claim_token = claim.token",
+            "claim.token IS NOT NULL",
             "a-frozen-consumer-acknowledges-too-late",
             "ack: still ours",
         ),

@@ -13,8 +13,9 @@ import psycopg
 import structlog
 from rq.defaults import RQ_KEY_PREFIX
 
-from consumer.processing import Processor, Verdict
+from consumer.processing import Processor
 from consumer.statements import _LONGEST_PROBE_PAUSE_SECONDS as LONGEST_PROBE_PAUSE_SECONDS
+from consumer.verdicts import Verdict
 from embedded.ports import free_port
 from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
 from outbox_relay.publishing import Publisher

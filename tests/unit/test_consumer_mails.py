@@ -116,7 +116,7 @@ def test_no_line_is_longer_than_smtp_allows(name: str) -> None:
 
 
 def test_all_line_ends_are_those_of_smtp() -> None:
-    content = composed(verify_mail("Alice\x0b\u2028Adams")).content
+    content = composed(verify_mail("Alice\u2028Adams")).content
 
     assert content.count(b"\n") == content.count(b"\r\n") == content.count(b"\r")
 
@@ -165,8 +165,10 @@ def test_a_header_hidden_in_the_name_as_an_encoded_word_becomes_none(name: str) 
     assert str(make_header(decode_header(message["To"]))) == f"{name} <alice@example.com>"
 
 
-@pytest.mark.parametrize("name", ["Alice\r\nBcc: eve@evil.example", "Alice\nBcc: eve", "Alice\rBcc: eve", "\n"])
-def test_a_name_with_a_line_end_is_undeliverable(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["Alice\r\nBcc: eve@evil.example", "Alice\nBcc: eve", "Alice\rBcc: eve", "\n", "A\x0bB", "A\x00B", "A\x85B"]
+)
+def test_a_name_with_a_control_character_is_undeliverable(name: str) -> None:
     with pytest.raises(UndeliverableError):
         composed(verify_mail(name))
 

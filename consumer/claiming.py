@@ -1,0 +1,126 @@
+"""Claiming: from the messages that jobs name to those that are ours."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Final
+from uuid import uuid4
+
+import psycopg
+from psycopg.errors import DeadlockDetected, LockNotAvailable
+from rq.timeouts import BaseTimeoutException
+
+from consumer import statements
+from consumer.database import UNREACHABLE, Database
+from consumer.held import Held
+from consumer.lease import Lease
+from consumer.patience import Patience, pauses
+from consumer.rq_jobs import PoppedJob
+from consumer.verdicts import Verdict
+from shared.errors import OutboxError
+
+Wanted = Mapping[int, PoppedJob | None]
+"""Messages by id, with the job that named each."""
+
+LOCKED: Final = (LockNotAvailable, DeadlockDetected)
+"""What PostgreSQL says when somebody holds a row for longer than any process of ours may."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotHeld:
+    """A message that did not become ours, and why."""
+
+    message_id: int
+    job: PoppedJob | None
+    verdict: Verdict
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What became of the messages that were wanted."""
+
+    held: list[Held] = field(default_factory=list)
+    not_held: list[NotHeld] = field(default_factory=list)
+
+
+class _AwayError(OutboxError):
+    """PostgreSQL cannot be used, and nothing of what was wanted is known to be ours."""
+
+
+class Claimer:
+    """Claims messages, many in one transaction of its own.
+
+    The commit comes before anything is done with a message. So a message that kills its worker, even while its mail is
+    prepared, has spent an attempt, and is a dead letter in the end.
+    """
+
+    def __init__(self, database: Database, run_lease_seconds: float, patience: Patience) -> None:
+        """Keep what every claim needs."""
+        self._database = database
+        self._run_lease_seconds = run_lease_seconds
+        self._patience = patience
+
+    def claim(self, wanted: Wanted) -> Claimed:
+        """Claim what can be claimed. A row that somebody holds locked does not keep us from the others for long."""
+        try:
+            held = self._claim_together(wanted)
+        except LOCKED:
+            if len(wanted) == 1:
+                return self._none_of(wanted, Verdict.NOT_CLAIMED, "somebody holds its row locked")
+            return self._claim_each_alone(wanted)
+        except _AwayError as exc:
+            return self._none_of(wanted, Verdict.DATABASE_AWAY, str(exc))
+        ours = {each.claim.id for each in held}
+        rest = {message_id: job for message_id, job in wanted.items() if message_id not in ours}
+        return Claimed(held, self._none_of(rest, Verdict.NOT_CLAIMED, None).not_held)
+
+    def _claim_each_alone(self, wanted: Wanted) -> Claimed:
+        together = Claimed()
+        for message_id, job in wanted.items():
+            alone = self.claim({message_id: job})
+            together.held.extend(alone.held)
+            together.not_held.extend(alone.not_held)
+        return together
+
+    @staticmethod
+    def _none_of(wanted: Wanted, verdict: Verdict, reason: str | None) -> Claimed:
+        return Claimed([], [NotHeld(message_id, job, verdict, reason) for message_id, job in wanted.items()])
+
+    def _claim_together(self, wanted: Wanted) -> list[Held]:
+        """Claim in one transaction.
+
+        If the answer to the commit was lost, the claims may stand: their token tells. Their leases are then counted
+        from the first try, and nobody but us can give the attempts back: so we ask until PostgreSQL answers.
+        """
+        token = uuid4()
+        patience_until = monotonic() + self._run_lease_seconds / 3
+        first_lease: Lease | None = None
+        may_stand = False
+        for pause in pauses():
+            lease = Lease.start(self._run_lease_seconds)
+            try:
+                with self._database.transaction() as connection:
+                    claims = statements.claim(connection, list(wanted), token, self._run_lease_seconds)
+                    fresh = {claim.id for claim in claims}
+                    if first_lease is not None:
+                        # Second, because the lost commit may still be under way: the claim waits for its end.
+                        claims = statements.find_own_claims(connection, list(wanted), token)
+                    may_stand = may_stand or bool(fresh)
+            except LOCKED:
+                if not may_stand:
+                    raise
+                self._patience.sleep(pause)
+            except UNREACHABLE as exc:
+                first_lease = first_lease or lease
+                if self._patience.may_give_up() or (not may_stand and monotonic() + pause > patience_until):
+                    raise _AwayError(type(exc).__name__) from exc
+                self._patience.sleep(pause)
+            except (psycopg.Error, BaseTimeoutException) as exc:
+                raise _AwayError(type(exc).__name__) from exc
+            else:
+                return [
+                    Held(claim, lease if claim.id in fresh else first_lease or lease, wanted[claim.id])
+                    for claim in claims
+                ]
+        raise AssertionError  # pauses() never ends

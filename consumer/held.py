@@ -1,0 +1,56 @@
+"""What a consumer has in hand, step by step: a claimed message, one with its mail, one whose outcome is known."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from consumer.lease import Lease
+from consumer.outcomes import Outcome
+from consumer.rq_jobs import PoppedJob
+from consumer.statements import Breaker, Claim
+from consumer.task import Mail
+
+NO_OUTAGE: Final = Breaker(is_open=False, probe_id=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A message that is ours for the time of a lease.
+
+    Attributes:
+        claim: the row, and the token that proves that it is ours.
+        lease: how long, by our own clock.
+        job: the RQ job that named the message, where it is ours to tidy up.
+
+    """
+
+    claim: Claim
+    lease: Lease
+    job: PoppedJob | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A message whose mail is prepared; the breaker is what was known of the mail server then."""
+
+    held: Held
+    mail: Mail
+    breaker: Breaker
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A message whose outcome is known and not yet written."""
+
+    held: Held
+    outcome: Outcome
+    breaker: Breaker = NO_OUTAGE
+
+    @property
+    def is_probe(self) -> bool:
+        """Tell whether this message was the one that tries a mail server that was away."""
+        return self.breaker.is_open and self.breaker.probe_id == self.held.claim.id
+
+    @property
+    def reason(self) -> str | None:
+        """Give the outcome's reason, for the operator."""
+        return getattr(self.outcome, "reason", None)

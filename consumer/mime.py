@@ -1,0 +1,66 @@
+"""The bytes of a mail with two renderings of one text (RFC 2046, 5.1.4), made from parts that cannot break it.
+
+The email package would build a tree of parsed headers and fold it again: 1.7 ms a mail, half of all that a consumer
+does for one. Here the structure is fixed, and each variable piece is encoded by the standard library.
+"""
+
+import binascii
+import re
+from collections.abc import Iterable
+from email.header import Header
+from typing import Final
+
+_BOUNDARY: Final = "=_alternative"
+"""Quoted-printable writes "=" as "=3D", so "=_" stands in no body (RFC 2045, 6.7)."""
+
+_HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]|\r\n[ \t](?=[!-~]))*")
+_LONGEST_LINE: Final = 78
+"""RFC 5322, 2.1.1."""
+
+
+def alternative(headers: Iterable[tuple[str, str]], plain: str, html: str) -> bytes:
+    """Write a mail that shows `html`, or `plain` to who cannot or does not want to see it.
+
+    Args:
+        headers: names and values as they are to stand there: ASCII, folded with CRLF and a space.
+        plain: the text.
+        html: the same text as HTML.
+
+    Raises:
+        ValueError: a header's value would break in two.
+
+    """
+    head = [f"{name}: {_checked(name, value)}" for name, value in headers]
+    top = [*head, "MIME-Version: 1.0", f'Content-Type: multipart/alternative; boundary="{_BOUNDARY}"', "", ""]
+    return b"".join(
+        (
+            "\r\n".join(top).encode("ascii"),
+            _part("plain", plain),
+            _part("html", html),
+            f"--{_BOUNDARY}--\r\n".encode("ascii"),
+        )
+    )
+
+
+def encoded_words(name: str, text: str) -> str:
+    """Write a header's text as encoded words (RFC 2047), unless it is short and plain ASCII anyway."""
+    if len(name) + len(": ") + len(text) <= _LONGEST_LINE and _HEADER_VALUE.fullmatch(text) and "=?" not in text:
+        return text
+    return Header(text, "utf-8", header_name=name, maxlinelen=75).encode(linesep="\r\n")
+
+
+def _checked(name: str, value: str) -> str:
+    if not _HEADER_VALUE.fullmatch(value):
+        raise ValueError(f"the header {name} would break in two")
+    return value
+
+
+def _part(subtype: str, text: str) -> bytes:
+    lines = text.replace("\r\n", "\n").rstrip("\n").replace("\n", "\r\n") + "\r\n"
+    head = (
+        f"--{_BOUNDARY}\r\n"
+        f'Content-Type: text/{subtype}; charset="utf-8"\r\n'
+        "Content-Transfer-Encoding: quoted-printable\r\n"
+        "\r\n"
+    )
+    return head.encode("ascii") + binascii.b2a_qp(lines.encode(), istext=True)

@@ -1,0 +1,139 @@
+"""Preparing: from claimed messages to mails, or to the reason why there is none."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from marshmallow import ValidationError
+
+from consumer import statements
+from consumer.claiming import LOCKED
+from consumer.database import UNREACHABLE, Database
+from consumer.held import Ended, Held, Ready
+from consumer.outcomes import NotBegun, NotMade, Outcome
+from consumer.patience import Patience, pauses
+from consumer.registry import TASKS
+from consumer.statements import Breaker
+from consumer.task import DbConnection, Mail, Payload, Preparation, UndeliverableError
+from shared.settings import ConsumerSettings
+
+_MAIL_SERVER_AWAY: Final = NotBegun("the mail server is away")
+_TOO_LATE: Final = NotBegun("the lease was over before the mail could be prepared")
+_LOCKED: Final = NotBegun("a row that its mail needs stayed locked", is_its_own=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is to be sent, and what has ended before that."""
+
+    ready: list[Ready] = field(default_factory=list)
+    ended: list[Ended] = field(default_factory=list)
+
+
+class Preparer:
+    """Lets the tasks make the mails of claimed messages, many in one transaction."""
+
+    def __init__(self, database: Database, settings: ConsumerSettings, patience: Patience) -> None:
+        """Keep what every mail needs."""
+        self._database = database
+        self._settings = settings
+        self._patience = patience
+
+    def prepare(self, held: Sequence[Held]) -> Prepared:
+        """Make the mails. One that cannot be made does not keep the others from being made."""
+        prepared = Prepared()
+        for pause in pauses():
+            held = self._within_their_leases(held, prepared)
+            if not held:
+                return prepared
+            try:
+                self._prepare_together(held, prepared)
+            except LOCKED:
+                self._divide(held, _LOCKED, prepared)
+            except UNREACHABLE as exc:
+                if self._patience.may_give_up():
+                    prepared.ended.extend(Ended(each, NotBegun(type(exc).__name__)) for each in held)
+                    return prepared
+                self._patience.sleep(pause)
+                continue
+            except UndeliverableError as exc:
+                self._divide(held, NotMade(str(exc), is_permanent=True), prepared)
+            except Exception as exc:  # noqa: BLE001 - a task's bug is this message's failure, not the worker's
+                self._divide(held, NotMade(f"{type(exc).__name__} while the mail was prepared"), prepared)
+            return prepared
+        raise AssertionError  # pauses() never ends
+
+    @staticmethod
+    def _within_their_leases(held: Sequence[Held], prepared: Prepared) -> Sequence[Held]:
+        in_time = []
+        for each in held:
+            if each.lease.is_over():
+                prepared.ended.append(Ended(each, _TOO_LATE))
+            else:
+                in_time.append(each)
+        return in_time
+
+    def _divide(self, held: Sequence[Held], outcome: Outcome, prepared: Prepared) -> None:
+        """Blame the message if it was alone; else prepare each alone, to find the one to blame."""
+        if len(held) == 1:
+            # The breaker is not known here, so a probe that fails to be made is let go whatever it says.
+            prepared.ended.append(Ended(held[0], outcome, Breaker(is_open=True, probe_id=held[0].claim.id)))
+            return
+        for each in held:
+            alone = self.prepare([each])
+            prepared.ready.extend(alone.ready)
+            prepared.ended.extend(alone.ended)
+
+    def _prepare_together(self, held: Sequence[Held], prepared: Prepared) -> None:
+        with self._database.transaction() as connection:
+            breaker = statements.read_breaker(connection)
+            made = self._make(connection, held, breaker)
+        prepared.ready.extend(made.ready)
+        prepared.ended.extend(made.ended)
+
+    def _make(self, connection: DbConnection, held: Sequence[Held], breaker: Breaker) -> Prepared:
+        made = Prepared()
+        payloads: defaultdict[str, dict[int, Payload]] = defaultdict(dict)
+        for each in held:
+            if breaker.is_open and breaker.probe_id != each.claim.id:
+                made.ended.append(Ended(each, _MAIL_SERVER_AWAY, breaker))
+                continue
+            try:
+                payloads[each.claim.task][each.claim.id] = _payload(each)
+            except UndeliverableError as exc:
+                made.ended.append(Ended(each, NotMade(str(exc), is_permanent=True), breaker))
+        by_id = {each.claim.id: each for each in held}
+        preparation = Preparation(connection, self._settings)
+        for task, of_task in payloads.items():
+            mails = TASKS[task].prepare(preparation, of_task)
+            for message_id in of_task:
+                made_of_it = mails.get(message_id)
+                if isinstance(made_of_it, Mail):
+                    made.ready.append(Ready(by_id[message_id], made_of_it, breaker))
+                else:
+                    made.ended.append(Ended(by_id[message_id], _not_made(made_of_it), breaker))
+        return made
+
+
+def _not_made(problem: UndeliverableError | None) -> NotMade:
+    return NotMade("its task made no mail") if problem is None else NotMade(str(problem), is_permanent=True)
+
+
+def _payload(held: Held) -> Payload:
+    """Check what the message says. Raises UndeliverableError."""
+    task = TASKS.get(held.claim.task)
+    if task is None:
+        raise UndeliverableError("this consumer knows no such task: register it or deploy the version that has it")
+    try:
+        content = json.loads(held.claim.payload)
+    except (ValueError, RecursionError) as exc:  # PostgreSQL takes longer numbers and deeper nesting than Python
+        raise UndeliverableError("the payload is malformed: a number is too long or it is nested too deep") from exc
+    if not isinstance(content, dict):
+        raise UndeliverableError("the payload is malformed: it is not a JSON object")
+    try:
+        payload: Payload = task.payload.load(content)
+    except ValidationError as exc:
+        raise UndeliverableError(f"the payload is malformed: {exc.messages}") from exc
+    return payload

@@ -1,0 +1,105 @@
+"""The threads of an OutboxWorker together: one takes jobs, several send, one writes the outcomes."""
+
+import time
+from queue import SimpleQueue
+from time import monotonic
+from typing import Final
+
+from consumer.broker import WorkerBroker
+from consumer.claiming import Claimer
+from consumer.control import Control
+from consumer.database import Database
+from consumer.held import Ended, Ready
+from consumer.intake import Intake
+from consumer.patience import Patience
+from consumer.preparing import Preparer
+from consumer.recording import Recorder
+from consumer.sending import Sender
+from consumer.stations import SendingThread, WritingThread
+from shared.settings import ConsumerSettings
+
+_Thread = Intake | SendingThread | WritingThread
+
+_LEAVE_SECONDS: Final = 5.0
+"""Added to a send's deadline when the worker leaves: the time for the outcome's commit."""
+
+_NAP_SECONDS: Final = 0.5
+
+
+class Team:
+    """Messages go from the intake to one of the senders, and from all of them to the writer."""
+
+    def __init__(self, settings: ConsumerSettings, broker: WorkerBroker, control: Control, *, burst: bool) -> None:
+        """Hire, and begin nothing yet. Each thread that speaks to PostgreSQL has a connection of its own."""
+        self._settings = settings
+        self._control = control
+        self._leave_by: float | None = None
+        patience = Patience(self._sleep, self._must_leave)
+        self._to_send: SimpleQueue[Ready | None] = SimpleQueue()
+        self._to_write: SimpleQueue[Ended | None] = SimpleQueue()
+        taking, writing = Database(settings.database_url), Database(settings.database_url)
+        self._intake = Intake(
+            broker,
+            control,
+            taking,
+            Claimer(taking, settings.run_lease_seconds, patience),
+            Preparer(taking, settings, patience),
+            burst=burst,
+            to_send=self._to_send,
+            to_write=self._to_write,
+        )
+        self._senders = [
+            SendingThread(number, Sender(settings), self._to_send, self._to_write)
+            for number in range(settings.concurrency)
+        ]
+        recorder = Recorder(writing, settings.backoff_scale)
+        self._writer = WritingThread(recorder, writing, broker, control, patience, self._to_write)
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads():
+            thread.start()
+
+    def takes_jobs(self) -> bool:
+        """Tell whether the intake is at work."""
+        return self._intake.is_alive()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for so long, or until the intake ends."""
+        self._intake.join(seconds)
+
+    def is_stuck(self) -> bool:
+        """Tell whether a thread handles a message for longer than any lease can explain."""
+        return any(map(self._hangs, self._threads()))
+
+    def leave(self) -> bool:
+        """Take no further job, finish what is in hand, at most for a send's deadline. False when a thread hangs."""
+        self._leave_by = monotonic() + self._settings.send_deadline_seconds + _LEAVE_SECONDS
+        self._control.stop()
+        self._join(self._intake)
+        for _ in self._senders:
+            self._to_send.put(None)
+        for sender in self._senders:
+            self._join(sender)
+        self._to_write.put(None)
+        self._join(self._writer)
+        return not any(thread.is_alive() for thread in self._threads())
+
+    def _threads(self) -> list[_Thread]:
+        return [self._intake, *self._senders, self._writer]
+
+    def _join(self, thread: _Thread) -> None:
+        if not self._hangs(thread):
+            thread.join(max(0.0, (self._leave_by or 0.0) - monotonic()))
+
+    def _hangs(self, thread: _Thread) -> bool:
+        since = thread.busy_since
+        return since is not None and monotonic() - since > self._settings.run_lease_seconds + _LEAVE_SECONDS
+
+    def _must_leave(self) -> bool:
+        """Tell whether a stopping worker has waited for PostgreSQL as long as it may."""
+        return self._leave_by is not None and monotonic() >= self._leave_by
+
+    def _sleep(self, seconds: float) -> None:
+        if self._control.stopping.wait(seconds):
+            time.sleep(min(seconds, _NAP_SECONDS))  # stopping, but an outcome is still to be written

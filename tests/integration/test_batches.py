@@ -1,0 +1,298 @@
+"""Many messages at once: what one of them meets is not what its neighbours pay for."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from email.headerregistry import Address
+from typing import Any
+
+import pytest
+from psycopg import Connection
+
+from consumer.claiming import Claimed, Claimer
+from consumer.database import Database
+from consumer.held import Ended, Held
+from consumer.outcomes import Accepted, Failed, NotBegun, NotMade, Outage, Outcome
+from consumer.patience import Patience
+from consumer.preparing import Preparer
+from consumer.recording import Recorder
+from consumer.registry import TASKS
+from consumer.task import Mail, Payload, Preparation, Prepared, Task, UserPayload
+from consumer.verdicts import Verdict
+from shared.database import connect
+from shared.messages import SendVerifyEmail, SendWelcomeEmail
+from shared.settings import ConsumerSettings, SmtpServer
+from tests.rows import add_message, add_user, message
+
+VERIFY, WELCOME = SendVerifyEmail.task, SendWelcomeEmail.task
+LEASE = 30.0
+
+
+class Desk:
+    """What an OutboxWorker's threads use, without the threads."""
+
+    def __init__(self, database_url: str) -> None:
+        self.url = database_url
+        self.database = Database(database_url)
+        settings = ConsumerSettings(
+            database_url=database_url,
+            redis_url="redis://localhost:1/0",
+            smtp_server=SmtpServer("smtp", "localhost", 1),
+            smtp_timeout_seconds=5.0,
+            mail_from=Address("Signup", addr_spec="signup@example.org"),
+            base_url="https://example.org",
+            secret_keys=("k" * 32,),
+            verify_email_minutes=60.0,
+            run_lease_seconds=LEASE,
+            backoff_scale=1.0,
+            concurrency=10,
+        )
+        patience = Patience(sleep=lambda _seconds: None)
+        self.claimer = Claimer(self.database, LEASE, patience)
+        self.preparer = Preparer(self.database, settings, patience)
+        self.recorder = Recorder(self.database, 1.0)
+
+    def claim(self, ids: Sequence[int]) -> Claimed:
+        return self.claimer.claim(dict.fromkeys(ids))
+
+    def hold(self, ids: Sequence[int]) -> list[Held]:
+        return sorted(self.claim(ids).held, key=lambda held: ids.index(held.claim.id))
+
+    def record(self, *ended: tuple[Held, Outcome]) -> dict[int, Verdict]:
+        settled = self.recorder.record([Ended(held, outcome) for held, outcome in ended])
+        return {each.ended.held.claim.id: each.verdict for each in settled}
+
+
+@pytest.fixture
+def desk(database_url: str) -> Iterator[Desk]:
+    opened = Desk(database_url)
+    yield opened
+    opened.database.close()
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator["Connection[Any]"]:
+    with connect(database_url, "test") as opened:
+        add_user(opened)
+        yield opened
+
+
+def add_messages(connection: "Connection[Any]", count: int, task: str = VERIFY) -> list[int]:
+    return [add_message(connection, task, status="published") for _ in range(count)]
+
+
+def register(monkeypatch: pytest.MonkeyPatch, prepare: Callable[[Preparation, Mapping[int, Payload]], Prepared]) -> str:
+    monkeypatch.setitem(TASKS, "task:test", Task("task:test", UserPayload(), prepare))
+    return "task:test"
+
+
+def held_ids(claimed: Claimed) -> set[int]:
+    return {held.claim.id for held in claimed.held}
+
+
+# ---- claims
+
+
+def test_only_those_that_can_be_claimed_become_ours(desk: Desk, connection: "Connection[Any]") -> None:
+    ours = add_messages(connection, 3)
+    others = [add_message(connection, status="running"), add_message(connection, due_at="2100-01-01T00:00:00Z"), 10**6]
+
+    claimed = desk.claim([*ours, *others])
+
+    assert held_ids(claimed) == set(ours)
+    assert {(each.message_id, each.verdict) for each in claimed.not_held} == {
+        (other, Verdict.NOT_CLAIMED) for other in others
+    }
+    assert [message(connection, id_)["attempt"] for id_ in ours] == [1, 1, 1]
+
+
+def test_two_workers_that_are_told_of_the_same_messages_share_them(
+    desk: Desk, database_url: str, connection: "Connection[Any]"
+) -> None:
+    ids = add_messages(connection, 40)
+    desks = [desk, Desk(database_url)]
+    together = threading.Barrier(2)
+
+    def claim(number: int) -> Claimed:
+        together.wait()
+        return desks[number].claim(ids if number else ids[::-1])
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(claim, range(2))
+    desks[1].database.close()
+
+    assert held_ids(first) | held_ids(second) == set(ids)
+    assert held_ids(first) & held_ids(second) == set()
+    assert {message(connection, id_)["attempt"] for id_ in ids} == {1}
+
+
+@contextmanager
+def locked(database_url: str, statement: str, value: object) -> Iterator[None]:
+    """Hold rows as a human does who leaves a session open."""
+    with connect(database_url, "a human") as human:
+        human.execute("BEGIN")
+        human.execute(statement, [value])
+        yield
+        human.execute("ROLLBACK")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.database._BEGIN", "BEGIN; SET LOCAL lock_timeout = '100ms'")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_row_that_stays_locked_does_not_keep_the_others_waiting(desk: Desk, connection: "Connection[Any]") -> None:
+    ids = add_messages(connection, 4)
+
+    with locked(desk.url, "SELECT FROM outbox WHERE id = %s FOR UPDATE", ids[1]):
+        claimed = desk.claim(ids)
+
+    assert held_ids(claimed) == {ids[0], ids[2], ids[3]}
+    [left] = claimed.not_held
+    assert (left.message_id, left.verdict) == (ids[1], Verdict.NOT_CLAIMED)
+    assert message(connection, ids[1])["status"] == "published"
+
+
+# ---- mails
+
+
+def test_mails_of_several_tasks_are_made_together(desk: Desk, connection: "Connection[Any]") -> None:
+    ids = [*add_messages(connection, 3), *add_messages(connection, 2, WELCOME)]
+
+    prepared = desk.preparer.prepare(desk.hold(ids))
+
+    assert {ready.held.claim.id: ready.mail.template for ready in prepared.ready} == {
+        **dict.fromkeys(ids[:3], "verify_email"),
+        **dict.fromkeys(ids[3:], "welcome_email"),
+    }
+    links = {ready.mail.values["link"] for ready in prepared.ready if "link" in ready.mail.values}
+    assert len(links) == 3
+
+
+def test_a_message_without_a_user_ends_alone(desk: Desk, connection: "Connection[Any]") -> None:
+    good = add_messages(connection, 2)
+    bad = add_message(connection, payload={"username": "nobody"})
+
+    prepared = desk.preparer.prepare(desk.hold([*good, bad]))
+
+    assert [ready.held.claim.id for ready in prepared.ready] == good
+    [ended] = prepared.ended
+    assert (ended.held.claim.id, ended.outcome) == (
+        bad,
+        NotMade("the user that the payload names does not exist (any more)", is_permanent=True),
+    )
+
+
+def test_a_task_that_raises_at_one_message_is_called_for_each_alone(
+    desk: Desk, connection: "Connection[Any]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[list[int]] = []
+    poison: list[int] = []
+
+    def prepare(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepared:
+        calls.append(list(payloads))
+        preparation.connection.execute("UPDATE users SET full_name = full_name || '!'")
+        if poison[0] in payloads:
+            raise ZeroDivisionError
+        return {id_: Mail("a@example.com", "A", "S", "welcome_email", {"username": "a"}) for id_ in payloads}
+
+    ids = add_messages(connection, 3, register(monkeypatch, prepare))
+    poison.append(ids[1])
+
+    prepared = desk.preparer.prepare(desk.hold(ids))
+
+    assert calls == [ids, [ids[0]], [ids[1]], [ids[2]]]
+    assert [ready.held.claim.id for ready in prepared.ready] == [ids[0], ids[2]]
+    assert [ended.outcome for ended in prepared.ended] == [NotMade("ZeroDivisionError while the mail was prepared")]
+    assert connection.execute("SELECT full_name FROM users").fetchone() == ("Full name of alice!!",)
+
+
+def test_a_task_that_forgets_a_message_has_failed_at_it(
+    desk: Desk, connection: "Connection[Any]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = add_messages(connection, 1, register(monkeypatch, lambda _preparation, _payloads: {}))
+
+    prepared = desk.preparer.prepare(desk.hold(ids))
+
+    assert [ended.outcome for ended in prepared.ended] == [NotMade("its task made no mail")]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_mail_whose_user_stays_locked_is_put_back_for_a_while(desk: Desk, connection: "Connection[Any]") -> None:
+    add_user(connection, "bob")
+    good, bad = add_message(connection), add_message(connection, payload={"username": "bob"})
+
+    with locked(desk.url, "UPDATE users SET username = 'robert' WHERE username = %s", "bob"):
+        prepared = desk.preparer.prepare(desk.hold([good, bad]))
+    [ended] = prepared.ended
+    verdicts = desk.recorder.record([ended])
+
+    assert [ready.held.claim.id for ready in prepared.ready] == [good]
+    assert [each.verdict for each in verdicts] == [Verdict.PUT_BACK]
+    row = message(connection, bad)
+    waits = connection.execute("SELECT due_at > now() + interval '30 s' FROM outbox WHERE id = %s", [bad]).fetchone()
+    assert (row["status"], row["attempt"], waits) == ("pending", 0, (True,))
+
+
+# ---- outcomes
+
+
+def test_outcomes_of_every_kind_are_written_together(desk: Desk, connection: "Connection[Any]") -> None:
+    ids = add_messages(connection, 5)
+    held = desk.hold(ids)
+    outcomes = [Accepted(), Failed("451"), Failed("554", is_permanent=True), NotBegun("away"), Outage("gone")]
+
+    verdicts = desk.record(*zip(held, outcomes, strict=True))
+
+    assert [verdicts[id_] for id_ in ids] == [
+        Verdict.DONE,
+        Verdict.FAILED,
+        Verdict.DEAD,
+        Verdict.PUT_BACK,
+        Verdict.PUT_BACK,
+    ]
+    assert [(row["status"], row["attempt"]) for row in (message(connection, id_) for id_ in ids)] == [
+        ("done", 1),
+        ("pending", 1),
+        ("dead", 1),
+        ("pending", 0),
+        ("pending", 0),
+    ]
+
+
+def test_what_is_not_ours_any_more_is_told_apart_from_what_is(desk: Desk, connection: "Connection[Any]") -> None:
+    ids = add_messages(connection, 3)
+    held = desk.hold(ids)
+    connection.execute("UPDATE outbox SET claim_token = gen_random_uuid() WHERE id = %s", [ids[1]])
+
+    verdicts = desk.record(*((each, Accepted()) for each in held))
+
+    assert [verdicts[id_] for id_ in ids] == [Verdict.DONE, Verdict.NOT_OURS_ANY_MORE, Verdict.DONE]
+
+
+def test_an_outcome_that_postgresql_refuses_holds_up_no_other(desk: Desk, connection: "Connection[Any]") -> None:
+    ids = add_messages(connection, 3)
+    first, second, third = desk.hold(ids)
+    connection.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;"
+        f"CREATE TRIGGER refuse BEFORE INSERT ON outbox_finished FOR EACH ROW WHEN (NEW.id = {ids[1]})"
+        " EXECUTE FUNCTION refuse()"
+    )
+
+    verdicts = desk.record((first, Accepted()), (second, Accepted()), (third, Accepted()))
+
+    assert (verdicts, desk.recorder.is_waiting) == ({ids[0]: Verdict.DONE, ids[2]: Verdict.DONE}, True)
+    connection.execute("DROP TRIGGER refuse ON outbox_finished")
+    assert desk.record() == {ids[1]: Verdict.DONE}
+    assert not desk.recorder.is_waiting
+
+
+def test_what_could_not_be_written_can_be_let_go(desk: Desk, connection: "Connection[Any]") -> None:
+    [held] = desk.hold(add_messages(connection, 1))
+    connection.execute("ALTER TABLE outbox_finished RENAME TO elsewhere")
+
+    assert desk.record((held, Accepted())) == {}
+    assert [each.verdict for each in desk.recorder.give_up()] == [Verdict.DATABASE_AWAY]
+    assert not desk.recorder.is_waiting
