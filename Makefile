@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo up check test chaos proof format lock clean
+.PHONY: help demo up check test chaos proof bench format lock clean
 
 # The first Python that is new enough. Another one: make PYTHON=/path/to/python3.12 …
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
@@ -7,6 +7,7 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 VENV := .venv
 RUN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.ready-bench
 LOCK := $(RUN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
@@ -37,6 +38,9 @@ proof: $(READY) ## The long proofs: 48 h of outages, 100,000 waiting messages, 3
 	$(RUN)/python -m tests.model --messages 1 --faults 2
 	$(RUN)/python -m tests.model --messages 2 --max-retries 0 --faults 1
 
+bench: $(BENCH_READY) ## Measure beside the usual way, the floor and peers: make bench BENCH_ARGS="--quick --only relay"
+	$(RUN)/python -m bench $(BENCH_ARGS)
+
 format: $(READY) ## Format the code and mend what the linter can
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
@@ -45,6 +49,7 @@ lock: $(READY) ## Resolve the dependencies anew
 	$(RUN)/pip install --quiet pip-tools
 	$(LOCK) --upgrade --output-file requirements.lock setup.cfg
 	$(LOCK) --upgrade --extra dev --constraint requirements.lock --output-file requirements-dev.lock setup.cfg
+	$(LOCK) --upgrade --extra bench --constraint requirements-dev.lock --output-file requirements-bench.lock setup.cfg
 
 clean: ## Remove the virtual environment and the data of `make up`
 	rm -rf $(VENV) .outbox
@@ -55,4 +60,9 @@ $(READY): requirements-dev.lock setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.lock
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The peers that the bench compares with, beside what is there.
+$(BENCH_READY): $(READY) requirements-bench.lock
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-bench.lock
 	@touch $@

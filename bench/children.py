@@ -1,0 +1,108 @@
+"""Contenders in processes of their own: started, made ready, told to go, and asked for their figures.
+
+The child's side is `ready()` and `tell()`: it imports and connects, says that it is ready, works when told to, and
+prints one JSON object. It ends when its parent does, because it then reads the end of its standard input.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final, Self
+
+from bench.errors import ContenderFailedError
+from embedded.errors import tail
+from embedded.stack import ROOT
+
+_READY: Final = "ready"
+_KEPT: Final = ("PATH", "HOME", "LANG")
+_END_SECONDS: Final = 30.0
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Give what a process gets: its own settings, and nothing of the caller's but where programs and the home are."""
+    return {name: os.environ[name] for name in _KEPT if name in os.environ} | dict(settings)
+
+
+class Child:
+    """A contender's process; use it as a context manager, which ends it."""
+
+    def __init__(self, module: str, arguments: Sequence[str], settings: Mapping[str, str], log_file: Path) -> None:
+        """Start `python -m module` and return at once."""
+        self._name = " ".join([module, *arguments[:1]])
+        self._log_file = log_file
+        with log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                cwd=ROOT,
+                env=environment(settings),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Self:
+        """Wait until it is ready."""
+        with ExitStack() as undo:
+            undo.callback(self.end)
+            if self._line() != _READY:
+                raise ContenderFailedError(f"{self._name} did not become ready\n{tail(self._log_file)}")
+            undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self.end()
+
+    @property
+    def pid(self) -> int:
+        """Its process number."""
+        return self._process.pid
+
+    def go(self) -> None:
+        """Let it work."""
+        self._say("go")
+
+    def figures(self) -> dict[str, float]:
+        """Wait for what it found out."""
+        found: dict[str, float] = json.loads(self._line() or "null") or {}
+        if not found:
+            raise ContenderFailedError(f"{self._name} ended without figures\n{tail(self._log_file)}")
+        return found
+
+    def end(self) -> None:
+        """Close its input, which ends it; kill it if that does not."""
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _say(self, word: str) -> None:
+        assert self._process.stdin is not None  # noqa: S101 - it was asked for
+        self._process.stdin.write(f"{word}\n")
+        self._process.stdin.flush()
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None  # noqa: S101 - it was asked for
+        return self._process.stdout.readline().strip()
+
+
+def ready() -> None:
+    """In the child: say so, and wait for the word to go. Ends the process when the parent is gone."""
+    print(_READY, flush=True)
+    if not sys.stdin.readline():
+        sys.exit(0)
+
+
+def tell(figures: Mapping[str, float]) -> None:
+    """In the child: hand the figures over."""
+    print(json.dumps(figures), flush=True)

@@ -1,0 +1,20 @@
+"""What can go wrong with the bench itself."""
+
+from pathlib import Path
+
+
+class BenchError(Exception):
+    """The bench could not do what was asked."""
+
+
+class ContenderFailedError(BenchError):
+    """A contender's process ended, stood still, or did not do what it said."""
+
+
+class MarkersMissingError(BenchError):
+    """A document has no place for figures."""
+
+    def __init__(self, document: Path) -> None:
+        """Keep which."""
+        self.document = document
+        super().__init__(f"{document} has no markers between which the figures belong")

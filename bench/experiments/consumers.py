@@ -1,0 +1,96 @@
+"""The whole consumer: claim, mail, acknowledgement; with a mail server that answers at once and with a slow one."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from bench.measuring import Contender, Experiment, Goal, Measurement
+from bench.servers import Servers
+from bench.sizes import Sizes
+from bench.workers import (
+    CPU,
+    MEMORY,
+    RATE,
+    Consumer,
+    WorkerRuns,
+    celery,
+    dramatiq,
+    mails_in_flight,
+    procrastinate,
+    rq_worker,
+)
+
+OUTBOX_WORKER = "consumer.worker.OutboxWorker"
+SLOW_SECONDS = 0.1
+STOCK, OURS = "stock rq worker", "ours, one rq worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A consumer in the comparison.
+
+    Attributes:
+        name: what the table calls it.
+        consumer: how it is run.
+        fast: roughly how many mails a second it sends to a server that answers at once: decides how many it gets.
+        in_flight: how many mails it sends at once: decides the same for a slow server.
+        package: the peer that has to be installed.
+
+    """
+
+    name: str
+    consumer: Consumer
+    fast: int
+    in_flight: int
+    package: str | None = None
+
+
+def entries(in_flight: int) -> list[Entry]:
+    """Give all consumers, those that may have several mails in flight with as many of them as ours."""
+    half = max(1, in_flight // 2)
+    return [
+        Entry(STOCK, rq_worker(), 35, 1),
+        Entry(OURS, rq_worker(OUTBOX_WORKER), 700, in_flight),
+        Entry(f"celery, {in_flight} threads", celery("threads", in_flight), 400, in_flight, "celery"),
+        Entry(f"celery, {in_flight} processes", celery("prefork", in_flight), 400, in_flight, "celery"),
+        Entry(f"dramatiq, 1 process x {in_flight} threads", dramatiq(1, in_flight), 400, in_flight, "dramatiq"),
+        Entry(f"dramatiq, 2 processes x {half} threads", dramatiq(2, half), 500, 2 * half, "dramatiq"),
+        Entry(f"procrastinate, {in_flight} at once", procrastinate(in_flight), 150, in_flight, "procrastinate"),
+    ]
+
+
+def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
+    """Give both comparisons."""
+    runs = WorkerRuns(servers)
+    every = entries(mails_in_flight(servers))
+    return [
+        _experiment("consumers", "a mail server that answers at once", runs, every, sizes, delay_seconds=0.0),
+        _experiment(
+            "consumers-slow", "a mail server that takes 100 ms", runs, every, sizes, delay_seconds=SLOW_SECONDS
+        ),
+    ]
+
+
+def _experiment(
+    key: str, what: str, runs: WorkerRuns, every: list[Entry], sizes: Sizes, *, delay_seconds: float
+) -> Experiment:
+    contenders = [
+        Contender(entry.name, partial(_measure, runs, entry, sizes.consume_seconds, delay_seconds), entry.package)
+        for entry in every
+    ]
+    peers = [entry.name for entry in every if entry.package in {"celery", "dramatiq"}]
+    over_stock = Goal(OURS, RATE, STOCK, at_least=20 if delay_seconds else 15)
+    return Experiment(
+        key=key,
+        title=f"Whole consumer (claim, mail, ack), {what}",
+        columns=(RATE, CPU, MEMORY),
+        reference=OURS,
+        contenders=tuple(contenders),
+        goals=(over_stock, *(Goal(OURS, RATE, peer, at_least=1) for peer in peers)),
+        repeats=sizes.repeats,
+    )
+
+
+def _measure(runs: WorkerRuns, entry: Entry, seconds: float, delay_seconds: float) -> Measurement:
+    rate = min(entry.fast, entry.in_flight / delay_seconds) if delay_seconds else entry.fast
+    warm_up = max(entry.in_flight, int(rate * seconds / 10))
+    return runs.measure(entry.consumer, warm_up + max(2, int(rate * seconds)), warm_up, delay_seconds)

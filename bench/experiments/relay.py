@@ -1,0 +1,84 @@
+"""The relay: rows a second from pending to a job in Redis, one process, beside the usual ways and the floor."""
+
+from functools import partial
+
+from redis import Redis
+
+from bench.children import Child
+from bench.errors import ContenderFailedError
+from bench.measuring import Contender, Experiment, Goal, Measurement
+from bench.servers import Servers
+from bench.sizes import Sizes
+from bench.workload import pending
+from shared.messages import CRITICAL
+
+RATE, CPU = "rows/s", "CPU µs/row"
+
+
+class RelayRuns:
+    """Runs relays on a database that is filled anew each time."""
+
+    def __init__(self, servers: Servers, sizes: Sizes) -> None:
+        """Make the database."""
+        self._servers = servers
+        self._sizes = sizes
+        self._database_url = servers.new_database("bench_relay")
+
+    def measure(self, name: str) -> Measurement:
+        """Run one relay."""
+        pending(self._database_url, self._sizes.relay_rows)
+        self._servers.empty_redis()
+        figures = run_relay(self._servers, self._database_url, name, self._sizes.relay_rows, self._sizes.relay_seconds)
+        with self._servers.redis.client() as client:
+            _check(client, int(figures["rows"]), name)
+        return Measurement(
+            {RATE: figures["rows"] / figures["seconds"], CPU: figures["cpu_seconds"] / figures["rows"] * 1e6}
+        )
+
+
+def run_relay(servers: Servers, database_url: str, name: str, rows: int, seconds: float) -> dict[str, float]:
+    """Run a relay in a process of its own and give its figures."""
+    settings = {"DATABASE_URL": database_url, "RQ_REDIS_URL": servers.redis.url}
+    arguments = [name, "--rows", str(rows), "--seconds", str(seconds)]
+    with Child("bench.relays", arguments, settings, servers.log_file(f"relay {name}")) as child:
+        child.go()
+        return child.figures()
+
+
+def _check(client: Redis, rows: int, name: str) -> None:
+    """Believe no figure of a relay whose jobs are not there."""
+    listed = client.llen(f"rq:queue:{CRITICAL}")
+    if listed != rows:
+        raise ContenderFailedError(f"{name} says that it moved {rows} rows, Redis has {listed} jobs")
+
+
+def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
+    """Give the comparison of relays."""
+    runs = RelayRuns(servers, sizes)
+    names = {
+        "row by row: enqueue, UPDATE, commit": "row-by-row",
+        "enqueue one by one, one UPDATE a batch": "one-by-one",
+        "enqueue_many, one UPDATE a batch": "many",
+        "ours": "ours",
+        "floor: same reads and bytes, no logic": "floor",
+    }
+    contenders = [Contender(name, partial(runs.measure, relay)) for name, relay in names.items()]
+    contenders.append(Contender("txoutbox, tuned", partial(runs.measure, "txoutbox"), package="txoutbox"))
+    usual, _, many, ours, floor, txoutbox = [contender.name for contender in contenders]
+    goals = (
+        Goal(ours, RATE, many, at_least=2.2),
+        Goal(ours, RATE, usual, at_least=20),
+        Goal(ours, RATE, floor, at_least=0.8),
+        Goal(ours, RATE, txoutbox, at_least=4),
+    )
+    return [
+        Experiment(
+            key="relay",
+            title=f"Relay, one process, {sizes.relay_rows:,} pending rows",
+            columns=(RATE, CPU),
+            reference=ours,
+            contenders=tuple(contenders),
+            goals=goals,
+            repeats=sizes.repeats,
+        )
+    ]

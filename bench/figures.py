@@ -1,0 +1,22 @@
+"""Figures as people read them."""
+
+
+def readable(value: float | None) -> str:
+    """Write a number with three digits that mean something."""
+    if value is None:
+        return "-"
+    if abs(value) >= 100:  # noqa: PLR2004 - three digits
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def spread(values: list[float]) -> str:
+    """Write from where to where the values reach."""
+    if len(values) < 2:  # noqa: PLR2004 - one value has no spread
+        return ""
+    return f"{readable(min(values))} to {readable(max(values))}"
+
+
+def times(ratio: float | None) -> str:
+    """Write a ratio."""
+    return "" if ratio is None else f"{ratio:.2f}x"

@@ -1,0 +1,165 @@
+"""What is measured, how often, and what is made of it: contenders that take turns, medians, spreads, ratios."""
+
+import random
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One run of one contender: a value for each column, and single samples where a distribution is of interest."""
+
+    values: dict[str, float]
+    samples: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """Something that is measured.
+
+    Attributes:
+        name: what the table calls it.
+        measure: runs it once. What it needs beforehand is prepared inside, but not timed.
+        package: the peer that has to be installed for it.
+        at: where it stands on the plot's horizontal axis.
+
+    """
+
+    name: str
+    measure: Callable[[], Measurement]
+    package: str | None = None
+    at: float | None = None
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether it can run here."""
+        return self.package is None or find_spec(self.package) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What the service is held to: a ratio between two contenders of one experiment, or a bound for a value.
+
+    Attributes:
+        contender: whose value is looked at.
+        column: which of its values.
+        against: the contender that it is divided by; without it the value itself counts.
+        at_least: the lower bound.
+        at_most: the upper bound.
+
+    """
+
+    contender: str
+    column: str
+    against: str | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """How an experiment is drawn: the samples' distribution, or the first column over each contender's `at`."""
+
+    kind: str
+    x_label: str
+    y_label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """Contenders that do the same work, side by side.
+
+    Attributes:
+        key: its name in files.
+        title: what is compared, for the table's head.
+        columns: what each run yields, with units; ratios are those of the first.
+        reference: the contender whose first column is divided by the others'.
+        contenders: in the order of the table.
+        goals: what the figures are held to.
+        repeats: how many rounds.
+        plot: how to draw it.
+
+    """
+
+    key: str
+    title: str
+    columns: tuple[str, ...]
+    reference: str
+    contenders: tuple[Contender, ...]
+    goals: tuple[Goal, ...] = ()
+    repeats: int = 1
+    plot: Plot | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """An experiment and, by contender, what its rounds yielded; a contender without a package has no rounds."""
+
+    experiment: Experiment
+    rounds: dict[str, list[Measurement]] = field(default_factory=dict)
+
+    def values(self, contender: str, column: str) -> list[float]:
+        """Give the values of all rounds."""
+        return [measured.values[column] for measured in self.rounds.get(contender, []) if column in measured.values]
+
+    def median(self, contender: str, column: str) -> float | None:
+        """Give the median, or None where nothing was measured."""
+        values = self.values(contender, column)
+        return statistics.median(values) if values else None
+
+    def ratio(self, contender: str, against: str, column: str) -> float | None:
+        """Give the median of the rounds' ratios: both ran within the same minute."""
+        pairs = zip(self.values(contender, column), self.values(against, column), strict=False)
+        ratios = [ours / theirs for ours, theirs in pairs if theirs]
+        return statistics.median(ratios) if ratios else None
+
+    def reached(self, goal: Goal) -> tuple[float | None, bool | None]:
+        """Give the goal's value and whether it is reached: None and None where it was not measured."""
+        if goal.against is None:
+            value = self.median(goal.contender, goal.column)
+        else:
+            value = self.ratio(goal.contender, goal.against, goal.column)
+        if value is None:
+            return None, None
+        above = goal.at_least is None or value >= goal.at_least
+        return value, above and (goal.at_most is None or value <= goal.at_most)
+
+
+class Progress(Protocol):
+    """Who is told what is being measured."""
+
+    def begin(self, experiment: Experiment, runs: int) -> None:
+        """Say that an experiment begins, of so many runs."""
+
+    def run(self, contender: str, number: int) -> None:
+        """Say that a contender begins its run of that number, counted from 1."""
+
+    def step(self, values: dict[str, float]) -> None:
+        """Say what the run yielded."""
+
+    def end(self, outcome: Outcome) -> None:
+        """Show what came of the experiment."""
+
+
+def carry_out(experiment: Experiment, progress: Progress) -> Outcome:
+    """Run all contenders in turns; in each round in another order, so that none always follows the same one."""
+    present = [contender for contender in experiment.contenders if contender.is_installed]
+    outcome = Outcome(experiment, {contender.name: [] for contender in present})
+    progress.begin(experiment, len(present) * experiment.repeats)
+    for number in range(1, experiment.repeats + 1):
+        for contender in _in_turns(present, number):
+            progress.run(contender.name, number)
+            measured = contender.measure()
+            outcome.rounds[contender.name].append(measured)
+            progress.step(measured.values)
+    progress.end(outcome)
+    return outcome
+
+
+def _in_turns(contenders: Sequence[Contender], number: int) -> list[Contender]:
+    if number == 1:
+        return list(contenders)
+    return random.Random(number).sample(contenders, len(contenders))  # noqa: S311 - an order, no secret

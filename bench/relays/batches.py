@@ -1,0 +1,27 @@
+"""What a relay is for the bench: something that moves one batch and says how many rows that were."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a relay is given.
+
+    Attributes:
+        database_url: where the rows are.
+        redis_url: where the jobs go.
+        rows: how many rows there are to begin with.
+
+    """
+
+    database_url: str
+    redis_url: str
+    rows: int
+
+
+MoveBatch = Callable[[], int]
+"""Moves one batch and returns the number of its rows; 0 when nothing is left."""
+
+BATCH = 1000
+"""Rows in a batch, for all who have batches: what our relay uses by default."""

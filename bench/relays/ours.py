@@ -1,0 +1,30 @@
+"""Our relay: each batch is one pass of its loop, with the reaper's rounds that fall due."""
+
+from rq.defaults import RQ_KEY_PREFIX
+
+from bench.relays.batches import BATCH, MoveBatch, Task
+from outbox_relay.broker import open_broker
+from outbox_relay.doorbell import Alarm
+from outbox_relay.relay import Relay
+from shared.logs import configure_logging
+from shared.settings import RelaySettings
+
+
+def prepare(task: Task) -> MoveBatch:
+    """Build the relay as `python -m outbox_relay` does with the default settings."""
+    configure_logging()
+    settings = RelaySettings(
+        database_url=task.database_url,
+        listen_url=task.database_url,
+        redis_url=task.redis_url,
+        key_prefix=RQ_KEY_PREFIX,
+        publish_lease_seconds=30,
+        run_lease_seconds=60,
+        batch_size=BATCH,
+        poll_seconds=1,
+        keep_done_days=7,
+    )
+    broker = open_broker(settings.redis_url, settings.key_prefix, settings.run_lease_seconds)
+    broker.epoch()  # connects
+    relay = Relay(settings, broker, Alarm())
+    return lambda: relay.run_once().published

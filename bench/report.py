@@ -1,0 +1,107 @@
+"""One table of everything, as data for machines and as Markdown for people."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from bench.errors import MarkersMissingError
+from bench.figures import readable, spread, times
+from bench.measuring import Goal, Outcome
+
+JSON_FILE: Final = "results.json"
+MARKDOWN_FILE: Final = "results.md"
+BEGIN: Final = "<!-- figures: written by python -m bench --document, do not edit -->"
+END: Final = "<!-- end of figures -->"
+
+
+def rows_of(outcome: Outcome) -> Iterator[tuple[str, ...]]:
+    """Give an experiment's table: its head, then a row for each contender, also for those that could not run."""
+    experiment = outcome.experiment
+    first = experiment.columns[0]
+    yield ("", *experiment.columns, f"spread of {first}", f"{experiment.reference} : this")
+    for contender in experiment.contenders:
+        if not contender.is_installed:
+            yield (contender.name, f"not installed: {contender.package}", *[""] * (len(experiment.columns) + 1))
+            continue
+        medians = [readable(outcome.median(contender.name, column)) for column in experiment.columns]
+        ratio = outcome.ratio(experiment.reference, contender.name, first)
+        own = contender.name == experiment.reference
+        yield (contender.name, *medians, spread(outcome.values(contender.name, first)), "" if own else times(ratio))
+
+
+def goals_of(outcome: Outcome) -> Iterator[tuple[str, str, str]]:
+    """Give each goal: what is asked, what was measured, and whether that is enough."""
+    for goal in outcome.experiment.goals:
+        value, reached = outcome.reached(goal)
+        verdict = {True: "yes", False: "NO", None: "not measured"}[reached]
+        yield _asked(goal), times(value) if goal.against else readable(value), verdict
+
+
+def write(folder: Path, outcomes: Sequence[Outcome], environment: dict[str, str]) -> None:
+    """Write the results as JSON and as Markdown."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {"environment": environment, "experiments": [_as_data(outcome) for outcome in outcomes]}
+    (folder / JSON_FILE).write_text(json.dumps(data, indent=1) + "\n")
+    (folder / MARKDOWN_FILE).write_text(markdown(outcomes, environment))
+
+
+def markdown(outcomes: Sequence[Outcome], environment: dict[str, str]) -> str:
+    """Give all tables as Markdown."""
+    parts = ["; ".join(f"{name} {value}" for name, value in environment.items()) + ".\n"]
+    for outcome in outcomes:
+        parts.append(f"### {outcome.experiment.title}\n")
+        head, *rows = rows_of(outcome)
+        parts.append(_table(head, rows))
+        if goals := list(goals_of(outcome)):
+            parts.append(_table(("goal", "measured", "reached"), goals))
+    return "\n".join(parts)
+
+
+def put_into(document: Path, text: str) -> None:
+    """Replace what stands between the markers of a document. Raises MarkersMissingError."""
+    before, begin, rest = document.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise MarkersMissingError(document)
+    document.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+
+
+def _asked(goal: Goal) -> str:
+    what = f"{goal.contender}: {goal.column}" if goal.against is None else f"{goal.contender} : {goal.against}"
+    if goal.against is not None:
+        what += f" ({goal.column})"
+    unit = "x" if goal.against else ""
+    bounds = [f"at least {goal.at_least:g}{unit}"] if goal.at_least is not None else []
+    bounds += [f"at most {goal.at_most:g}{unit}"] if goal.at_most is not None else []
+    return f"{what} {' and '.join(bounds)}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _as_data(outcome: Outcome) -> dict[str, Any]:
+    experiment = outcome.experiment
+    return {
+        "key": experiment.key,
+        "title": experiment.title,
+        "columns": experiment.columns,
+        "contenders": [
+            {
+                "name": contender.name,
+                "missing": None if contender.is_installed else contender.package,
+                "median": {column: outcome.median(contender.name, column) for column in experiment.columns},
+                "ratio": outcome.ratio(experiment.reference, contender.name, experiment.columns[0]),
+                "runs": [measured.values for measured in outcome.rounds.get(contender.name, [])],
+            }
+            for contender in experiment.contenders
+        ],
+        "goals": [
+            {**asdict(goal), "value": value, "reached": reached}
+            for goal in experiment.goals
+            for value, reached in [outcome.reached(goal)]
+        ],
+    }
