@@ -131,4 +131,11 @@ CREATE TABLE IF NOT EXISTS outbox_breaker (
 );
 INSERT INTO outbox_breaker (name) VALUES ('mail') ON CONFLICT DO NOTHING;
 
+-- One row per relay: when it was last seen. The API's metrics, `stats` and `doctor` look here; no step depends on it.
+CREATE TABLE IF NOT EXISTS outbox_relays (
+    name        text        PRIMARY KEY,
+    started_at  timestamptz NOT NULL DEFAULT now(),
+    seen_at     timestamptz NOT NULL
+);
+
 COMMIT;

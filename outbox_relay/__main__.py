@@ -12,8 +12,9 @@ import click
 import psycopg
 import structlog
 
-from outbox_relay import letter_commands
 from outbox_relay.broker import BrokerUnavailableError, open_broker
+from outbox_relay.commands import COMMANDS
+from outbox_relay.commands.session import EXIT_SETTINGS
 from outbox_relay.doorbell import Alarm
 from outbox_relay.relay import Relay
 from shared.errors import SettingsError
@@ -51,6 +52,9 @@ def main(context: click.Context, batch_size: int | None, poll_seconds: float | N
     Runs until SIGTERM or SIGINT: the batch in hand is finished or rolled back, exit 0 within 5 seconds. Any number of
     relays may run side by side. Settings come from the environment (DATABASE_URL, RQ_REDIS_URL and others, see the
     README); a missing or malformed one stops the process with exit code 2.
+
+    The commands are for operators. Exit codes: 0 done; 1 it cannot be done, a server cannot be used, or `doctor` found
+    a fault; 2 the command line or the environment is wrong.
     """
     if context.invoked_subcommand is not None:
         return
@@ -59,7 +63,7 @@ def main(context: click.Context, batch_size: int | None, poll_seconds: float | N
         settings = read_relay_settings()
     except SettingsError as exc:
         click.echo(exc, err=True)
-        sys.exit(letter_commands.EXIT_SETTINGS)
+        sys.exit(EXIT_SETTINGS)
     if batch_size is not None:
         settings = replace(settings, batch_size=batch_size)
     if poll_seconds is not None:
@@ -67,9 +71,8 @@ def main(context: click.Context, batch_size: int | None, poll_seconds: float | N
     _run(settings, once=once)
 
 
-main.add_command(letter_commands.dead)
-main.add_command(letter_commands.retry)
-main.add_command(letter_commands.discard)
+for _command in COMMANDS:
+    main.add_command(_command)
 
 
 def _run(settings: RelaySettings, *, once: bool) -> None:

@@ -10,6 +10,7 @@ import structlog
 from outbox_relay import statements
 from outbox_relay.broker import Broker, BrokerUnavailableError
 from outbox_relay.doorbell import Alarm, Doorbell
+from outbox_relay.heartbeat import Heartbeat
 from outbox_relay.publishing import Publisher
 from outbox_relay.reaper import Reaper, Round
 from outbox_relay.statements import DbConnection
@@ -54,6 +55,7 @@ class Relay:
         )
         self._reaper = Reaper(broker, publish_lease_seconds=settings.publish_lease_seconds)
         self._doorbell = Doorbell(settings.listen_url)
+        self._heartbeat = Heartbeat()
         self._connection: DbConnection | None = None
         self._stopping = False
         self._outage: str | None = None
@@ -90,6 +92,7 @@ class Relay:
 
         """
         connection = self._connect()
+        self._heartbeat.beat(connection)
         reaped = self._reap(connection)
         published = self._publisher.publish_batch(connection, self._settings.batch_size)
         if published:

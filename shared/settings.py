@@ -4,6 +4,7 @@ Every process asks only for what it needs: the relay knows neither SECRET_KEY no
 malformed is reported at once, by the variable's name and never with its value, which may be a secret.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.headerregistry import Address
@@ -173,6 +174,14 @@ def read_database_url() -> str:
     database_url = _text(env, "DATABASE_URL", _postgresql_url)
     _check(env)
     return _postgresql_url(database_url)
+
+
+def read_smtp_server() -> SmtpServer | None:
+    """Read SMTP_URL alone; None when it is not set. Raises SettingsError when it is malformed."""
+    env = Env(eager=False)
+    smtp_url = _text(env, "SMTP_URL", _smtp_server, "smtp://localhost:25")
+    _check(env)
+    return _smtp_server(smtp_url) if "SMTP_URL" in os.environ else None
 
 
 def _check(env: Env) -> None:

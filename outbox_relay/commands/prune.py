@@ -1,0 +1,34 @@
+"""`python -m outbox_relay prune`: take old history away now, instead of when a relay comes to it."""
+
+from typing import Final
+
+import click
+
+from outbox_relay import statements
+from outbox_relay.commands.screen import print_json
+from outbox_relay.commands.session import json_option, operator_database
+
+_STEP: Final = 500
+
+
+@click.command()
+@click.option(
+    "--older-than-days",
+    type=click.FloatRange(0, 36_500),
+    required=True,
+    help="Age from which finished messages go. The relays do the same with OUTBOX_KEEP_DONE_DAYS.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def prune(older_than_days: float, *, yes: bool, as_json: bool) -> None:
+    """Delete finished messages by age, in small steps. Unfinished ones and dead letters stay, however old."""
+    if not yes:
+        click.confirm(f"delete finished messages older than {older_than_days:g} days?", abort=True, err=True)
+    total = 0
+    with operator_database() as connection:
+        while step := statements.prune(connection, older_than_days, _STEP):
+            total += step
+    if as_json:
+        print_json({"pruned": total})
+    else:
+        click.echo(f"{total} finished messages are deleted")

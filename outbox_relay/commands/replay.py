@@ -1,0 +1,48 @@
+"""`python -m outbox_relay replay`: ask once more for what was finished, after a question."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+import click
+
+from outbox_relay import history
+from outbox_relay.commands.screen import print_json
+from outbox_relay.commands.session import fail, json_option, operator_database
+from shared.messages import DOORBELL_CHANNEL
+
+_MOMENT: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
+
+
+@click.command()
+@click.option("--task", required=True, help="The task of the messages, such as task:send_verify_email.")
+@click.option("--since", type=_MOMENT, required=True, help="Those that finished from this moment on, in UTC.")
+@click.option("--until", type=_MOMENT, help="Those that finished before this moment, in UTC. Default: now.")
+@click.option("--discarded", is_flag=True, help="Those that were discarded, instead of those that were done.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True, help="Refuse to append more."
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def replay(
+    task: str, since: datetime, until: datetime | None, limit: int, *, discarded: bool, yes: bool, as_json: bool
+) -> None:
+    """Append a new message for each finished one of a task and a time range; the old ones stay as they are.
+
+    Everybody that they went to gets another mail.
+    """
+    end = datetime.now(UTC) if until is None else until.replace(tzinfo=UTC)
+    statuses = ("discarded",) if discarded else ("done",)
+    chosen = history.Range(task, since.replace(tzinfo=UTC), end, statuses)
+    with operator_database() as connection:
+        count = history.count_finished(connection, chosen, limit)
+        if count > limit:
+            fail(f"more than {limit} messages: narrow the time range, or raise --limit")
+        if count and not yes:
+            click.confirm(f"append {count} new messages for {task}?", abort=True, err=True)
+        appended = history.replay(connection, chosen) if count else 0
+        if appended:
+            connection.execute(f"NOTIFY {DOORBELL_CHANNEL}")
+    if as_json:
+        print_json({"appended": appended})
+    else:
+        click.echo(f"{appended} messages are appended")

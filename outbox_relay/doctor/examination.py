@@ -1,0 +1,57 @@
+"""All checks in the order in which faults cause each other: settings, servers, schema, then what runs on them."""
+
+from collections.abc import Iterator
+
+import psycopg
+
+from outbox_relay.doctor.findings import Finding, fault, skipped
+from outbox_relay.doctor.mail_check import check_mail_server
+from outbox_relay.doctor.outbox_checks import check_outbox
+from outbox_relay.doctor.postgresql_checks import check_clock, check_server, check_snapshots, check_vacuum
+from outbox_relay.doctor.redis_checks import check_redis
+from outbox_relay.doctor.schema_drift import check_schema
+from outbox_relay.doctor.settings_check import check_leases, check_settings_of_others
+from shared.database import connect
+from shared.errors import SettingsError
+from shared.settings import RelaySettings, read_smtp_server
+
+
+def examine(settings: RelaySettings, longest_transaction_seconds: float) -> Iterator[Finding]:
+    """Run every check and give what it found, as soon as it is known.
+
+    Args:
+        settings: the relay's own, which name PostgreSQL and Redis.
+        longest_transaction_seconds: how long a transaction may stay open before it is a fault.
+
+    """
+    yield from check_settings_of_others()
+    yield check_leases(settings)
+    yield from _check_database(settings, longest_transaction_seconds)
+    yield from check_redis(settings.redis_url, settings.key_prefix)
+    yield from _check_mail()
+
+
+def _check_database(settings: RelaySettings, longest_transaction_seconds: float) -> Iterator[Finding]:
+    try:
+        with connect(settings.database_url, "outbox-doctor") as connection:
+            yield from check_server(connection)
+            yield check_clock(connection)
+            yield check_snapshots(connection, longest_transaction_seconds)
+            yield check_schema(connection)
+            yield check_vacuum(connection)
+            yield from check_outbox(connection, settings)
+    except psycopg.errors.UndefinedTable:
+        yield fault("outbox", "its tables are missing", "apply schema.sql with psql")
+    except psycopg.Error as exc:
+        yield fault("postgresql", f"it cannot be used: {type(exc).__name__}", "start PostgreSQL, or mend DATABASE_URL")
+
+
+def _check_mail() -> Iterator[Finding]:
+    try:
+        server = read_smtp_server()
+    except SettingsError:
+        return  # named already, among the settings
+    if server is None:
+        yield skipped("mail server", "SMTP_URL is not set in this shell")
+    else:
+        yield check_mail_server(server)

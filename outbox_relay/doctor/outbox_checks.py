@@ -1,0 +1,87 @@
+"""The outbox itself: whether a relay runs, the mail server is known to be away, and messages wait for too long."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from outbox_relay.doctor.findings import Finding, fault, ok, warning
+from outbox_relay.letters import count_dead
+from outbox_relay.statements import DbConnection
+from shared.figures import SELECT_SURROUNDINGS, Surroundings, surroundings
+from shared.settings import RelaySettings
+
+_OVERDUE_SECONDS: Final = 60.0
+_LEASES_AGREE_SECONDS: Final = 1.0
+
+
+def check_outbox(connection: DbConnection, settings: RelaySettings) -> Iterator[Finding]:
+    """Look at what moves the messages and at the messages themselves."""
+    row = connection.execute(SELECT_SURROUNDINGS).fetchone()
+    assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+    around = surroundings(row)
+    yield _check_relay(around)
+    yield _check_breaker(connection, around)
+    if around.mail_away_seconds is None:
+        yield _check_waiting(connection)
+    yield _check_run_lease(connection, settings)
+    letters = count_dead(connection)
+    if letters:
+        yield warning("dead letters", f"{letters} wait for you", "python -m outbox_relay dead; then retry or discard")
+    else:
+        yield ok("dead letters", "none")
+
+
+def _check_relay(around: Surroundings) -> Finding:
+    if around.relays:
+        return ok("relay", f"{around.relays} alive")
+    seen = around.relay_seen_seconds
+    says = "none has ever run here" if seen is None else f"none is alive, the last was seen {seen:.0f} s ago"
+    return fault("relay", says, "start one: python -m outbox_relay")
+
+
+def _check_breaker(connection: DbConnection, around: Surroundings) -> Finding:
+    if around.mail_away_seconds is None:
+        return ok("breaker", "closed: the workers reach the mail server")
+    row = connection.execute("SELECT last_error FROM outbox_breaker WHERE name = 'mail'").fetchone()
+    reason = "no reason" if row is None else row[0]
+    return fault(
+        "breaker",
+        f"open for {around.mail_away_seconds:.0f} s: {reason}",
+        "mend the mail server or SMTP_URL at the workers; single mails try it and close the breaker",
+    )
+
+
+def _check_waiting(connection: DbConnection) -> Finding:
+    row = connection.execute(
+        """
+        SELECT extract(epoch FROM clock_timestamp() - min(due_at))::float8
+          FROM outbox
+         WHERE status = 'pending' AND due_at <= now()
+        """
+    ).fetchone()
+    waited = 0.0 if row is None or row[0] is None else row[0]
+    if waited > _OVERDUE_SECONDS:
+        return fault(
+            "waiting",
+            f"a due message has been waiting for {waited:.0f} s to be published",
+            "look at the relay's log, and at the faults above; more relays publish more",
+        )
+    return ok("waiting", "no due message waits for a relay")
+
+
+def _check_run_lease(connection: DbConnection, settings: RelaySettings) -> Finding:
+    """Hold the leases that workers really take against the one that is set here."""
+    row = connection.execute(
+        """
+        SELECT extract(epoch FROM max(lease_until - claimed_at))::float8
+          FROM outbox
+         WHERE status = 'running' AND claimed_at > clock_timestamp() - interval '1 day'
+        """
+    ).fetchone()
+    taken = None if row is None else row[0]
+    if taken is not None and abs(taken - settings.run_lease_seconds) > _LEASES_AGREE_SECONDS:
+        return warning(
+            "run lease",
+            f"a worker takes {taken:.0f} s, OUTBOX_RUN_LEASE_SECONDS is {settings.run_lease_seconds:g} here",
+            "give relay and workers the same: RQ ends a job by the relay's",
+        )
+    return ok("run lease", "the same here and in what is running")

@@ -1,0 +1,133 @@
+"""PostgreSQL: the version, the settings that the promise rests on, and what keeps dead rows from being cleared away."""
+
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+from outbox_relay.doctor.findings import Finding, fault, ok, warning
+from outbox_relay.statements import DbConnection
+
+_VERSIONS: Final = (14, 18)
+CLOCK_SECONDS: Final = 5.0
+"""Leases are counted by PostgreSQL's clock alone. But a worker counts as alive, and a log line as late, by others."""
+
+DEAD_ROWS: Final = 1_000_000
+_DEAD_PER_LIVE: Final = 5
+_NEEDED: Final = {
+    "fsync": "a crash of the machine may damage everything",
+    "full_page_writes": "a crash of the machine may damage everything",
+    "autovacuum": "dead rows are never cleared away",
+}
+_LOSING_COMMITS: Final = {"off"}
+
+
+def check_server(connection: DbConnection) -> Iterator[Finding]:
+    """Look at the version, at whether it takes writes, and at what it does with a commit."""
+    version = connection.info.server_version // 10_000
+    if _VERSIONS[0] <= version <= _VERSIONS[1]:
+        yield ok("postgresql", f"version {version}")
+    else:
+        yield fault("postgresql", f"version {version}", f"use one from {_VERSIONS[0]} to {_VERSIONS[1]}")
+    if _value(connection, "SELECT pg_is_in_recovery()"):
+        yield fault("postgresql", "this is a standby: it takes no writes", "name the primary in DATABASE_URL")
+    for name, harm in _NEEDED.items():
+        if _setting(connection, name) != "on":
+            yield fault("postgresql settings", f"{name} is off: {harm}", f"ALTER SYSTEM SET {name} = on, and reload")
+    if _setting(connection, "synchronous_commit") in _LOSING_COMMITS:
+        yield fault(
+            "postgresql settings",
+            "synchronous_commit is off: a signup that was answered with 201 may be gone after a crash",
+            "set it to on, for the server, the database and the role",
+        )
+    yield _check_room(connection)
+
+
+def check_vacuum(connection: DbConnection, dead_rows: int = DEAD_ROWS) -> Finding:
+    """Look at the dead rows of the live table.
+
+    Args:
+        connection: to the service's database.
+        dead_rows: from how many on they are a fault, when they are also many times the live ones.
+
+    """
+    row = connection.execute(
+        """
+        SELECT n_live_tup, n_dead_tup, pg_table_size(relid),
+               EXISTS (SELECT FROM unnest(reloptions) AS option
+                        WHERE option IN ('autovacuum_enabled=false', 'autovacuum_enabled=off'))
+          FROM pg_stat_user_tables JOIN pg_class AS c ON c.oid = relid
+         WHERE relid = 'outbox'::regclass
+        """
+    ).fetchone()
+    assert row is not None  # noqa: S101 - the schema was compared before
+    live, dead, size, switched_off = row
+    says = f"outbox: {live} live and {dead} dead rows in {size / 2**20:.1f} MiB"
+    if switched_off:
+        return fault("vacuum", "autovacuum is switched off for outbox", "ALTER TABLE outbox RESET (autovacuum_enabled)")
+    if dead > dead_rows and dead > live * _DEAD_PER_LIVE:
+        return fault("vacuum", says, "end what holds an old snapshot (see snapshots), then VACUUM outbox")
+    return ok("vacuum", says)
+
+
+def check_snapshots(connection: DbConnection, longest_seconds: float) -> Finding:
+    """Look for the oldest transaction: the dead rows since its beginning cannot be cleared away."""
+    row = connection.execute(
+        """
+        SELECT what, extract(epoch FROM clock_timestamp() - since)::float8 AS seconds
+          FROM (SELECT format('session %s (%s, %s)', pid, application_name, state), xact_start
+                  FROM pg_stat_activity
+                 WHERE (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND pid <> pg_backend_pid()
+                UNION ALL
+                SELECT format('prepared transaction %s', quote_literal(gid)), prepared FROM pg_prepared_xacts
+               ) AS open (what, since)
+         WHERE since IS NOT NULL
+         ORDER BY since
+         LIMIT 1
+        """
+    ).fetchone()
+    if row is None or row[1] < longest_seconds:
+        return ok("snapshots", "none is open" if row is None else f"the oldest is {row[1]:.0f} s old")
+    what, seconds = row
+    return fault(
+        "snapshots",
+        f"{what} holds a transaction open for {seconds:.0f} s: dead rows pile up",
+        "end it: pg_terminate_backend(pid), or ROLLBACK PREPARED",
+    )
+
+
+def check_clock(connection: DbConnection) -> Finding:
+    """Hold this machine's clock against PostgreSQL's."""
+    before = time.time()
+    theirs = float(_value(connection, "SELECT extract(epoch FROM clock_timestamp())"))
+    return compare_clocks("PostgreSQL", theirs - (before + time.time()) / 2)
+
+
+def compare_clocks(of: str, ahead_seconds: float) -> Finding:
+    """Judge how far another machine's clock is ahead of this one's."""
+    if abs(ahead_seconds) <= CLOCK_SECONDS:
+        return ok("clocks", f"{of} and this machine agree")
+    where = "ahead of" if ahead_seconds > 0 else "behind"
+    return fault(
+        "clocks",
+        f"the clock of {of} is {abs(ahead_seconds):.0f} s {where} this machine's",
+        "let NTP set both: workers look dead, and mails carry a wrong date",
+    )
+
+
+def _check_room(connection: DbConnection) -> Finding:
+    limit = int(_setting(connection, "max_connections"))
+    used = int(_value(connection, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"))
+    says = f"{used} of {limit} connections are used"
+    if used > limit * 0.9:
+        return warning("connections", says, "raise max_connections, or put a PgBouncer in between (docs/scaling.md)")
+    return ok("connections", says)
+
+
+def _setting(connection: DbConnection, name: str) -> str:
+    return str(_value(connection, "SELECT current_setting(%s)", name))
+
+
+def _value(connection: DbConnection, query: str, *values: object) -> Any:  # noqa: ANN401 - one cell of any type
+    row = connection.execute(query, values).fetchone()
+    assert row is not None  # noqa: S101 - each of these queries has one row
+    return row[0]

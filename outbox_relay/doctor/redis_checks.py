@@ -1,0 +1,86 @@
+"""Redis: whether it takes what the relay pushes and keeps it, and whether somebody pops from each queue."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from outbox_relay.broker import SOCKET_SECONDS
+from outbox_relay.doctor.findings import Finding, fault, ok, warning
+from outbox_relay.doctor.postgresql_checks import compare_clocks
+from shared.messages import QUEUES
+
+_LOWEST_VERSION: Final = (6, 2)
+_FULL: Final = 0.9
+_HEARTBEAT_SECONDS: Final = 480
+"""RQ's stock worker shows itself before and after each pop, which waits for up to 405 s."""
+
+
+def check_redis(redis_url: str, key_prefix: str) -> Iterator[Finding]:
+    """Look at Redis and at the workers that show themselves there."""
+    client = Redis.from_url(
+        redis_url, retry=Retry(NoBackoff(), 0), socket_timeout=SOCKET_SECONDS, socket_connect_timeout=SOCKET_SECONDS
+    )
+    with closing(client):
+        try:
+            info: Any = client.info()
+            yield from _judge(info)
+            yield _check_clock(client)
+            for queue in QUEUES:
+                yield _check_workers(client, key_prefix, queue)
+        except (RedisError, OSError) as exc:
+            # The text may hold the server's address and user.
+            yield fault("redis", f"it cannot be used: {type(exc).__name__}", "start Redis, or mend RQ_REDIS_URL")
+
+
+def _judge(info: dict[str, Any]) -> Iterator[Finding]:
+    version = str(info["redis_version"])
+    if tuple(int(part) for part in version.split(".")[:2]) < _LOWEST_VERSION:
+        yield fault("redis", f"version {version}", "use 6.2 or newer")
+    if info.get("role") != "master":
+        yield fault("redis", "this is a replica: it takes no writes", "name the primary in RQ_REDIS_URL")
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        yield fault(
+            "redis eviction",
+            f"maxmemory-policy is {policy}: a full Redis drops jobs, which are missed only when their lease is over",
+            "CONFIG SET maxmemory-policy noeviction, and the same in redis.conf",
+        )
+    if info.get("rdb_last_bgsave_status") == "err" or info.get("aof_last_write_status") == "err":
+        yield fault("redis persistence", "its last write to the disk failed: it may refuse to work", "look at its log")
+    limit = int(info.get("maxmemory", 0))
+    if limit and int(info["used_memory"]) > limit * _FULL:
+        yield warning("redis memory", "more than nine tenths are used", "raise maxmemory, or start more workers")
+    kept = "append-only file" if info.get("aof_enabled") else "no append-only file: a restart costs a second push"
+    yield ok("redis", f"version {version}, {kept}")
+
+
+def _check_clock(client: Redis) -> Finding:
+    before = time.time()
+    reply: Any = client.time()
+    return compare_clocks("Redis", reply[0] + reply[1] / 1e6 - (before + time.time()) / 2)
+
+
+def _check_workers(client: Redis, key_prefix: str, queue: str) -> Finding:
+    """Count the workers of a queue as RQ registers them."""
+    keys: Any = client.smembers(f"{key_prefix}:workers:{queue}")
+    seen = [moment for key in keys if (moment := _last_seen(client, key)) is not None]
+    alive = [moment for moment in seen if (datetime.now(UTC) - moment).total_seconds() < _HEARTBEAT_SECONDS]
+    if not alive:
+        return fault("workers", f"no worker is alive for {queue}", "start one: rq worker critical default")
+    youngest = (datetime.now(UTC) - max(alive)).total_seconds()
+    return ok("workers", f"{len(alive)} for {queue}, seen {max(0.0, youngest):.0f} s ago")
+
+
+def _last_seen(client: Redis, key: bytes) -> datetime | None:
+    text: Any = client.hget(key.decode(), "last_heartbeat")
+    try:
+        return datetime.fromisoformat(text.decode()) if text else None
+    except ValueError:
+        return None

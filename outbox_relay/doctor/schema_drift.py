@@ -1,0 +1,79 @@
+"""Whether the database has the tables, constraints and indexes of schema.sql, exactly as they stand there.
+
+schema.sql itself says what is expected: it is applied to temporary tables in a transaction that is rolled back, and the
+catalogue's description of both is compared. Nothing of the live tables is locked.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import psycopg
+
+from outbox_relay.doctor.findings import Finding, fault, ok, skipped
+from outbox_relay.statements import DbConnection
+
+SCHEMA_FILE: Final = Path(__file__).parents[2] / "schema.sql"
+_FIX: Final = "apply schema.sql or the migrations; what differs has to be mended by hand"
+_SHOWN: Final = 4
+
+
+def check_schema(connection: DbConnection) -> Finding:
+    """Compare. What is there beside the schema (an index of one's own, another table) is nobody's business."""
+    if not SCHEMA_FILE.exists():
+        return skipped("schema", "schema.sql does not lie beside the packages")
+    try:
+        expected = _expected(connection)
+    except psycopg.errors.InsufficientPrivilege:
+        return skipped("schema", "this role may not make temporary tables")
+    except psycopg.errors.ReadOnlySqlTransaction:
+        return skipped("schema", "a standby takes no temporary tables")
+    except psycopg.errors.LockNotAvailable:
+        return skipped("schema", "somebody is applying schema.sql")
+    found = _describe(connection, "current_schema()::regnamespace")
+    missing = [what for what in expected if what not in found]
+    different = [what for what, text in expected.items() if what in found and found[what] != text]
+    if not missing and not different:
+        return ok("schema", f"as in schema.sql, {len(expected)} parts compared")
+    parts = [*(f"{what} is missing" for what in missing), *(f"{what} differs" for what in different)]
+    more = f", and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
+    return fault("schema", ", ".join(parts[:_SHOWN]) + more, _FIX)
+
+
+def _expected(connection: DbConnection) -> dict[str, str]:
+    statements = [line for line in SCHEMA_FILE.read_text().splitlines() if line not in {"BEGIN;", "COMMIT;"}]
+    with connection.transaction(force_rollback=True):
+        # Whoever applies the file at this moment holds its lock; that is not worth waiting for.
+        connection.execute("SET LOCAL lock_timeout = '10s'; SET LOCAL search_path = pg_temp")
+        connection.execute("\n".join(statements))
+        return _describe(connection, "pg_my_temp_schema()")
+
+
+def _describe(connection: DbConnection, schema: str) -> dict[str, str]:
+    """Give each part of our tables with its definition, without the name of the schema that it lies in."""
+    rows = connection.execute(
+        f"""
+        WITH ours AS (
+            SELECT c.oid, c.relname, c.relkind, n.nspname
+              FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+             WHERE n.oid = {schema} AND c.relkind IN ('r', 'v')
+        )
+        SELECT what, replace(replace(definition, quote_ident(nspname) || '.', ''), 'pg_temp.', '') FROM (
+            SELECT nspname, (CASE relkind WHEN 'r' THEN 'table ' ELSE 'view ' END) || relname AS what, '' AS definition
+              FROM ours
+            UNION ALL
+            SELECT nspname, format('column %s.%s', relname, attname),
+                   format_type(atttypid, atttypmod) || ' ' || attnotnull::text || ' ' || attidentity::text || ' '
+                       || coalesce(pg_get_expr(adbin, adrelid), '')
+              FROM ours JOIN pg_attribute ON attrelid = ours.oid AND attnum > 0 AND NOT attisdropped
+              LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+            UNION ALL
+            SELECT nspname, format('constraint %s', conname), pg_get_constraintdef(pg_constraint.oid)
+              FROM ours JOIN pg_constraint ON conrelid = ours.oid AND contype <> 'n'
+            UNION ALL
+            SELECT nspname, format('index %s', indexrelid::regclass::name),
+                   pg_get_indexdef(indexrelid) || CASE WHEN indisvalid THEN '' ELSE ' INVALID' END
+              FROM ours JOIN pg_index ON indrelid = ours.oid
+        ) AS parts
+        """  # noqa: S608 - two expressions of our own
+    ).fetchall()
+    return dict(rows)

@@ -1,0 +1,46 @@
+"""Whether the environment would let the processes start: malformed values, short secrets, leases without room."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from outbox_relay.doctor.findings import Finding, fault, ok, skipped
+from outbox_relay.reaper import POP_TO_CLAIM_SECONDS
+from shared.errors import SettingsError
+from shared.settings import RelaySettings, read_api_settings, read_consumer_settings
+
+_OF_OTHERS: Final = ("SECRET_KEY", "MAIL_FROM")
+"""What API and worker cannot do without; the operator's shell need not have it."""
+
+
+def check_settings_of_others() -> Iterator[Finding]:
+    """Read what API and worker would read here. A variable that is not set in this shell proves nothing."""
+    problems = {**_problems(read_api_settings), **_problems(read_consumer_settings)}
+    for name, texts in sorted(problems.items()):
+        if name in os.environ:
+            yield fault("settings", f"{name} {' '.join(texts)}", f"mend {name}; the process that reads it cannot start")
+    absent = [name for name in _OF_OTHERS if name not in os.environ]
+    if absent:
+        yield skipped("settings", f"not set in this shell, so not looked at: {', '.join(absent)}")
+    elif not problems:
+        yield ok("settings", "API, relay and worker could start with them")
+
+
+def check_leases(settings: RelaySettings) -> Finding:
+    """Hold the relay's leases against the times that they have to leave room for."""
+    if settings.publish_lease_seconds <= POP_TO_CLAIM_SECONDS:
+        return fault(
+            "leases",
+            f"OUTBOX_PUBLISH_LEASE_SECONDS is {settings.publish_lease_seconds:g}, and from pop to claim may take"
+            f" {POP_TO_CLAIM_SECONDS:g} s",
+            "raise it, best to the default of 30: jobs in good hands are looked for in Redis all the time",
+        )
+    return ok("leases", f"publish {settings.publish_lease_seconds:g} s, run {settings.run_lease_seconds:g} s")
+
+
+def _problems(read: Callable[[], object]) -> dict[str, list[str]]:
+    try:
+        read()
+    except SettingsError as exc:
+        return exc.problems
+    return {}

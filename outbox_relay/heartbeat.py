@@ -1,0 +1,58 @@
+"""Showing that a relay runs: a row in PostgreSQL, where the API, `stats` and `doctor` look.
+
+The row proves that the loop turns and that PostgreSQL answers it; a relay that stands still grows old in it. Nothing
+else depends on it: a relay whose table is missing says so once and goes on.
+"""
+
+import os
+import socket
+from time import monotonic
+from typing import Final
+
+import psycopg
+import structlog
+
+from outbox_relay.statements import DbConnection
+
+_log = structlog.get_logger(__name__)
+
+BEAT_SECONDS: Final = 5.0
+_FORGOTTEN_DAYS: Final = 1
+
+
+class Heartbeat:
+    """Writes this relay's row every BEAT_SECONDS."""
+
+    def __init__(self) -> None:
+        """Name this process."""
+        self.name = f"{socket.gethostname()}/{os.getpid()}"
+        self._beat_at = 0.0
+        self._missing_told = False
+
+    def beat(self, connection: DbConnection) -> None:
+        """Write the row if it is time to. Raises psycopg.Error when PostgreSQL is unreachable."""
+        if monotonic() < self._beat_at:
+            return
+        try:
+            show_relay(connection, self.name)
+        except psycopg.errors.UndefinedTable:
+            if not self._missing_told:
+                _log.warning("outbox_relays_missing", meaning="nobody can see this relay: apply schema.sql")
+                self._missing_told = True
+        self._beat_at = monotonic() + BEAT_SECONDS
+
+
+def show_relay(connection: DbConnection, name: str) -> None:
+    """Say that this relay lives; forget those that were not seen for a day."""
+    connection.execute(
+        """
+        WITH old AS MATERIALIZED (
+            SELECT name FROM outbox_relays WHERE seen_at < now() - make_interval(days => %s) FOR UPDATE SKIP LOCKED
+        ), forgotten AS (
+            DELETE FROM outbox_relays AS r USING old WHERE r.name = old.name AND r.name <> %s
+        )
+        INSERT INTO outbox_relays AS r (name, seen_at) VALUES (%s, clock_timestamp())
+            ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at
+        """,
+        [_FORGOTTEN_DAYS, name, name],
+    )

@@ -1,0 +1,123 @@
+"""Messages as an operator reads them, and finished ones asked for once more.
+
+Finished rows are history: nothing here changes one. A replay appends new messages that ask for the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from psycopg.rows import class_row, dict_row
+
+from outbox_relay.statements import DbConnection
+
+LIVE: Final = ("pending", "published", "running", "dead")
+FINISHED: Final = ("done", "discarded")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One line of a list of messages."""
+
+    id: int
+    task: str
+    queue: str
+    status: str
+    attempt: int
+    created_at: datetime
+    due_at: datetime
+    finished_at: datetime | None
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Which finished messages are meant: those of a task that finished from `since` on and before `until`."""
+
+    task: str
+    since: datetime
+    until: datetime
+    statuses: tuple[str, ...]
+
+
+def list_messages(
+    connection: DbConnection, limit: int, *, states: Sequence[str], queue: str | None, task: str | None
+) -> list[Listed]:
+    """List messages, the newest first. Only the tables that can hold the states asked for are read."""
+    filters = {"limit": limit, "states": list(states), "queue": queue, "task": task}
+    found: list[Listed] = []
+    with connection.cursor(row_factory=class_row(Listed)) as cursor:
+        if set(LIVE) & set(states):
+            found += cursor.execute(_newest("outbox"), filters).fetchall()
+        if set(FINISHED) & set(states):
+            found += cursor.execute(_newest("outbox_finished"), filters).fetchall()
+    return sorted(found, key=lambda each: each.id, reverse=True)[:limit]
+
+
+def _newest(table: str) -> str:
+    return f"""
+        SELECT id, task, queue, status, attempt, created_at, due_at, finished_at, last_error
+          FROM {table}
+         WHERE status = ANY(%(states)s)
+           AND (%(queue)s::text IS NULL OR queue = %(queue)s)
+           AND (%(task)s::text IS NULL OR task = %(task)s)
+         ORDER BY id DESC
+         LIMIT %(limit)s
+    """  # noqa: S608 - two table names of our own
+
+
+def read_message(connection: DbConnection, message_id: int) -> dict[str, Any] | None:
+    """Read everything that is kept of a message but its payload; None when there is no such message."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            """
+            SELECT id, task, queue, status, attempt, max_retries, generation, created_at, due_at, published_at,
+                   claimed_at, finished_at, lease_until, last_error, failures, traceparent
+              FROM outbox_messages
+             WHERE id = %s
+            """,
+            [message_id],
+        ).fetchone()
+
+
+def count_finished(connection: DbConnection, chosen: Range, at_most: int) -> int:
+    """Count the finished messages of a range, and stop beyond `at_most`."""
+    row = connection.execute(
+        """
+        SELECT count(*)
+          FROM (SELECT FROM outbox_finished
+                 WHERE task = %(task)s AND finished_at >= %(since)s AND finished_at < %(until)s
+                   AND status = ANY(%(statuses)s)
+                 LIMIT %(at_most)s + 1) AS found
+        """,
+        {**_bounds(chosen), "at_most": at_most},
+    ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def replay(connection: DbConnection, chosen: Range) -> int:
+    """Append a new message for each finished one of the range, all or none, and return how many.
+
+    The oldest is appended first. The new messages have ids of their own, and so Message-IDs and links of their own.
+    """
+    return connection.execute(
+        """
+        INSERT INTO outbox (task, payload, queue, max_retries)
+        SELECT task, payload, queue, max_retries
+          FROM outbox_finished
+         WHERE task = %(task)s AND finished_at >= %(since)s AND finished_at < %(until)s
+           AND status = ANY(%(statuses)s)
+         ORDER BY finished_at, id
+        """,
+        _bounds(chosen),
+    ).rowcount
+
+
+def _bounds(chosen: Range) -> dict[str, Any]:
+    return {
+        "task": chosen.task,
+        "since": chosen.since,
+        "until": chosen.until,
+        "statuses": list(chosen.statuses),
+    }

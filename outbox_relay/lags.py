@@ -1,0 +1,53 @@
+"""How long messages took lately, and how many were finished: read from the newest end of history."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from outbox_relay.statements import DbConnection
+
+_ROWS_READ: Final = 100_000
+"""The newest of the window; what is older changes no figure that an operator acts on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """What the messages of one queue took that were done within the window.
+
+    Attributes:
+        queue: critical or default.
+        done: how many were done.
+        publish_p50, publish_p99: seconds from the moment a message was due to its last push into Redis.
+        delivery_p50, delivery_p99: seconds from a message's creation to its acknowledgement, retries included.
+
+    """
+
+    queue: str
+    done: int
+    publish_p50: float
+    publish_p99: float
+    delivery_p50: float
+    delivery_p99: float
+
+
+def recent_lags(connection: DbConnection, window_seconds: float) -> list[Lag]:
+    """Measure the messages that were done within the last `window_seconds`, by queue."""
+    rows = connection.execute(
+        """
+        SELECT queue, count(*),
+               percentile_cont(0.5) WITHIN GROUP (ORDER BY publish),
+               percentile_cont(0.99) WITHIN GROUP (ORDER BY publish),
+               percentile_cont(0.5) WITHIN GROUP (ORDER BY delivery),
+               percentile_cont(0.99) WITHIN GROUP (ORDER BY delivery)
+          FROM (SELECT queue,
+                       greatest(0, extract(epoch FROM coalesce(published_at, claimed_at) - due_at))::float8 AS publish,
+                       extract(epoch FROM finished_at - created_at)::float8 AS delivery
+                  FROM outbox_finished
+                 WHERE status = 'done' AND finished_at > clock_timestamp() - make_interval(secs => %s)
+                 ORDER BY finished_at DESC
+                 LIMIT %s) AS recent
+         GROUP BY queue
+         ORDER BY queue
+        """,
+        [window_seconds, _ROWS_READ],
+    ).fetchall()
+    return [Lag(*row) for row in rows]

@@ -1,0 +1,251 @@
+"""`doctor` on a healthy installation, and with one fault planted at a time."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import time_machine
+from redis import Redis
+from rq.defaults import RQ_KEY_PREFIX
+
+from embedded.mail_catcher import MailCatcher
+from embedded.ports import free_port
+from embedded.postgres import PostgresServer
+from embedded.redis import RedisServer
+from outbox_relay.doctor.findings import Verdict
+from outbox_relay.doctor.postgresql_checks import check_vacuum
+from outbox_relay.heartbeat import show_relay
+from shared.database import connect
+from tests.conftest import SCHEMA
+from tests.operator.running import run, run_json
+from tests.processes import worker_settings
+from tests.rows import add_message
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+@pytest.fixture(scope="module")
+def durable_postgres(server_folder: Path) -> Iterator[PostgresServer]:
+    """A server with PostgreSQL's own settings: the session's has fsync off, which is a fault."""
+    server = PostgresServer(server_folder / "durable")
+    server.start()
+    yield server
+    server.remove()
+
+
+@dataclass
+class Installation:
+    """A service in good health, until a test plants a fault."""
+
+    connection: Connection
+    redis: Redis
+    monkeypatch: pytest.MonkeyPatch
+
+    def sql(self, statement: str) -> None:
+        self.connection.execute(statement)
+
+    def set(self, name: str, value: str) -> None:
+        self.monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def healthy(
+    durable_postgres: PostgresServer, own_redis: RedisServer, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Installation]:
+    name = f"outbox_{secrets.token_hex(4)}"
+    url = durable_postgres.create_database(name)
+    durable_postgres.apply_schema(name, SCHEMA)
+    for variable, value in worker_settings(url, own_redis.url, mailbox.smtp_url).items():
+        monkeypatch.setenv(variable, value)
+    with connect(url, "test") as connection, closing(own_redis.client()) as client:
+        show_relay(connection, "here/1")
+        show_worker(client)
+        yield Installation(connection, client, monkeypatch)
+    durable_postgres.drop_database(name)
+
+
+def show_worker(client: Redis) -> None:
+    """Do what a worker does to be seen."""
+    key = f"{RQ_KEY_PREFIX}:worker:one"
+    client.hset(key, "last_heartbeat", datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
+    for queue in ("critical", "default"):
+        client.sadd(f"{RQ_KEY_PREFIX}:workers:{queue}", key)
+
+
+def faults() -> dict[str, str]:
+    """Run `doctor` as a program does, and give what is at fault; the exit code has to agree."""
+    ended = run("doctor", "--json")
+    found = {each["check"]: each["says"] for each in run_json("doctor") if each["verdict"] == "fault"}
+    assert ended.exit_code == (1 if found else 0), ended.output
+    return found
+
+
+def test_a_healthy_installation_has_no_fault(healthy: Installation) -> None:
+    ended = run("doctor")
+
+    assert (ended.exit_code, {line.split()[0] for line in ended.output.splitlines()}) == (0, {"ok"}), ended.output
+
+
+def a_missing_index(at: Installation) -> None:
+    at.sql("DROP INDEX outbox_pending_idx")
+
+
+def a_missing_column(at: Installation) -> None:
+    at.sql("ALTER TABLE outbox DROP COLUMN last_error CASCADE")
+
+
+def a_changed_constraint(at: Installation) -> None:
+    at.sql("ALTER TABLE outbox DROP CONSTRAINT outbox_queue_known")
+    at.sql("ALTER TABLE outbox ADD CONSTRAINT outbox_queue_known CHECK (queue <> '')")
+
+
+def no_schema(at: Installation) -> None:
+    at.sql("DROP TABLE outbox CASCADE")
+
+
+def commits_that_are_not_on_disk(at: Installation) -> None:
+    at.sql(f"ALTER DATABASE {at.connection.info.dbname} SET synchronous_commit = off")
+
+
+def no_autovacuum(at: Installation) -> None:
+    at.sql("ALTER TABLE outbox SET (autovacuum_enabled = false)")
+
+
+def postgresql_away(at: Installation) -> None:
+    at.set("DATABASE_URL", f"postgresql://postgres@127.0.0.1:{free_port()}/outbox")
+
+
+def redis_away(at: Installation) -> None:
+    at.set("RQ_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
+
+
+def a_redis_that_evicts(at: Installation) -> None:
+    at.redis.config_set("maxmemory-policy", "allkeys-lru")
+
+
+def a_redis_that_is_a_replica(at: Installation) -> None:
+    at.redis.replicaof("127.0.0.1", free_port())
+
+
+def no_worker_for_default(at: Installation) -> None:
+    at.redis.delete(f"{RQ_KEY_PREFIX}:workers:default")
+
+
+def mail_server_away(at: Installation) -> None:
+    at.set("SMTP_URL", f"smtp://127.0.0.1:{free_port()}")
+
+
+def an_open_breaker(at: Installation) -> None:
+    at.sql("UPDATE outbox_breaker SET opened_at = now(), probe_at = now(), last_error = '421 busy'")
+
+
+def a_relay_that_fell_silent(at: Installation) -> None:
+    at.sql("UPDATE outbox_relays SET seen_at = now() - interval '5 minutes'")
+
+
+def a_short_secret(at: Installation) -> None:
+    at.set("SECRET_KEY", "too short")
+
+
+def a_timeout_beyond_the_lease(at: Installation) -> None:
+    at.set("SMTP_TIMEOUT_SECONDS", "50")
+
+
+def a_lease_shorter_than_a_pop(at: Installation) -> None:
+    at.set("OUTBOX_PUBLISH_LEASE_SECONDS", "2")
+
+
+def a_message_that_nobody_publishes(at: Installation) -> None:
+    add_message(at.connection, due_at=datetime(2026, 1, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("plant", "check", "cause"),
+    [
+        (a_missing_index, "schema", "index outbox_pending_idx is missing"),
+        (a_missing_column, "schema", "column outbox.last_error is missing"),
+        (a_changed_constraint, "schema", "constraint outbox_queue_known differs"),
+        (no_schema, "schema", "table outbox is missing"),
+        (commits_that_are_not_on_disk, "postgresql settings", "synchronous_commit is off"),
+        (no_autovacuum, "vacuum", "autovacuum is switched off"),
+        (postgresql_away, "postgresql", "cannot be used"),
+        (redis_away, "redis", "cannot be used"),
+        (a_redis_that_evicts, "redis eviction", "allkeys-lru"),
+        (a_redis_that_is_a_replica, "redis", "replica"),
+        (no_worker_for_default, "workers", "no worker is alive for default"),
+        (mail_server_away, "mail server", "cannot be used"),
+        (an_open_breaker, "breaker", "421 busy"),
+        (a_relay_that_fell_silent, "relay", "none is alive, the last was seen"),
+        (a_short_secret, "settings", "SECRET_KEY needs at least 32 characters"),
+        (a_timeout_beyond_the_lease, "settings", "SMTP_TIMEOUT_SECONDS must not be longer"),
+        (a_lease_shorter_than_a_pop, "leases", "OUTBOX_PUBLISH_LEASE_SECONDS is 2"),
+        (a_message_that_nobody_publishes, "waiting", "a due message has been waiting"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_fault_is_named_with_its_cause(healthy: Installation, plant: Any, check: str, cause: str) -> None:
+    plant(healthy)
+
+    found = faults()
+
+    assert (next(iter(found)), cause in found[check]) == (check, True), found
+
+
+def test_a_clock_that_went_wrong_is_named(healthy: Installation) -> None:
+    with time_machine.travel(datetime.now(UTC).timestamp() + 120):
+        found = faults()
+
+    assert list(found) == ["clocks"]
+    assert "behind this machine's" in found["clocks"]
+
+
+def test_a_transaction_that_stays_open_is_named(healthy: Installation, durable_postgres: PostgresServer) -> None:
+    url = durable_postgres.url(healthy.connection.info.dbname)
+    with connect(url, "forgotten-shell") as forgotten, forgotten.transaction():
+        forgotten.execute("SELECT pg_current_xact_id()")
+
+        ended = run("doctor", "--longest-transaction", 0)
+
+    assert (ended.exit_code, "forgotten-shell" in ended.output) == (1, True), ended.output
+
+
+def test_dead_rows_that_pile_up_are_named(connection: Connection) -> None:
+    with connection.transaction():
+        connection.execute("INSERT INTO outbox (task, payload) SELECT 't', '{}' FROM generate_series(1, 500)")
+        connection.execute("DELETE FROM outbox")
+    connection.execute("SELECT pg_stat_force_next_flush()")
+
+    few, many = check_vacuum(connection, dead_rows=100_000), check_vacuum(connection, dead_rows=100)
+
+    assert (few.verdict, many.verdict) == (Verdict.OK, Verdict.FAULT)
+
+
+def test_what_is_not_set_is_not_called_a_fault(healthy: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SECRET_KEY", "MAIL_FROM", "SMTP_URL"):
+        monkeypatch.delenv(name)
+
+    ended = run("doctor")
+
+    assert (ended.exit_code, ended.output.count("skipped")) == (0, 2), ended.output
+
+
+def test_without_a_database_address_it_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+
+    ended = run("doctor")
+
+    assert (ended.exit_code, "DATABASE_URL" in ended.output) == (2, True)
+
+
+def test_no_password_is_shown(healthy: Installation) -> None:
+    healthy.set("DATABASE_URL", f"postgresql://u:hunter2@127.0.0.1:{free_port()}/x")
+    healthy.set("RQ_REDIS_URL", f"redis://:hunter2@127.0.0.1:{free_port()}/0")
+    healthy.set("SMTP_URL", f"smtp://u:hunter2@127.0.0.1:{free_port()}")
+
+    assert "hunter2" not in run("doctor").output
