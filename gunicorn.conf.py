@@ -3,11 +3,36 @@
 The application is built in each worker after the fork and connects at its first request, so --preload is safe too.
 """
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
+
+_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - gunicorn and we make our own private files in it
+_METRICS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
+_OUR_FOLDERS: Final = "outbox-metrics-"
+
+
+def _share_metrics() -> None:
+    """Give the workers a folder in which each scrape finds what all of them counted; it goes with this master.
+
+    A master that gunicorn started in place of another (SIGUSR2) inherits the folder's name and needs one of its own.
+    """
+    ours = f"{_OUR_FOLDERS}{os.getpid()}-"
+    given = Path(os.environ.get(_METRICS_FOLDER, "")).name
+    if given.startswith(ours) or (given and not given.startswith(_OUR_FOLDERS)):
+        return
+    folder = tempfile.mkdtemp(prefix=ours, dir=_SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None)
+    os.environ[_METRICS_FOLDER] = folder
+    master = os.getpid()
+    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == master else None)
+
+
+_share_metrics()
 
 import gunicorn.http.wsgi
 from gunicorn.glogging import Logger
@@ -17,7 +42,6 @@ from shared.errors import SettingsError
 from shared.settings import read_api_settings
 
 _LARGEST_PORT: Final = 65_535
-_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - gunicorn makes its own private files in it
 
 
 def _port() -> int:

@@ -11,6 +11,7 @@ from api.bodies import READ_LIMIT_BYTES
 from api.database import build_engine
 from api.doorbell import Doorbell
 from api.health import health_blueprint
+from api.metrics import add_metrics
 from api.problems import problem_of, respond
 from api.request_log import hide_query_strings
 from api.resend_routes import resend_blueprint
@@ -56,6 +57,7 @@ def create_app(settings: ApiSettings | None = None, *, doorbell: Doorbell | None
     app.register_blueprint(health_blueprint(engine))
     app.register_error_handler(Exception, lambda error: respond(problem_of(error)))
     app.after_request(_harden)
+    add_metrics(app, engine)
     app.extensions[_EXTENSION] = _Parts(engine, doorbell)
     if count := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]

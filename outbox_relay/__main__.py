@@ -16,6 +16,8 @@ from outbox_relay.broker import BrokerUnavailableError, open_broker
 from outbox_relay.commands import COMMANDS
 from outbox_relay.commands.session import EXIT_SETTINGS
 from outbox_relay.doorbell import Alarm
+from outbox_relay.metrics import RelayMetrics
+from outbox_relay.metrics_server import serve
 from outbox_relay.relay import Relay
 from shared.errors import SettingsError
 from shared.logs import configure_logging
@@ -78,8 +80,11 @@ for _command in COMMANDS:
 def _run(settings: RelaySettings, *, once: bool) -> None:
     broker = open_broker(settings.redis_url, settings.key_prefix, settings.run_lease_seconds)
     alarm = Alarm()
-    relay = Relay(settings, broker, alarm)
+    metrics = RelayMetrics(settings.database_url)
+    relay = Relay(settings, broker, alarm, metrics)
     _stop_on_signals(relay)
+    if not once:
+        _serve_metrics(settings, metrics)
     try:
         if once:
             _drain(relay)
@@ -91,6 +96,16 @@ def _run(settings: RelaySettings, *, once: bool) -> None:
         _ignore_signals()
         relay.close()
         alarm.close()
+
+
+def _serve_metrics(settings: RelaySettings, metrics: RelayMetrics) -> None:
+    if settings.metrics_address is None:
+        return
+    try:
+        serve(settings.metrics_address, metrics)
+    except OSError as exc:
+        click.echo(f"OUTBOX_METRICS_ADDRESS: cannot listen there: {exc.strerror}", err=True)
+        sys.exit(EXIT_SETTINGS)
 
 
 def _drain(relay: Relay) -> None:

@@ -11,6 +11,7 @@ from outbox_relay import statements
 from outbox_relay.broker import Broker, BrokerUnavailableError
 from outbox_relay.doorbell import Alarm, Doorbell
 from outbox_relay.heartbeat import Heartbeat
+from outbox_relay.observer import Observer
 from outbox_relay.publishing import Publisher
 from outbox_relay.reaper import Reaper, Round
 from outbox_relay.statements import DbConnection
@@ -43,7 +44,7 @@ class Pass:
 class Relay:
     """Drains the outbox until it is told to stop. Any number of relays may run side by side."""
 
-    def __init__(self, settings: RelaySettings, broker: Broker, alarm: Alarm) -> None:
+    def __init__(self, settings: RelaySettings, broker: Broker, alarm: Alarm, observer: Observer | None = None) -> None:
         """Keep what the loop needs; nothing is opened yet."""
         self._settings = settings
         self._broker = broker
@@ -56,6 +57,7 @@ class Relay:
         self._reaper = Reaper(broker, publish_lease_seconds=settings.publish_lease_seconds)
         self._doorbell = Doorbell(settings.listen_url)
         self._heartbeat = Heartbeat()
+        self._observer = observer or Observer()
         self._connection: DbConnection | None = None
         self._stopping = False
         self._outage: str | None = None
@@ -91,13 +93,18 @@ class Relay:
             BrokerUnavailableError: Redis is unreachable; the batch in hand was rolled back.
 
         """
+        self._observer.pass_begins()
         connection = self._connect()
         self._heartbeat.beat(connection)
-        reaped = self._reap(connection)
-        published = self._publisher.publish_batch(connection, self._settings.batch_size)
+        with self._observer.step("reap"):
+            reaped = self._reap(connection)
+        with self._observer.step("publish"):
+            published = self._publisher.publish_batch(connection, self._settings.batch_size)
         if published:
             _log.info("published", messages=published)
-        pruned = self._prune(connection)
+        with self._observer.step("prune"):
+            pruned = self._prune(connection)
+        self._observer.pass_ends(published, reaped, pruned)
         full = published == self._settings.batch_size or pruned == _PRUNED_AT_ONCE
         return Pass(published, full, reaped)
 
@@ -175,6 +182,7 @@ class Relay:
         what = "redis" if isinstance(exc, BrokerUnavailableError) else "postgresql"
         if self._outage != what:
             self._outage = what
+            self._observer.outage(what)
             self._pause_seconds = _FIRST_PAUSE_SECONDS
             _log.error("outage", of=what, error=_describe(exc), meaning="trying again until it is back")
         if what == "postgresql":
@@ -187,6 +195,7 @@ class Relay:
     def _note_recovery(self) -> None:
         if self._outage is not None:
             _log.info("back", of=self._outage)
+            self._observer.recovery()
             self._outage = None
             self._pause_seconds = _FIRST_PAUSE_SECONDS
 

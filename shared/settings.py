@@ -60,6 +60,7 @@ class RelaySettings:
     batch_size: int
     poll_seconds: float
     keep_done_days: float
+    metrics_address: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,7 @@ def read_relay_settings() -> RelaySettings:
     batch_size = env.int("OUTBOX_BATCH_SIZE", 1000, validate=validate.Range(min=1, max=10_000))
     poll = _seconds(env, "OUTBOX_POLL_SECONDS", 1.0)
     keep_done_days = env.float("OUTBOX_KEEP_DONE_DAYS", 7.0, validate=validate.Range(min=0, max=36_500))
+    metrics_address = env.str("OUTBOX_METRICS_ADDRESS", None, validate=_accepts(_host_and_port))
     _check(env)
     return RelaySettings(
         database_url=_postgresql_url(database_url),
@@ -126,6 +128,7 @@ def read_relay_settings() -> RelaySettings:
         batch_size=batch_size,
         poll_seconds=poll,
         keep_done_days=keep_done_days,
+        metrics_address=None if metrics_address is None else _host_and_port(metrics_address),
     )
 
 
@@ -193,13 +196,16 @@ def _check(env: Env) -> None:
 
 def _text(env: Env, name: str, parse: Callable[[str], object], default: str | None = None) -> str:
     """Read a text that `parse` accepts. The text is given back, so that it is parsed once all are known to be good."""
+    if default is None:
+        return env.str(name, validate=_accepts(parse))
+    return env.str(name, default, validate=_accepts(parse))
 
+
+def _accepts(parse: Callable[[str], object]) -> Callable[[str], None]:
     def accepts(text: str) -> None:
         parse(text)
 
-    if default is None:
-        return env.str(name, validate=accepts)
-    return env.str(name, default, validate=accepts)
+    return accepts
 
 
 def _seconds(env: Env, name: str, default: float) -> float:
@@ -243,6 +249,14 @@ def _redis_url(text: str) -> str:
     if parts.scheme != "unix" and parts.path not in {"", "/"} and not parts.path[1:].isdecimal():
         raise ValidationError(_not_a_url("what follows the host has to be the number of a database"))
     return text
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    """Give where to listen."""
+    parts = _split(f"//{text}")
+    if not parts.hostname or parts.port is None or parts.path or parts.username is not None:
+        raise ValidationError("has to be host:port, such as 127.0.0.1:9100.")
+    return parts.hostname, parts.port
 
 
 def _smtp_server(text: str) -> SmtpServer:

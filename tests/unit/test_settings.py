@@ -73,6 +73,7 @@ CONSUMER = read_consumer_settings
         (RELAY, "OUTBOX_BATCH_SIZE"),
         (RELAY, "OUTBOX_POLL_SECONDS"),
         (RELAY, "OUTBOX_KEEP_DONE_DAYS"),
+        (RELAY, "OUTBOX_METRICS_ADDRESS"),
         (CONSUMER, "DATABASE_URL"),
         (CONSUMER, "RQ_REDIS_URL"),
         (CONSUMER, "SMTP_URL"),
@@ -110,6 +111,9 @@ def test_an_empty_or_malformed_value_is_refused_by_name(
         (RELAY, "OUTBOX_POLL_SECONDS", "nan"),
         (RELAY, "OUTBOX_POLL_SECONDS", "inf"),
         (RELAY, "OUTBOX_KEEP_DONE_DAYS", "-1"),
+        (RELAY, "OUTBOX_METRICS_ADDRESS", "127.0.0.1"),
+        (RELAY, "OUTBOX_METRICS_ADDRESS", "127.0.0.1:99999"),
+        (RELAY, "OUTBOX_METRICS_ADDRESS", "http://127.0.0.1:9100"),
         (CONSUMER, "SMTP_URL", "smtp://"),
         (CONSUMER, "SMTP_URL", "smtp://host:99999"),
         (CONSUMER, "SMTP_URL", "smtp://user@host"),
@@ -167,6 +171,15 @@ def test_the_relay_listens_where_the_database_is_unless_told_otherwise(monkeypat
     monkeypatch.setenv("OUTBOX_LISTEN_URL", "postgres://direct/bank")
 
     assert read_relay_settings().listen_url == "postgresql://direct/bank"
+
+
+@pytest.mark.parametrize(("text", "address"), [("127.0.0.1:9100", ("127.0.0.1", 9100)), ("[::1]:9100", ("::1", 9100))])
+def test_the_metrics_address_is_a_host_and_a_port(
+    text: str, address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUTBOX_METRICS_ADDRESS", text)
+
+    assert read_relay_settings().metrics_address == address
 
 
 @pytest.mark.parametrize(

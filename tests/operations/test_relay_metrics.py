@@ -1,0 +1,177 @@
+"""The relay's /metrics: its own work, the outbox's state, and how long messages took."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from prometheus_client import generate_latest
+from rq.defaults import RQ_KEY_PREFIX
+
+from embedded.ports import LOOPBACK, free_port
+from outbox_relay import lag_metrics
+from outbox_relay.broker import open_broker
+from outbox_relay.doorbell import Alarm
+from outbox_relay.metrics import RelayMetrics
+from outbox_relay.metrics_server import STILL_SECONDS, serve
+from outbox_relay.reaper import Round
+from outbox_relay.relay import Relay
+from outbox_relay.statements import Reaped
+from shared.database import connect
+from shared.settings import RelaySettings, read_relay_settings
+from tests.operations.scraping import Samples, samples, value
+from tests.rows import add_message
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[Connection]:
+    with connect(database_url, "test") as open_connection:
+        yield open_connection
+
+
+def scrape(metrics: RelayMetrics) -> Samples:
+    return samples(generate_latest(metrics.registry).decode())
+
+
+@contextmanager
+def relay_with(metrics: RelayMetrics, settings: RelaySettings) -> Iterator[Relay]:
+    broker = open_broker(settings.redis_url, settings.key_prefix, settings.run_lease_seconds)
+    with closing(Alarm()) as alarm, closing(Relay(settings, broker, alarm, metrics)) as relay:
+        yield relay
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> RelaySettings:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("RQ_REDIS_URL", redis_url)
+    monkeypatch.setenv("RQ_KEY_PREFIX", RQ_KEY_PREFIX)
+    return read_relay_settings()
+
+
+def test_a_pass_is_counted(connection: Connection, settings: RelaySettings) -> None:
+    for _ in range(3):
+        add_message(connection, queue="critical")
+    add_message(connection, status="published", broker_epoch="another life")
+    metrics = RelayMetrics(settings.database_url)
+    with relay_with(metrics, settings) as relay:
+        relay.run_once()
+
+    found = scrape(metrics)
+    assert value(found, "outbox_pushed_messages_total") == 4
+    assert value(found, "outbox_push_batch_messages_bucket", le="10.0") == 1
+    assert value(found, "outbox_returned_messages_total", cause="epoch") == 1
+    assert value(found, "outbox_returned_messages_total", cause="lease") == 0
+    assert value(found, "outbox_step_seconds_count", step="publish") == 1
+    assert value(found, "outbox_messages", state="published", queue="critical") == 3
+    assert value(found, "outbox_relays_alive") == 1
+
+
+def test_an_outage_is_counted_once_and_its_end_is_seen() -> None:
+    metrics = RelayMetrics("postgresql://127.0.0.1:1/x")
+    metrics.outage("redis")
+    during = scrape(metrics)
+    metrics.recovery()
+
+    after = scrape(metrics)
+    assert value(during, "outbox_server_away", of="redis") == 1
+    assert (value(after, "outbox_server_away", of="redis"), value(after, "outbox_outages_total", of="redis")) == (0, 1)
+
+
+def test_reaped_claims_are_counted_by_what_became_of_the_message() -> None:
+    metrics = RelayMetrics("postgresql://127.0.0.1:1/x")
+    metrics.pass_ends(0, Round((Reaped(1, "pending", 2), Reaped(2, "dead", 11)), renewed=5), 7)
+
+    found = scrape(metrics)
+    assert [value(found, "outbox_reaped_claims_total", status=status) for status in ("pending", "dead")] == [1, 1]
+    assert value(found, "outbox_renewed_messages_total") == 5
+    assert value(found, "outbox_pruned_messages_total") == 7
+
+
+def test_without_postgresql_a_scrape_says_so_and_keeps_what_this_process_counted() -> None:
+    metrics = RelayMetrics(f"postgresql://127.0.0.1:{free_port()}/x")
+    metrics.pass_ends(3, Round(), 0)
+
+    found = scrape(metrics)
+
+    assert (value(found, "outbox_postgresql_up"), value(found, "outbox_pushed_messages_total")) == (0, 3)
+    assert ("outbox_relays_alive", ()) not in found
+
+
+def finish(connection: Connection, count: int, *, ago: float, took: float, attempt: int = 1) -> None:
+    """Make history of messages that ended `ago` seconds ago after `took` seconds."""
+    connection.execute(
+        """
+        INSERT INTO outbox_finished (id, task, payload, queue, status, due_at, generation, attempt, max_retries,
+                                     failures, created_at, published_at, finished_at)
+        SELECT (SELECT count(*) FROM outbox_finished) + n, 't', '{}', 'critical', 'done', ended - took, 0, %(attempt)s,
+               10, '[]', ended - took, ended - took / 2, ended
+          FROM generate_series(1, %(count)s) AS n,
+               make_interval(secs => %(took)s) AS took,
+               (SELECT clock_timestamp() - make_interval(secs => %(ago)s)) AS at (ended)
+        """,
+        {"count": count, "ago": ago, "took": took, "attempt": attempt},
+    )
+
+
+def test_lags_are_counted_once_each_from_the_first_scrape_on(
+    connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(connection, 50, ago=60, took=1)
+    metrics = RelayMetrics(database_url)
+    before = scrape(metrics)
+    monkeypatch.setattr(lag_metrics, "SETTLED_SECONDS", 0.0)
+    finish(connection, 4, ago=0, took=0.4)
+    finish(connection, 1, ago=0, took=7, attempt=3)
+
+    first, second = scrape(metrics), scrape(metrics)
+
+    assert value(before, "outbox_delivery_seconds_count", queue="critical") == 0
+    for found in (first, second):
+        assert value(found, "outbox_delivery_seconds_bucket", queue="critical", le="0.25") == 0
+        assert value(found, "outbox_delivery_seconds_bucket", queue="critical", le="0.5") == 4
+        assert value(found, "outbox_delivery_seconds_count", queue="critical") == 5
+        assert value(found, "outbox_delivery_seconds_sum", queue="critical") == pytest.approx(8.6, abs=0.1)
+        assert value(found, "outbox_publish_seconds_bucket", queue="critical", le="0.25") == 4
+        assert value(found, "outbox_attempts_per_message_bucket", queue="critical", le="1.0") == 4
+        assert value(found, "outbox_attempts_per_message_bucket", queue="critical", le="3.0") == 5
+
+
+def rows_read(connection: Connection) -> int:
+    """How many rows of history were read by anybody so far."""
+    connection.execute("SELECT pg_stat_force_next_flush()")
+    row = connection.execute(
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'outbox_finished'"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_no_scrape_reads_the_whole_history(connection: Connection, database_url: str) -> None:
+    finish(connection, 20_000, ago=86_400, took=1)
+    connection.execute("ANALYZE outbox_finished")
+    metrics = RelayMetrics(database_url)
+    before = rows_read(connection)
+
+    for _ in range(3):
+        scrape(metrics)
+
+    assert rows_read(connection) - before < 1000
+
+
+def test_the_relay_answers_on_its_address(database_url: str) -> None:
+    metrics = RelayMetrics(database_url)
+    server = serve((LOOPBACK, free_port()), metrics)
+    with httpx.Client(base_url=f"http://{LOOPBACK}:{server.server_port}", trust_env=False) as client:
+        found = samples(client.get("/metrics").text)
+        healthy, elsewhere = client.get("/healthz"), client.get("/")
+        metrics.turned_at -= STILL_SECONDS
+        stuck = client.get("/healthz")
+    server.shutdown()
+    server.server_close()
+
+    assert value(found, "outbox_postgresql_up") == 1
+    assert [answer.status_code for answer in (healthy, elsewhere, stuck)] == [200, 404, 503]
