@@ -49,6 +49,7 @@ lock: $(READY) ## Resolve the dependencies anew
 	$(RUN)/pip install --quiet pip-tools
 	$(LOCK) --upgrade --output-file requirements.lock setup.cfg
 	$(LOCK) --upgrade --extra dev --constraint requirements.lock --output-file requirements-dev.lock setup.cfg
+	$(LOCK) --upgrade --extra tracing --constraint requirements-dev.lock --output-file requirements-tracing.lock setup.cfg
 	$(LOCK) --upgrade --extra bench --constraint requirements-dev.lock --output-file requirements-bench.lock setup.cfg
 
 clean: ## Remove the virtual environment and the data of `make up`

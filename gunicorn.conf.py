@@ -40,6 +40,7 @@ from gunicorn.glogging import Logger
 from api.request_log import WithoutQueryString
 from shared.errors import SettingsError
 from shared.settings import read_api_settings
+from shared.tracing import check_tracing
 
 _LARGEST_PORT: Final = 65_535
 
@@ -87,6 +88,7 @@ try:
     bind = f"0.0.0.0:{_port()}"
     # The workers read them again; a wrong one stops the start here, with one clear message.
     read_api_settings()
+    check_tracing()
 except SettingsError as error:
     raise SystemExit(str(error)) from None
 

@@ -14,11 +14,13 @@ from api.health import health_blueprint
 from api.metrics import add_metrics
 from api.problems import problem_of, respond
 from api.request_log import hide_query_strings
+from api.request_traces import trace_requests
 from api.resend_routes import resend_blueprint
 from api.users_routes import users_blueprint
 from api.verification_routes import verification_blueprint
 from shared.logs import configure_logging
 from shared.settings import ApiSettings, read_api_settings
+from shared.tracing import configure_tracing
 
 _EXTENSION: Final = "outbox-api"
 
@@ -43,6 +45,7 @@ def create_app(settings: ApiSettings | None = None, *, doorbell: Doorbell | None
     if settings is None:
         settings = read_api_settings()
         configure_logging()
+        configure_tracing("outbox-api")
         hide_query_strings()
     engine = build_engine(settings.database_url)
     doorbell = doorbell or Doorbell(settings.database_url)
@@ -58,6 +61,7 @@ def create_app(settings: ApiSettings | None = None, *, doorbell: Doorbell | None
     app.register_error_handler(Exception, lambda error: respond(problem_of(error)))
     app.after_request(_harden)
     add_metrics(app, engine)
+    trace_requests(app, believe_header=settings.trusted_proxies > 0)
     app.extensions[_EXTENSION] = _Parts(engine, doorbell)
     if count := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]

@@ -16,6 +16,7 @@ from consumer.held import Held
 from consumer.lease import Lease
 from consumer.patience import Patience, pauses
 from consumer.rq_jobs import PoppedJob
+from consumer.spans import begin_span
 from consumer.verdicts import Verdict
 from shared.errors import OutboxError
 
@@ -119,8 +120,9 @@ class Claimer:
             except (psycopg.Error, BaseTimeoutException) as exc:
                 raise _AwayError(type(exc).__name__) from exc
             else:
+                found = first_lease or lease
                 return [
-                    Held(claim, lease if claim.id in fresh else first_lease or lease, wanted[claim.id])
+                    Held(claim, lease if claim.id in fresh else found, wanted[claim.id], begin_span(claim))
                     for claim in claims
                 ]
         raise AssertionError  # pauses() never ends

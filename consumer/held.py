@@ -8,6 +8,7 @@ from consumer.outcomes import Outcome
 from consumer.rq_jobs import PoppedJob
 from consumer.statements import Breaker, Claim
 from consumer.task import Mail
+from shared.tracing import NO_SPAN, OpenSpan
 
 NO_OUTAGE: Final = Breaker(is_open=False, probe_id=None)
 
@@ -20,12 +21,14 @@ class Held:
         claim: the row, and the token that proves that it is ours.
         lease: how long, by our own clock.
         job: the RQ job that named the message, where it is ours to tidy up.
+        span: covers the message's time in our hands, where that is traced.
 
     """
 
     claim: Claim
     lease: Lease
     job: PoppedJob | None = None
+    span: OpenSpan = NO_SPAN
 
 
 @dataclass(frozen=True, slots=True)

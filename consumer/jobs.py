@@ -12,6 +12,7 @@ from consumer.rq_jobs import LARGEST_ID
 from shared.errors import SettingsError
 from shared.logs import configure_logging
 from shared.settings import read_consumer_settings, read_database_url
+from shared.tracing import configure_tracing, tracing
 
 _log = structlog.get_logger(__name__)
 
@@ -31,6 +32,7 @@ def run_message(message_id: object) -> None:
         return
     try:
         settings = read_consumer_settings()
+        configure_tracing("outbox-worker")
     except SettingsError as exc:
         _log.error("settings", message_id=message_id, problems=exc.problems)
         _put_back(message_id, exc)
@@ -42,6 +44,7 @@ def run_message(message_id: object) -> None:
         _log.error("interrupted", message_id=message_id, error=type(exc).__name__)
     finally:
         processor.close()
+        tracing().flush()
 
 
 def _put_back(message_id: int, problem: SettingsError) -> None:

@@ -25,6 +25,7 @@ from consumer.startup import EXIT_SETTINGS
 from consumer.team import Team
 from shared.errors import SettingsError
 from shared.settings import read_consumer_settings
+from shared.tracing import configure_tracing, tracing
 
 _log = structlog.get_logger(__name__)
 
@@ -73,6 +74,7 @@ class OutboxWorker(SimpleWorker):
         """
         try:
             settings = read_consumer_settings()
+            configure_tracing("outbox-worker")
         except SettingsError as exc:
             click.echo(exc, err=True)
             sys.exit(EXIT_SETTINGS)
@@ -87,6 +89,7 @@ class OutboxWorker(SimpleWorker):
         team.start()
         self._watch(team, control, max_idle_time)
         everybody_left = team.leave()
+        tracing().flush()
         self._say_goodbye()
         _log.info("worker_stopped", jobs=control.jobs_done, name=self.name)
         if not everybody_left:

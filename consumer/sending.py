@@ -4,10 +4,11 @@ from time import monotonic
 
 from consumer.held import Ended, Ready
 from consumer.mails import compose
-from consumer.outcomes import Failed, NotBegun, NotMade, Outcome
+from consumer.outcomes import Accepted, Failed, NotBegun, NotMade, Outcome
 from consumer.smtp import Envelope, Mailer
 from consumer.task import UndeliverableError
 from shared.settings import ConsumerSettings
+from shared.tracing import tracing
 
 
 class Sender:
@@ -26,13 +27,21 @@ class Sender:
         """Send the mail, at most once, and tell what came of it."""
         self.busy_since = monotonic()
         try:
-            return Ended(ready.held, self._send(ready), ready.breaker)
+            return Ended(ready.held, self._send_traced(ready), ready.breaker)
         finally:
             self.busy_since = None
 
     def close(self) -> None:
         """Close the connection."""
         self._mailer.close()
+
+    def _send_traced(self, ready: Ready) -> Outcome:
+        with tracing().span("send mail", "client", parent=ready.held.span.traceparent) as span:
+            outcome = self._send(ready)
+            span.note("outbox.outcome", type(outcome).__name__)
+            if not isinstance(outcome, Accepted):
+                span.failed()
+            return outcome
 
     def _send(self, ready: Ready) -> Outcome:
         try:

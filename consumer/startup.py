@@ -14,6 +14,7 @@ from redis.retry import Retry
 from shared.errors import SettingsError
 from shared.logs import configure_logging
 from shared.settings import read_consumer_settings
+from shared.tracing import check_tracing
 
 _log = structlog.get_logger(__name__)
 
@@ -34,6 +35,7 @@ def check_settings_and_wait_for_redis(redis_url: str | None) -> None:
     configure_logging()
     try:
         settings = read_consumer_settings()
+        check_tracing()
     except SettingsError as exc:
         click.echo(exc, err=True)
         sys.exit(EXIT_SETTINGS)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -24,6 +25,9 @@ class Claim:
     payload: str
     attempt: int
     max_retries: int
+    due_at: datetime
+    published_at: datetime | None
+    traceparent: str | None
 
     @property
     def is_last_attempt(self) -> bool:
@@ -52,7 +56,7 @@ def claim(connection: DbConnection, message_ids: Sequence[int], token: UUID, lea
            SET status = 'running', attempt = attempt + 1, claim_token = %(token)s, claimed_at = clock_timestamp(),
                lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
          WHERE id = ANY(%(ids)s::bigint[]) AND (status = 'published' OR (status = 'pending' AND due_at <= now()))
-        RETURNING id, claim_token, task, payload::text, attempt, max_retries
+        RETURNING id, claim_token, task, payload::text, attempt, max_retries, due_at, published_at, traceparent
         """,
         {"ids": list(message_ids), "token": token, "lease": lease_seconds},
     ).fetchall()
@@ -63,7 +67,7 @@ def find_own_claims(connection: DbConnection, message_ids: Sequence[int], token:
     """Find the claims whose commit's answer was lost."""
     rows = connection.execute(
         """
-        SELECT id, claim_token, task, payload::text, attempt, max_retries
+        SELECT id, claim_token, task, payload::text, attempt, max_retries, due_at, published_at, traceparent
           FROM outbox
          WHERE id = ANY(%s::bigint[]) AND status = 'running' AND claim_token = %s
         """,

@@ -26,7 +26,7 @@ class Verdict(Enum):
 
 
 def tell(message_id: int, verdict: Verdict, held: Held | None, reason: str | None) -> None:
-    """Write the line. It holds no address and no secret, since no reason does."""
+    """Write the line, and end the message's span. Neither holds an address or a secret, since no reason does."""
     write = _log.warning if verdict is Verdict.DEAD else _log.info
     write(
         "message",
@@ -37,3 +37,8 @@ def tell(message_id: int, verdict: Verdict, held: Held | None, reason: str | Non
         reason=reason,
         seconds=None if held is None else round(monotonic() - held.lease.started_at, 3),
     )
+    if held is not None:
+        held.span.note("outbox.verdict", verdict.value)
+        if verdict in {Verdict.FAILED, Verdict.DEAD, Verdict.DATABASE_AWAY}:
+            held.span.failed()
+        held.span.end()

@@ -6,11 +6,12 @@ what rolls back never was. Nothing here talks to Redis.
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Insert, func, insert, literal, select
+from sqlalchemy import ColumnElement, Connection, FromClause, Insert, Text, bindparam, func, insert, literal, select
 from sqlalchemy.orm import Session
 
 from shared.messages import Message
 from shared.models import outbox
+from shared.tracing import current_traceparent
 
 
 def append(connection: Connection | Session, message: Message, *, delay_seconds: float = 0) -> int:
@@ -25,6 +26,8 @@ def append(connection: Connection | Session, message: Message, *, delay_seconds:
     values: dict[str, Any] = {"task": message.task, "queue": message.queue, "payload": message.payload()}
     if delay_seconds:
         values["due_at"] = _due(delay_seconds)
+    if traceparent := current_traceparent():
+        values["traceparent"] = traceparent
     return int(connection.execute(insert(outbox).values(values).returning(outbox.c.id)).scalar_one())
 
 
@@ -45,9 +48,14 @@ def append_for_each(
     """
     pairs = [part for name, column in payload.items() for part in (literal(name), column)]
     row = select(
-        literal(message.task), literal(message.queue), func.jsonb_build_object(*pairs), _due(delay_seconds)
+        literal(message.task),
+        literal(message.queue),
+        func.jsonb_build_object(*pairs),
+        _due(delay_seconds),
+        # Asked for at each execution: the statement is built once.
+        bindparam("traceparent", callable_=current_traceparent, type_=Text()),
     ).select_from(source)
-    return insert(outbox).from_select(["task", "queue", "payload", "due_at"], row)
+    return insert(outbox).from_select(["task", "queue", "payload", "due_at", "traceparent"], row)
 
 
 def _due(delay_seconds: float) -> ColumnElement[Any]:

@@ -1,0 +1,192 @@
+"""One trace: from the request through the outbox and the relay to the mail."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
+from consumer.processing import Processor
+from consumer.verdicts import Verdict
+from embedded.mail_catcher import MailCatcher
+from shared import tracing
+from shared.database import connect
+from shared.errors import SettingsError
+from shared.otel import OtelTracing
+from shared.settings import ConsumerSettings, read_consumer_settings
+from tests.api_service import ALICE, api_service
+from tests.processes import ROOT, publish, worker_settings
+from tests.rows import add_message, message
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+def exporter() -> Iterator[InMemorySpanExporter]:
+    """What this process recorded: it traces for the time of the test."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing.use_tracing(OtelTracing(provider))
+    yield exporter
+    tracing.use_tracing(tracing.Tracing())
+
+
+@pytest.fixture
+def settings(
+    database_url: str, redis_url: str, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
+) -> ConsumerSettings:
+    for name, value in worker_settings(database_url, redis_url, mailbox.smtp_url).items():
+        monkeypatch.setenv(name, value)
+    return read_consumer_settings()
+
+
+def process(settings: ConsumerSettings, message_id: int) -> Verdict:
+    processor = Processor(settings)
+    try:
+        return processor.process(message_id)
+    finally:
+        processor.close()
+
+
+def parent_id(span: ReadableSpan) -> int | None:
+    return None if span.parent is None else span.parent.span_id
+
+
+def span_id(span: ReadableSpan) -> int:
+    assert span.context is not None
+    return span.context.span_id
+
+
+def test_a_signup_and_its_mail_are_one_trace(
+    exporter: InMemorySpanExporter, settings: ConsumerSettings, redis_url: str
+) -> None:
+    with api_service(settings.database_url) as service:
+        service.sign_up()
+    with connect(settings.database_url, "test") as connection:
+        publish(connection, redis_url)
+        assert process(settings, 1) is Verdict.DONE
+        row = message(connection, 1)
+
+    by_name = {span.name: span for span in exporter.get_finished_spans()}
+    road = ["POST /v1/users", "publish", "process task:send_verify_email", "send mail"]
+    request, published, processed, sent = (by_name[name] for name in road)
+    assert {span.context.trace_id for span in by_name.values() if span.context} == {int(row["traceparent"][3:35], 16)}
+    assert [parent_id(span) for span in (request, published, processed, sent)] == [
+        None,
+        span_id(request),
+        span_id(published),
+        span_id(processed),
+    ]
+    assert published.end_time == pytest.approx(row["published_at"].timestamp() * 1e9, abs=1e6)
+    assert processed.attributes == {"outbox.message_id": 1, "outbox.verdict": "done"}
+    assert request.attributes is not None
+    assert request.attributes["http.response.status_code"] == 201
+
+
+def test_no_span_holds_an_address_or_a_link(
+    exporter: InMemorySpanExporter, settings: ConsumerSettings, redis_url: str
+) -> None:
+    with api_service(settings.database_url) as service:
+        service.sign_up()
+        service.client().get(service.link(service.record()))
+    with connect(settings.database_url, "test") as connection:
+        publish(connection, redis_url)
+    process(settings, 1)
+
+    recorded = " ".join(span.to_json() for span in exporter.get_finished_spans())
+    assert [word for word in (ALICE["email"], ALICE["username"], "secret_code") if word in recorded] == []
+
+
+def test_a_failed_attempt_is_a_failed_span(exporter: InMemorySpanExporter, settings: ConsumerSettings) -> None:
+    with connect(settings.database_url, "test") as connection:
+        id_ = add_message(connection, task="task:unknown", traceparent=PARENT)
+
+    assert process(settings, id_) is Verdict.DEAD
+
+    [span] = exporter.get_finished_spans()
+    assert (span.name, span.status.status_code, span.status.description) == (
+        "process task:unknown",
+        StatusCode.ERROR,
+        None,
+    )
+    assert span.context is not None
+    assert span.context.trace_id == int(PARENT[3:35], 16)
+
+
+@pytest.mark.parametrize("traceparent", ["nonsense", "00-0-0-01", ""])
+def test_a_malformed_traceparent_harms_nothing(
+    exporter: InMemorySpanExporter, settings: ConsumerSettings, traceparent: str
+) -> None:
+    with connect(settings.database_url, "test") as connection:
+        id_ = add_message(connection, task="task:unknown", traceparent=traceparent)
+
+    assert process(settings, id_) is Verdict.DEAD
+
+
+@pytest.mark.parametrize(("proxies", "is_continued"), [(0, False), (1, True)])
+def test_a_client_s_traceparent_is_believed_behind_a_trusted_proxy_alone(
+    exporter: InMemorySpanExporter, database_url: str, proxies: int, *, is_continued: bool
+) -> None:
+    with api_service(database_url, trusted_proxies=proxies) as service:
+        service.client().get("/healthz", headers={"traceparent": PARENT})
+
+    [span] = exporter.get_finished_spans()
+    assert span.context is not None
+    assert (span.context.trace_id == int(PARENT[3:35], 16)) is is_continued
+
+
+def test_off_nothing_is_traced_and_the_row_names_no_trace(settings: ConsumerSettings) -> None:
+    with api_service(settings.database_url) as service:
+        service.sign_up()
+        [row] = service.sql("SELECT traceparent FROM outbox")
+
+    assert row["traceparent"] is None
+
+
+@pytest.mark.parametrize(
+    ("modules", "unwanted"),
+    [
+        ("api", "opentelemetry"),
+        # redis-py imports OpenTelemetry by itself where it is installed.
+        ("consumer.jobs, consumer.outbox_worker, outbox_relay.__main__", "shared.otel"),
+    ],
+)
+def test_off_opentelemetry_is_not_even_imported(modules: str, unwanted: str) -> None:
+    program = f"import sys, {modules}; print([name for name in sys.modules if name.startswith('{unwanted}')])"
+
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
+
+
+def test_a_wrong_value_and_missing_packages_are_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(value: str) -> dict[str, Any]:
+        monkeypatch.setenv("OUTBOX_TRACING", value)
+        with pytest.raises(SettingsError) as caught:
+            tracing.check_tracing()
+        return caught.value.problems
+
+    wrong = told("yes")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+
+    assert re.search("off or otlp", str(wrong["OUTBOX_TRACING"]))
+    assert re.search("requirements-tracing.lock", str(told("otlp")["OUTBOX_TRACING"]))
+
+
+def test_switched_on_it_sends_with_the_service_s_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTBOX_TRACING", "otlp")
+    tracing.configure_tracing("outbox-test")
+    try:
+        chosen = tracing.tracing()
+        assert isinstance(chosen, OtelTracing)
+        assert chosen.provider.resource.attributes["service.name"] == "outbox-test"
+    finally:
+        chosen.provider.shutdown()
+        tracing.use_tracing(tracing.Tracing())
