@@ -104,6 +104,11 @@ worker_tmp_dir = str(_SHARED_MEMORY) if _SHARED_MEMORY.is_dir() else None
 # Nobody manages this server through a socket in somebody's home.
 control_socket_disable = True
 
+# Whose forwarding headers are believed is said by TRUSTED_PROXIES alone: gunicorn itself would believe anybody on this
+# machine who says that a request came over TLS.
+forwarded_allow_ips = ""
+secure_scheme_headers: dict[str, str] = {}
+
 accesslog = "-"
 access_log_format = '%(t)s %(h)s "%(m)s %(U)s" %(s)s %(B)s %(M)sms'
 logger_class = PathLogger

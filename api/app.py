@@ -3,19 +3,24 @@
 from dataclasses import dataclass
 from typing import Final
 
-from flask import Flask, Response
+from flask import Flask, request
+from flask.typing import ResponseReturnValue
 from sqlalchemy import Engine
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from api.accounts import Accounts
 from api.bodies import READ_LIMIT_BYTES
 from api.database import build_engine
 from api.doorbell import Doorbell
 from api.health import health_blueprint
 from api.metrics import add_metrics
+from api.pages import page, prefers_html
 from api.problems import problem_of, respond
 from api.request_log import hide_query_strings
 from api.request_traces import trace_requests
 from api.resend_routes import resend_blueprint
+from api.security_headers import harden
+from api.signup_pages import signup_pages
 from api.users_routes import users_blueprint
 from api.verification_routes import verification_blueprint
 from shared.logs import configure_logging
@@ -50,16 +55,19 @@ def create_app(settings: ApiSettings | None = None, *, doorbell: Doorbell | None
     engine = build_engine(settings.database_url)
     doorbell = doorbell or Doorbell(settings.database_url)
 
-    app = Flask(__name__, static_folder=None)
+    accounts = Accounts(engine, doorbell, settings.signup_mail_delay_seconds)
+
+    app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = READ_LIMIT_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined] # flask's default provider has it
     app.url_map.merge_slashes = False
-    app.register_blueprint(users_blueprint(engine, doorbell, mail_delay_seconds=settings.signup_mail_delay_seconds))
+    app.register_blueprint(users_blueprint(accounts))
     app.register_blueprint(verification_blueprint(engine, doorbell, settings.secret_keys))
-    app.register_blueprint(resend_blueprint(engine, doorbell))
+    app.register_blueprint(resend_blueprint(accounts))
+    app.register_blueprint(signup_pages(accounts, mailbox_url=settings.mailbox_url))
     app.register_blueprint(health_blueprint(engine))
-    app.register_error_handler(Exception, lambda error: respond(problem_of(error)))
-    app.after_request(_harden)
+    app.register_error_handler(Exception, _answer_error)
+    app.after_request(harden)
     add_metrics(app, engine)
     trace_requests(app, believe_header=settings.trusted_proxies > 0)
     app.extensions[_EXTENSION] = _Parts(engine, doorbell)
@@ -75,8 +83,9 @@ def close(app: Flask) -> None:
     parts.engine.dispose()
 
 
-def _harden(response: Response) -> Response:
-    """Every answer is about one user at one moment: none is for a cache, and none is what its type does not say."""
-    response.headers.setdefault("Cache-Control", "no-store")
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
+def _answer_error(error: Exception) -> ResponseReturnValue:
+    """Answer with a problem; a browser that is at none of our addresses gets a page."""
+    problem = problem_of(error)
+    if request.blueprint is None and prefers_html(request):
+        return page("problem.html", problem.status, problem=problem)
+    return respond(problem)

@@ -1,8 +1,6 @@
-"""Pages for browsers: when one is wanted, and the headers that keep what it shows to itself."""
+"""Pages for browsers: when one is wanted, and how it finds what belongs to it."""
 
-import secrets
-
-from flask import Request, Response, make_response, render_template
+from flask import Request, Response, make_response, render_template, request
 from werkzeug.datastructures import MIMEAccept
 
 _HTML = "text/html"
@@ -23,13 +21,9 @@ def prefers_html(request: Request) -> bool:
 
 
 def page(template: str, status: int = 200, **values: object) -> Response:
-    """Render a page that loads nothing, sends its form to this site alone and cannot be framed."""
-    nonce = secrets.token_urlsafe(16)
-    response = make_response(render_template(template, nonce=nonce, **values), status)
-    response.headers["Content-Security-Policy"] = (
-        f"default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    )
-    return response
+    """Render a page. `root` is the way up from the request's path to `/`, also behind a proxy that adds a prefix."""
+    root = "../" * request.path.count("/", 1)
+    return make_response(render_template(template, root=root, **values), status)
 
 
 def _qualities(accepted: MIMEAccept) -> dict[str, float]:

@@ -50,16 +50,24 @@ class LinkState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What came of using a link, and the id of the welcome message if this use verified the address."""
+    """What a link is worth, and what came of using it.
+
+    Attributes:
+        state: what it is worth, after its use if it was used.
+        address: where the link was mailed to, for whoever has an authentic one.
+        message_id: the welcome message, if this use verified the address.
+
+    """
 
     state: LinkState
+    address: str | None = None
     message_id: int | None = None
 
 
-def look_up(engine: Engine, secret_keys: Sequence[str], link: Link) -> LinkState:
+def look_up(engine: Engine, secret_keys: Sequence[str], link: Link) -> Verification:
     """Tell what a link is worth, changing nothing. Raises DatabaseUnavailableError."""
     with connected(engine) as connection:
-        return _state(connection, secret_keys, link)
+        return _look_up(connection, secret_keys, link)
 
 
 def verify_email(engine: Engine, secret_keys: Sequence[str], link: Link) -> Verification:
@@ -69,28 +77,28 @@ def verify_email(engine: Engine, secret_keys: Sequence[str], link: Link) -> Veri
     """
     with connected(engine) as connection:
         for _ in range(_ATTEMPTS):
-            state = _state(connection, secret_keys, link)
-            if state is not LinkState.OPEN:
-                return Verification(state)
+            found = _look_up(connection, secret_keys, link)
+            if found.state is not LinkState.OPEN:
+                return found
             message_id = connection.execute(_use(), {"record_id": link.record_id}).scalar_one_or_none()
             if message_id is not None:
-                return Verification(LinkState.VERIFIED, message_id)
+                return Verification(LinkState.VERIFIED, found.address, message_id)
             # Somebody else was faster, or another link did it before, or the address changed just now: look again.
     raise DatabaseUnavailableError(f"a link was open and could not be used, {_ATTEMPTS} times")
 
 
-def _state(connection: Connection, secret_keys: Sequence[str], link: Link) -> LinkState:
+def _look_up(connection: Connection, secret_keys: Sequence[str], link: Link) -> Verification:
     """Look the record up. The signature is checked first: who has none learns nothing about the record."""
     if link.record_id is None:
-        return LinkState.NOT_VALID
+        return Verification(LinkState.NOT_VALID)
     row = connection.execute(_record(), {"record_id": link.record_id}).one_or_none()
     if row is None or not is_authentic(secret_keys, link.record_id, row.email, link.secret_code):
-        return LinkState.NOT_VALID
+        return Verification(LinkState.NOT_VALID)
     if not row.is_current_address:
-        return LinkState.NOT_VALID
+        return Verification(LinkState.NOT_VALID)
     if row.is_used and row.is_email_verified:
-        return LinkState.VERIFIED
-    return LinkState.EXPIRED if row.is_expired else LinkState.OPEN
+        return Verification(LinkState.VERIFIED, row.email)
+    return Verification(LinkState.EXPIRED if row.is_expired else LinkState.OPEN, row.email)
 
 
 @cache

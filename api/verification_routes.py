@@ -16,12 +16,21 @@ from api.doorbell import Doorbell
 from api.pages import page, prefers_html
 from api.problems import FieldError, ProblemError, problem_of, respond
 from api.schemas import VerifySchema, load
-from api.verification import Link, LinkState, look_up, verify_email
+from api.verification import Link, LinkState, Verification, look_up, verify_email
 from shared.links import VERIFY_PATH
 
 _log = structlog.get_logger(__name__)
 _FORMS = {"application/x-www-form-urlencoded", "multipart/form-data"}
 _PAGES = {404: "not_valid.html", 410: "expired.html", 422: "not_valid.html"}
+
+
+class LinkExpiredError(ProblemError):
+    """The link is past its life."""
+
+    def __init__(self, address: str | None) -> None:
+        """Keep the address that it was mailed to: the page asks for another mail to it."""
+        self.address = address
+        super().__init__(410, f"This link has expired: ask for a new one with POST {VERIFY_PATH}/resend.")
 
 
 def verification_blueprint(engine: Engine, doorbell: Doorbell, secret_keys: Sequence[str]) -> Blueprint:
@@ -33,7 +42,7 @@ def verification_blueprint(engine: Engine, doorbell: Doorbell, secret_keys: Sequ
         if verification.message_id is not None:
             doorbell.ring()
             _log.info("address verified", message_id=verification.message_id)
-        return _answer(verification.state, link)
+        return _answer(verification, link)
 
     @blueprint.get(VERIFY_PATH)
     def show_or_use() -> ResponseReturnValue:
@@ -47,7 +56,7 @@ def verification_blueprint(engine: Engine, doorbell: Doorbell, secret_keys: Sequ
         return use(_posted_link())
 
     blueprint.register_error_handler(Exception, _answer_error)
-    blueprint.after_request(_keep_private)
+    blueprint.after_request(_vary_by_accept)
     return blueprint
 
 
@@ -74,12 +83,13 @@ def _posted_link() -> Link:
     return _link(request.args)
 
 
-def _answer(state: LinkState, link: Link) -> Response:
+def _answer(verification: Verification, link: Link) -> Response:
     """Answer with what a link is worth. The one that is OPEN still is seen by HEAD and by browsers alone."""
+    state = verification.state
     if state is LinkState.NOT_VALID:
         raise ProblemError(404, "This link is not valid: open the one in the newest mail as it stands there.")
     if state is LinkState.EXPIRED:
-        raise ProblemError(410, f"This link has expired: ask for a new one with POST {VERIFY_PATH}/resend.")
+        raise LinkExpiredError(verification.address)
     if not prefers_html(request):
         return jsonify(is_verified=True)
     return page("confirm.html", link=link) if state is LinkState.OPEN else page("verified.html")
@@ -94,8 +104,6 @@ def _answer_error(error: Exception) -> ResponseReturnValue:
     return response
 
 
-def _keep_private(response: Response) -> Response:
-    """Keep the code out of caches and of the Referer header."""
+def _vary_by_accept(response: Response) -> Response:
     response.vary.add("Accept")
-    response.headers["Referrer-Policy"] = "no-referrer"
     return response

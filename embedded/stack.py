@@ -145,7 +145,7 @@ class Stack:
         # Beside what gunicorn.conf.py says: on a laptop nobody else is to reach it.
         bind = f"{LOOPBACK}:{self.ports.api}"
         argv = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "--bind", bind, "api:create_app()"]
-        settings = {"PORT": str(self.ports.api), "SECRET_KEY": self._secret_key}
+        settings = {"PORT": str(self.ports.api), "SECRET_KEY": self._secret_key, "MAILBOX_URL": self.mailbox_url}
         return self._command("api", argv, DATABASE_URL=self.database_url, **settings)
 
     def _relay_command(self) -> Command:

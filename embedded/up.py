@@ -42,6 +42,7 @@ def _show(stack: Stack, terminal: Terminal) -> None:
         data["PostgreSQL's data"] = str(stack.postgres.data)
     terminal.table(
         {
+            "Sign up": f"{stack.api_url}/",
             "API": f"{stack.api_url}/v1/users",
             "Mailbox": stack.mailbox_url,
             "PostgreSQL": stack.database_url,
@@ -52,7 +53,7 @@ def _show(stack: Stack, terminal: Terminal) -> None:
         }
     )
     user = '{"username":"ada","full_name":"Ada Lovelace","email":"ada@example.com","password":"correct horse"}'
-    terminal.say("Try it, then look into the mailbox:")
+    terminal.say(f"Open {stack.api_url}/ in a browser, or use the API and look into the mailbox:")
     terminal.say(f"  curl --json '{user}' {stack.api_url}/v1/users")
     terminal.say(f"  {stack.postgres.psql_path} {stack.database_url}")
     terminal.say("A process that ends is started again. Ctrl-C stops all of it.")

@@ -39,12 +39,22 @@ class SmtpServer:
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """What the HTTP API needs."""
+    """What the HTTP API needs.
+
+    Attributes:
+        database_url: where PostgreSQL is.
+        secret_keys: what links are signed with; the first signs, all verify.
+        signup_mail_delay_seconds: how long a first mail waits.
+        trusted_proxies: how many proxies' forwarding headers are believed.
+        mailbox_url: where a development stack shows the mails that it has caught, for the page that asks to look there.
+
+    """
 
     database_url: str = field(repr=False)
     secret_keys: tuple[str, ...] = field(repr=False)
     signup_mail_delay_seconds: float
     trusted_proxies: int
+    mailbox_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +105,14 @@ def read_api_settings() -> ApiSettings:
     secret_keys = _text(env, "SECRET_KEY", _secret_keys)
     delay = env.float("SIGNUP_MAIL_DELAY_SECONDS", 0.0, validate=validate.Range(min=0, max=86_400 * 365))
     proxies = env.int("TRUSTED_PROXIES", 0, validate=validate.Range(min=0, max=100))
+    mailbox_url = env.str("MAILBOX_URL", None, validate=_accepts(_base_url))
     _check(env)
     return ApiSettings(
         database_url=_postgresql_url(database_url),
         secret_keys=_secret_keys(secret_keys),
         signup_mail_delay_seconds=delay,
         trusted_proxies=proxies,
+        mailbox_url=mailbox_url,
     )
 
 

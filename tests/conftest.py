@@ -32,6 +32,7 @@ _IGNORED_NAMES = {
     "DATABASE_URL",
     "MAIL_FROM",
     "BASE_URL",
+    "MAILBOX_URL",
     "PORT",
     "SECRET_KEY",
     "VERIFY_EMAIL_MINUTES",

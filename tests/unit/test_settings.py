@@ -65,6 +65,7 @@ CONSUMER = read_consumer_settings
         (API, "SECRET_KEY"),
         (API, "SIGNUP_MAIL_DELAY_SECONDS"),
         (API, "TRUSTED_PROXIES"),
+        (API, "MAILBOX_URL"),
         (RELAY, "DATABASE_URL"),
         (RELAY, "OUTBOX_LISTEN_URL"),
         (RELAY, "RQ_REDIS_URL"),

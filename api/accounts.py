@@ -1,0 +1,45 @@
+"""What people do with their accounts, whether a program or a form asks for it."""
+
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import Engine
+
+from api.doorbell import Doorbell
+from api.problems import FieldError, ProblemError
+from api.resend import send_again
+from api.signup import SignedUp, SignUp, Taken, sign_up
+
+_log = structlog.get_logger(__name__)
+_TAKEN = {
+    "username": "Taken: choose another username.",
+    "email": "Taken: an account with this address exists; use that one or another address.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Signing up and asking for the mail again, each with its ring at the relay's door and its line in the log."""
+
+    engine: Engine
+    doorbell: Doorbell
+    mail_delay_seconds: float
+
+    def create(self, wish: SignUp) -> SignedUp:
+        """Sign somebody up. Raises ProblemError naming every taken field, or DatabaseUnavailableError."""
+        outcome = sign_up(self.engine, wish, mail_delay_seconds=self.mail_delay_seconds)
+        if isinstance(outcome, Taken):
+            _log.info("signup refused", taken=outcome.fields)
+            errors = [FieldError(name, _TAKEN[name]) for name in outcome.fields]
+            raise ProblemError(409, f"Taken already: {' and '.join(outcome.fields)}.", errors=errors)
+        # Committed: from here on nothing may turn the answer into an error.
+        self.doorbell.ring()
+        _log.info("signed up", message_id=outcome.message_id)
+        return outcome
+
+    def send_again(self, email: str) -> None:
+        """Mail the link again if an account with this address waits for it. Raises DatabaseUnavailableError."""
+        message_id = send_again(self.engine, email)
+        # Rung whether there is such an account or not.
+        self.doorbell.ring()
+        _log.info("verification mail asked for", message_id=message_id)

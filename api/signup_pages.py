@@ -1,0 +1,101 @@
+"""The pages of a signup: `/` with its form, and `/inbox` with "send it again"."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from flask import Blueprint, Response, request
+from flask.typing import ResponseReturnValue
+from marshmallow import ValidationError
+
+from api.accounts import Accounts
+from api.bodies import read
+from api.pages import page
+from api.problems import ProblemError, problem_of
+from api.same_origin import refuse_foreign_forms
+from api.schemas import ResendSchema, SignUpSchema, load
+
+_FORM: Final = "application/x-www-form-urlencoded"
+_COOKIE: Final = "inbox"
+_COOKIE_SECONDS: Final = 3600
+
+
+def signup_pages(accounts: Accounts, *, mailbox_url: str | None) -> Blueprint:
+    """Build the pages.
+
+    Args:
+        accounts: what the forms do.
+        mailbox_url: where a development stack shows the mails that it has caught.
+
+    """
+    blueprint = Blueprint("pages", __name__)
+    wish_schema, address_schema = SignUpSchema(), ResendSchema()
+
+    @blueprint.get("/")
+    def show_form() -> Response:
+        return page("sign_up.html", typed={}, errors={}, problem=None)
+
+    @blueprint.post("/")
+    def sign_up() -> ResponseReturnValue:
+        user = accounts.create(load(wish_schema, _typed(wish_schema.fields)))
+        return _to_inbox("inbox", user.email)
+
+    @blueprint.get("/inbox")
+    def show_inbox() -> Response:
+        address = _remembered_address(address_schema)
+        again = "again" in request.args
+        return page(
+            "inbox.html", address=address, again=again, mailbox_url=mailbox_url, typed={}, errors={}, problem=None
+        )
+
+    @blueprint.post("/inbox")
+    def send_again() -> ResponseReturnValue:
+        email = load(address_schema, _typed(address_schema.fields))["email"]
+        accounts.send_again(email)
+        return _to_inbox("inbox?again", email)
+
+    blueprint.before_request(lambda: refuse_foreign_forms(request))
+    blueprint.register_error_handler(Exception, _show_error)
+    return blueprint
+
+
+def _typed(names: Mapping[str, object]) -> dict[str, str]:
+    """Read the form's fields of these names; what a browser or an extension adds is left alone."""
+    read(request)
+    if request.mimetype != _FORM:
+        raise ProblemError(415, f"The body has to be a form: send it with Content-Type: {_FORM}.")
+    return {name: request.form.get(name, "") for name in names}
+
+
+def _to_inbox(where: str, email: str) -> Response:
+    """Lead on to the page about the mail, so that loading it again sends nothing again.
+
+    The address travels in a cookie for that page: in the URL it would stand in logs and histories.
+    """
+    response = Response(status=303, headers={"Location": where})
+    response.set_cookie(
+        _COOKIE, email, max_age=_COOKIE_SECONDS, httponly=True, secure=request.is_secure, samesite="Strict"
+    )
+    return response
+
+
+def _remembered_address(schema: ResendSchema) -> str | None:
+    """Give the address in the cookie, if it is one: anybody may write anything into a cookie."""
+    try:
+        address: str = schema.load({"email": request.cookies.get(_COOKIE, "")})["email"]
+    except ValidationError:
+        return None
+    return address
+
+
+def _show_error(error: Exception) -> ResponseReturnValue:
+    """Show the form again with what was typed, but the password, and what is wrong beside each field."""
+    problem = problem_of(error)
+    template = "inbox.html" if request.path == "/inbox" else "sign_up.html"
+    errors: dict[str, list[str]] = {}
+    for each in problem.errors:
+        errors.setdefault(each.field, []).append(each.detail)
+    # A form that is too large or none at all cannot be read again.
+    typed = request.form if problem.status in {409, 422, 429, 503} else {}
+    response = page(template, problem.status, typed=typed, errors=errors, problem=problem.detail)
+    response.headers.extend(problem.headers)
+    return response
