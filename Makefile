@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo up check test chaos proof bench format lock clean
+.PHONY: help demo up check test chaos proof fuzz bench format lock clean
 
 # The first Python that is new enough. Another one: make PYTHON=/path/to/python3.12 …
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
@@ -40,6 +40,9 @@ proof: $(READY) ## The long proofs: 48 h of outages, 100,000 waiting messages, 3
 
 bench: $(BENCH_READY) ## Measure beside the usual way, the floor and peers: make bench BENCH_ARGS="--quick --only relay"
 	$(RUN)/python -m bench $(BENCH_ARGS)
+
+fuzz: $(READY) ## Hold the running API against its OpenAPI document: make fuzz FUZZ_ARGS="--examples 1000 --seed 1"
+	$(RUN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 format: $(READY) ## Format the code and mend what the linter can
 	$(RUN)/ruff format .

@@ -11,11 +11,13 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from api.accounts import Accounts
 from api.bodies import READ_LIMIT_BYTES
 from api.database import build_engine
+from api.docs_routes import docs_blueprint
 from api.doorbell import Doorbell
 from api.health import health_blueprint
 from api.metrics import add_metrics
 from api.pages import page, prefers_html
 from api.problems import problem_of, respond
+from api.request_ids import use_request_ids
 from api.request_log import hide_query_strings
 from api.request_traces import trace_requests
 from api.resend_routes import resend_blueprint
@@ -61,11 +63,13 @@ def create_app(settings: ApiSettings | None = None, *, doorbell: Doorbell | None
     app.config["MAX_CONTENT_LENGTH"] = READ_LIMIT_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined] # flask's default provider has it
     app.url_map.merge_slashes = False
+    use_request_ids(app)
     app.register_blueprint(users_blueprint(accounts))
     app.register_blueprint(verification_blueprint(engine, doorbell, settings.secret_keys))
     app.register_blueprint(resend_blueprint(accounts))
     app.register_blueprint(signup_pages(accounts, mailbox_url=settings.mailbox_url))
     app.register_blueprint(health_blueprint(engine))
+    app.register_blueprint(docs_blueprint())
     app.register_error_handler(Exception, _answer_error)
     app.after_request(harden)
     add_metrics(app, engine)

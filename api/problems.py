@@ -16,7 +16,7 @@ from shared.errors import OutboxError
 
 RETRY_AFTER_SECONDS: Final = "5"
 
-_MEDIA_TYPE: Final = "application/problem+json"
+PROBLEM_TYPE: Final = "application/problem+json"
 _DETAILS: Final[Mapping[int, str]] = {
     400: "The request cannot be understood: look at its headers and its body.",
     404: "There is nothing at this address: look at the path.",
@@ -83,19 +83,24 @@ def problem_of(error: Exception) -> ProblemError:
     return ProblemError(500, _DETAILS[500])
 
 
-def respond(problem: ProblemError) -> Response:
-    """Write a problem as JSON."""
-    members: dict[str, Any] = {
+def members(problem: ProblemError) -> dict[str, Any]:
+    """Give the members of a problem's JSON object."""
+    named: dict[str, Any] = {
         "type": "about:blank",
         "title": problem.title,
         "status": problem.status,
         "detail": problem.detail,
     }
     if problem.errors:
-        members["errors"] = [error.as_json() for error in problem.errors]
+        named["errors"] = [error.as_json() for error in problem.errors]
+    return named
+
+
+def respond(problem: ProblemError) -> Response:
+    """Write a problem as JSON."""
     # ASCII alone, since the name of an unknown field may hold half of a surrogate pair, which has no UTF-8.
-    body = json.dumps(members, ensure_ascii=True) + "\n"
-    return Response(body, problem.status, problem.headers, mimetype=_MEDIA_TYPE)
+    body = json.dumps(members(problem), ensure_ascii=True) + "\n"
+    return Response(body, problem.status, problem.headers, mimetype=PROBLEM_TYPE)
 
 
 def _problem_of_http(error: HTTPException) -> ProblemError:

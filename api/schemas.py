@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from email_validator import EmailNotValidError, validate_email
-from marshmallow import RAISE, Schema, ValidationError, fields, post_load
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, post_load
 from marshmallow.validate import Length
 
 from api.problems import FieldError, ProblemError
@@ -18,6 +18,26 @@ _LONGEST_EMAIL: Final = 254
 _REFUSED_IN_NAMES: Final = frozenset("\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 # Letters and symbols that show nothing: the Hangul fillers and the empty Braille pattern.
 _BLANK: Final = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+
+# For the OpenAPI document: what the checks below hold, as far as its language can say it.
+USERNAME_RULE: Final[Mapping[str, Any]] = {"pattern": "^[a-z0-9_]*$", "description": "3 to 100 of a-z, 0-9 and _."}
+FULL_NAME_RULE: Final[Mapping[str, Any]] = {
+    "format": "full-name",
+    "description": "1 to 100 characters of any script in one line, of which at least one can be seen. No control"
+    " characters, line separators or characters that turn the direction of writing.",
+}
+_EMAIL_RULE: Final[Mapping[str, Any]] = {
+    "format": "email",
+    "maxLength": _LONGEST_EMAIL,
+    "description": "One address; ASCII before the @, any script after it. Unique whatever its case.",
+}
+_PASSWORD_RULE: Final[Mapping[str, Any]] = {
+    "format": "password",
+    "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
+    "description": "8 to 128 characters of any script, blanks included, no control characters.",
+}
+_EMAIL_ID_RULE: Final[Mapping[str, Any]] = {"minLength": 1, "description": "`email_id` of the link."}
+_SECRET_CODE_RULE: Final[Mapping[str, Any]] = {"minLength": 1, "description": "`secret_code` of the link."}
 
 
 class _Text(fields.String):
@@ -107,14 +127,20 @@ class SignUpSchema(_StrictSchema):
     """The body of POST /v1/users."""
 
     username = _Text(
-        required=True, validate=[Length(3, 100, error="Has to have 3 to 100 characters."), _check_username]
+        required=True,
+        validate=[Length(3, 100, error="Has to have 3 to 100 characters."), _check_username],
+        metadata=USERNAME_RULE,
     )
     full_name = _Text(
-        required=True, validate=[Length(1, 100, error="Has to have 1 to 100 characters."), _check_full_name]
+        required=True,
+        validate=[Length(1, 100, error="Has to have 1 to 100 characters."), _check_full_name],
+        metadata=FULL_NAME_RULE,
     )
-    email = _Email(required=True)
+    email = _Email(required=True, metadata=_EMAIL_RULE)
     password = _Text(
-        required=True, validate=[Length(8, 128, error="Has to have 8 to 128 characters."), _check_password]
+        required=True,
+        validate=[Length(8, 128, error="Has to have 8 to 128 characters."), _check_password],
+        metadata=_PASSWORD_RULE,
     )
 
     @post_load
@@ -125,14 +151,26 @@ class SignUpSchema(_StrictSchema):
 class VerifySchema(_StrictSchema):
     """The JSON body of POST /v1/verify_email."""
 
-    email_id = _Digits(required=True)
-    secret_code = _Text(required=True)
+    email_id = _Digits(required=True, metadata={**_EMAIL_ID_RULE, "type": ["string", "integer"]})
+    secret_code = _Text(required=True, metadata=_SECRET_CODE_RULE)
+
+
+class LinkSchema(Schema):
+    """The two parameters of a link, in a query or a form, as the OpenAPI document names them."""
+
+    email_id = fields.String(required=True, metadata=_EMAIL_ID_RULE)
+    secret_code = fields.String(required=True, metadata=_SECRET_CODE_RULE)
+
+    class Meta:
+        """Marshmallow's options: what else stands there is ignored."""
+
+        unknown = EXCLUDE
 
 
 class ResendSchema(_StrictSchema):
     """The body of POST /v1/verify_email/resend."""
 
-    email = _Email(required=True)
+    email = _Email(required=True, metadata=_EMAIL_RULE)
 
 
 def load(schema: Schema, body: Mapping[str, Any]) -> Any:  # noqa: ANN401 - what the schema makes of it

@@ -2,48 +2,17 @@
 
 import os
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
-from embedded.ports import free_port
 from tests.api_service import ALICE, KEY
-from tests.waiting import wait_until
-
-ROOT = Path(__file__).parents[2]
-GUNICORN = [sys.executable, "-m", "gunicorn", "api:create_app()"]
-
-
-@contextmanager
-def gunicorn(database_url: str, log: Path) -> Iterator[httpx.Client]:
-    port = free_port()
-    environment = {**os.environ, "DATABASE_URL": database_url, "SECRET_KEY": KEY, "PORT": str(port)}
-    with log.open("wb") as output:
-        process = subprocess.Popen(GUNICORN, cwd=ROOT, env=environment, stdout=output, stderr=output)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-
-            def answers() -> bool:
-                assert process.poll() is None, log.read_text()
-                try:
-                    return client.get("/healthz").is_success
-                except httpx.TransportError:
-                    return False
-
-            wait_until(answers, 20, f"an answer of gunicorn; its log is {log}")
-            yield client
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+from tests.gunicorn import COMMAND, ROOT, gunicorn
 
 
 def start_with(**environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        GUNICORN, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=30, check=False
+        COMMAND, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=30, check=False
     )
 
 

@@ -41,7 +41,7 @@ def test_answer_is_the_same_whoever_has_an_account(api: ApiService) -> None:
     api.sql("UPDATE users SET is_email_verified = true WHERE username = 'bob'")
 
     answers = [
-        api.client().post(PATH, json={"email": email})
+        api.client().post(PATH, json={"email": email}, headers={"X-Request-ID": "the-same"})
         for email in ("alice@example.com", "bob@example.com", "nobody@example.com")
     ]
 

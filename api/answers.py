@@ -1,0 +1,72 @@
+"""What a client gets: the shape of each JSON answer, for writing it and for the OpenAPI document."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from marshmallow import Schema, fields
+
+from api.schemas import FULL_NAME_RULE, USERNAME_RULE
+
+
+class _Moment(fields.AwareDateTime):
+    """A time in UTC, as RFC 3339 writes it."""
+
+    def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - marshmallow's own signature
+        return super()._serialize(value and value.astimezone(UTC), attr, obj, **kwargs)
+
+
+class _Answer(Schema):
+    class Meta:
+        """Marshmallow's options."""
+
+        unknown = "raise"
+
+
+class UserSchema(_Answer):
+    """A new user."""
+
+    username = fields.String(required=True, metadata=USERNAME_RULE)
+    full_name = fields.String(required=True, metadata=FULL_NAME_RULE)
+    email = fields.String(
+        required=True, metadata={"description": "The address with its domain in IDNA form.", "format": "email"}
+    )
+    is_email_verified = fields.Boolean(required=True)
+    created_at = _Moment(required=True)
+
+
+class VerifiedSchema(_Answer):
+    """The link has verified its address, now or before."""
+
+    is_verified = fields.Boolean(required=True)
+
+
+class AcceptedSchema(_Answer):
+    """The same words for every address."""
+
+    detail = fields.String(required=True)
+
+
+class HealthSchema(_Answer):
+    """How the service is."""
+
+    status = fields.String(required=True)
+
+
+class FieldErrorSchema(_Answer):
+    """What is wrong with one field, and how to mend it."""
+
+    field = fields.String(required=True, metadata={"description": "The field's name; empty for the whole body."})
+    pointer = fields.String(
+        metadata={"description": "Where it stands in the body: a JSON Pointer as a URI fragment (RFC 6901)."}
+    )
+    detail = fields.String(required=True)
+
+
+class ProblemSchema(_Answer):
+    """An error (RFC 9457)."""
+
+    type = fields.String(required=True)
+    title = fields.String(required=True, metadata={"description": "The status in words."})
+    status = fields.Integer(required=True, strict=True)
+    detail = fields.String(required=True, metadata={"description": "What is wrong, and how to mend it."})
+    errors = fields.List(fields.Nested(FieldErrorSchema), metadata={"description": "Every invalid field at once."})

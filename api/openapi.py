@@ -1,0 +1,173 @@
+"""The OpenAPI 3.1 document: the marshmallow schemas say what a body holds, this module which answers there are."""
+
+from typing import Any, Final
+
+from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin
+
+from api import openapi_answers as answers
+from api.openapi_answers import Part
+from api.schemas import LinkSchema, ResendSchema, SignUpSchema, VerifySchema
+from shared.links import VERIFY_PATH
+from shared.version import VERSION
+
+_WISH: Final = {
+    "username": "ada",
+    "full_name": "Ada Lovelace",
+    "email": "ada@example.com",
+    "password": "correct horse",
+}
+_LINK: Final = {"email_id": "1", "secret_code": "MDKTmUjthi0Ocl6bWIZ6r2ViDJ0lqX4pHVRZ6vU3wVU"}
+_DESCRIPTION: Final = """\
+Sign up, verify the address with the link that was mailed to it, have the mail sent again.
+
+Errors are RFC 9457 problems that name every invalid field at once."""
+
+
+def build_document() -> dict[str, Any]:
+    """Build the document anew."""
+    spec = APISpec(
+        title="Outbox signup service",
+        version=VERSION,
+        openapi_version="3.1.0",
+        info={"description": _DESCRIPTION, "license": {"name": "MIT", "identifier": "MIT"}},
+        plugins=[MarshmallowPlugin(schema_name_resolver=_component_name)],
+        tags=[{"name": "users"}, {"name": "verification"}, {"name": "health"}],
+    )
+    for name, header in answers.HEADERS.items():
+        spec.components.header(name, header)
+    spec.path("/v1/users", operations={"post": _sign_up()})
+    spec.path(VERIFY_PATH, operations={"get": _open_link(), "post": _post_link()})
+    spec.path(f"{VERIFY_PATH}/resend", operations={"post": _send_again()})
+    spec.path("/healthz", operations={"get": _alive()})
+    spec.path("/readyz", operations={"get": _ready()})
+    document: dict[str, Any] = spec.to_dict()
+    return document
+
+
+def _component_name(schema: Any) -> str:  # noqa: ANN401 - a schema, its class or its name
+    name = schema if isinstance(schema, str) else getattr(schema, "__name__", type(schema).__name__)
+    return name.removesuffix("Schema")
+
+
+def _sign_up() -> Part:
+    return {
+        "tags": ["users"],
+        "operationId": "signUp",
+        "summary": "Sign up",
+        "description": "Makes the user and asks for the verification mail, in one statement: both or neither.",
+        "requestBody": _body({"application/json": (SignUpSchema, _WISH)}),
+        "responses": {"201": answers.created(), "409": answers.taken(), **_errors_of_bodies()},
+    }
+
+
+def _open_link() -> Part:
+    return {
+        "tags": ["verification"],
+        "operationId": "openLink",
+        "summary": "Verify an address with its link",
+        "description": "For programs. Who prefers `text/html` is shown a page with a button and verifies nothing:"
+        " mail scanners open links. HEAD changes nothing either.",
+        "parameters": [{"in": "query", "schema": LinkSchema}],
+        "responses": _answers_to_links(),
+    }
+
+
+def _post_link() -> Part:
+    return {
+        "tags": ["verification"],
+        "operationId": "postLink",
+        "summary": "Verify an address with the two parameters of its link",
+        "description": "As JSON or as a form. An empty body is taken too, with the parameters in the query.",
+        "requestBody": _body(
+            {
+                "application/json": (VerifySchema, _LINK),
+                "application/x-www-form-urlencoded": (LinkSchema, _LINK),
+            }
+        ),
+        "responses": {**_errors_of_bodies(), **_answers_to_links()},
+    }
+
+
+def _send_again() -> Part:
+    return {
+        "tags": ["verification"],
+        "operationId": "sendAgain",
+        "summary": "Have the verification mail sent again",
+        "description": "Answers alike and takes the same time whatever the address, so that nobody learns who has an"
+        " account. An address is mailed at most once a minute and five times a day by this.",
+        "requestBody": _body({"application/json": (ResendSchema, {"email": "ada@example.com"})}),
+        "responses": {"202": answers.accepted(), **_errors_of_bodies()},
+    }
+
+
+def _alive() -> Part:
+    return {
+        "tags": ["health"],
+        "operationId": "alive",
+        "summary": "Whether the process lives",
+        "responses": {"200": answers.health("ok", "It does.")},
+    }
+
+
+def _ready() -> Part:
+    detail = "PostgreSQL does not answer: start it, or mend DATABASE_URL."
+    return {
+        "tags": ["health"],
+        "operationId": "ready",
+        "summary": "Whether the service can take signups",
+        "responses": {
+            "200": answers.health("ready", "PostgreSQL answers and has the tables."),
+            "503": answers.problem(503, "PostgreSQL is away or has no tables.", detail),
+        },
+    }
+
+
+def _body(kinds: dict[str, tuple[type[Any], dict[str, str]]]) -> Part:
+    return {
+        "required": True,
+        "content": {kind: {"schema": schema, "example": example} for kind, (schema, example) in kinds.items()},
+    }
+
+
+def _answers_to_links() -> Part:
+    return {
+        "200": answers.verified(),
+        "404": answers.problem(
+            404,
+            "Unknown, altered, or the user has another address by now.",
+            "This link is not valid: open the one in the newest mail as it stands there.",
+        ),
+        "410": answers.problem(
+            410, "Past its life.", f"This link has expired: ask for a new one with POST {VERIFY_PATH}/resend."
+        ),
+        "422": answers.incomplete_link(),
+        **_errors_of_all(),
+    }
+
+
+def _errors_of_bodies() -> Part:
+    return {
+        "400": answers.problem(
+            400, "Not JSON.", "The body is not valid JSON from line 1, column 1 on: send one JSON object."
+        ),
+        "413": answers.problem(413, "More than 16 KiB.", "The body is larger than 16 KiB: send a smaller one."),
+        "415": answers.problem(
+            415,
+            "Another content type.",
+            "The body has to be JSON: send it with Content-Type: application/json.",
+        ),
+        "422": answers.invalid_body(),
+        **_errors_of_all(),
+    }
+
+
+def _errors_of_all() -> Part:
+    return {
+        "503": answers.problem(
+            503,
+            "PostgreSQL is away. What was asked for may have been committed: ask again.",
+            "The database does not answer. What you asked for may have been committed all the same:"
+            " ask again in a moment, which is safe.",
+        ),
+    }

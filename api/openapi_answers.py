@@ -1,0 +1,96 @@
+"""The answers of the OpenAPI document: each with an example, as the running API gives it."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+from api.answers import AcceptedSchema, HealthSchema, ProblemSchema, UserSchema, VerifiedSchema
+from api.problems import PROBLEM_TYPE, FieldError, ProblemError, members
+from api.request_ids import REQUEST_ID_HEADER
+from api.resend_routes import SENT_AGAIN
+
+Part = dict[str, Any]
+
+_USER: Final[Mapping[str, object]] = {
+    "username": "ada",
+    "full_name": "Ada Lovelace",
+    "email": "ada@example.com",
+    "is_email_verified": False,
+    "created_at": "2026-11-24T10:02:28.766573+00:00",
+}
+_INVALID: Final = FieldError("username", "Holds other characters than a-z, 0-9 and _: use these alone, in lower case.")
+_MISSING: Final = FieldError("secret_code", "Missing: send it as the link has it.", in_body=False)
+_TAKEN: Final = FieldError("username", "Taken: choose another username.")
+
+HEADERS: Final[Mapping[str, Part]] = {
+    REQUEST_ID_HEADER: {
+        "description": "The request's id: the client's own if it sent a usable one. Log lines name it.",
+        "schema": {"type": "string"},
+    },
+    "Retry-After": {"description": "Seconds to wait before asking again.", "schema": {"type": "string"}},
+}
+"""The headers that answers share, by name."""
+
+CREATED: Final = _USER
+VERIFIED: Final[Mapping[str, object]] = {"is_verified": True}
+
+
+def created() -> Part:
+    """Describe the answer to a signup."""
+    return _json("The user and the message that asks for the mail are committed.", UserSchema, CREATED)
+
+
+def verified() -> Part:
+    """Describe the answer to a link that is or was good."""
+    return _json("The address is verified, by this request or an earlier one.", VerifiedSchema, VERIFIED)
+
+
+def accepted() -> Part:
+    """Describe the answer to whoever asks for a mail."""
+    return _json("The same for every address.", AcceptedSchema, {"detail": SENT_AGAIN})
+
+
+def health(status: str, description: str) -> Part:
+    """Describe the answer of a service that is well."""
+    return _json(description, HealthSchema, {"status": status})
+
+
+def taken() -> Part:
+    """Describe a signup whose name or address belongs to somebody."""
+    return problem(409, "The username, the address or both are taken.", "Taken already: username.", [_TAKEN])
+
+
+def invalid_body() -> Part:
+    """Describe a body that breaks a rule."""
+    return problem(422, "Every invalid field at once.", "Some fields are not valid: see errors.", [_INVALID])
+
+
+def incomplete_link() -> Part:
+    """Describe a link without one of its parameters."""
+    detail = "The link is not complete: open it as it stands in the mail."
+    return problem(422, "A parameter is missing.", detail, [_MISSING])
+
+
+def problem(status: int, description: str, detail: str, errors: Sequence[FieldError] = ()) -> Part:
+    """Describe an error; its example is what `api.problems` writes."""
+    example = members(ProblemError(status, detail, errors=errors))
+    names = [REQUEST_ID_HEADER]
+    if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
+        names.append("Retry-After")
+    return {
+        "description": description,
+        "headers": _headers(names),
+        "content": {PROBLEM_TYPE: {"schema": ProblemSchema, "example": example}},
+    }
+
+
+def _json(description: str, schema: type[Any], example: Mapping[str, object]) -> Part:
+    return {
+        "description": description,
+        "headers": _headers([REQUEST_ID_HEADER]),
+        "content": {"application/json": {"schema": schema, "example": dict(example)}},
+    }
+
+
+def _headers(names: Sequence[str]) -> Part:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

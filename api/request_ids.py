@@ -1,0 +1,32 @@
+"""One id for each request: the client's own if it sends a usable one, in the answer and in every log line."""
+
+import re
+import uuid
+from typing import Final
+
+from flask import Flask, Response, g, request
+from structlog.contextvars import bind_contextvars, clear_contextvars
+
+REQUEST_ID_HEADER: Final = "X-Request-ID"
+
+# What a log line or a header can hold without quotes: UUIDs, ULIDs, and what proxies make.
+_USABLE: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+def use_request_ids(app: Flask) -> None:
+    """Give every request an id before anything else sees it."""
+    app.before_request(_begin)
+    app.after_request(_return_id)
+
+
+def _begin() -> None:
+    given = request.headers.get(REQUEST_ID_HEADER, "")
+    g.request_id = given if _USABLE.fullmatch(given) else uuid.uuid4().hex
+    # A thread serves one request after the other.
+    clear_contextvars()
+    bind_contextvars(request_id=g.request_id)
+
+
+def _return_id(response: Response) -> Response:
+    response.headers[REQUEST_ID_HEADER] = g.request_id
+    return response

@@ -1,0 +1,17 @@
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.running import failures, fuzz
+from tests.gunicorn import gunicorn
+
+
+@pytest.mark.timeout(180)
+def test_no_request_finds_an_answer_that_the_document_does_not_know(database_url: str, tmp_path: Path) -> None:
+    log = tmp_path / "gunicorn.log"
+    with gunicorn(database_url, log) as client:
+        done = fuzz(str(client.base_url).rstrip("/"), tmp_path, examples=100, seed=20261124)
+
+    assert done.returncode == 0, done.stdout
+    assert "6 selected / 6 total" in done.stdout
+    assert failures(log.read_text()) == []
