@@ -138,4 +138,18 @@ CREATE TABLE IF NOT EXISTS outbox_relays (
     seen_at     timestamptz NOT NULL
 );
 
+-- What came of the signups that named themselves with an Idempotency-Key, each written by the signup's own transaction.
+-- A key counts for 24 hours. The next signups with a key delete what is older, 20 rows each.
+CREATE TABLE IF NOT EXISTS idempotency_keys (
+    key         text        PRIMARY KEY,
+    body_hmac   bytea       NOT NULL,
+    outcome     jsonb       NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT idempotency_keys_key_not_empty CHECK (key <> ''),
+    CONSTRAINT idempotency_keys_body_hmac_is_sha256 CHECK (length(body_hmac) = 32)
+);
+
+-- Serves the deletion of the oldest.
+CREATE INDEX IF NOT EXISTS idempotency_keys_age_idx ON idempotency_keys (created_at);
+
 COMMIT;

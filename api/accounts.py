@@ -6,9 +6,10 @@ import structlog
 from sqlalchemy import Engine
 
 from api.doorbell import Doorbell
+from api.idempotency import RequestKey
 from api.problems import FieldError, ProblemError
 from api.resend import send_again
-from api.signup import SignedUp, SignUp, Taken, sign_up
+from api.signup import SignedUp, SignUp, Taken, sign_up, sign_up_once
 
 _log = structlog.get_logger(__name__)
 _TAKEN = {
@@ -25,16 +26,24 @@ class Accounts:
     doorbell: Doorbell
     mail_delay_seconds: float
 
-    def create(self, wish: SignUp) -> SignedUp:
-        """Sign somebody up. Raises ProblemError naming every taken field, or DatabaseUnavailableError."""
-        outcome = sign_up(self.engine, wish, mail_delay_seconds=self.mail_delay_seconds)
+    def create(self, wish: SignUp, key: RequestKey | None = None) -> SignedUp:
+        """Sign somebody up; with a key only once, however often it is asked.
+
+        Raises ProblemError naming every taken field or what is wrong with the key, or DatabaseUnavailableError.
+        """
+        delay = self.mail_delay_seconds
+        is_new = True
+        if key is None:
+            outcome = sign_up(self.engine, wish, mail_delay_seconds=delay)
+        else:
+            outcome, is_new = sign_up_once(self.engine, wish, key, mail_delay_seconds=delay)
         if isinstance(outcome, Taken):
             _log.info("signup refused", taken=outcome.fields)
             errors = [FieldError(name, _TAKEN[name]) for name in outcome.fields]
             raise ProblemError(409, f"Taken already: {' and '.join(outcome.fields)}.", errors=errors)
         # Committed: from here on nothing may turn the answer into an error.
         self.doorbell.ring()
-        _log.info("signed up", message_id=outcome.message_id)
+        _log.info("signed up" if is_new else "signup repeated", message_id=outcome.message_id)
         return outcome
 
     def send_again(self, email: str) -> None:

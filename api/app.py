@@ -64,7 +64,7 @@ def create_app(settings: ApiSettings | None = None, *, doorbell: Doorbell | None
     app.json.sort_keys = False  # type: ignore[attr-defined] # flask's default provider has it
     app.url_map.merge_slashes = False
     use_request_ids(app)
-    app.register_blueprint(users_blueprint(accounts))
+    app.register_blueprint(users_blueprint(accounts, settings.secret_keys))
     app.register_blueprint(verification_blueprint(engine, doorbell, settings.secret_keys))
     app.register_blueprint(resend_blueprint(accounts))
     app.register_blueprint(signup_pages(accounts, mailbox_url=settings.mailbox_url))

@@ -1,6 +1,10 @@
-"""Signing up: a user and the message that asks for the verification mail, in one statement."""
+"""Signing up: a user and the message that asks for the verification mail, in one statement.
 
-from dataclasses import dataclass, field
+A signup with an Idempotency-Key adds a transaction around that statement, and what it costs; others do not pay for it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any, Final
@@ -9,6 +13,7 @@ from sqlalchemy import Connection, Engine, Select, Text, bindparam, exists, func
 from sqlalchemy.dialects.postgresql import insert
 
 from api.database import DatabaseUnavailableError, connected, patience
+from api.idempotency import RequestKey, find_outcome, keep_outcome
 from api.passwords import hash_password
 from shared.messages import SendVerifyEmail
 from shared.models import outbox, users
@@ -51,21 +56,60 @@ def sign_up(engine: Engine, wish: SignUp, *, mail_delay_seconds: float = 0) -> S
 
     The password is hashed before a connection is borrowed: hashing takes ten times as long as writing.
     """
-    values = {
+    values = _values(wish)
+    with connected(engine) as connection:
+        return _write(connection, values, mail_delay_seconds)
+
+
+def sign_up_once(
+    engine: Engine, wish: SignUp, key: RequestKey, *, mail_delay_seconds: float = 0
+) -> tuple[SignedUp | Taken, bool]:
+    """Do the same in one transaction with the request's key, and tell whether it was done now.
+
+    A request that was answered before is told the same again and changes nothing. Raises DatabaseUnavailableError, or
+    ProblemError when the key is in use or was used with another body.
+    """
+    values = _values(wish)
+    transactional = engine.execution_options(isolation_level="READ COMMITTED")
+    with connected(transactional) as connection, connection.begin():
+        if (earlier := find_outcome(connection, key)) is not None:
+            return _outcome_of(earlier), False
+        outcome = _write(connection, values, mail_delay_seconds)
+        keep_outcome(connection, key, _as_json(outcome))
+    return outcome, True
+
+
+def _values(wish: SignUp) -> dict[str, str]:
+    return {
         "username": wish.username,
         "full_name": wish.full_name,
         "email": wish.email,
         "hashed_password": hash_password(wish.password),
     }
-    with connected(engine) as connection:
-        for _ in range(_ATTEMPTS):
-            row = connection.execute(_user_and_message(mail_delay_seconds), values).one_or_none()
-            if row is not None:
-                return SignedUp(*row)
-            if fields := _taken_fields(connection, wish):
-                return Taken(fields)
-            # Whoever held the name was deleted between the two statements: it is free again.
+
+
+def _write(connection: Connection, values: Mapping[str, str], mail_delay_seconds: float) -> SignedUp | Taken:
+    for _ in range(_ATTEMPTS):
+        row = connection.execute(_user_and_message(mail_delay_seconds), values).one_or_none()
+        if row is not None:
+            return SignedUp(*row)
+        if fields := _taken_fields(connection, values):
+            return Taken(fields)
+        # Whoever held the name was deleted between the two statements: it is free again.
     raise DatabaseUnavailableError(f"a name was taken and free again {_ATTEMPTS} times")
+
+
+def _as_json(outcome: SignedUp | Taken) -> dict[str, Any]:
+    if isinstance(outcome, Taken):
+        return {"taken": list(outcome.fields)}
+    return {"signed_up": {**asdict(outcome), "created_at": outcome.created_at.isoformat()}}
+
+
+def _outcome_of(kept: Mapping[str, Any]) -> SignedUp | Taken:
+    if "taken" in kept:
+        return Taken(tuple(kept["taken"]))
+    user = kept["signed_up"]
+    return SignedUp(**{**user, "created_at": datetime.fromisoformat(user["created_at"])})
 
 
 @cache
@@ -92,10 +136,10 @@ def _user_and_message(mail_delay_seconds: float) -> Select[Any]:
     return select(new_user, message.c.id).join_from(new_user, message, true())
 
 
-def _taken_fields(connection: Connection, wish: SignUp) -> tuple[str, ...]:
+def _taken_fields(connection: Connection, values: Mapping[str, str]) -> tuple[str, ...]:
     taken = select(
-        exists().where(users.c.username == wish.username).label("username"),
-        exists().where(func.lower(users.c.email) == func.lower(wish.email)).label("email"),
+        exists().where(users.c.username == values["username"]).label("username"),
+        exists().where(func.lower(users.c.email) == func.lower(values["email"])).label("email"),
     )
     row = connection.execute(taken).mappings().one()
     return tuple(name for name, is_taken in row.items() if is_taken)

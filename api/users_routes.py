@@ -1,21 +1,26 @@
 """POST /v1/users."""
 
+from collections.abc import Sequence
+
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
 from api.accounts import Accounts
 from api.answers import UserSchema
 from api.bodies import read_object
+from api.idempotency import read_key
 from api.schemas import SignUpSchema, load
 
 
-def users_blueprint(accounts: Accounts) -> Blueprint:
+def users_blueprint(accounts: Accounts, secret_keys: Sequence[str]) -> Blueprint:
     """Build the signup's address."""
     blueprint = Blueprint("users", __name__)
     schema, answer = SignUpSchema(), UserSchema()
 
     @blueprint.post("/v1/users")
     def create_user() -> ResponseReturnValue:
-        return answer.dump(accounts.create(load(schema, read_object(request)))), 201
+        body = read_object(request)
+        wish = load(schema, body)
+        return answer.dump(accounts.create(wish, read_key(request, body, secret_keys))), 201
 
     return blueprint

@@ -7,6 +7,7 @@ from sqlalchemy import (
     DateTime,
     Identity,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -80,3 +81,12 @@ verify_emails = Table(
 outbox = Table("outbox", metadata, *_message_columns(live=True))
 
 outbox_finished = Table("outbox_finished", metadata, *_message_columns(live=False))
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("body_hmac", LargeBinary, nullable=False),
+    Column("outcome", JSONB, nullable=False),
+    _moment("created_at", required=True, default=True),
+)
