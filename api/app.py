@@ -17,6 +17,7 @@ from api.health import health_blueprint
 from api.metrics import add_metrics
 from api.pages import page, prefers_html
 from api.problems import problem_of, respond
+from api.rate_limits import RateLimiter, limit_rates
 from api.request_ids import use_request_ids
 from api.request_log import hide_query_strings
 from api.request_traces import trace_requests
@@ -64,6 +65,7 @@ def create_app(settings: ApiSettings | None = None, *, doorbell: Doorbell | None
     app.json.sort_keys = False  # type: ignore[attr-defined] # flask's default provider has it
     app.url_map.merge_slashes = False
     use_request_ids(app)
+    limit_rates(app, RateLimiter(settings.rate_limits))
     app.register_blueprint(users_blueprint(accounts, settings.secret_keys))
     app.register_blueprint(verification_blueprint(engine, doorbell, settings.secret_keys))
     app.register_blueprint(resend_blueprint(accounts))

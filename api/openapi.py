@@ -6,6 +6,7 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 
 from api import openapi_answers as answers
+from api.idempotency import HEADER, KEPT_HOURS, KEY_PATTERN
 from api.openapi_answers import Part
 from api.schemas import LinkSchema, ResendSchema, SignUpSchema, VerifySchema
 from shared.links import VERIFY_PATH
@@ -56,8 +57,22 @@ def _sign_up() -> Part:
         "operationId": "signUp",
         "summary": "Sign up",
         "description": "Makes the user and asks for the verification mail, in one statement: both or neither.",
+        "parameters": [_idempotency_key()],
         "requestBody": _body({"application/json": (SignUpSchema, _WISH)}),
         "responses": {"201": answers.created(), "409": answers.taken(), **_errors_of_bodies()},
+    }
+
+
+def _idempotency_key() -> Part:
+    return {
+        "in": "header",
+        "name": HEADER,
+        "required": False,
+        "description": "Names this request, so that it is carried out once however often it is sent: the same key and"
+        f" body are told the first answer for {KEPT_HOURS} hours, another body is refused with 422, and a key that is"
+        " in use with 409.",
+        "schema": {"type": "string", "pattern": f"^({KEY_PATTERN})$"},
+        "example": '"8e03978e-40d5-43e8-bc93-6894a57f9324"',
     }
 
 
@@ -164,6 +179,9 @@ def _errors_of_bodies() -> Part:
 
 def _errors_of_all() -> Part:
     return {
+        "429": answers.problem(
+            429, "Too many requests from one address.", "Too many requests from your address: try again in 42 s."
+        ),
         "503": answers.problem(
             503,
             "PostgreSQL is away. What was asked for may have been committed: ask again.",

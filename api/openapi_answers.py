@@ -27,22 +27,30 @@ HEADERS: Final[Mapping[str, Part]] = {
         "description": "The request's id: the client's own if it sent a usable one. Log lines name it.",
         "schema": {"type": "string"},
     },
+    "RateLimit-Policy": {
+        "description": "The limit that this request counts towards: its quota `q` in windows of `w` seconds. Missing"
+        " where none applies.",
+        "schema": {"type": "string"},
+    },
+    "RateLimit": {
+        "description": "What is left of it: `r` requests for the next `t` seconds.",
+        "schema": {"type": "string"},
+    },
     "Retry-After": {"description": "Seconds to wait before asking again.", "schema": {"type": "string"}},
 }
 """The headers that answers share, by name."""
 
-CREATED: Final = _USER
-VERIFIED: Final[Mapping[str, object]] = {"is_verified": True}
+_LIMITED: Final = (REQUEST_ID_HEADER, "RateLimit-Policy", "RateLimit")
 
 
 def created() -> Part:
     """Describe the answer to a signup."""
-    return _json("The user and the message that asks for the mail are committed.", UserSchema, CREATED)
+    return _json("The user and the message that asks for the mail are committed.", UserSchema, _USER)
 
 
 def verified() -> Part:
     """Describe the answer to a link that is or was good."""
-    return _json("The address is verified, by this request or an earlier one.", VerifiedSchema, VERIFIED)
+    return _json("The address is verified, by this request or an earlier one.", VerifiedSchema, {"is_verified": True})
 
 
 def accepted() -> Part:
@@ -56,13 +64,16 @@ def health(status: str, description: str) -> Part:
 
 
 def taken() -> Part:
-    """Describe a signup whose name or address belongs to somebody."""
-    return problem(409, "The username, the address or both are taken.", "Taken already: username.", [_TAKEN])
+    """Describe a signup whose name or address belongs to somebody, or whose key is in use."""
+    description = "The username, the address or both are taken; or a request with the same key is being worked on."
+    return problem(409, description, "Taken already: username.", [_TAKEN])
 
 
 def invalid_body() -> Part:
     """Describe a body that breaks a rule."""
-    return problem(422, "Every invalid field at once.", "Some fields are not valid: see errors.", [_INVALID])
+    return problem(
+        422, "A rule is broken. Every invalid field at once.", "Some fields are not valid: see errors.", [_INVALID]
+    )
 
 
 def incomplete_link() -> Part:
@@ -74,12 +85,10 @@ def incomplete_link() -> Part:
 def problem(status: int, description: str, detail: str, errors: Sequence[FieldError] = ()) -> Part:
     """Describe an error; its example is what `api.problems` writes."""
     example = members(ProblemError(status, detail, errors=errors))
-    names = [REQUEST_ID_HEADER]
-    if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
-        names.append("Retry-After")
+    waits = status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
     return {
         "description": description,
-        "headers": _headers(names),
+        "headers": _headers([*_LIMITED, "Retry-After"] if waits else _LIMITED),
         "content": {PROBLEM_TYPE: {"schema": ProblemSchema, "example": example}},
     }
 
@@ -87,7 +96,7 @@ def problem(status: int, description: str, detail: str, errors: Sequence[FieldEr
 def _json(description: str, schema: type[Any], example: Mapping[str, object]) -> Part:
     return {
         "description": description,
-        "headers": _headers([REQUEST_ID_HEADER]),
+        "headers": _headers(_LIMITED),
         "content": {"application/json": {"schema": schema, "example": dict(example)}},
     }
 

@@ -16,7 +16,9 @@ from environs import Env, EnvValidationError, ValidationError, validate
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
+from shared import rate_limits
 from shared.errors import SettingsError
+from shared.rate_limits import RateLimits
 
 MINIMUM_KEY_CHARACTERS: Final = 32
 _POSTGRESQL_SCHEMES: Final = {"postgresql", "postgres", "postgresql+psycopg"}
@@ -42,10 +44,9 @@ class ApiSettings:
     """What the HTTP API needs.
 
     Attributes:
-        database_url: where PostgreSQL is.
-        secret_keys: what links are signed with; the first signs, all verify.
-        signup_mail_delay_seconds: how long a first mail waits.
+        secret_keys: the first signs links, all verify them.
         trusted_proxies: how many proxies' forwarding headers are believed.
+        rate_limits: how often one client may ask.
         mailbox_url: where a development stack shows the mails that it has caught, for the page that asks to look there.
 
     """
@@ -54,6 +55,7 @@ class ApiSettings:
     secret_keys: tuple[str, ...] = field(repr=False)
     signup_mail_delay_seconds: float
     trusted_proxies: int
+    rate_limits: RateLimits = field(default_factory=RateLimits)
     mailbox_url: str | None = None
 
 
@@ -105,6 +107,7 @@ def read_api_settings() -> ApiSettings:
     secret_keys = _text(env, "SECRET_KEY", _secret_keys)
     delay = env.float("SIGNUP_MAIL_DELAY_SECONDS", 0.0, validate=validate.Range(min=0, max=86_400 * 365))
     proxies = env.int("TRUSTED_PROXIES", 0, validate=validate.Range(min=0, max=100))
+    limit_texts = rate_limits.read_texts(env)
     mailbox_url = env.str("MAILBOX_URL", None, validate=_accepts(_base_url))
     _check(env)
     return ApiSettings(
@@ -112,6 +115,7 @@ def read_api_settings() -> ApiSettings:
         secret_keys=_secret_keys(secret_keys),
         signup_mail_delay_seconds=delay,
         trusted_proxies=proxies,
+        rate_limits=rate_limits.parse_texts(limit_texts),
         mailbox_url=mailbox_url,
     )
 

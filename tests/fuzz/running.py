@@ -22,7 +22,7 @@ def fuzz(api_url: str, folder: Path, *, examples: int, seed: int) -> subprocess.
     return subprocess.run(
         [*command, *options],
         cwd=folder,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": "tests.fuzz.formats"},
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": "tests.fuzz.hooks"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -6,7 +6,7 @@ from tests.fuzz.running import failures, fuzz
 from tests.gunicorn import gunicorn
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_no_request_finds_an_answer_that_the_document_does_not_know(database_url: str, tmp_path: Path) -> None:
     log = tmp_path / "gunicorn.log"
     with gunicorn(database_url, log) as client:

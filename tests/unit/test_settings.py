@@ -66,6 +66,10 @@ CONSUMER = read_consumer_settings
         (API, "SIGNUP_MAIL_DELAY_SECONDS"),
         (API, "TRUSTED_PROXIES"),
         (API, "MAILBOX_URL"),
+        (API, "SIGNUP_RATE_LIMIT"),
+        (API, "VERIFY_RATE_LIMIT"),
+        (API, "RESEND_RATE_LIMIT"),
+        (API, "RATE_LIMIT_EXEMPT"),
         (RELAY, "DATABASE_URL"),
         (RELAY, "OUTBOX_LISTEN_URL"),
         (RELAY, "RQ_REDIS_URL"),
@@ -128,6 +132,9 @@ def test_an_empty_or_malformed_value_is_refused_by_name(
         (CONSUMER, "SECRET_KEY", f"{KEY},"),
         (CONSUMER, "WORKER_CONCURRENCY", "0"),
         (API, "SIGNUP_MAIL_DELAY_SECONDS", "-1"),
+        (API, "SIGNUP_RATE_LIMIT", "0 per minute"),
+        (API, "SIGNUP_RATE_LIMIT", "10 per fortnight"),
+        (API, "RATE_LIMIT_EXEMPT", "10.0.0.1/8"),
     ],
 )
 def test_a_value_out_of_its_range_is_refused_by_name(
@@ -217,3 +224,22 @@ def test_a_short_lease_shortens_the_default_step(monkeypatch: pytest.MonkeyPatch
     settings = read_consumer_settings()
 
     assert settings.smtp_timeout_seconds == settings.send_deadline_seconds == 2.0
+
+
+def test_rate_limits_have_defaults_and_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = read_api_settings().rate_limits
+    assert {name: str(limit) for name, limit in limits.by_name.items()} == {
+        "signup": "30 per 1 minute",
+        "verify": "60 per 1 minute",
+        "resend": "10 per 1 minute",
+    }
+    assert [str(network) for network in limits.exempt] == ["127.0.0.0/8", "::1/128"]
+
+    monkeypatch.setenv("SIGNUP_RATE_LIMIT", "off")
+    monkeypatch.setenv("VERIFY_RATE_LIMIT", "5/second")
+    monkeypatch.setenv("RATE_LIMIT_EXEMPT", "none")
+
+    limits = read_api_settings().rate_limits
+    assert sorted(limits.by_name) == ["resend", "verify"]
+    assert (limits.by_name["verify"].amount, limits.by_name["verify"].get_expiry()) == (5, 1)
+    assert limits.exempt == ()

@@ -1,7 +1,17 @@
-"""Values of the formats that the OpenAPI document names, for schemathesis, which loads this module."""
+"""What schemathesis cannot know of this API; it loads this module.
+
+- Values of the formats that the OpenAPI document names.
+- A name is for one request: the document's example of an Idempotency-Key, sent with many bodies, is refused.
+"""
+
+import re
+import uuid
+from typing import Any
 
 import schemathesis
 from hypothesis import strategies as st
+
+from api.idempotency import HEADER, KEY_PATTERN
 
 _LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True).filter(lambda text: text[2:4] != "--")
 _LOCAL_PART = st.from_regex(r"[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]{1,30}(\.[a-z0-9]{1,30})?", fullmatch=True)
@@ -15,3 +25,10 @@ schemathesis.openapi.format(
 schemathesis.openapi.format(
     "password", st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=8, max_size=128)
 )
+
+
+@schemathesis.hook
+def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
+    """Give each well-named request a name of its own."""
+    if case.headers and re.fullmatch(KEY_PATTERN, str(case.headers.get(HEADER, ""))):
+        case.headers[HEADER] = str(uuid.uuid4())

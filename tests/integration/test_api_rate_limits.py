@@ -1,0 +1,157 @@
+"""How often one client may ask."""
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from limits import parse
+from limits.storage import MemoryStorage
+from werkzeug.test import TestResponse
+
+from shared.rate_limits import RateLimits
+from tests.api_service import ALICE, PAGE, ApiService, api_service
+
+LIMITS = RateLimits({"signup": parse("2 per minute"), "verify": parse("3 per minute"), "resend": parse("1 per minute")})
+LINK = "/v1/verify_email?email_id=1&secret_code=x"
+
+
+@pytest.fixture
+def api(database_url: str) -> Iterator[ApiService]:
+    with api_service(database_url, rate_limits=LIMITS) as service:
+        yield service
+
+
+def sign_up(api: ApiService, address: str = "203.0.113.9", **headers: str) -> TestResponse:
+    return api.client().post("/v1/users", json={}, headers=headers, environ_base={"REMOTE_ADDR": address})
+
+
+def statuses(api: ApiService, *addresses: str) -> list[int]:
+    return [sign_up(api, address).status_code for address in addresses]
+
+
+def test_request_past_the_limit_is_refused_with_the_time_to_wait(api: ApiService) -> None:
+    responses = [sign_up(api) for _ in range(3)]
+
+    assert [response.status_code for response in responses] == [422, 422, 429]
+    assert responses[2].mimetype == "application/problem+json"
+    assert 1 <= int(responses[2].headers["Retry-After"]) <= 60
+
+
+def test_every_answer_says_how_much_is_left(api: ApiService) -> None:
+    responses = [sign_up(api) for _ in range(3)]
+
+    assert {response.headers["RateLimit-Policy"] for response in responses} == {'"signup";q=2;w=60'}
+    assert [response.headers["RateLimit"].partition(";t=")[0] for response in responses] == [
+        '"signup";r=1',
+        '"signup";r=0',
+        '"signup";r=0',
+    ]
+
+
+def test_window_ends(api: ApiService) -> None:
+    now = datetime.now(UTC)
+    with time_machine.travel(now, tick=False) as clock:
+        before = statuses(api, *["203.0.113.9"] * 3)
+        clock.move_to(now + timedelta(seconds=61))
+        after = statuses(api, "203.0.113.9")
+
+    assert (before, after) == ([422, 422, 429], [422])
+
+
+def test_each_address_has_its_own_limit(api: ApiService) -> None:
+    assert statuses(api, *["203.0.113.9"] * 3, "203.0.113.10") == [422, 422, 429, 422]
+
+
+def test_addresses_of_one_ipv6_network_share_a_limit(api: ApiService) -> None:
+    assert statuses(api, "2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1") == [422, 422, 429, 422]
+
+
+def test_an_ipv4_address_in_ipv6_clothes_is_the_same(api: ApiService) -> None:
+    assert statuses(api, "203.0.113.9", "::ffff:203.0.113.9", "203.0.113.9") == [422, 422, 429]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "calls"),
+    [
+        ("/v1/verify_email/resend", {"json": {"email": "a@example.com"}}, 1),
+        ("/inbox", {"data": {"email": "a@example.com"}}, 1),
+        ("/", {"data": ALICE}, 2),
+        (LINK, {}, 3),
+    ],
+)
+def test_each_kind_of_request_has_its_own_limit(api: ApiService, path: str, body: dict[str, Any], calls: int) -> None:
+    client = api.client()
+    answers = [
+        client.post(path, **body, headers=PAGE, environ_base={"REMOTE_ADDR": "203.0.113.9"}).status_code
+        for _ in range(calls + 1)
+    ]
+
+    assert 429 not in answers[:calls]
+    assert answers[calls] == 429
+
+
+def test_form_and_address_for_programs_share_a_limit(api: ApiService) -> None:
+    statuses(api, "203.0.113.9", "203.0.113.9")
+
+    response = api.client().post(
+        "/", data={**ALICE, "password": "x"}, headers=PAGE, environ_base={"REMOTE_ADDR": "203.0.113.9"}
+    )
+
+    assert (response.status_code, response.mimetype) == (429, "text/html")
+    assert "Too many requests" in response.text
+    assert "Alice Adams" in response.text
+
+
+@pytest.mark.parametrize("path", ["/", "/inbox", "/healthz", "/readyz", "/docs", "/openapi.json"])
+def test_looking_is_not_limited(api: ApiService, path: str) -> None:
+    responses = [api.client().get(path, environ_base={"REMOTE_ADDR": "203.0.113.9"}) for _ in range(4)]
+
+    assert {response.status_code for response in responses} == {200}
+    assert "RateLimit" not in responses[0].headers
+
+
+def test_limiter_that_fails_refuses_nobody(api: ApiService, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(MemoryStorage, "incr", fail)
+
+    response = api.client().post("/v1/users", json=ALICE, environ_base={"REMOTE_ADDR": "203.0.113.9"})
+
+    assert response.status_code == 201
+    assert "RateLimit" not in response.headers
+
+
+def test_address_that_is_none_is_not_limited(api: ApiService) -> None:
+    assert statuses(api, *["unix", ""] * 2) == [422] * 4
+
+
+def test_forwarding_headers_are_believed_from_as_many_proxies_as_are_trusted(
+    database_url: str, api: ApiService
+) -> None:
+    def answers(service: ApiService) -> list[int]:
+        return [sign_up(service, **{"X-Forwarded-For": f"198.51.100.{number}"}).status_code for number in range(3)]
+
+    with api_service(database_url, rate_limits=LIMITS, trusted_proxies=1) as behind_proxy:
+        assert answers(behind_proxy) == [422, 422, 422]
+    assert answers(api) == [422, 422, 429]
+
+
+def test_limits_count_no_more_than_there_are_requests_at_once(api: ApiService) -> None:
+    start = threading.Barrier(6)
+    answers: list[int] = []
+
+    def ask() -> None:
+        start.wait(timeout=10)
+        answers.append(sign_up(api).status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(answers) == [422, 422, 429, 429, 429, 429]
