@@ -152,4 +152,17 @@ CREATE TABLE IF NOT EXISTS idempotency_keys (
 -- Serves the deletion of the oldest.
 CREATE INDEX IF NOT EXISTS idempotency_keys_age_idx ON idempotency_keys (created_at);
 
+-- How often "send it again" was asked for an address, whether anybody has it or not: at most one mail a minute and five
+-- a day. Only an HMAC of the address is kept. Whoever asks deletes 20 rows that nobody asked for in a day.
+CREATE TABLE IF NOT EXISTS resends (
+    email_hmac  bytea         PRIMARY KEY,
+    mailed_at   timestamptz[] NOT NULL,
+    asked_at    timestamptz   NOT NULL DEFAULT now(),
+    CONSTRAINT resends_email_hmac_is_sha256 CHECK (length(email_hmac) = 32),
+    CONSTRAINT resends_five_mails_a_day CHECK (cardinality(mailed_at) BETWEEN 1 AND 5)
+);
+
+-- Serves the deletion of the oldest.
+CREATE INDEX IF NOT EXISTS resends_age_idx ON resends (asked_at);
+
 COMMIT;

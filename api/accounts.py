@@ -1,6 +1,7 @@
 """What people do with their accounts, whether a program or a form asks for it."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import structlog
 from sqlalchemy import Engine
@@ -24,6 +25,7 @@ class Accounts:
 
     engine: Engine
     doorbell: Doorbell
+    secret_keys: Sequence[str] = field(repr=False)
     mail_delay_seconds: float
 
     def create(self, wish: SignUp, key: RequestKey | None = None) -> SignedUp:
@@ -48,7 +50,7 @@ class Accounts:
 
     def send_again(self, email: str) -> None:
         """Mail the link again if an account with this address waits for it. Raises DatabaseUnavailableError."""
-        message_id = send_again(self.engine, email)
+        message_id = send_again(self.engine, self.secret_keys, email)
         # Rung whether there is such an account or not.
         self.doorbell.ring()
         _log.info("verification mail asked for", message_id=message_id)

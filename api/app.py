@@ -58,7 +58,7 @@ def create_app(settings: ApiSettings | None = None, *, doorbell: Doorbell | None
     engine = build_engine(settings.database_url)
     doorbell = doorbell or Doorbell(settings.database_url)
 
-    accounts = Accounts(engine, doorbell, settings.signup_mail_delay_seconds)
+    accounts = Accounts(engine, doorbell, settings.secret_keys, settings.signup_mail_delay_seconds)
 
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = READ_LIMIT_BYTES

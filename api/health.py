@@ -7,7 +7,7 @@ from api.database import DatabaseUnavailableError, SchemaMissingError, connected
 from api.problems import RETRY_AFTER_SECONDS, ProblemError
 
 # Resolves every table that the API writes to and reads no row.
-_TABLES_EXIST = text("SELECT FROM users, verify_emails, outbox, idempotency_keys WHERE false")
+_TABLES_EXIST = text("SELECT FROM users, verify_emails, outbox, idempotency_keys, resends WHERE false")
 
 
 def health_blueprint(engine: Engine) -> Blueprint:

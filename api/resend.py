@@ -1,25 +1,105 @@
-"""Sending the verification mail again, to whoever may ask for it."""
+"""Sending the verification mail again, to whoever may ask for it.
 
-from sqlalchemy import Engine, func, select
+Nobody learns who has an account. The answer is the same for every address; the same is written for every address, but
+for the message itself; and the answer is held back until a fixed time has passed, in which that difference disappears.
+"""
 
-from api.database import connected
+import hashlib
+import hmac
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import CTE, Delete, Engine, LargeBinary, Select, Text, bindparam, delete, func, select, text
+from sqlalchemy.dialects.postgresql import insert
+
+from api.database import connected, patience
 from shared.messages import SendVerifyEmail
-from shared.models import outbox, users
+from shared.models import outbox, resends, users
 from shared.outbox import append_for_each
 
+ANSWER_SECONDS: Final = 0.05
+"""No answer leaves earlier: several times as long as the statements take where PostgreSQL is not overloaded."""
 
-def send_again(engine: Engine, email: str) -> int | None:
+MAILS_A_DAY: Final = 5
+
+_DELETED_AT_ONCE: Final = 20
+_SALT: Final = b"outbox-signup.resend\n"
+_OF_THE_DAY: Final = "SELECT mail FROM unnest(resends.mailed_at) AS mail WHERE mail > now() - interval '1 day'"
+_WITHIN_A_MINUTE: Final = "now() - interval '1 minute' < ANY (resends.mailed_at)"
+
+
+def send_again(engine: Engine, secret_keys: Sequence[str], email: str) -> int | None:
     """Append the message if an account with this address waits for its verification, and return the message's id.
 
-    One statement whatever the address, so that the answer tells nobody who has an account. Raises
-    DatabaseUnavailableError.
+    An address is mailed by this at most once a minute and five times a day. What was asked too often is answered alike.
+    Of the address only an HMAC is kept: most may belong to people who never were here. Raises DatabaseUnavailableError.
     """
+    digest = hmac.digest(secret_keys[0].encode(), _SALT + email.lower().encode(), hashlib.sha256)
+    with _held_back(), connected(engine) as connection:
+        values = {"email_hmac": digest, "email": email}
+        message_id: int | None = connection.execute(_ask(), values).scalar_one_or_none()
+        connection.execute(_forget())
+    return message_id
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Let no less than ANSWER_SECONDS pass, also when it fails."""
+    end = time.monotonic() + ANSWER_SECONDS
+    try:
+        yield
+    finally:
+        time.sleep(max(0.0, end - time.monotonic()))
+
+
+@cache
+def _ask() -> Select[Any]:
+    """Build the one statement: it counts a mail to the address, and appends it for whoever waits for it."""
+    count = _count()
     unverified = (
         select(users.c.username)
-        .where(func.lower(users.c.email) == func.lower(email), users.c.is_email_verified.is_(False))
+        .join_from(users, count, count.c.is_allowed)
+        .where(func.lower(users.c.email) == func.lower(bindparam("email", type_=Text())))
+        .where(users.c.is_email_verified.is_(False))
         .subquery("unverified")
     )
-    statement = append_for_each(unverified, SendVerifyEmail, {"username": unverified.c.username})
-    with connected(engine) as connection:
-        message_id: int | None = connection.execute(statement.returning(outbox.c.id)).scalar_one_or_none()
-    return message_id
+    message = (
+        append_for_each(unverified, SendVerifyEmail, {"username": unverified.c.username})
+        .returning(outbox.c.id)
+        .cte("message")
+    )
+    return select(message.c.id)
+
+
+def _count() -> CTE:
+    """Give the CTE of one row that counts a mail, and tells whether it was allowed: then it is the last one counted.
+
+    Of two at once the second waits for the first one's row and judges what it finds there by then.
+    """
+    limit = select(patience().c.lock_timeout).scalar_subquery()
+    first = select(bindparam("email_hmac", type_=LargeBinary()), text("ARRAY[now()]")).where(limit.is_not(None))
+    is_allowed = f"NOT {_WITHIN_A_MINUTE} AND (SELECT count(*) FROM ({_OF_THE_DAY}) AS mails) < {MAILS_A_DAY}"  # noqa: S608 - constants
+    counted = text(f"CASE WHEN {is_allowed} THEN ARRAY({_OF_THE_DAY}) || now() ELSE resends.mailed_at END")
+    return (
+        insert(resends)
+        .from_select(["email_hmac", "mailed_at"], first)
+        .on_conflict_do_update(index_elements=["email_hmac"], set_={"mailed_at": counted, "asked_at": func.now()})
+        .returning((resends.c.mailed_at[func.cardinality(resends.c.mailed_at)] == func.now()).label("is_allowed"))
+        .cte("count")
+    )
+
+
+@cache
+def _forget() -> Delete:
+    """Build the statement that deletes some of the rows that nobody asked for in a day."""
+    oldest = (
+        select(resends.c.email_hmac)
+        .where(resends.c.asked_at <= text("now() - interval '1 day'"))
+        .order_by(resends.c.asked_at)
+        .limit(_DELETED_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    return delete(resends).where(resends.c.email_hmac.in_(oldest))

@@ -15,7 +15,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = MetaData()
 
@@ -89,4 +89,12 @@ idempotency_keys = Table(
     Column("body_hmac", LargeBinary, nullable=False),
     Column("outcome", JSONB, nullable=False),
     _moment("created_at", required=True, default=True),
+)
+
+resends = Table(
+    "resends",
+    metadata,
+    Column("email_hmac", LargeBinary, primary_key=True),
+    Column("mailed_at", ARRAY(DateTime(timezone=True)), nullable=False),
+    _moment("asked_at", required=True, default=True),
 )
