@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Self
 
@@ -47,12 +46,7 @@ class Child:
             )
 
     def __enter__(self) -> Self:
-        """Wait until it is ready."""
-        with ExitStack() as undo:
-            undo.callback(self.end)
-            if self._line() != _READY:
-                raise ContenderFailedError(f"{self._name} did not become ready\n{tail(self._log_file)}")
-            undo.pop_all()
+        """Give it."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,9 +58,16 @@ class Child:
         """Its process number."""
         return self._process.pid
 
+    def wait_until_ready(self) -> None:
+        """Wait until it has imported and connected. Raises ContenderFailedError."""
+        if self._line() != _READY:
+            raise ContenderFailedError(f"{self._name} did not become ready\n{tail(self._log_file)}")
+
     def go(self) -> None:
         """Let it work."""
-        self._say("go")
+        assert self._process.stdin is not None  # noqa: S101 - it was asked for
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
 
     def figures(self) -> dict[str, float]:
         """Wait for what it found out."""
@@ -85,11 +86,6 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-    def _say(self, word: str) -> None:
-        assert self._process.stdin is not None  # noqa: S101 - it was asked for
-        self._process.stdin.write(f"{word}\n")
-        self._process.stdin.flush()
 
     def _line(self) -> str:
         assert self._process.stdout is not None  # noqa: S101 - it was asked for

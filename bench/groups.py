@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from bench.experiments import consumers, relay
+from bench.experiments import burst, concurrency, consumers, growth, relay, upkeep, waking, writing
 from bench.measuring import Experiment
 from bench.servers import Servers
 from bench.sizes import Sizes
@@ -12,5 +12,11 @@ Group = Callable[[Servers, Sizes], list[Experiment]]
 
 GROUPS: Final[dict[str, Group]] = {
     "relay": relay.experiments,
+    "waking": waking.experiments,
+    "signup": writing.experiments,
     "consumers": consumers.experiments,
+    "concurrency": concurrency.experiments,
+    "growth": growth.experiments,
+    "upkeep": upkeep.experiments,
+    "burst": burst.experiments,
 }

@@ -6,7 +6,7 @@ import click
 
 from bench.children import ready, tell
 
-_MODULES = ("celery_app", "dramatiq_actors", "procrastinate_app")
+_MODULES = ("celery_app", "dramatiq_actors", "procrastinate_app", "rq_tasks")
 
 
 @click.command()

@@ -17,7 +17,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import psycopg
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, PackageLoader, Template, select_autoescape
 
 from shared.links import sign, verification_link
 
@@ -99,11 +99,14 @@ def _compose(message_id: int, record_id: int, address: str, name: str) -> EmailM
     mail["Subject"] = "Verify your address"
     mail["Date"] = format_datetime(localtime())
     mail["Message-ID"] = f"<outbox-{message_id}@example.org>"
-    mail.set_content(_templates().get_template("verify_email.txt").render(values))
-    mail.add_alternative(_templates().get_template("verify_email.html").render(values), subtype="html")
+    text, html = load_templates()
+    mail.set_content(text.render(values))
+    mail.add_alternative(html.render(values), subtype="html")
     return mail
 
 
 @cache
-def _templates() -> Environment:
-    return Environment(loader=PackageLoader("consumer"), autoescape=select_autoescape(["html"]))
+def load_templates() -> tuple[Template, Template]:
+    """Give the mail's plain and its HTML template, compiled once."""
+    environment = Environment(loader=PackageLoader("consumer"), autoescape=select_autoescape(["html"]))
+    return environment.get_template("verify_email.txt"), environment.get_template("verify_email.html")

@@ -41,6 +41,7 @@ def run_relay(servers: Servers, database_url: str, name: str, rows: int, seconds
     settings = {"DATABASE_URL": database_url, "RQ_REDIS_URL": servers.redis.url}
     arguments = [name, "--rows", str(rows), "--seconds", str(seconds)]
     with Child("bench.relays", arguments, settings, servers.log_file(f"relay {name}")) as child:
+        child.wait_until_ready()
         child.go()
         return child.figures()
 

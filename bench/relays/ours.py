@@ -11,6 +11,12 @@ from shared.settings import RelaySettings
 
 
 def prepare(task: Task) -> MoveBatch:
+    """Build the relay and connect."""
+    relay = build(task)
+    return lambda: relay.run_once().published
+
+
+def build(task: Task, *, keep_done_days: float = 7) -> Relay:
     """Build the relay as `python -m outbox_relay` does with the default settings."""
     configure_logging()
     settings = RelaySettings(
@@ -22,9 +28,8 @@ def prepare(task: Task) -> MoveBatch:
         run_lease_seconds=60,
         batch_size=BATCH,
         poll_seconds=1,
-        keep_done_days=7,
+        keep_done_days=keep_done_days,
     )
     broker = open_broker(settings.redis_url, settings.key_prefix, settings.run_lease_seconds)
     broker.epoch()  # connects
-    relay = Relay(settings, broker, Alarm())
-    return lambda: relay.run_once().published
+    return Relay(settings, broker, Alarm())

@@ -1,0 +1,122 @@
+"""A burst: many signups' messages at once, from the first row to the last mail, with where the time went."""
+
+import sys
+import time
+from contextlib import ExitStack
+from functools import partial
+from typing import Final
+
+import psycopg
+
+from bench.children import environment
+from bench.command_lines import OUTBOX_WORKER, WORKER_ARGV, settings_of_worker
+from bench.measuring import Contender, Experiment, Goal, Measurement, Plot
+from bench.programs import memory_mib, wait_for_mails, wait_until_acknowledged
+from bench.servers import Servers
+from bench.sizes import Sizes
+from bench.workload import add_messages, add_users, settle
+from embedded.programs import Command, Program
+from embedded.stack import ROOT
+from shared.messages import DOORBELL_CHANNEL
+
+TOTAL, RATE = "seconds", "mails/s"
+WRITTEN, PUBLISHED, ACCEPTED, DONE = "all written", "last published", "last accepted", "last acknowledged"
+EARLY, END, GROWTH = "MiB at a fifth", "MiB at the end", "memory, end : fifth"
+
+_WARM_UP: Final = 50
+
+
+class Burst:
+    """The whole road as real processes: one relay, and one or more `rq worker critical default`."""
+
+    def __init__(self, servers: Servers, messages: int) -> None:
+        """Keep how many messages come at once."""
+        self._servers = servers
+        self._messages = messages
+
+    def measure(self, workers: int) -> Measurement:
+        """Let the processes become idle, write all messages, and wait for the last acknowledgement."""
+        servers = self._servers
+        database_url = servers.new_database("bench_burst")
+        servers.empty_redis()
+        servers.sink.begin()
+        with ExitStack() as undo:
+            connection = undo.enter_context(psycopg.connect(database_url, autocommit=True))
+            add_users(connection, max(_WARM_UP, self._messages))
+            settle(connection)
+            programs = self._start(database_url, workers, undo)
+            add_messages(connection, _WARM_UP)
+            wait_for_mails(self._servers.sink, programs, _WARM_UP)
+            wait_until_acknowledged(connection, programs)
+            return self._carry_out(programs, connection)
+
+    def _carry_out(self, programs: list[Program], connection: psycopg.Connection[tuple[object, ...]]) -> Measurement:
+        started = time.monotonic()
+        add_messages(connection, self._messages)
+        written = time.monotonic() - started
+        connection.execute(f"NOTIFY {DOORBELL_CHANNEL}")
+        wait_for_mails(self._servers.sink, programs, _WARM_UP + self._messages // 5)
+        early = memory_mib(programs[1:])
+        wait_for_mails(self._servers.sink, programs, _WARM_UP + self._messages)
+        wait_until_acknowledged(connection, programs)
+        done = time.monotonic() - started
+        end = memory_mib(programs[1:])
+        accepted = [at - started for at in self._servers.sink.times()[_WARM_UP:]]
+        published = connection.execute(
+            "SELECT extract(epoch FROM max(published_at) - min(created_at))::float8 FROM outbox_finished WHERE id > %s",
+            [_WARM_UP],
+        ).fetchone()
+        return Measurement(
+            {
+                TOTAL: accepted[-1],
+                RATE: self._messages / accepted[-1],
+                WRITTEN: written,
+                PUBLISHED: float(str(published[0])) if published else 0.0,
+                ACCEPTED: accepted[-1],
+                DONE: done,
+                EARLY: early,
+                END: end,
+                GROWTH: end / early,
+            },
+            tuple(accepted),
+        )
+
+    def _start(self, database_url: str, workers: int, undo: ExitStack) -> list[Program]:
+        """Start the relay, which comes first in the list, and the workers."""
+        settings = settings_of_worker(self._servers, database_url)
+        commands = [
+            Command(
+                "relay of burst",
+                [sys.executable, "-m", "outbox_relay"],
+                environment(settings),
+                ROOT,
+                self._servers.log_file("relay of burst"),
+            )
+        ]
+        for number in range(workers):
+            log_file = self._servers.log_file(f"worker of burst {number}")
+            env = environment({**settings, "RQ_WORKER_CLASS": OUTBOX_WORKER})
+            commands.append(Command(f"worker of burst {number}", WORKER_ARGV, env, ROOT, log_file))
+        programs = [Program(command) for command in commands]
+        for program in programs:
+            program.start()
+            undo.callback(program.kill, with_children=True)
+            undo.callback(program.stop)
+        return programs
+
+
+def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
+    """Give the burst with one worker and with two."""
+    burst = Burst(servers, sizes.burst_messages)
+    one, two = "1 relay, 1 worker", "1 relay, 2 workers"
+    return [
+        Experiment(
+            key="burst",
+            title=f"Burst of {sizes.burst_messages:,} messages, seconds from the first row",
+            columns=(TOTAL, RATE, WRITTEN, PUBLISHED, ACCEPTED, DONE, EARLY, END, GROWTH),
+            reference=one,
+            contenders=(Contender(one, partial(burst.measure, 1)), Contender(two, partial(burst.measure, 2))),
+            goals=(Goal(one, GROWTH, at_most=1.1),),
+            plot=Plot("distribution", "s from the first row to the mail's acceptance", "share of mails"),
+        )
+    ]

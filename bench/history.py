@@ -1,0 +1,103 @@
+"""Databases with a past: finished messages by the million, rounds of messages that came and went."""
+
+from typing import Any
+
+import psycopg
+
+from bench.relays.batches import BATCH
+from shared.messages import SendVerifyEmail
+
+_FILLED_AT_ONCE = 500_000
+
+
+def add_finished(connection: psycopg.Connection[Any], count: int) -> None:
+    """Write that many finished messages, spread over the last day; their ids are negative and meet no live one."""
+    for first in range(1, count + 1, _FILLED_AT_ONCE):
+        connection.execute(
+            """
+            INSERT INTO outbox_finished (
+                id, task, payload, queue, status, due_at, generation, attempt, max_retries, broker_epoch, failures,
+                created_at, published_at, claimed_at, finished_at)
+            SELECT -n, %(task)s, jsonb_build_object('username', 'user' || n), %(queue)s, 'done', at, 0, 1, 10, 'e/r',
+                   '[]', at, at, at, at
+              FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS n,
+                   LATERAL (SELECT now() - interval '1 day' * n / %(count)s AS at)
+            """,
+            {
+                "task": SendVerifyEmail.task,
+                "queue": SendVerifyEmail.queue,
+                "first": first,
+                "last": min(first + _FILLED_AT_ONCE - 1, count),
+                "count": count,
+            },
+        )
+    connection.execute("VACUUM ANALYZE outbox_finished")
+    connection.execute("CHECKPOINT")
+
+
+def add_forgotten_claims(connection: psycopg.Connection[Any], count: int) -> None:
+    """Write messages whose workers died: their leases are over."""
+    connection.execute(
+        """
+        INSERT INTO outbox (task, queue, payload, status, attempt, claim_token, claimed_at, lease_until, broker_epoch)
+        SELECT %s, %s, '{}', 'running', 1, gen_random_uuid(), now() - interval '2 minutes',
+               now() - interval '1 minute', 'e/r'
+          FROM generate_series(1, %s)
+        """,
+        [SendVerifyEmail.task, SendVerifyEmail.queue, count],
+    )
+
+
+def add_lost_jobs(connection: psycopg.Connection[Any], count: int) -> None:
+    """Write messages whose jobs an earlier life of Redis took with it."""
+    connection.execute(
+        """
+        INSERT INTO outbox (task, queue, payload, status, published_at, lease_until, broker_epoch)
+        SELECT %s, %s, '{}', 'published', now(), now() + interval '1 hour', 'another/life'
+          FROM generate_series(1, %s)
+        """,
+        [SendVerifyEmail.task, SendVerifyEmail.queue, count],
+    )
+
+
+def finish_published(connection: psycopg.Connection[Any]) -> None:
+    """Claim and finish all published messages in steps of a batch, with the updates that the consumer makes.
+
+    In SQL, because sending a million mails takes the better part of an hour, and what is looked at here is what the
+    rows' lives leave behind in tables and indexes.
+    """
+    while True:
+        claimed = connection.execute(
+            """
+            WITH head AS (SELECT id FROM outbox WHERE status = 'published' LIMIT %s)
+            UPDATE outbox AS o
+               SET status = 'running', attempt = attempt + 1, claim_token = gen_random_uuid(),
+                   claimed_at = clock_timestamp(), lease_until = clock_timestamp() + interval '60 seconds'
+              FROM head WHERE o.id = head.id
+            RETURNING o.id
+            """,
+            [BATCH],
+        ).fetchall()
+        if not claimed:
+            return
+        connection.execute(
+            """
+            WITH finished AS (DELETE FROM outbox WHERE id = ANY(%s) RETURNING *)
+            INSERT INTO outbox_finished (
+                id, task, payload, queue, status, due_at, generation, attempt, max_retries, broker_epoch, failures,
+                created_at, published_at, claimed_at, finished_at)
+            SELECT id, task, payload, queue, 'done', due_at, generation, attempt, max_retries, broker_epoch, failures,
+                   created_at, published_at, claimed_at, clock_timestamp()
+              FROM finished
+            """,
+            [[row[0] for row in claimed]],
+        )
+
+
+def sizes_mib(connection: psycopg.Connection[Any], table: str) -> tuple[float, float]:
+    """Give the size of a table and that of its indexes, in MiB."""
+    row = connection.execute(
+        "SELECT pg_table_size(%(table)s::regclass), pg_indexes_size(%(table)s::regclass)", {"table": table}
+    ).fetchone()
+    assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+    return row[0] / 2**20, row[1] / 2**20

@@ -1,0 +1,133 @@
+"""Signups written as fast as possible, in a process of its own: `python -m bench.writers KIND`, started by the bench.
+
+All kinds use the API's own engine and SQLAlchemy Core. The password's hash is left out: it takes 20 ms, ten times as
+long as all of this, and is the same for all.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+from unittest import mock
+
+import click
+from redis import Redis
+from rq import Queue
+from sqlalchemy import Engine
+from sqlalchemy.dialects.postgresql import insert
+
+from api import signup
+from api.database import build_engine, connected
+from api.doorbell import Doorbell
+from bench.children import ready, tell
+from shared.messages import CRITICAL
+from shared.models import users
+
+Write = Callable[[str], None]
+"""Writes the user of that name."""
+
+
+def user_alone(engine: Engine) -> Write:
+    """Give the write of a service that mails nobody."""
+    returned = (users.c.username, users.c.full_name, users.c.email, users.c.is_email_verified, users.c.created_at)
+    statement = insert(users).on_conflict_do_nothing().returning(*returned)
+
+    def write(username: str) -> None:
+        with connected(engine) as connection:
+            connection.execute(statement, _values(username)).one()
+
+    return write
+
+
+def user_and_message(engine: Engine) -> Write:
+    """Give the API's own use case."""
+    mock.patch("api.signup.hash_password", return_value="!").start()  # for the rest of this process
+
+    def write(username: str) -> None:
+        wish = signup.SignUp(username, "Ada Lovelace", f"{username}@example.com", "correct horse")
+        signup.sign_up(engine, wish)
+
+    return write
+
+
+def user_and_enqueue(engine: Engine) -> Write:
+    """Give the write of a service that enqueues to RQ after the commit, and loses the mail if it dies in between."""
+    write_user = user_alone(engine)
+    queue = Queue(CRITICAL, connection=Redis.from_url(os.environ["RQ_REDIS_URL"]))
+
+    def write(username: str) -> None:
+        write_user(username)
+        queue.enqueue("tasks.send_verify_email", username, result_ttl=60)
+
+    return write
+
+
+def user_message_and_ring(engine: Engine) -> Write:
+    """Give the API's own use case with the doorbell behind it, as its route does."""
+    write_both = user_and_message(engine)
+    bell = Doorbell(os.environ["DATABASE_URL"])
+
+    def write(username: str) -> None:
+        write_both(username)
+        bell.ring()
+
+    return write
+
+
+KINDS: Final[dict[str, Callable[[Engine], Write]]] = {
+    "alone": user_alone,
+    "message": user_and_message,
+    "enqueue": user_and_enqueue,
+    "ring": user_message_and_ring,
+}
+
+
+def _values(username: str) -> dict[str, str]:
+    email = f"{username}@example.com"
+    return {"username": username, "full_name": "Ada Lovelace", "email": email, "hashed_password": "!"}
+
+
+class Writers:
+    """Threads that write until the time is over."""
+
+    def __init__(self, write: Write, threads: int, seconds: float) -> None:
+        """Prepare them; start nothing yet."""
+        self._write = write
+        self._seconds = seconds
+        self._written = [0] * threads
+
+    def run(self) -> dict[str, float]:
+        """Write, and give how much was written and what it took."""
+        threads = [threading.Thread(target=self._work, args=(number,)) for number in range(len(self._written))]
+        cpu, started = time.process_time(), time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        seconds = time.perf_counter() - started
+        return {"commits": sum(self._written), "seconds": seconds, "cpu_seconds": time.process_time() - cpu}
+
+    def _work(self, number: int) -> None:
+        ends = time.perf_counter() + self._seconds
+        prefix = f"u{os.getpid()}_{number}_"
+        while time.perf_counter() < ends:
+            self._write(f"{prefix}{self._written[number]}")
+            self._written[number] += 1
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(list(KINDS)))
+@click.option("--threads", type=int, required=True, help="How many write at once, each with its connection.")
+@click.option("--seconds", type=float, required=True, help="For how long.")
+def main(kind: str, threads: int, seconds: float) -> None:
+    """Write signups and tell how many."""
+    engine = build_engine(os.environ["DATABASE_URL"])
+    write = KINDS[kind](engine)
+    Writers(write, threads, seconds=min(0.2, seconds)).run()  # connects, compiles the statements
+    ready()
+    tell(Writers(lambda name: write(f"x{name}"), threads, seconds).run())
+
+
+if __name__ == "__main__":
+    main()
