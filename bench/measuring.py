@@ -3,9 +3,9 @@
 import random
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Literal, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,16 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """How an experiment is drawn: the samples' distribution, or the first column over each contender's `at`."""
+    """How an experiment is drawn.
 
-    kind: str
+    Attributes:
+        kind: "distribution" of the samples, or "line": the medians over each contender's `at`.
+        x_label: what the horizontal axis shows.
+        y_label: the same for the vertical one; for a line the name of the column.
+
+    """
+
+    kind: Literal["distribution", "line"]
     x_label: str
     y_label: str
 
@@ -92,6 +99,17 @@ class Experiment:
     goals: tuple[Goal, ...] = ()
     repeats: int = 1
     plot: Plot | None = None
+
+    def only(self, words: Sequence[str]) -> "Experiment":
+        """Give the same with those contenders alone whose names hold one of the words; the reference stays."""
+        if not words:
+            return self
+        chosen = [
+            contender
+            for contender in self.contenders
+            if contender.name == self.reference or any(word in contender.name for word in words)
+        ]
+        return replace(self, contenders=tuple(chosen))
 
 
 @dataclass(slots=True)

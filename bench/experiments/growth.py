@@ -15,6 +15,7 @@ from bench.history import add_finished, add_forgotten_claims, add_lost_jobs, fin
 from bench.measuring import Contender, Experiment, Goal, Measurement, Plot
 from bench.servers import Servers
 from bench.sizes import Sizes
+from bench.workers import RATE as MAILS
 from bench.workers import WorkerRuns
 from bench.workload import add_messages, pending, settle
 from outbox_relay.broker import open_broker
@@ -22,7 +23,6 @@ from outbox_relay.reaper import Reaper
 from outbox_relay.statements import POSTMASTER_GRACE_SECONDS
 
 RATE = "rows/s"
-MAILS = "mails/s"
 REAPED, RETURNED = "claims reaped/s", "lost jobs returned/s"
 LAST, ALL = "rows/s in the last round", "rows/s over all rounds"
 

@@ -1,0 +1,128 @@
+"""The bench, run so shortly that its figures mean nothing: it has to work whenever somebody needs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import report
+from bench.errors import MarkersMissingError
+from bench.measuring import Contender, Experiment, Goal, Measurement, Outcome, carry_out
+from embedded.stack import ROOT
+
+
+class Silent:
+    """Tells nobody; remembers who ran."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+
+    def begin(self, experiment: Experiment, runs: int) -> None:
+        pass
+
+    def run(self, contender: str, number: int) -> None:
+        self.ran.append(f"{contender}{number}")
+
+    def step(self, values: dict[str, float]) -> None:
+        pass
+
+    def end(self, outcome: Outcome) -> None:
+        pass
+
+
+def _experiment(**overrides: object) -> Experiment:
+    figures = {"a": iter([10.0, 100.0, 20.0]), "b": iter([5.0, 25.0, 20.0])}
+
+    def contender(name: str) -> Contender:
+        return Contender(name, lambda: Measurement({"rows/s": next(figures[name])}))
+
+    missing = Contender("peer", lambda: Measurement({}), package="a_peer_that_nobody_has")
+    given = {
+        "key": "k",
+        "title": "T",
+        "columns": ("rows/s",),
+        "reference": "a",
+        "contenders": (contender("a"), contender("b"), missing),
+        "goals": (
+            Goal("a", "rows/s", "b", at_least=2),
+            Goal("a", "rows/s", "b", at_least=2.1),
+            Goal("a", "rows/s", "peer", at_least=1),
+            Goal("a", "rows/s", at_most=20),
+        ),
+        "repeats": 3,
+    }
+    return Experiment(**{**given, **overrides})  # type: ignore[arg-type] - columns of any type
+
+
+def test_contenders_take_turns() -> None:
+    progress = Silent()
+
+    carry_out(_experiment(), progress)
+
+    rounds = [{run[0] for run in progress.ran if run.endswith(str(number))} for number in (1, 2, 3)]
+    assert rounds == [{"a", "b"}] * 3
+    assert [run[-1] for run in progress.ran] == ["1", "1", "2", "2", "3", "3"]
+
+
+def test_a_ratio_is_the_median_of_the_rounds_and_not_of_the_sums() -> None:
+    outcome = carry_out(_experiment(), Silent())
+
+    assert outcome.ratio("a", "b", "rows/s") == 2.0
+    assert [outcome.reached(goal)[1] for goal in outcome.experiment.goals] == [True, False, None, True]
+
+
+def test_a_peer_that_is_not_installed_is_shown_as_such(tmp_path: Path) -> None:
+    outcome = carry_out(_experiment(), Silent())
+
+    report.write(tmp_path, [outcome], {"cores": "2"})
+
+    assert "| peer | not installed: a_peer_that_nobody_has |" in (tmp_path / report.MARKDOWN_FILE).read_text()
+    contenders = json.loads((tmp_path / report.JSON_FILE).read_text())["experiments"][0]["contenders"]
+    assert contenders[2]["missing"] == "a_peer_that_nobody_has"
+    assert contenders[0]["median"] == {"rows/s": 20.0}
+
+
+def test_figures_replace_those_between_the_markers_of_a_document(tmp_path: Path) -> None:
+    document = tmp_path / "performance.md"
+    document.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+
+    report.put_into(document, "new")
+
+    assert document.read_text() == f"before\n{report.BEGIN}\n\nnew\n{report.END}\nafter\n"
+
+
+def test_a_document_without_markers_is_refused(tmp_path: Path) -> None:
+    document = tmp_path / "performance.md"
+    document.write_text("no place for figures\n")
+
+    with pytest.raises(MarkersMissingError):
+        report.put_into(document, "new")
+
+    assert document.read_text() == "no place for figures\n"
+
+
+def test_the_performance_document_has_a_place_for_figures() -> None:
+    text = (ROOT / "docs" / "performance.md").read_text()
+
+    assert text.count(report.BEGIN) == text.count(report.END) == 1
+
+
+@pytest.mark.e2e
+def test_the_bench_runs_from_its_servers_to_its_tables(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "bench", "--smoke", "--folder", str(tmp_path)]
+    parts = ["--contender", "ours", "--contender", "enqueue_many", "--only", "relay", "--only", "consumers"]
+
+    done = subprocess.run([*argv, *parts], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads((tmp_path / report.JSON_FILE).read_text())
+    measured = {
+        (experiment["key"], contender["name"]): contender["median"]
+        for experiment in results["experiments"]
+        for contender in experiment["contenders"]
+    }
+    assert measured["relay", "ours"]["rows/s"] > 0
+    assert measured["relay", "enqueue_many, one UPDATE a batch"]["rows/s"] > 0
+    assert measured["consumers", "ours, one rq worker"]["mails/s"] > 0
