@@ -84,7 +84,7 @@ class OutboxWorker(SimpleWorker):
         self.birth_date = self.last_heartbeat = now()
         self._beat()
         _log.info("worker_started", queues=self.queue_names(), at_once=settings.concurrency, name=self.name)
-        control = Control(at_once=settings.concurrency, max_jobs=max_jobs)
+        control = Control(at_once=_in_hand(settings.concurrency), max_jobs=max_jobs)
         team = Team(settings, self._broker(), control, burst=burst)
         team.start()
         self._watch(team, control, max_idle_time)
@@ -173,6 +173,11 @@ class OutboxWorker(SimpleWorker):
 
 def _as_list(queues: Any) -> list[Any]:  # noqa: ANN401 - names or Queues, one or several
     return list(queues) if isinstance(queues, list | tuple) else [queues]
+
+
+def _in_hand(mails_at_once: int) -> int:
+    """Give how many messages to hold, so that no sender waits while others are claimed and acknowledged."""
+    return mails_at_once + mails_at_once // 4
 
 
 def _state(control: Control | None) -> str:

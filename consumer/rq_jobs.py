@@ -81,10 +81,11 @@ def _valid(value: object) -> int | None:
 
 def _decompressed(data: bytes) -> bytes:
     """Undo RQ's compression, but not for a few bytes that would unfold to gigabytes."""
-    if data[:1] != b"\x78":
-        return data
     inflater = zlib.decompressobj()
-    plain = inflater.decompress(data, LARGEST_DATA_BYTES)
+    try:
+        plain = inflater.decompress(data, LARGEST_DATA_BYTES)
+    except zlib.error:
+        return data  # RQ takes that for what was never compressed
     if inflater.unconsumed_tail:
         raise zlib.error("too large")
     return plain
