@@ -15,7 +15,8 @@ ENV PATH="/opt/venv/bin:$PATH" \
     PYTHONFAULTHANDLER=1
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /app
-COPY schema.sql gunicorn.conf.py ./
+COPY schema.sql gunicorn.conf.py alembic.ini ./
+COPY migrations migrations
 COPY shared shared
 COPY api api
 COPY outbox_relay outbox_relay

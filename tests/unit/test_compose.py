@@ -213,7 +213,14 @@ def test_the_image_holds_everything_that_the_product_needs() -> None:
     rooms = {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests", "embedded", "bench"}
 
     assert rooms == {"api", "outbox_relay", "consumer", "shared"}
-    assert sources("COPY") == {*rooms, "gunicorn.conf.py", "schema.sql", "requirements.lock"}
+    assert sources("COPY") == {
+        *rooms,
+        "migrations",
+        "alembic.ini",
+        "gunicorn.conf.py",
+        "schema.sql",
+        "requirements.lock",
+    }
     assert [name for name in sources("COPY") if not (ROOT / name).exists()] == []
 
 

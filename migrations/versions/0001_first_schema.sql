@@ -1,0 +1,132 @@
+-- The tables of the outbox signup service. PostgreSQL 14 to 18.
+--
+--   psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f schema.sql
+--
+-- It may be applied again at any time: what is there already is left alone.
+-- `outbox` holds the messages that still have something ahead of them, `outbox_finished` those that are
+-- history, and the view `outbox_messages` shows both. Moving a finished row out keeps the live table as small
+-- as the work that waits, however long the history grows.
+
+
+-- Two processes that apply this file at once would race between IF NOT EXISTS and the catalogue.
+SELECT pg_advisory_xact_lock(7382945610291);
+SET LOCAL client_min_messages = warning;
+
+CREATE TABLE IF NOT EXISTS users (
+    username           text        PRIMARY KEY,
+    email              text        NOT NULL,
+    full_name          text        NOT NULL,
+    hashed_password    text        NOT NULL,
+    is_email_verified  boolean     NOT NULL DEFAULT false,
+    created_at         timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT users_username_not_empty CHECK (username <> ''),
+    CONSTRAINT users_email_not_empty CHECK (email <> '')
+);
+
+-- One account per address, whatever its case. Also serves the look-up of "send it again".
+CREATE UNIQUE INDEX IF NOT EXISTS users_email_key ON users (lower(email));
+
+-- One record per message, made by the message's first claim and used again by its retries: the id and the
+-- address are what the link's signature covers, so that every retry sends the same link.
+CREATE TABLE IF NOT EXISTS verify_emails (
+    id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    username    text        NOT NULL,
+    email       text        NOT NULL,
+    message_id  bigint      NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    expires_at  timestamptz NOT NULL,
+    used_at     timestamptz,
+    CONSTRAINT verify_emails_message_id_key UNIQUE (message_id),
+    CONSTRAINT verify_emails_username_fkey FOREIGN KEY (username) REFERENCES users
+        ON UPDATE CASCADE ON DELETE CASCADE
+);
+
+-- Serves the foreign key: deleting a user looks for its records.
+CREATE INDEX IF NOT EXISTS verify_emails_username_idx ON verify_emails (username);
+
+-- A row with (task, payload, queue) alone is a whole message.
+CREATE TABLE IF NOT EXISTS outbox (
+    id            bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    task          text        NOT NULL,
+    payload       jsonb       NOT NULL,
+    queue         text        NOT NULL DEFAULT 'default',
+    status        text        NOT NULL DEFAULT 'pending',
+    due_at        timestamptz NOT NULL DEFAULT now(),
+    generation    integer     NOT NULL DEFAULT 0,
+    attempt       integer     NOT NULL DEFAULT 0,
+    max_retries   integer     NOT NULL DEFAULT 10,
+    claim_token   uuid,
+    lease_until   timestamptz,
+    broker_epoch  text,
+    last_error    text,
+    failures      jsonb       NOT NULL DEFAULT '[]',
+    traceparent   text,
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    published_at  timestamptz,
+    claimed_at    timestamptz,
+    finished_at   timestamptz,
+    CONSTRAINT outbox_task_not_empty CHECK (task <> ''),
+    CONSTRAINT outbox_queue_known CHECK (queue IN ('critical', 'default')),
+    -- done and discarded are the states of outbox_finished.
+    CONSTRAINT outbox_status_live CHECK (status IN ('pending', 'published', 'running', 'dead')),
+    CONSTRAINT outbox_generation_not_negative CHECK (generation >= 0),
+    CONSTRAINT outbox_attempt_not_negative CHECK (attempt >= 0),
+    CONSTRAINT outbox_max_retries_not_negative CHECK (max_retries >= 0),
+    CONSTRAINT outbox_failures_is_array CHECK (jsonb_typeof(failures) = 'array'),
+    CONSTRAINT outbox_lease_while_published_or_running CHECK (
+        (lease_until IS NOT NULL) = (status IN ('published', 'running'))),
+    CONSTRAINT outbox_claim_token_while_running CHECK ((claim_token IS NOT NULL) = (status = 'running')),
+    CONSTRAINT outbox_published_names_its_epoch CHECK (
+        status <> 'published' OR (broker_epoch IS NOT NULL AND published_at IS NOT NULL)),
+    CONSTRAINT outbox_running_has_claim_time CHECK (
+        status <> 'running' OR (claimed_at IS NOT NULL AND attempt > 0)),
+    CONSTRAINT outbox_dead_has_reason CHECK (status <> 'dead' OR last_error IS NOT NULL),
+    CONSTRAINT outbox_live_is_not_finished CHECK (finished_at IS NULL)
+);
+
+-- Serves take_batch (the due messages of one queue, oldest first) and next_due (the head of each queue).
+CREATE INDEX IF NOT EXISTS outbox_pending_idx ON outbox (queue, due_at, id) WHERE status = 'pending';
+
+-- Serves find_suspects: rows of another epoch are two ranges of it, rows whose lease is over the head of a third.
+CREATE INDEX IF NOT EXISTS outbox_published_idx ON outbox (broker_epoch, lease_until) WHERE status = 'published';
+
+-- Serves reap_running (claims whose lease is over).
+CREATE INDEX IF NOT EXISTS outbox_running_idx ON outbox (lease_until) WHERE status = 'running';
+
+-- Serves the list of dead letters.
+CREATE INDEX IF NOT EXISTS outbox_dead_idx ON outbox (id) WHERE status = 'dead';
+
+-- History. Only a row's own finish brings it here, and only its age takes it away.
+CREATE TABLE IF NOT EXISTS outbox_finished (
+    LIKE outbox,
+    CONSTRAINT outbox_finished_pkey PRIMARY KEY (id),
+    CONSTRAINT outbox_finished_status CHECK (status IN ('done', 'discarded')),
+    CONSTRAINT outbox_finished_has_finish_time CHECK (finished_at IS NOT NULL),
+    CONSTRAINT outbox_finished_holds_no_claim CHECK (claim_token IS NULL AND lease_until IS NULL)
+);
+
+-- Serves prune (the oldest finished rows).
+CREATE INDEX IF NOT EXISTS outbox_finished_age_idx ON outbox_finished (finished_at);
+
+CREATE OR REPLACE VIEW outbox_messages AS
+    SELECT id, task, payload, queue, status, due_at, generation, attempt, max_retries, claim_token, lease_until,
+           broker_epoch, last_error, failures, traceparent, created_at, published_at, claimed_at, finished_at
+      FROM outbox
+    UNION ALL
+    SELECT id, task, payload, queue, status, due_at, generation, attempt, max_retries, claim_token, lease_until,
+           broker_epoch, last_error, failures, traceparent, created_at, published_at, claimed_at, finished_at
+      FROM outbox_finished;
+
+-- One row: is the mail server reachable? While it is not (opened_at is set), only a probe is published.
+CREATE TABLE IF NOT EXISTS outbox_breaker (
+    name        text        PRIMARY KEY,
+    opened_at   timestamptz,
+    outages     integer     NOT NULL DEFAULT 0,
+    probe_at    timestamptz,
+    probe_id    bigint,
+    last_error  text,
+    CONSTRAINT outbox_breaker_only_mail CHECK (name = 'mail'),
+    CONSTRAINT outbox_breaker_open_has_probe_time CHECK ((opened_at IS NULL) = (probe_at IS NULL))
+);
+INSERT INTO outbox_breaker (name) VALUES ('mail') ON CONFLICT DO NOTHING;
+

@@ -1,0 +1,120 @@
+"""Migrations end where schema.sql stands, and disturb nobody on their way."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from shared.database import connect
+from tests.integration.test_schema import describe
+from tests.processes import ROOT
+from tests.waiting import wait_until
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+NOBODY_WAITS_LONGER_SECONDS = 1.0
+
+
+def alembic(database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "DATABASE_URL": database_url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def upgrade(database_url: str, revision: str = "head") -> None:
+    done = alembic(database_url, "upgrade", revision)
+    assert done.returncode == 0, done.stderr
+
+
+def schema_of(database_url: str) -> list[tuple[Any, ...]]:
+    with connect(database_url, "test") as connection:
+        return [row for row in describe(connection) if "alembic" not in row[0]]
+
+
+def test_the_migrations_of_an_empty_database_end_where_schema_sql_stands(
+    database_url: str, empty_database_url: str
+) -> None:
+    upgrade(empty_database_url)
+
+    assert schema_of(empty_database_url) == schema_of(database_url)
+
+
+def test_a_database_made_with_schema_sql_is_left_as_it_is(database_url: str) -> None:
+    before = schema_of(database_url)
+
+    upgrade(database_url)
+
+    assert schema_of(database_url) == before
+    assert "(head)" in alembic(database_url, "current").stdout
+
+
+def test_there_is_one_way_to_one_head() -> None:
+    scripts = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
+
+    assert len(scripts.get_heads()) == 1
+    assert [script.revision for script in scripts.walk_revisions()][-1] == "0001"
+
+
+def test_nobody_waits_for_a_migration_that_waits_for_a_lock(empty_database_url: str, tmp_path: Path) -> None:
+    """A forgotten transaction holds the table; a migration wants it whole; signups come in all the while."""
+    upgrade(empty_database_url, "0001")
+    greedy = tmp_path / "migrations"
+    write_greedy_migration(greedy)
+    with connect(empty_database_url, "forgotten") as forgotten, connect(empty_database_url, "signups") as signups:
+        stop = threading.Event()
+        waits: list[float] = []
+        signing_up = threading.Thread(target=sign_up_until, args=(stop, signups, waits))
+        with forgotten.transaction():
+            forgotten.execute("SELECT count(*) FROM outbox")
+            migration = start_alembic(empty_database_url, greedy)
+            signing_up.start()
+            wait_until(lambda: waits and max(waits) > 0.2, 20, "a signup that had to wait for the migration")
+        assert migration.wait(30) == 0
+        stop.set()
+        signing_up.join()
+
+        assert max(waits) < NOBODY_WAITS_LONGER_SECONDS
+        assert signups.execute("SELECT count(*) FROM outbox").fetchone() == (len(waits),)
+        assert signups.execute("SELECT count(new_column) FROM outbox").fetchone() == (0,)
+
+
+def sign_up_until(stop: threading.Event, connection: Connection, waits: list[float]) -> None:
+    while not stop.is_set():
+        began = time.monotonic()
+        connection.execute("INSERT INTO outbox (task, payload) VALUES ('t', '{}')")
+        waits.append(time.monotonic() - began)
+        stop.wait(0.01)
+
+
+def write_greedy_migration(folder: Path) -> None:
+    """Copy the migrations, and add one that needs the whole table for itself."""
+    versions = folder / "versions"
+    versions.mkdir(parents=True)
+    for name in ("env.py", "script.py.mako", "versions/0001_first_schema.py", "versions/0001_first_schema.sql"):
+        (folder / name).write_text((ROOT / "migrations" / name).read_text())
+    (versions / "0002_greedy.py").write_text(
+        "from alembic import op\nrevision, down_revision = '0002', '0001'\n"
+        "def upgrade():\n    op.execute('ALTER TABLE outbox ADD COLUMN new_column text')\n"
+    )
+    (folder / "alembic.ini").write_text(f"[alembic]\nscript_location = {folder}\npath_separator = os\n")
+
+
+def start_alembic(database_url: str, folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "alembic", "-c", str(folder / "alembic.ini"), "upgrade", "head"],
+        cwd=ROOT,
+        env={**os.environ, "DATABASE_URL": database_url},
+    )
