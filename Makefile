@@ -32,8 +32,9 @@ test: $(READY) ## Run the test suite against real servers that it starts itself
 chaos: $(READY) ## Kill everything at random while people sign up: make chaos CHAOS_ARGS="--seed 1 --duration 60"
 	$(RUN)/python -m tests.chaos $(CHAOS_ARGS)
 
-proof: $(READY) ## The long proofs: 48 h of outages, 100,000 waiting messages, 300 signals for stock RQ, larger models
+proof: $(READY) ## The long proofs: 48 h of outages, 100,000 waiting messages, failovers, 300 signals for stock RQ, models
 	$(RUN)/python -m tests.proof
+	$(RUN)/python -m tests.failover
 	$(RUN)/python -m tests.crash.proof --kills 200 --terms 100
 	$(RUN)/python -m tests.model --messages 1 --faults 2
 	$(RUN)/python -m tests.model --messages 2 --max-retries 0 --faults 1
