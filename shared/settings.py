@@ -4,7 +4,6 @@ Every process asks only for what it needs: the relay knows neither SECRET_KEY no
 malformed is reported at once, by the variable's name and never with its value, which may be a secret.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.headerregistry import Address
@@ -132,7 +131,7 @@ def read_relay_settings() -> RelaySettings:
     batch_size = env.int("OUTBOX_BATCH_SIZE", 1000, validate=validate.Range(min=1, max=10_000))
     poll = _seconds(env, "OUTBOX_POLL_SECONDS", 1.0)
     keep_done_days = env.float("OUTBOX_KEEP_DONE_DAYS", 7.0, validate=validate.Range(min=0, max=36_500))
-    metrics_address = env.str("OUTBOX_METRICS_ADDRESS", None, validate=_accepts(_host_and_port))
+    metrics_address = env.str("OUTBOX_METRICS_ADDRESS", None, validate=_host_and_port)
     _check(env)
     return RelaySettings(
         database_url=_postgresql_url(database_url),
@@ -198,9 +197,9 @@ def read_database_url() -> str:
 def read_smtp_server() -> SmtpServer | None:
     """Read SMTP_URL alone; None when it is not set. Raises SettingsError when it is malformed."""
     env = Env(eager=False)
-    smtp_url = _text(env, "SMTP_URL", _smtp_server, "smtp://localhost:25")
+    smtp_url = env.str("SMTP_URL", None, validate=_smtp_server)
     _check(env)
-    return _smtp_server(smtp_url) if "SMTP_URL" in os.environ else None
+    return None if smtp_url is None else _smtp_server(smtp_url)
 
 
 def _check(env: Env) -> None:
@@ -212,16 +211,13 @@ def _check(env: Env) -> None:
 
 def _text(env: Env, name: str, parse: Callable[[str], object], default: str | None = None) -> str:
     """Read a text that `parse` accepts. The text is given back, so that it is parsed once all are known to be good."""
-    if default is None:
-        return env.str(name, validate=_accepts(parse))
-    return env.str(name, default, validate=_accepts(parse))
 
-
-def _accepts(parse: Callable[[str], object]) -> Callable[[str], None]:
     def accepts(text: str) -> None:
         parse(text)
 
-    return accepts
+    if default is None:
+        return env.str(name, validate=accepts)
+    return env.str(name, default, validate=accepts)
 
 
 def _seconds(env: Env, name: str, default: float) -> float:
