@@ -11,73 +11,92 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from consumer.mime import alternative, encoded_words
+from consumer.mime import alternative
 from consumer.smtp import Envelope
 from consumer.task import Mail, UndeliverableError
 
-_PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9]+(?: [A-Za-z0-9]+)*")
-_LONGEST_PLAIN_NAME: Final = 40
+# What needs neither quotes nor encoded words in a header, whoever reads it.
+_PLAIN_WORDS: Final = re.compile(r"[A-Za-z0-9]+(?: [A-Za-z0-9]+)*")
+_LONGEST_PLAIN: Final = 40
+# Almost every address; what is not of this form is left to the email package (RFC 5322, 3.4.1).
+_PLAIN_ADDRESS: Final = re.compile(
+    r"[\w!#$%&'*+/=?^`{|}~-]+(?:\.[\w!#$%&'*+/=?^`{|}~-]+)*@[\w-]+(?:\.[\w-]+)*", re.ASCII
+)
+# Some readers decode it in addresses too, where it may hide a line end (CVE-2024-6923).
+_ENCODED_WORD: Final = "=?"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_PLAIN_ADDRESS: Final = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
+_REFUSAL: Final = "the user's address or name cannot stand in a mail's header"
 
 
 def compose(mail: Mail, message_id: int, sender: Address) -> Envelope:
     """Turn a mail into what the mail server gets.
 
     The Message-ID (RFC 5322, 3.6.4) comes from the outbox message's id: a second copy of the same message carries the
-    same one, so that mailboxes can tell. Auto-Submitted (RFC 3834) keeps holiday notices away.
+    same one, so that mailboxes can tell. Auto-Submitted (RFC 3834) keeps holiday notices away. There is no
+    List-Unsubscribe: each mail answers something that its reader did, and nobody is on a list.
 
     Raises:
         UndeliverableError: the address or the name cannot stand in a header.
 
     """
-    recipient = _address(mail.recipient)
-    try:
-        headers = [
-            ("From", _mailbox(sender.display_name, sender.addr_spec)),
-            ("To", _mailbox(mail.recipient_name, recipient)),
-            ("Subject", encoded_words("Subject", mail.subject)),
-            ("Date", format_datetime(datetime.now(UTC))),
-            ("Message-ID", f"<outbox-{message_id}@{sender.domain}>"),
-            ("Auto-Submitted", "auto-generated"),
-        ]
-        values = {**mail.values, "name": mail.recipient_name}
-        plain = _templates().get_template(f"{mail.template}.txt").render(values)
-        html = _templates().get_template(f"{mail.template}.html").render(values)
-        content = alternative(headers, plain, html)
-    except (ValueError, MessageError) as exc:
-        raise UndeliverableError("the user's address or name cannot stand in a mail's header") from exc
-    return Envelope(sender=sender.addr_spec, recipient=recipient, content=content)
+    address = _address(mail.recipient)
+    headers = [
+        ("From", _sender(sender.display_name, sender.addr_spec)),
+        ("To", _mailbox(mail.recipient_name, address, "To")),
+        ("Subject", _words(mail.subject, "Subject")),
+        ("Date", format_datetime(datetime.now(UTC))),
+        ("Message-ID", f"<outbox-{message_id}@{sender.domain}>"),
+        ("Auto-Submitted", "auto-generated"),
+    ]
+    values = {**mail.values, "name": mail.recipient_name, "sender_name": sender.display_name or sender.domain}
+    plain = _templates().get_template(f"{mail.template}.txt").render(values)
+    html = _templates().get_template(f"{mail.template}.html").render(values)
+    return Envelope(sender=sender.addr_spec, recipient=address, content=alternative(headers, plain, html))
 
 
-def _address(text: str) -> str:
-    """Give the address in the form that a header and RCPT TO take. Raises UndeliverableError."""
-    if _PLAIN_ADDRESS.fullmatch(text):
-        return text  # nearly all are; parsing by the grammar takes longer than all the rest
+def _address(given: str) -> str:
+    """Check an address and give it as it stands in a header and in the envelope."""
+    if _ENCODED_WORD in given:
+        raise UndeliverableError(_REFUSAL)
+    if _PLAIN_ADDRESS.fullmatch(given):
+        return given
     try:
-        parsed = Address(addr_spec=text).addr_spec
+        address = Address(addr_spec=given)
+        spec = address.addr_spec
+        spec.encode("ascii")
+    except UnicodeError as exc:
+        raise UndeliverableError("the user's address is not ASCII: its domain has to be in IDNA form") from exc
     except (ValueError, IndexError, MessageError) as exc:
-        raise UndeliverableError("the user's address or name cannot stand in a mail's header") from exc
-    if not parsed.isascii():
-        raise UndeliverableError("the user's address is not ASCII: its domain has to be in IDNA form")
-    return parsed
+        raise UndeliverableError(_REFUSAL) from exc
+    if not (address.username and address.domain and spec.isprintable()):
+        raise UndeliverableError(_REFUSAL)
+    return spec
 
 
-def _mailbox(name: str, address: str) -> str:
-    """Write name and address as they stand in a header, the name as encoded words (RFC 2047) unless it is plain.
+@cache
+def _sender(name: str, address: str) -> str:
+    return _mailbox(name, address, "From")
 
-    Raises ValueError for a name with control characters, which a row written in plain SQL may hold.
 
-    Left to the email package, a name that looks like an encoded word would be decoded, and a line end in it become a
-    header of its own (CVE-2024-6923); a long name would lose its quotes, and a comma in it make two recipients of one.
-    """
+def _mailbox(name: str, address: str, header: str) -> str:
+    """Write a name and an address as they stand in a header."""
     if not name.strip(" \t"):
         return address
-    if _CONTROL.search(name):
-        raise ValueError("a control character")
-    if len(name) > _LONGEST_PLAIN_NAME or not _PLAIN_NAME.fullmatch(name):
-        name = Header(name, "utf-8", header_name="To", maxlinelen=75).encode(linesep="\r\n")
-    return f"{name}\r\n <{address}>" if "\n" in name else f"{name} <{address}>"
+    words = _words(name, header)
+    return f"{words}\r\n <{address}>" if "\r\n" in words else f"{words} <{address}>"
+
+
+def _words(text: str, header: str) -> str:
+    """Write a text as it stands in a header: as encoded words (RFC 2047) unless it is short and plain.
+
+    Encoded it needs no quotes, and what looks like an encoded word in it or holds a comma stays a text. A control
+    character, which only a row written in plain SQL can hold, is refused.
+    """
+    if _CONTROL.search(text):
+        raise UndeliverableError(_REFUSAL)
+    if len(text) <= _LONGEST_PLAIN and _PLAIN_WORDS.fullmatch(text):
+        return text
+    return Header(text, "utf-8", header_name=header, maxlinelen=75).encode(linesep="\r\n")
 
 
 @cache
@@ -88,4 +107,6 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        # Templates change with a deployment, not under a running worker: no look at the files for each mail.
+        auto_reload=False,
     )

@@ -1,4 +1,4 @@
-"""A small page that shows the mails caught, on 127.0.0.1."""
+"""A small page that shows the mails caught, and how each kind of mail looks, on 127.0.0.1."""
 
 import re
 import threading
@@ -10,10 +10,12 @@ from urllib.parse import parse_qs, urlsplit
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from embedded.mail_folder import CaughtMail, MailFolder
+from embedded.mail_previews import PREVIEWS, preview
 from embedded.ports import LOOPBACK
 
 _MAILS_PER_PAGE = 100
 _MAIL_PATH = re.compile(r"/mails/([0-9-]+)(/html|/raw)?")
+_PREVIEW_PATH = re.compile(r"/previews/([a-z_]+)(/html|/raw)?")
 _OWN_NAMES = {"127.0.0.1", "localhost"}
 
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; base-uri 'none'; form-action 'none'"
@@ -72,7 +74,9 @@ class _Request(BaseHTTPRequestHandler):
         if address.path == "/":
             self._send(self._list(address.query), "text/html", _PAGE_POLICY)
         elif (found := _MAIL_PATH.fullmatch(address.path)) and (mail := self._folder.mail(found[1])):
-            self._send_mail(mail, found[2])
+            self._send_mail(mail, "/mails", found[2])
+        elif (found := _PREVIEW_PATH.fullmatch(address.path)) and (mail := preview(found[1])):
+            self._send_mail(mail, "/previews", found[2])
         else:
             self.send_error(HTTPStatus.NOT_FOUND)
 
@@ -90,15 +94,17 @@ class _Request(BaseHTTPRequestHandler):
         shown = names[(page - 1) * _MAILS_PER_PAGE : page * _MAILS_PER_PAGE]
         mails = [mail for name in shown if (mail := self._folder.mail(name))]
         more = page * _MAILS_PER_PAGE < len(names)
-        return _templates.get_template("mailbox.html").render(mails=mails, count=len(names), page=page, more=more)
+        return _templates.get_template("mailbox.html").render(
+            mails=mails, count=len(names), page=page, more=more, previews=list(PREVIEWS)
+        )
 
-    def _send_mail(self, mail: CaughtMail, part: str | None) -> None:
+    def _send_mail(self, mail: CaughtMail, folder: str, part: str | None) -> None:
         if part == "/html":
             self._send(mail.html, "text/html", _MAIL_POLICY)
         elif part == "/raw":
             self._send(mail.raw.decode("utf-8", "replace"), "text/plain", _MAIL_POLICY)
         else:
-            self._send(_templates.get_template("mail.html").render(mail=mail), "text/html", _PAGE_POLICY)
+            self._send(_templates.get_template("mail.html").render(mail=mail, folder=folder), "text/html", _PAGE_POLICY)
 
     def _send(self, text: str, kind: str, policy: str) -> None:
         # A mail's bytes may decode to lone surrogates, which UTF-8 cannot write.

@@ -6,6 +6,8 @@ import httpx
 import pytest
 
 from embedded.mail_catcher import MailCatcher
+from embedded.mail_previews import PREVIEWS
+from tests.processes import ROOT
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -105,3 +107,22 @@ def test_what_is_no_mail_is_not_found(mailbox: MailCatcher, path: str) -> None:
 def test_a_foreign_name_for_this_machine_reads_nothing(mailbox: MailCatcher) -> None:
     assert get(mailbox, "/", Host="rebound.example.com").status_code == 403
     assert get(mailbox, "/", Host="localhost:8025").status_code == 200
+
+
+def test_each_template_of_the_consumer_has_a_preview(mailbox: MailCatcher) -> None:
+    templates = {path.stem for path in (ROOT / "consumer" / "templates").glob("*.txt")}
+
+    text = get(mailbox, "/").text
+
+    assert templates == set(PREVIEWS)
+    for name in templates:
+        assert f'href="/previews/{name}"' in text
+        assert "Ada Lovelace" in get(mailbox, f"/previews/{name}").text
+        assert "<h1" in get(mailbox, f"/previews/{name}/html").text
+
+
+def test_a_preview_is_made_anew_and_caught_nowhere(mailbox: MailCatcher) -> None:
+    get(mailbox, "/previews/verify_email")
+
+    assert mailbox.names() == []
+    assert get(mailbox, "/previews/layout").status_code == 404
