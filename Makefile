@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo up check test chaos proof fuzz bench format lock clean
+.PHONY: help demo up check test chaos proof fuzz bench screenshots format lock clean
 
 # The first Python that is new enough. Another one: make PYTHON=/path/to/python3.12 …
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
@@ -12,7 +12,7 @@ LOCK := $(RUN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsa
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Show the promise: a signup while Redis is down, and the mail that arrives all the same
 	@$(RUN)/python -m embedded demo
@@ -44,6 +44,9 @@ bench: $(BENCH_READY) ## Measure beside the usual way, the floor and peers: make
 
 fuzz: $(READY) ## Hold the running API against its OpenAPI document: make fuzz FUZZ_ARGS="--examples 1000 --seed 1"
 	$(RUN)/python -m tests.fuzz $(FUZZ_ARGS)
+
+screenshots: $(READY) ## Write docs/images anew: every page and mail in headless Chromium
+	$(RUN)/pytest tests/browser --screenshots
 
 format: $(READY) ## Format the code and mend what the linter can
 	$(RUN)/ruff format .

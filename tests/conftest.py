@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from redis import Redis
@@ -47,6 +48,11 @@ _IGNORED_NAMES = {
     "GUNICORN_CMD_ARGS",
 }
 _IGNORED_PREFIXES = ("OUTBOX_", "RQ_", "SMTP_", "PG", "REDIS_", "FLASK_")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests of pages write their pictures."""
+    parser.addoption("--screenshots", action="store_true", help="write docs/images anew (tests/browser)")
 
 
 def pytest_configure() -> None:
@@ -187,21 +193,21 @@ def _need_postgres() -> None:
     try:
         binaries()
     except MissingBinaryError as missing:
-        _absent(missing)
+        absent(str(missing))
 
 
 def _need_redis() -> None:
     try:
         redis_binary()
     except MissingBinaryError as missing:
-        _absent(missing)
+        absent(str(missing))
 
 
-def _absent(missing: MissingBinaryError) -> None:
+def absent(missing: str) -> NoReturn:
     """Skip on a laptop; where the suite is the judge, a skipped suite would look like a green one."""
     if os.environ.get("CI"):
-        pytest.fail(str(missing))
-    pytest.skip(str(missing))
+        pytest.fail(missing)
+    pytest.skip(missing)
 
 
 def _delete_own_keys(url: str) -> None:

@@ -1,0 +1,56 @@
+"""The whole service and one browser for all tests of this folder, and where their pictures go."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from embedded.stack import Stack
+from tests.browser.chromium import Browser, missing_programs
+from tests.conftest import absent
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+
+Keep = Callable[[str], None]
+
+
+@pytest.fixture(scope="session")
+def stack(server_folder: Path) -> Iterator[Stack]:
+    """Everything that `make up` starts."""
+    stack = Stack(server_folder / "browser", secret_key="b" * 32)
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.stop()
+        stack.postgres.remove()
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if missing := missing_programs():
+        absent(f"no {' and no '.join(missing)} on the PATH: apt-get install chromium chromium-driver")
+    browser = Browser(tmp_path_factory.mktemp("chromium"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Browser:
+    """A wide window without a cookie."""
+    chromium.driver.delete_all_cookies()
+    chromium.look_at(900)
+    return chromium
+
+
+@pytest.fixture
+def keep(chromium: Browser, pytestconfig: pytest.Config) -> Keep:
+    """Hold a page against the window's width; with --screenshots its picture becomes the one of docs/images."""
+
+    def picture(name: str) -> None:
+        assert chromium.overflow() <= 0, f"{name} is wider than its window"
+        if pytestconfig.getoption("screenshots"):
+            IMAGES.mkdir(exist_ok=True)
+            (IMAGES / f"{name}.png").write_bytes(chromium.picture())
+
+    return picture
