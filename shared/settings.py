@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from shared import rate_limits
 from shared.errors import SettingsError
-from shared.rate_limits import RateLimits
+from shared.rate_limits import NONE, RateLimits
 
 MINIMUM_KEY_CHARACTERS: Final = 32
 _POSTGRESQL_SCHEMES: Final = {"postgresql", "postgres", "postgresql+psycopg"}
@@ -43,7 +43,6 @@ class ApiSettings:
     """What the HTTP API needs.
 
     Attributes:
-        secret_keys: the first signs links, all verify them.
         trusted_proxies: how many proxies' forwarding headers are believed.
         rate_limits: how often one client may ask.
         mailbox_url: where a development stack shows the mails that it has caught, for the page that asks to look there.
@@ -107,7 +106,7 @@ def read_api_settings() -> ApiSettings:
     delay = env.float("SIGNUP_MAIL_DELAY_SECONDS", 0.0, validate=validate.Range(min=0, max=86_400 * 365))
     proxies = env.int("TRUSTED_PROXIES", 0, validate=validate.Range(min=0, max=100))
     limit_texts = rate_limits.read_texts(env)
-    mailbox_url = env.str("MAILBOX_URL", None, validate=_accepts(_base_url))
+    mailbox_url = _text(env, "MAILBOX_URL", _mailbox_url, NONE)
     _check(env)
     return ApiSettings(
         database_url=_postgresql_url(database_url),
@@ -115,7 +114,7 @@ def read_api_settings() -> ApiSettings:
         signup_mail_delay_seconds=delay,
         trusted_proxies=proxies,
         rate_limits=rate_limits.parse_texts(limit_texts),
-        mailbox_url=mailbox_url,
+        mailbox_url=_mailbox_url(mailbox_url),
     )
 
 
@@ -304,6 +303,10 @@ def _base_url(text: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         raise ValidationError(_not_a_url("it has to be http://host or https://host, without a query"))
     return text.rstrip("/")
+
+
+def _mailbox_url(text: str) -> str | None:
+    return None if text == NONE else _base_url(text)
 
 
 def _secret_keys(text: str) -> tuple[str, ...]:
