@@ -47,6 +47,28 @@ def test_large_body_without_a_length_is_too_large_through_gunicorn_too(database_
     assert (response.status_code, response.headers["Content-Type"]) == (413, "application/problem+json")
 
 
+def test_word_of_a_client_that_it_came_over_tls_is_not_believed(database_url: str, tmp_path: Path) -> None:
+    headers = {"X-Forwarded-Proto": "https"}
+    with gunicorn(database_url, tmp_path / "gunicorn.log") as client:
+        untrusted = client.get("/", headers=headers)
+    with gunicorn(database_url, tmp_path / "gunicorn-behind-a-proxy.log", TRUSTED_PROXIES="1") as client:
+        trusted = client.get("/", headers=headers)
+
+    assert "Strict-Transport-Security" not in untrusted.headers
+    assert "Strict-Transport-Security" in trusted.headers
+
+
+def test_limits_are_on_by_default_for_all_but_the_own_machine(database_url: str, tmp_path: Path) -> None:
+    with gunicorn(database_url, tmp_path / "gunicorn.log", TRUSTED_PROXIES="1", WEB_CONCURRENCY="1") as client:
+        far = [
+            client.post("/v1/users", json={}, headers={"X-Forwarded-For": "203.0.113.9"}).status_code for _ in range(31)
+        ]
+        near = [client.post("/v1/users", json={}).status_code for _ in range(31)]
+
+    assert far == [422] * 30 + [429]
+    assert near == [422] * 31
+
+
 @pytest.mark.parametrize("port", ["", "http", "0", "65536", "-1", "80 80", "\u0661"])
 def test_malformed_port_stops_the_start_by_its_name(port: str) -> None:
     done = start_with(DATABASE_URL="postgresql://x@127.0.0.1:1/x", SECRET_KEY=KEY, PORT=port)
