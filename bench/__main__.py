@@ -1,6 +1,7 @@
 """The command line: `python -m bench`, or `make bench`."""
 
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from bench import plots, report
 from bench.errors import BenchError
 from bench.groups import GROUPS
 from bench.machine import describe
-from bench.measuring import Outcome, carry_out
+from bench.measuring import Experiment, Outcome, carry_out
+from bench.profiles import PROFILES, profile
 from bench.servers import Servers
 from bench.sizes import FULL, QUICK, SMOKE, Sizes
 from bench.terminal import Terminal
@@ -37,41 +39,70 @@ _SIZES = {"full": FULL, "quick": QUICK, "smoke": SMOKE}
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Also put the tables between the markers of this document.",
 )
-def main(size: str, names: tuple[str, ...], words: tuple[str, ...], folder: Path | None, document: Path | None) -> None:
+@click.option("--profile", "profiled", type=click.Choice(list(PROFILES)), help="Show where the time goes, instead.")
+def main(
+    *,
+    size: str,
+    names: tuple[str, ...],
+    words: tuple[str, ...],
+    folder: Path | None,
+    document: Path | None,
+    profiled: str | None,
+) -> None:
     """Measure the service beside the usual way, the floor and its peers, on servers of its own.
 
-    Exit code 1 when a goal was missed. Run it on a machine that does nothing else.
+    Exit code 1 when a goal was missed or a contender failed. Run it on a machine that does nothing else.
     """
     interrupt_on_signals()
+    terminal = Terminal()
     folder = folder or ROOT / ".bench" / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}-{size}"
     try:
-        outcomes = _measure(_SIZES[size], names or tuple(GROUPS), words, folder, document)
+        with Servers.running() as servers:
+            if profiled is not None:
+                _profile(profiled, servers, _SIZES[size], document, terminal)
+                return
+            environment = describe(servers)
+            experiments = (
+                experiment.only(words) for name in names or GROUPS for experiment in GROUPS[name](servers, _SIZES[size])
+            )
+            outcomes = _measure(experiments, environment, folder, terminal)
+        if document is not None:
+            report.put_into(document, report.FIGURES, report.markdown(outcomes, environment))
     except (BenchError, EmbeddedError) as error:
         raise click.ClickException(str(error)) from error
-    missed = [goal for outcome in outcomes for goal in outcome.experiment.goals if outcome.reached(goal)[1] is False]
-    sys.exit(1 if missed and size != "smoke" else 0)
+    terminal.say(f"The results are in {folder}")
+    sys.exit(1 if any(_is_bad(outcome, size) for outcome in outcomes) else 0)
+
+
+def _profile(name: str, servers: Servers, sizes: Sizes, document: Path | None, terminal: Terminal) -> None:
+    tables = list(profile(name, servers, sizes))
+    for title, shares in tables:
+        terminal.shares(title, shares)
+    if document is not None:
+        text = "\n".join(report.shares_as_markdown(title, shares) for title, shares in tables)
+        report.put_into(document, f"profile of the {name}", text)
 
 
 def _measure(
-    sizes: Sizes, names: tuple[str, ...], words: tuple[str, ...], folder: Path, document: Path | None
+    experiments: Iterable[Experiment], environment: dict[str, str], folder: Path, terminal: Terminal
 ) -> list[Outcome]:
-    """Carry the parts out. What is finished is written after each part: the whole takes long."""
-    terminal = Terminal()
+    """Carry them out. What is finished is written after each: the whole takes long."""
     outcomes: list[Outcome] = []
-    with Servers.running() as servers, terminal.shown():
-        environment = describe(servers)
-        for name in names:
-            for experiment in GROUPS[name](servers, sizes):
-                outcomes.append(carry_out(experiment.only(words), terminal))
-                report.write(folder, outcomes, environment)
+    with terminal.shown():
+        for experiment in experiments:
+            outcomes.append(carry_out(experiment, terminal))
+            report.write(folder, outcomes, environment)
     if plots.can_draw():
         plots.draw(folder, outcomes)
     else:
         terminal.say("No plots: matplotlib is not installed, `make bench` installs it")
-    if document is not None:
-        report.put_into(document, report.markdown(outcomes, environment))
-    terminal.say(f"The results are in {folder}")
     return outcomes
+
+
+def _is_bad(outcome: Outcome, size: str) -> bool:
+    """Tell whether a contender failed or a goal was missed; figures of a smoke run reach none."""
+    missed = [goal for goal in outcome.experiment.goals if outcome.reached(goal)[1] is False]
+    return bool(outcome.failures) or (bool(missed) and size != "smoke")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ class ContenderFailedError(BenchError):
 
 
 class MarkersMissingError(BenchError):
-    """A document has no place for figures."""
+    """A document has no place for what is to be written."""
 
-    def __init__(self, document: Path) -> None:
+    def __init__(self, document: Path, part: str) -> None:
         """Keep which."""
         self.document = document
-        super().__init__(f"{document} has no markers between which the figures belong")
+        self.part = part
+        super().__init__(f"{document} has no markers between which its {part} belongs")

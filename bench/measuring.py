@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Literal, Protocol
 
+from bench.errors import ContenderFailedError
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -114,10 +116,18 @@ class Experiment:
 
 @dataclass(slots=True)
 class Outcome:
-    """An experiment and, by contender, what its rounds yielded; a contender without a package has no rounds."""
+    """What came of an experiment.
+
+    Attributes:
+        experiment: which.
+        rounds: by contender, what its rounds yielded; none where its package is not installed.
+        failures: by contender, why it yields no more.
+
+    """
 
     experiment: Experiment
     rounds: dict[str, list[Measurement]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
 
     def values(self, contender: str, column: str) -> list[float]:
         """Give the values of all rounds."""
@@ -158,6 +168,9 @@ class Progress(Protocol):
     def step(self, values: dict[str, float]) -> None:
         """Say what the run yielded."""
 
+    def failed(self, reason: str) -> None:
+        """Say that a contender failed; the others go on without it."""
+
     def end(self, outcome: Outcome) -> None:
         """Show what came of the experiment."""
 
@@ -169,10 +182,17 @@ def carry_out(experiment: Experiment, progress: Progress) -> Outcome:
     progress.begin(experiment, len(present) * experiment.repeats)
     for number in range(1, experiment.repeats + 1):
         for contender in _in_turns(present, number):
+            if contender.name in outcome.failures:
+                continue
             progress.run(contender.name, number)
-            measured = contender.measure()
-            outcome.rounds[contender.name].append(measured)
-            progress.step(measured.values)
+            try:
+                measured = contender.measure()
+            except ContenderFailedError as error:
+                outcome.failures[contender.name] = str(error)
+                progress.failed(str(error))
+            else:
+                outcome.rounds[contender.name].append(measured)
+                progress.step(measured.values)
     progress.end(outcome)
     return outcome
 

@@ -12,8 +12,8 @@ from bench.measuring import Goal, Outcome
 
 JSON_FILE: Final = "results.json"
 MARKDOWN_FILE: Final = "results.md"
-BEGIN: Final = "<!-- figures: written by python -m bench --document, do not edit -->"
-END: Final = "<!-- end of figures -->"
+FIGURES: Final = "figures"
+"""The part of a document that holds the tables; a profile's part is named after it."""
 
 
 def rows_of(outcome: Outcome) -> Iterator[tuple[str, ...]]:
@@ -24,6 +24,9 @@ def rows_of(outcome: Outcome) -> Iterator[tuple[str, ...]]:
     for contender in experiment.contenders:
         if not contender.is_installed:
             yield (contender.name, f"not installed: {contender.package}", *[""] * (len(experiment.columns) + 1))
+            continue
+        if contender.name in outcome.failures:
+            yield (contender.name, "failed", *[""] * (len(experiment.columns) + 1))
             continue
         medians = [readable(outcome.median(contender.name, column)) for column in experiment.columns]
         ratio = outcome.ratio(experiment.reference, contender.name, first)
@@ -59,13 +62,24 @@ def markdown(outcomes: Sequence[Outcome], environment: dict[str, str]) -> str:
     return "\n".join(parts)
 
 
-def put_into(document: Path, text: str) -> None:
-    """Replace what stands between the markers of a document. Raises MarkersMissingError."""
-    before, begin, rest = document.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+def shares_as_markdown(title: str, shares: Sequence[tuple[str, float]]) -> str:
+    """Give one table of a profile."""
+    return _table(("share", title), [(f"{share:.1%}", f"`{name}`") for name, share in shares])
+
+
+def markers(part: str) -> tuple[str, str]:
+    """Give the lines between which a part of a document is written."""
+    return f"<!-- {part}: written by python -m bench, do not edit -->", f"<!-- end of {part} -->"
+
+
+def put_into(document: Path, part: str, text: str) -> None:
+    """Replace what stands between the markers of a document's part. Raises MarkersMissingError."""
+    first, last = markers(part)
+    before, begin, rest = document.read_text().partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise MarkersMissingError(document)
-    document.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+        raise MarkersMissingError(document, part)
+    document.write_text(f"{before}{first}\n\n{text}\n{last}{after}")
 
 
 def _asked(goal: Goal) -> str:
@@ -93,6 +107,7 @@ def _as_data(outcome: Outcome) -> dict[str, Any]:
             {
                 "name": contender.name,
                 "missing": None if contender.is_installed else contender.package,
+                "failure": outcome.failures.get(contender.name),
                 "median": {column: outcome.median(contender.name, column) for column in experiment.columns},
                 "ratio": outcome.ratio(experiment.reference, contender.name, experiment.columns[0]),
                 "runs": [measured.values for measured in outcome.rounds.get(contender.name, [])],

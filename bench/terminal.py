@@ -46,6 +46,13 @@ class Terminal:
         """Print a line."""
         self._console.print(text)
 
+    def shares(self, title: str, rows: list[tuple[str, float]]) -> None:
+        """Print names and their shares."""
+        table = Table("share", title)
+        for name, share in rows:
+            table.add_row(f"{share:.1%}", name)
+        self._console.print(table)
+
     def begin(self, experiment: Experiment, runs: int) -> None:
         """Start the bar anew."""
         self._title = experiment.title
@@ -61,6 +68,10 @@ class Terminal:
         if not self._console.is_terminal:
             description = self._progress.tasks[0].description
             self.say(f"{description}: {', '.join(f'{readable(value)} {name}' for name, value in values.items())}")
+
+    def failed(self, reason: str) -> None:
+        """Print why a contender yields no more."""
+        self.say(reason)
 
     def end(self, outcome: Outcome) -> None:
         """Print the experiment's table and its goals."""

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from bench import report
-from bench.errors import MarkersMissingError
+from bench.errors import ContenderFailedError, MarkersMissingError
 from bench.measuring import Contender, Experiment, Goal, Measurement, Outcome, carry_out
+from bench.profiles import PROFILES
 from embedded.stack import ROOT
 
 
@@ -26,6 +27,9 @@ class Silent:
         self.ran.append(f"{contender}{number}")
 
     def step(self, values: dict[str, float]) -> None:
+        pass
+
+    def failed(self, reason: str) -> None:
         pass
 
     def end(self, outcome: Outcome) -> None:
@@ -73,6 +77,18 @@ def test_a_ratio_is_the_median_of_the_rounds_and_not_of_the_sums() -> None:
     assert [outcome.reached(goal)[1] for goal in outcome.experiment.goals] == [True, False, None, True]
 
 
+def test_a_contender_that_fails_does_not_end_the_others() -> None:
+    def fail() -> Measurement:
+        raise ContenderFailedError("it ended")
+
+    healthy = Contender("b", lambda: Measurement({"rows/s": 1.0}))
+    outcome = carry_out(_experiment(contenders=(Contender("a", fail), healthy)), Silent())
+
+    assert outcome.failures == {"a": "it ended"}
+    assert outcome.values("b", "rows/s") == [1.0] * 3
+    assert [row[:2] for row in report.rows_of(outcome)] == [("", "rows/s"), ("a", "failed"), ("b", "1")]
+
+
 def test_a_peer_that_is_not_installed_is_shown_as_such(tmp_path: Path) -> None:
     outcome = carry_out(_experiment(), Silent())
 
@@ -86,11 +102,12 @@ def test_a_peer_that_is_not_installed_is_shown_as_such(tmp_path: Path) -> None:
 
 def test_figures_replace_those_between_the_markers_of_a_document(tmp_path: Path) -> None:
     document = tmp_path / "performance.md"
-    document.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    begin, end = report.markers(report.FIGURES)
+    document.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
 
-    report.put_into(document, "new")
+    report.put_into(document, report.FIGURES, "new")
 
-    assert document.read_text() == f"before\n{report.BEGIN}\n\nnew\n{report.END}\nafter\n"
+    assert document.read_text() == f"before\n{begin}\n\nnew\n{end}\nafter\n"
 
 
 def test_a_document_without_markers_is_refused(tmp_path: Path) -> None:
@@ -98,15 +115,16 @@ def test_a_document_without_markers_is_refused(tmp_path: Path) -> None:
     document.write_text("no place for figures\n")
 
     with pytest.raises(MarkersMissingError):
-        report.put_into(document, "new")
+        report.put_into(document, report.FIGURES, "new")
 
     assert document.read_text() == "no place for figures\n"
 
 
-def test_the_performance_document_has_a_place_for_figures() -> None:
+def test_the_performance_document_has_a_place_for_each_part() -> None:
     text = (ROOT / "docs" / "performance.md").read_text()
 
-    assert text.count(report.BEGIN) == text.count(report.END) == 1
+    parts = [report.FIGURES, *(f"profile of the {name}" for name in PROFILES)]
+    assert [text.count(marker) for part in parts for marker in report.markers(part)] == [1] * 6
 
 
 @pytest.mark.e2e
