@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from bench.children import Child
+from bench.children import run_together
 from bench.command_lines import OUTBOX_WORKER, WORKER_ARGV, Consumer, mails_in_flight
 from bench.experiments.consumers import OURS_PER_SECOND
 from bench.measuring import Measurement
@@ -30,10 +30,7 @@ def profile_relay(servers: Servers, sizes: Sizes, folder: Path) -> None:
     servers.empty_redis()
     settings = {"DATABASE_URL": database_url, "RQ_REDIS_URL": servers.redis.url}
     arguments = [str(folder), "bench.relays", "ours", "--rows", str(sizes.backlog_rows), "--seconds", "20"]
-    with Child("bench.sampled", arguments, settings, servers.log_file("profile")) as child:
-        child.wait_until_ready()
-        child.go()
-        child.figures()
+    run_together(1, "bench.sampled", arguments, settings, servers.log_file("profile"))
 
 
 def profile_worker(servers: Servers, sizes: Sizes, folder: Path) -> Measurement:

@@ -7,7 +7,7 @@ from typing import Final
 
 import psycopg
 
-from bench.children import Child, environment
+from bench.children import environment, run_together
 from bench.command_lines import Consumer, settings_of_worker
 from bench.experiments.relay import run_relay
 from bench.measuring import Measurement
@@ -71,10 +71,7 @@ class WorkerRuns:
     def _fill_peer(self, filler: str, database_url: str, mails: int) -> None:
         settings = settings_of_worker(self._servers, database_url)
         log_file = self._servers.log_file(f"filler {filler}")
-        with Child("bench.consumers", [filler, "--count", str(mails)], settings, log_file) as child:
-            child.wait_until_ready()
-            child.go()
-            child.figures()
+        run_together(1, "bench.consumers", [filler, "--count", str(mails)], settings, log_file)
 
     def _start(self, consumer: Consumer, database_url: str, number: int, undo: ExitStack) -> Program:
         name = f"{Path(consumer.argv[0]).name} {consumer.filler or 'worker'} {number}"

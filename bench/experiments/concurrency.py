@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from bench.children import Child
+from bench.children import run_together
 from bench.command_lines import OUTBOX_WORKER, mails_in_flight, rq_worker
 from bench.errors import ContenderFailedError
 from bench.experiments.consumers import OURS_PER_SECOND
@@ -25,16 +25,7 @@ def run_relays(servers: Servers, database_url: str, count: int, rows: int) -> Me
     servers.empty_redis()
     settings = {"DATABASE_URL": database_url, "RQ_REDIS_URL": servers.redis.url}
     arguments = ["ours", "--rows", str(rows), "--seconds", str(_PATIENCE_SECONDS)]
-    children = [Child("bench.relays", arguments, settings, servers.log_file("relays")) for _ in range(count)]
-    try:
-        for child in children:
-            child.wait_until_ready()
-        for child in children:
-            child.go()
-        figures = [child.figures() for child in children]
-    finally:
-        for child in children:
-            child.end()
+    figures = run_together(count, "bench.relays", arguments, settings, servers.log_file("relays"))
     with servers.redis.client() as client:
         pushed = client.llen(f"rq:queue:{CRITICAL}")
     if pushed != rows or sum(each["rows"] for each in figures) != rows:

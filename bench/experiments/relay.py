@@ -4,7 +4,7 @@ from functools import partial
 
 from redis import Redis
 
-from bench.children import Child
+from bench.children import run_together
 from bench.errors import ContenderFailedError
 from bench.measuring import Contender, Experiment, Goal, Measurement
 from bench.servers import Servers
@@ -40,10 +40,7 @@ def run_relay(servers: Servers, database_url: str, name: str, rows: int, seconds
     """Run a relay in a process of its own and give its figures."""
     settings = {"DATABASE_URL": database_url, "RQ_REDIS_URL": servers.redis.url}
     arguments = [name, "--rows", str(rows), "--seconds", str(seconds)]
-    with Child("bench.relays", arguments, settings, servers.log_file(f"relay {name}")) as child:
-        child.wait_until_ready()
-        child.go()
-        return child.figures()
+    return run_together(1, "bench.relays", arguments, settings, servers.log_file(f"relay {name}"))[0]
 
 
 def _check(client: Redis, rows: int, name: str) -> None:

@@ -5,7 +5,7 @@ from functools import partial
 
 import psycopg
 
-from bench.children import Child
+from bench.children import run_together
 from bench.measuring import Contender, Experiment, Goal, Measurement
 from bench.servers import Servers
 from bench.sizes import Sizes
@@ -26,16 +26,7 @@ def run_writers(
     settings = {"DATABASE_URL": database_url, "RQ_REDIS_URL": servers.redis.url}
     arguments = [kind, "--threads", str(threads), "--seconds", str(seconds)]
     log_file = servers.log_file(f"writers {kind}")
-    children = [Child("bench.writers", arguments, settings, log_file) for _ in range(processes)]
-    try:
-        for child in children:
-            child.wait_until_ready()
-        for child in children:
-            child.go()
-        figures = [child.figures() for child in children]
-    finally:
-        for child in children:
-            child.end()
+    figures = run_together(processes, "bench.writers", arguments, settings, log_file)
     commits = sum(each["commits"] for each in figures)
     rate = sum(each["commits"] / each["seconds"] for each in figures)
     return {"rate": rate, "cpu": sum(each["cpu_seconds"] for each in figures) / commits * 1e6}

@@ -1,0 +1,30 @@
+"""The bench, run so shortly that its figures mean nothing: it has to work whenever somebody needs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import report
+from embedded.stack import ROOT
+
+
+@pytest.mark.e2e
+def test_the_bench_runs_from_its_servers_to_its_tables(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "bench", "--smoke", "--folder", str(tmp_path)]
+    parts = ["--contender", "ours", "--contender", "enqueue_many", "--only", "relay", "--only", "consumers"]
+
+    done = subprocess.run([*argv, *parts], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads((tmp_path / report.JSON_FILE).read_text())
+    measured = {
+        (experiment["key"], contender["name"]): contender["median"]
+        for experiment in results["experiments"]
+        for contender in experiment["contenders"]
+    }
+    assert measured["relay", "ours"]["rows/s"] > 0
+    assert measured["relay", "enqueue_many, one UPDATE a batch"]["rows/s"] > 0
+    assert measured["consumers", "ours, one rq worker"]["mails/s"] > 0
