@@ -27,6 +27,7 @@ def describe(servers: Servers) -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "load before": f"{os.getloadavg()[0]:.2f}",
         "fdatasync": f"{servers.sync_microseconds():.0f} µs",
+        "mail sink": f"{servers.sink.cost_microseconds():.0f} µs CPU/mail",
         "Python": platform.python_version(),
         **servers.versions(),
         **{name: _version(name) for name in _PACKAGES},
