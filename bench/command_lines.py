@@ -1,15 +1,13 @@
 """Consumers as command lines: how each is started, and what fills its queue."""
 
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.children import environment
+from bench.children import run_together
 from bench.servers import Servers
-from embedded.stack import ROOT
 
 _BIN: Final = Path(sys.executable).parent
 
@@ -84,7 +82,6 @@ def settings_of_worker(servers: Servers, database_url: str) -> dict[str, str]:
 
 def mails_in_flight(servers: Servers) -> int:
     """Ask our own settings how many mails one worker has in flight by default, so that peers get as many threads."""
-    code = "from shared.settings import read_consumer_settings as read; print(read().concurrency)"
-    env = environment(settings_of_worker(servers, "postgresql://"))
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True, capture_output=True, text=True)
-    return int(done.stdout)
+    settings = settings_of_worker(servers, servers.postgres.url())
+    figures = run_together(1, "bench.in_flight", [], settings, servers.log_file("in flight"))
+    return int(figures[0]["in_flight"])

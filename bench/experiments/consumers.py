@@ -22,6 +22,10 @@ OURS_PER_SECOND = 700
 """Roughly: it decides how many mails it gets."""
 
 SLOW_SECONDS = 0.1
+
+_MOST_PROCESSES = 16
+"""Of celery, each with 65 MiB; threads are as many as ours has mails in flight."""
+
 STOCK, OURS = "stock rq worker, usual task, code preloaded", "ours, one rq worker"
 
 
@@ -48,12 +52,13 @@ class Entry:
 def entries(in_flight: int) -> list[Entry]:
     """Give all consumers, those that may have several mails in flight with as many of them as ours."""
     half = max(1, in_flight // 2)
+    processes = min(in_flight, _MOST_PROCESSES)
     return [
         Entry("stock rq worker, our task", rq_worker(), 4, 1),
         Entry(STOCK, rq_worker_of_usual_task(), 35, 1),
         Entry(OURS, rq_worker(OUTBOX_WORKER), OURS_PER_SECOND, in_flight),
         Entry(f"celery, {in_flight} threads", celery("threads", in_flight), 400, in_flight, "celery"),
-        Entry(f"celery, {in_flight} processes", celery("prefork", in_flight), 400, in_flight, "celery"),
+        Entry(f"celery, {processes} processes", celery("prefork", processes), 400, processes, "celery"),
         Entry(f"dramatiq, 1 process x {in_flight} threads", dramatiq(1, in_flight), 400, in_flight, "dramatiq"),
         Entry(f"dramatiq, 2 processes x {half} threads", dramatiq(2, half), 500, 2 * half, "dramatiq"),
         Entry(f"procrastinate, {in_flight} at once", procrastinate(in_flight), 150, in_flight, "procrastinate"),
