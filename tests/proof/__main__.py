@@ -93,6 +93,7 @@ def _proofs(bench: Bench, hours: float, messages: int) -> dict[str, Callable[[],
     return {
         f"the mail server is away for {hours:g} h": lambda: outage(outages.mail_server_away),
         f"Redis is away for {hours:g} h": lambda: outage(outages.redis_away),
+        f"PostgreSQL is away for {hours:g} h": lambda: outage(outages.postgresql_away),
         f"{messages} messages wait in Redis for an hour": waiting,
         f"{messages} messages are drained": drained,
         "Redis forgets 1,000 messages": amnesia,

@@ -10,18 +10,30 @@ from dataclasses import dataclass
 from email.headerregistry import Address
 
 import psycopg
+import pytest
 import structlog
 from rq.defaults import RQ_KEY_PREFIX
 
+from consumer.claiming import Claimer
+from consumer.database import Database
+from consumer.held import Ended
+from consumer.outcomes import Accepted
+from consumer.patience import _LONGEST_PAUSE_SECONDS as LONGEST_CONSUMER_PAUSE_SECONDS
+from consumer.patience import Patience
+from consumer.preparing import Preparer
 from consumer.processing import Processor
+from consumer.recording import Recorder
+from consumer.sending import Sender
 from consumer.statements import _LONGEST_PROBE_PAUSE_SECONDS as LONGEST_PROBE_PAUSE_SECONDS
 from consumer.verdicts import Verdict
 from embedded.ports import free_port
 from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
+from outbox_relay.doorbell import Alarm
 from outbox_relay.publishing import Publisher
 from outbox_relay.relay import _LONGEST_PAUSE_SECONDS as LONGEST_RELAY_PAUSE_SECONDS
+from outbox_relay.relay import Relay
 from shared.database import connect
-from shared.settings import ConsumerSettings, SmtpServer
+from shared.settings import ConsumerSettings, RelaySettings, SmtpServer
 from tests.rows import add_message, add_user
 
 MESSAGES = 20
@@ -96,6 +108,72 @@ def redis_away(database_url: str, redis_url: str, smtp_port: int, hours: float) 
         attempts_spent = _attempts(connection)
         _deliver_all(connection, broker, publisher, consumer_settings(database_url, redis_url, smtp_port))
         return Outage(tries, attempts_spent, _done(connection), LONGEST_RELAY_PAUSE_SECONDS)
+
+
+def postgresql_away(database_url: str, redis_url: str, smtp_port: int, hours: float) -> Outage:
+    """Let PostgreSQL be away for so long, after half of the mails were taken and before that could be written.
+
+    Relay and worker look for it as often as they do in that time, and the worker tries to write what it has to say.
+    """
+    settings = consumer_settings(database_url, redis_url, smtp_port)
+    with _road(database_url, redis_url) as (connection, broker, publisher):
+        publisher.publish_batch(connection, 1000)
+        ids = _pop_all(broker)
+        mailed, waiting = ids[: MESSAGES // 2], ids[MESSAGES // 2 :]
+        database = Database(database_url)
+        recorder = Recorder(database, backoff_scale=1.0)
+        ended = _send(mailed, database, settings)
+        nowhere = f"postgresql://postgres@127.0.0.1:{free_port()}/gone"
+        _point(database, nowhere)
+        with closing(Relay(_relay_settings(nowhere, redis_url), broker, Alarm())) as relay:
+            tries = int(hours * 3600 / LONGEST_RELAY_PAUSE_SECONDS)
+            for _ in range(tries):
+                with pytest.raises(psycopg.OperationalError):
+                    relay.run_once()
+                assert not database.answers()
+        for _ in range(int(hours * 3600 / LONGEST_CONSUMER_PAUSE_SECONDS)):
+            assert recorder.record(ended) == []
+            ended = []
+        _point(database, database_url)
+        settled = recorder.record([])
+        assert {each.verdict for each in settled} == {Verdict.DONE}
+        attempts_spent = _attempts(connection)
+        processor = Processor(settings)
+        for message_id in waiting:
+            processor.process(message_id)
+        processor.close()
+        database.close()
+        return Outage(tries, attempts_spent, _done(connection), LONGEST_RELAY_PAUSE_SECONDS)
+
+
+def _send(ids: list[int], database: Database, settings: ConsumerSettings) -> list[Ended]:
+    """Claim the messages and hand their mails in; nobody has written yet what came of it."""
+    held = Claimer(database, settings.run_lease_seconds, Patience()).claim(dict.fromkeys(ids)).held
+    sender = Sender(settings)
+    ended = [sender.send(ready) for ready in Preparer(database, settings, Patience()).prepare(held).ready]
+    sender.close()
+    assert {each.outcome for each in ended} == {Accepted()}
+    return ended
+
+
+def _point(database: Database, url: str) -> None:
+    """As if PostgreSQL went away under the connection, or came back."""
+    database.close()
+    database._database_url = url  # noqa: SLF001
+
+
+def _relay_settings(database_url: str, redis_url: str) -> RelaySettings:
+    return RelaySettings(
+        database_url=database_url,
+        listen_url=database_url,
+        redis_url=redis_url,
+        key_prefix=RQ_KEY_PREFIX,
+        publish_lease_seconds=30,
+        run_lease_seconds=60,
+        batch_size=1000,
+        poll_seconds=1.0,
+        keep_done_days=7,
+    )
 
 
 def _deliver_all(
