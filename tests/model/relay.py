@@ -195,7 +195,7 @@ def round_steps(world: World, config: Config, number: int) -> Iterator[Move]:
         kept = tuple(job for job in world.redis.jobs if job not in relay.missing)
         yield Step("delete_orphans", who), world.with_jobs(kept).with_relay(number, at_rest(relay))
     elif any_locked(world, relay.found or relay.missing):
-        return  # the UPDATE waits for a claim that PostgreSQL has not decided yet
+        return  # the SQL skips a row whose claim is undecided until the next round; here this round comes later
     elif relay.found:
         epoch = relay.epoch if config.keeps(Guard.EPOCH_IN_MULTI) else world.redis.epoch
         left = relay._replace(found=()) if relay.missing else at_rest(relay)
