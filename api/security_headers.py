@@ -8,6 +8,11 @@ from flask import Response, request
 _CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+_FIXED: Final = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Content-Security-Policy", _CONTENT_SECURITY_POLICY),
+)
 _ONE_YEAR_SECONDS: Final = 365 * 24 * 3600
 
 
@@ -18,9 +23,7 @@ def harden(response: Response) -> Response:
     """
     headers = response.headers
     headers.setdefault("Cache-Control", "no-store")
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["Referrer-Policy"] = "no-referrer"
-    headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
+    headers.extend(_FIXED)
     if request.is_secure:
         headers["Strict-Transport-Security"] = f"max-age={_ONE_YEAR_SECONDS}"
     return response
