@@ -4,9 +4,11 @@ The application is built in each worker after the fork and connects at its first
 """
 
 import atexit
+import json
 import os
 import shutil
 import signal
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -35,8 +37,10 @@ def _share_metrics() -> None:
 _share_metrics()
 
 import gunicorn.http.wsgi
+import gunicorn.util
 from gunicorn.glogging import Logger
 
+from api.problems import PROBLEM_TYPE, ProblemError, detail_of, members
 from api.request_log import WithoutQueryString
 from shared.errors import SettingsError
 from shared.settings import read_api_settings
@@ -65,6 +69,16 @@ class PathLogger(Logger):
         atoms: dict[str, Any] = super().atoms(*request)
         atoms["U"] = quote(str(atoms["U"]), encoding="latin-1", errors="replace")
         return atoms
+
+
+def _answer_with_a_problem(client: socket.socket, status: int, reason: str, _message: str) -> None:
+    """Answer what never reaches the application as it would: gunicorn's own page quotes what the client sent."""
+    body = json.dumps(members(ProblemError(status, detail_of(status)))) + "\n"
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: {PROBLEM_TYPE}\r\n"
+        f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\r\n"
+    )
+    gunicorn.util.write_nonblock(client, (head + body).encode("ascii"))
 
 
 def _hold_sigterm() -> None:
@@ -114,3 +128,4 @@ access_log_format = '%(t)s %(h)s "%(m)s %(U)s" %(s)s %(B)s %(M)sms'
 logger_class = PathLogger
 
 gunicorn.http.wsgi.SERVER = "outbox-signup"
+gunicorn.util.write_error = _answer_with_a_problem

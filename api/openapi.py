@@ -8,6 +8,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from api import openapi_answers as answers
 from api.idempotency import HEADER, KEPT_HOURS, KEY_PATTERN
 from api.openapi_answers import Part
+from api.problems import detail_of
 from api.schemas import LinkSchema, ResendSchema, SignUpSchema, VerifySchema
 from shared.links import VERIFY_PATH
 from shared.version import VERSION
@@ -84,7 +85,10 @@ def _open_link() -> Part:
         "description": "For programs. Who prefers `text/html` is shown a page with a button and verifies nothing:"
         " mail scanners open links. HEAD changes nothing either.",
         "parameters": [{"in": "query", "schema": LinkSchema}],
-        "responses": _answers_to_links(),
+        "responses": {
+            "414": answers.problem(414, "An address of more than 4 KiB.", detail_of(414)),
+            **_answers_to_links(),
+        },
     }
 
 

@@ -22,7 +22,9 @@ _DETAILS: Final[Mapping[int, str]] = {
     404: "There is nothing at this address: look at the path.",
     405: "This address does not take this method: use one of those that the Allow header names.",
     413: "The body is larger than 16 KiB: send a smaller one.",
+    414: "The address is longer than this server reads: send what it holds in the body.",
     415: "The body has another media type than this address takes: send application/json.",
+    431: "The headers are larger than this server reads: send fewer or shorter ones.",
     500: "Something failed on our side, and it is logged here. Trying again may help.",
 }
 _FRAMES: Final = 12
@@ -107,7 +109,12 @@ def _problem_of_http(error: HTTPException) -> ProblemError:
     """Keep the status and the headers that belong to it (Allow, Retry-After), not werkzeug's HTML."""
     status = error.code or 500
     headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
-    return ProblemError(status, _DETAILS.get(status, f"{HTTPStatus(status).phrase}."), headers=headers)
+    return ProblemError(status, detail_of(status), headers=headers)
+
+
+def detail_of(status: int) -> str:
+    """Give the words for a status of which nothing more is known."""
+    return _DETAILS.get(status, f"{HTTPStatus(status).phrase}.")
 
 
 def _pointer(field: str) -> str:

@@ -9,7 +9,7 @@ import click
 
 from embedded.accounts import unprivileged_account
 from embedded.stack import Stack
-from tests.fuzz.running import failures, fuzz
+from tests.fuzz.running import failures, fuzz, usable_link
 
 
 @click.command(help=__doc__)
@@ -21,11 +21,14 @@ def main(examples: int, seed: int | None) -> None:
         folder = Path(name)
         if unprivileged_account() is not None:
             folder.chmod(0o711)
-        stack = Stack(folder / "stack", secret_key=secrets.token_urlsafe(48))
+        secret_key = secrets.token_urlsafe(48)
+        stack = Stack(folder / "stack", secret_key=secret_key)
         try:
             stack.start_postgres()
             stack.start_api()
-            done = fuzz(stack.api_url, folder, examples=examples, seed=seed)
+            done = fuzz(
+                stack.api_url, folder, usable_link(stack.database_url, secret_key), examples=examples, seed=seed
+            )
         finally:
             stack.stop()
             stack.postgres.remove()

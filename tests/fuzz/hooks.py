@@ -2,16 +2,22 @@
 
 - Values of the formats that the OpenAPI document names.
 - A name is for one request: the document's example of an Idempotency-Key, sent with many bodies, is refused.
+- Which link there is: one in two well-formed requests gets it, or none would find any.
 """
 
+import os
 import re
 import uuid
+from itertools import cycle
 from typing import Any
+from urllib.parse import parse_qsl
 
 import schemathesis
 from hypothesis import strategies as st
 
 from api.idempotency import HEADER, KEY_PATTERN
+from shared.links import VERIFY_PATH
+from tests.fuzz.running import LINK_VARIABLE
 
 _LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True).filter(lambda text: text[2:4] != "--")
 _LOCAL_PART = st.from_regex(r"[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]{1,30}(\.[a-z0-9]{1,30})?", fullmatch=True)
@@ -27,8 +33,18 @@ schemathesis.openapi.format(
 )
 
 
+_LINK = dict(parse_qsl(os.environ[LINK_VARIABLE]))
+_TURNS = cycle((True, False))
+
+
 @schemathesis.hook
 def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
-    """Give each well-named request a name of its own."""
+    """Give each well-named request a name of its own, and some the link that there is."""
+    is_good = case.meta is not None and case.meta.generation.mode.is_positive
+    if is_good and case.path == VERIFY_PATH and next(_TURNS):
+        if case.method == "GET":
+            case.query.update(_LINK)
+        else:
+            case.body = dict(_LINK)
     if case.headers and re.fullmatch(KEY_PATTERN, str(case.headers.get(HEADER, ""))):
         case.headers[HEADER] = str(uuid.uuid4())

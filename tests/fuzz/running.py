@@ -3,26 +3,55 @@
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+
+from shared.links import sign, verification_link
 
 ROOT = Path(__file__).parents[2]
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+LINK_VARIABLE = "FUZZ_LINK"
+EMAIL = "fuzz@example.com"
 
 
-def fuzz(api_url: str, folder: Path, *, examples: int, seed: int) -> subprocess.CompletedProcess[str]:
+def usable_link(database_url: str, secret_key: str) -> str:
+    """Make a user and the link that verifies its address; give the link's query."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO users (username, email, full_name, hashed_password) VALUES ('fuzz', %s, 'Fuzz', '!')", [EMAIL]
+        )
+        row = connection.execute(
+            "INSERT INTO verify_emails (username, email, message_id, expires_at)"
+            " VALUES ('fuzz', %s, 1, now() + interval '1 day') RETURNING id",
+            [EMAIL],
+        ).fetchone()
+    assert row is not None
+    return urlsplit(verification_link("http://localhost", row[0], sign([secret_key], row[0], EMAIL))).query
+
+
+def fuzz(api_url: str, folder: Path, link: str, *, examples: int, seed: int) -> subprocess.CompletedProcess[str]:
     """Send every operation so many requests, good and bad; what schemathesis says is the process's output.
 
     Args:
         api_url: where the API answers.
         folder: where schemathesis leaves what it remembers.
+        link: the query of a link that can be used.
         examples: requests of each operation in the last of its phases.
         seed: what makes the requests the same again.
 
     """
-    command = [Path(sys.executable).with_name("st"), "run", f"{api_url}/openapi.json", "--checks", "all", "--no-color"]
-    options = ["--max-examples", str(examples), "--seed", str(seed), "--generation-database", "none"]
+    command = [Path(sys.executable).with_name("st"), "--config-file", CONFIG, "run", f"{api_url}/openapi.json"]
+    options = ["--checks", "all", "--max-examples", str(examples), "--seed", str(seed), "--generation-database", "none"]
     return subprocess.run(
-        [*command, *options],
+        [*command, *options, "--no-color"],
         cwd=folder,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": "tests.fuzz.hooks"},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": str(ROOT),
+            "SCHEMATHESIS_HOOKS": "tests.fuzz.hooks",
+            LINK_VARIABLE: link,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

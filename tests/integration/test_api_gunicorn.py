@@ -47,6 +47,24 @@ def test_large_body_without_a_length_is_too_large_through_gunicorn_too(database_
     assert (response.status_code, response.headers["Content-Type"]) == (413, "application/problem+json")
 
 
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        (f"/v1/verify_email?secret_code={'sesame' * 1000}", {}, 414),
+        ("/", {"X-Long": "sesame" * 2000}, 431),
+    ],
+)
+def test_what_never_reaches_the_application_is_a_problem_too(
+    database_url: str, tmp_path: Path, path: str, headers: dict[str, str], status: int
+) -> None:
+    with gunicorn(database_url, tmp_path / "gunicorn.log") as client:
+        response = client.get(path, headers=headers)
+
+    assert (response.status_code, response.headers["Content-Type"]) == (status, "application/problem+json")
+    assert response.json()["status"] == status
+    assert "sesame" not in response.text
+
+
 def test_word_of_a_client_that_it_came_over_tls_is_not_believed(database_url: str, tmp_path: Path) -> None:
     headers = {"X-Forwarded-Proto": "https"}
     with gunicorn(database_url, tmp_path / "gunicorn.log") as client:
