@@ -30,6 +30,13 @@ KEPT_HOURS: Final = 24
 KEY_PATTERN: Final = r'"[ !#-\[\]-~]{1,255}"|[A-Za-z0-9._~:/+=-]{1,255}'
 """A string as structured fields have it (RFC 9651), without escapes; its quotation marks may be left out."""
 
+MALFORMED: Final = (
+    f"{HEADER} has to be a string in quotation marks, of 1 to 255 printable ASCII characters: send a UUID."
+)
+IN_FLIGHT: Final = f"Another request with this {HEADER} is being worked on: repeat it in a moment."
+USED: Final = f"This {HEADER} was sent with another body before: use a new key for a new request."
+"""What clients are told."""
+
 _KEPT: Final = timedelta(hours=KEPT_HOURS)
 _DELETED_AT_ONCE: Final = 20
 _SALT: Final = b"outbox-signup.idempotency\n"
@@ -56,9 +63,7 @@ def read_key(request: Request, body: Mapping[str, Any], secret_keys: Sequence[st
     if given is None:
         return None
     if not re.fullmatch(KEY_PATTERN, given):
-        raise ProblemError(
-            400, f"{HEADER} has to be a string in quotation marks, of 1 to 255 printable ASCII characters: send a UUID."
-        )
+        raise ProblemError(400, MALFORMED)
     # The same values in another order or with other blanks are the same body.
     content = _SALT + json.dumps(body, sort_keys=True).encode("ascii")
     hmacs = tuple(hmac.digest(key.encode(), content, hashlib.sha256) for key in secret_keys)
@@ -74,16 +79,12 @@ def find_outcome(connection: Connection, key: RequestKey) -> dict[str, Any] | No
     """
     is_ours = connection.execute(_take(), {"lock": f"{_LOCK_PREFIX}{key.name}"}).scalar_one()
     if not is_ours:
-        raise ProblemError(
-            409,
-            f"Another request with this {HEADER} is being worked on: repeat it in a moment.",
-            headers={"Retry-After": "1"},
-        )
+        raise ProblemError(409, IN_FLIGHT, headers={"Retry-After": "1"})
     row = connection.execute(_kept(), {"key": key.name}).one_or_none()
     if row is None:
         return None
     if not any(hmac.compare_digest(row.body_hmac, ours) for ours in key.body_hmacs):
-        raise ProblemError(422, f"This {HEADER} was sent with another body before: use a new key for a new request.")
+        raise ProblemError(422, USED)
     outcome: dict[str, Any] = row.outcome
     return outcome
 

@@ -6,10 +6,11 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 
 from api import openapi_answers as answers
-from api.idempotency import HEADER, KEPT_HOURS, KEY_PATTERN
+from api.idempotency import HEADER, KEPT_HOURS, KEY_PATTERN, MALFORMED, USED
 from api.openapi_answers import Part
 from api.problems import detail_of
 from api.schemas import LinkSchema, ResendSchema, SignUpSchema, VerifySchema
+from api.verification_routes import EXPIRED, NOT_VALID
 from shared.links import VERIFY_PATH
 from shared.version import VERSION
 
@@ -60,7 +61,13 @@ def _sign_up() -> Part:
         "description": "Makes the user and asks for the verification mail, in one statement: both or neither.",
         "parameters": [_idempotency_key()],
         "requestBody": _body({"application/json": (SignUpSchema, _WISH)}),
-        "responses": {"201": answers.created(), "409": answers.taken(), **_errors_of_bodies()},
+        "responses": {
+            **_errors_of_bodies(),
+            "201": answers.created(),
+            "400": answers.not_json(or_else=MALFORMED),
+            "409": answers.taken(),
+            "422": answers.invalid_body(or_else=USED),
+        },
     }
 
 
@@ -145,21 +152,18 @@ def _ready() -> Part:
 def _body(kinds: dict[str, tuple[type[Any], dict[str, str]]]) -> Part:
     return {
         "required": True,
-        "content": {kind: {"schema": schema, "example": example} for kind, (schema, example) in kinds.items()},
+        "content": {
+            kind: {"schema": schema, "examples": {"example1": {"value": example}}}
+            for kind, (schema, example) in kinds.items()
+        },
     }
 
 
 def _answers_to_links() -> Part:
     return {
         "200": answers.verified(),
-        "404": answers.problem(
-            404,
-            "Unknown, altered, or the user has another address by now.",
-            "This link is not valid: open the one in the newest mail as it stands there.",
-        ),
-        "410": answers.problem(
-            410, "Past its life.", f"This link has expired: ask for a new one with POST {VERIFY_PATH}/resend."
-        ),
+        "404": answers.problem(404, "Unknown, altered, or the user has another address by now.", NOT_VALID),
+        "410": answers.problem(410, "Past its life.", EXPIRED),
         "422": answers.incomplete_link(),
         **_errors_of_all(),
     }
@@ -167,15 +171,9 @@ def _answers_to_links() -> Part:
 
 def _errors_of_bodies() -> Part:
     return {
-        "400": answers.problem(
-            400, "Not JSON.", "The body is not valid JSON from line 1, column 1 on: send one JSON object."
-        ),
-        "413": answers.problem(413, "More than 16 KiB.", "The body is larger than 16 KiB: send a smaller one."),
-        "415": answers.problem(
-            415,
-            "Another content type.",
-            "The body has to be JSON: send it with Content-Type: application/json.",
-        ),
+        "400": answers.not_json(),
+        "413": answers.problem(413, "More than 16 KiB.", detail_of(413)),
+        "415": answers.problem(415, "Another content type.", detail_of(415)),
         "422": answers.invalid_body(),
         **_errors_of_all(),
     }
@@ -187,9 +185,6 @@ def _errors_of_all() -> Part:
             429, "Too many requests from one address.", "Too many requests from your address: try again in 42 s."
         ),
         "503": answers.problem(
-            503,
-            "PostgreSQL is away. What was asked for may have been committed: ask again.",
-            "The database does not answer. What you asked for may have been committed all the same:"
-            " ask again in a moment, which is safe.",
+            503, "PostgreSQL is away. What was asked for may have been committed: ask again.", detail_of(503)
         ),
     }

@@ -5,9 +5,11 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from api.answers import AcceptedSchema, HealthSchema, ProblemSchema, UserSchema, VerifiedSchema
+from api.idempotency import IN_FLIGHT
 from api.problems import PROBLEM_TYPE, FieldError, ProblemError, members
 from api.request_ids import REQUEST_ID_HEADER
 from api.resend_routes import SENT_AGAIN
+from api.verification_routes import INCOMPLETE
 
 Part = dict[str, Any]
 
@@ -66,30 +68,47 @@ def health(status: str, description: str) -> Part:
 def taken() -> Part:
     """Describe a signup whose name or address belongs to somebody, or whose key is in use."""
     description = "The username, the address or both are taken; or a request with the same key is being worked on."
-    return problem(409, description, "Taken already: username.", [_TAKEN])
+    return problem(409, description, "Taken already: username.", [_TAKEN], or_else=IN_FLIGHT)
 
 
-def invalid_body() -> Part:
+def not_json(*, or_else: str = "") -> Part:
+    """Describe a body that cannot be parsed."""
+    detail = "The body is not valid JSON from line 1, column 1 on: send one JSON object."
+    return problem(400, "It cannot be parsed.", detail, or_else=or_else)
+
+
+def invalid_body(*, or_else: str = "") -> Part:
     """Describe a body that breaks a rule."""
-    return problem(
-        422, "A rule is broken. Every invalid field at once.", "Some fields are not valid: see errors.", [_INVALID]
-    )
+    detail = "Some fields are not valid: see errors."
+    return problem(422, "A rule is broken. Every invalid field at once.", detail, [_INVALID], or_else=or_else)
 
 
 def incomplete_link() -> Part:
     """Describe a link without one of its parameters."""
-    detail = "The link is not complete: open it as it stands in the mail."
-    return problem(422, "A parameter is missing.", detail, [_MISSING])
+    return problem(422, "A parameter is missing.", INCOMPLETE, [_MISSING])
 
 
-def problem(status: int, description: str, detail: str, errors: Sequence[FieldError] = ()) -> Part:
-    """Describe an error; its example is what `api.problems` writes."""
-    example = members(ProblemError(status, detail, errors=errors))
+def problem(
+    status: int, description: str, detail: str, errors: Sequence[FieldError] = (), *, or_else: str = ""
+) -> Part:
+    """Describe an error; its examples are what `api.problems` writes.
+
+    Args:
+        status: the answer's status.
+        description: when it is given.
+        detail: the example's words.
+        errors: the example's fields.
+        or_else: the words of another example, for another reason.
+
+    """
     waits = status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+    examples = [members(ProblemError(status, detail, errors=errors))]
+    if or_else:
+        examples.append(members(ProblemError(status, or_else)))
     return {
         "description": description,
         "headers": _headers([*_LIMITED, "Retry-After"] if waits else _LIMITED),
-        "content": {PROBLEM_TYPE: {"schema": ProblemSchema, "example": example}},
+        "content": {PROBLEM_TYPE: {"schema": ProblemSchema, "examples": _named(examples)}},
     }
 
 
@@ -97,9 +116,13 @@ def _json(description: str, schema: type[Any], example: Mapping[str, object]) ->
     return {
         "description": description,
         "headers": _headers(_LIMITED),
-        "content": {"application/json": {"schema": schema, "example": dict(example)}},
+        "content": {"application/json": {"schema": schema, "examples": _named([example])}},
     }
 
 
 def _headers(names: Sequence[str]) -> Part:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _named(examples: Sequence[Mapping[str, object]]) -> Part:
+    return {f"example{number}": {"value": dict(example)} for number, example in enumerate(examples, 1)}

@@ -26,6 +26,8 @@ _DETAILS: Final[Mapping[int, str]] = {
     415: "The body has another media type than this address takes: send application/json.",
     431: "The headers are larger than this server reads: send fewer or shorter ones.",
     500: "Something failed on our side, and it is logged here. Trying again may help.",
+    503: "The database does not answer. What you asked for may have been committed all the same:"
+    " ask again in a moment, which is safe.",
 }
 _FRAMES: Final = 12
 
@@ -73,12 +75,7 @@ def problem_of(error: Exception) -> ProblemError:
         return error
     if isinstance(error, DatabaseUnavailableError):
         _log.warning("PostgreSQL unavailable", reason=error.reason)
-        return ProblemError(
-            503,
-            "The database does not answer. What you asked for may have been committed all the same:"
-            " ask again in a moment, which is safe.",
-            headers={"Retry-After": RETRY_AFTER_SECONDS},
-        )
+        return ProblemError(503, detail_of(503), headers={"Retry-After": RETRY_AFTER_SECONDS})
     if isinstance(error, HTTPException):
         return _problem_of_http(error)
     _log.error("request failed", error=_chain(error), frames=_frames(error))

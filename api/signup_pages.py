@@ -6,6 +6,7 @@ from typing import Final
 from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
+from werkzeug.exceptions import HTTPException
 
 from api.accounts import Accounts
 from api.bodies import read
@@ -94,8 +95,14 @@ def _show_error(error: Exception) -> ResponseReturnValue:
     errors: dict[str, list[str]] = {}
     for each in problem.errors:
         errors.setdefault(each.field, []).append(each.detail)
-    # A form that is too large or none at all cannot be read again.
-    typed = request.form if problem.status in {409, 422, 429, 503} else {}
-    response = page(template, problem.status, typed=typed, errors=errors, problem=problem.detail)
+    response = page(template, problem.status, typed=_typed_before(), errors=errors, problem=problem.detail)
     response.headers.extend(problem.headers)
     return response
+
+
+def _typed_before() -> Mapping[str, str]:
+    """Give what the form held, nothing if it is too large to be read."""
+    try:
+        return request.form
+    except HTTPException:
+        return {}

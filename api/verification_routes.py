@@ -5,6 +5,7 @@ Whoever asks for JSON is a program and verifies with either method.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import structlog
 from flask import Blueprint, Response, jsonify, request
@@ -19,6 +20,11 @@ from api.schemas import VerifySchema, load
 from api.verification import Link, LinkState, Verification, look_up, verify_email
 from shared.links import VERIFY_PATH
 
+INCOMPLETE: Final = "The link is not complete: open it as it stands in the mail."
+NOT_VALID: Final = "This link is not valid: open the one in the newest mail as it stands there."
+EXPIRED: Final = f"This link has expired: ask for a new one with POST {VERIFY_PATH}/resend."
+"""What clients are told."""
+
 _log = structlog.get_logger(__name__)
 _FORMS = {"application/x-www-form-urlencoded", "multipart/form-data"}
 _PAGES = {404: "not_valid.html", 410: "expired.html", 422: "not_valid.html"}
@@ -30,7 +36,7 @@ class LinkExpiredError(ProblemError):
     def __init__(self, address: str | None) -> None:
         """Keep the address that it was mailed to: the page asks for another mail to it."""
         self.address = address
-        super().__init__(410, f"This link has expired: ask for a new one with POST {VERIFY_PATH}/resend.")
+        super().__init__(410, EXPIRED)
 
 
 def verification_blueprint(engine: Engine, doorbell: Doorbell, secret_keys: Sequence[str]) -> Blueprint:
@@ -68,7 +74,7 @@ def _link(parameters: Mapping[str, str]) -> Link:
         if not parameters.get(name)
     ]
     if missing:
-        raise ProblemError(422, "The link is not complete: open it as it stands in the mail.", errors=missing)
+        raise ProblemError(422, INCOMPLETE, errors=missing)
     return Link(parameters["email_id"], parameters["secret_code"])
 
 
@@ -87,7 +93,7 @@ def _answer(verification: Verification, link: Link) -> Response:
     """Answer with what a link is worth. The one that is OPEN still is seen by HEAD and by browsers alone."""
     state = verification.state
     if state is LinkState.NOT_VALID:
-        raise ProblemError(404, "This link is not valid: open the one in the newest mail as it stands there.")
+        raise ProblemError(404, NOT_VALID)
     if state is LinkState.EXPIRED:
         raise LinkExpiredError(verification.address)
     if not prefers_html(request):

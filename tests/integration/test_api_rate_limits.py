@@ -105,6 +105,16 @@ def test_form_and_address_for_programs_share_a_limit(api: ApiService) -> None:
     assert "Alice Adams" in response.text
 
 
+def test_form_too_large_to_be_read_is_refused_like_any_other(api: ApiService) -> None:
+    statuses(api, "203.0.113.9", "203.0.113.9")
+
+    response = api.client().post(
+        "/", data={"full_name": "x" * 100_000}, headers=PAGE, environ_base={"REMOTE_ADDR": "203.0.113.9"}
+    )
+
+    assert response.status_code == 429
+
+
 @pytest.mark.parametrize("path", ["/", "/inbox", "/healthz", "/readyz", "/docs", "/openapi.json"])
 def test_looking_is_not_limited(api: ApiService, path: str) -> None:
     responses = [api.client().get(path, environ_base={"REMOTE_ADDR": "203.0.113.9"}) for _ in range(4)]
