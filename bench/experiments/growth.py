@@ -27,7 +27,7 @@ REAPED, RETURNED = "claims reaped/s", "lost jobs returned/s"
 LAST, ALL = "rows/s in the last round", "rows/s over all rounds"
 
 _PATIENCE_SECONDS = 600.0
-_REAPED = 10_000
+_REAPED = 50_000
 
 
 class Past:
