@@ -1,7 +1,7 @@
 """The command line: `python -m bench`, or `make bench`."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -67,7 +67,7 @@ def main(
             )
             outcomes = _measure(experiments, environment, folder, terminal)
         if document is not None:
-            report.put_into(document, report.FIGURES, report.markdown(outcomes, environment))
+            _put_into(document, outcomes, environment)
     except (BenchError, EmbeddedError) as error:
         raise click.ClickException(str(error)) from error
     terminal.say(f"The results are in {folder}")
@@ -92,11 +92,17 @@ def _measure(
         for experiment in experiments:
             outcomes.append(carry_out(experiment, terminal))
             report.write(folder, outcomes, environment)
-    if plots.can_draw():
-        plots.draw(folder, outcomes)
-    else:
+    report.write(folder, outcomes, environment, plots.draw(folder, outcomes))
+    if not plots.can_draw():
         terminal.say("No plots: matplotlib is not installed, `make bench` installs it")
     return outcomes
+
+
+def _put_into(document: Path, outcomes: Sequence[Outcome], environment: dict[str, str]) -> None:
+    """Put the tables into the document, and the plots into the folder of its name beside it."""
+    files = plots.draw(document.with_suffix(""), outcomes)
+    pictures = {key: f"{document.stem}/{name}" for key, name in files.items()}
+    report.put_into(document, report.FIGURES, report.markdown(outcomes, environment, pictures))
 
 
 def _is_bad(outcome: Outcome, size: str) -> bool:

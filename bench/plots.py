@@ -8,6 +8,7 @@ from typing import Any
 from bench.measuring import Outcome, Plot
 
 _SIZE_INCHES = (7.0, 4.0)
+_STEPS = 500
 
 
 def can_draw() -> bool:
@@ -15,11 +16,14 @@ def can_draw() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def draw(folder: Path, outcomes: Sequence[Outcome]) -> list[Path]:
-    """Draw what is to be drawn into the folder and give the files, as SVG: text that diffs and scales."""
+def draw(folder: Path, outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """Draw what is to be drawn into the folder; give the files' names, by experiment. Nothing without matplotlib."""
+    if not can_draw():
+        return {}
     from matplotlib.figure import Figure  # noqa: PLC0415 - optional, and slow to import
 
-    files = []
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, str] = {}
     for outcome in outcomes:
         plot = outcome.experiment.plot
         if plot is None or not any(outcome.rounds.values()):
@@ -34,8 +38,8 @@ def draw(folder: Path, outcomes: Sequence[Outcome]) -> list[Path]:
             _draw_distribution(axes, outcome)
         else:
             _draw_line(axes, outcome, plot)
-        files.append(folder / f"{outcome.experiment.key}.svg")
-        figure.savefig(files[-1], metadata={"Date": None})
+        name = files[outcome.experiment.key] = f"{outcome.experiment.key}.svg"
+        figure.savefig(folder / name, metadata={"Date": None})
     return files
 
 
@@ -43,7 +47,9 @@ def _draw_distribution(axes: Any, outcome: Outcome) -> None:  # noqa: ANN401 - m
     """Draw, for each contender, which share of all samples lies below a value."""
     for name, rounds in outcome.rounds.items():
         samples = sorted(sample for measured in rounds for sample in measured.samples)
-        axes.plot(samples, [(rank + 1) / len(samples) for rank in range(len(samples))], label=name)
+        # A hundred thousand points would make a file of megabytes that shows the same line.
+        ranks = sorted({round(step * (len(samples) - 1) / _STEPS) for step in range(_STEPS + 1)} if samples else ())
+        axes.plot([samples[rank] for rank in ranks], [(rank + 1) / len(samples) for rank in ranks], label=name)
     axes.set_ylim(0, 1)
     axes.set_xlim(left=0)
     axes.legend(fontsize="small")

@@ -1,9 +1,10 @@
 """One table of everything, as data for machines and as Markdown for people."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from bench.errors import MarkersMissingError
@@ -12,6 +13,7 @@ from bench.measuring import Goal, Outcome
 
 JSON_FILE: Final = "results.json"
 MARKDOWN_FILE: Final = "results.md"
+NONE: Final[Mapping[str, str]] = MappingProxyType({})
 FIGURES: Final = "figures"
 """The part of a document that holds the tables; a profile's part is named after it."""
 
@@ -42,16 +44,18 @@ def goals_of(outcome: Outcome) -> Iterator[tuple[str, str, str]]:
         yield _asked(goal), times(value) if goal.against else readable(value), verdict
 
 
-def write(folder: Path, outcomes: Sequence[Outcome], environment: dict[str, str]) -> None:
+def write(
+    folder: Path, outcomes: Sequence[Outcome], environment: dict[str, str], pictures: Mapping[str, str] = NONE
+) -> None:
     """Write the results as JSON and as Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     data = {"environment": environment, "experiments": [_as_data(outcome) for outcome in outcomes]}
     (folder / JSON_FILE).write_text(json.dumps(data, indent=1) + "\n")
-    (folder / MARKDOWN_FILE).write_text(markdown(outcomes, environment))
+    (folder / MARKDOWN_FILE).write_text(markdown(outcomes, environment, pictures))
 
 
-def markdown(outcomes: Sequence[Outcome], environment: dict[str, str]) -> str:
-    """Give all tables as Markdown."""
+def markdown(outcomes: Sequence[Outcome], environment: dict[str, str], pictures: Mapping[str, str] = NONE) -> str:
+    """Give all tables as Markdown, each with its picture, of which `pictures` gives the path."""
     parts = ["; ".join(f"{name} {value}" for name, value in environment.items()) + ".\n"]
     for outcome in outcomes:
         parts.append(f"### {outcome.experiment.title}\n")
@@ -59,6 +63,8 @@ def markdown(outcomes: Sequence[Outcome], environment: dict[str, str]) -> str:
         parts.append(_table(head, rows))
         if goals := list(goals_of(outcome)):
             parts.append(_table(("goal", "measured", "reached"), goals))
+        if picture := pictures.get(outcome.experiment.key):
+            parts.append(f"![{outcome.experiment.title}]({picture})\n")
     return "\n".join(parts)
 
 
