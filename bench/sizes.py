@@ -67,7 +67,7 @@ QUICK: Final = Sizes(
     backlog_rows=100_000,
     churn_rounds=3,
     churn_rows=10_000,
-    size_rounds=3,
+    size_rounds=6,
     size_rows=20_000,
     burst_messages=2_000,
 )
