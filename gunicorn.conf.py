@@ -40,6 +40,7 @@ import gunicorn.http.wsgi
 import gunicorn.util
 from gunicorn.glogging import Logger
 
+from api.ops.access import read_ops_token
 from api.problems import PROBLEM_TYPE, ProblemError, detail_of, members
 from api.request_log import WithoutQueryString
 from shared.errors import SettingsError
@@ -103,6 +104,7 @@ try:
     # The workers read them again; a wrong one stops the start here, with one clear message.
     read_api_settings()
     check_tracing()
+    read_ops_token()
 except SettingsError as error:
     raise SystemExit(str(error)) from None
 

@@ -15,6 +15,8 @@ from api.docs_routes import docs_blueprint
 from api.doorbell import Doorbell
 from api.health import health_blueprint
 from api.metrics import add_metrics
+from api.ops.access import read_ops_token
+from api.ops.routes import ops_blueprint
 from api.pages import page, prefers_html
 from api.problems import problem_of, respond
 from api.rate_limits import RateLimiter, limit_rates
@@ -41,17 +43,21 @@ class _Parts:
     doorbell: Doorbell
 
 
-def create_app(settings: ApiSettings | None = None, *, doorbell: Doorbell | None = None) -> Flask:
+def create_app(
+    settings: ApiSettings | None = None, *, doorbell: Doorbell | None = None, ops_token: str | None = None
+) -> Flask:
     """Build the WSGI application, without connecting to anything.
 
     Args:
         settings: what it works with; without them the process is the API's own, and it reads its environment and
             sets up logging.
         doorbell: what wakes the relay; without one, that of settings.database_url.
+        ops_token: what opens the console; without one there is none. Read from the environment with the settings.
 
     """
     if settings is None:
         settings = read_api_settings()
+        ops_token = read_ops_token()
         configure_logging()
         configure_tracing("outbox-api")
         hide_query_strings()
@@ -72,6 +78,8 @@ def create_app(settings: ApiSettings | None = None, *, doorbell: Doorbell | None
     app.register_blueprint(signup_pages(accounts, mailbox_url=settings.mailbox_url))
     app.register_blueprint(health_blueprint(engine))
     app.register_blueprint(docs_blueprint())
+    if ops_token is not None:
+        app.register_blueprint(ops_blueprint(engine, ops_token))
     app.register_error_handler(Exception, _answer_error)
     app.after_request(harden)
     add_metrics(app, engine)

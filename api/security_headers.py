@@ -11,7 +11,6 @@ _CONTENT_SECURITY_POLICY: Final = (
 _FIXED: Final = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
-    ("Content-Security-Policy", _CONTENT_SECURITY_POLICY),
 )
 _ONE_YEAR_SECONDS: Final = 365 * 24 * 3600
 
@@ -24,6 +23,8 @@ def harden(response: Response) -> Response:
     headers = response.headers
     headers.setdefault("Cache-Control", "no-store")
     headers.extend(_FIXED)
+    # The console allows itself a script of its own.
+    headers.setdefault("Content-Security-Policy", _CONTENT_SECURITY_POLICY)
     if request.is_secure:
         headers["Strict-Transport-Security"] = f"max-age={_ONE_YEAR_SECONDS}"
     return response

@@ -31,6 +31,7 @@ class Lag:
 
 def recent_lags(connection: DbConnection, window_seconds: float) -> list[Lag]:
     """Measure the messages that were done within the last `window_seconds`, by queue."""
+    # now() and not clock_timestamp(): an index is searched only for what cannot change during the statement.
     rows = connection.execute(
         """
         SELECT queue, count(*),
@@ -42,7 +43,7 @@ def recent_lags(connection: DbConnection, window_seconds: float) -> list[Lag]:
                        greatest(0, extract(epoch FROM coalesce(published_at, claimed_at) - due_at))::float8 AS publish,
                        extract(epoch FROM finished_at - created_at)::float8 AS delivery
                   FROM outbox_finished
-                 WHERE status = 'done' AND finished_at > clock_timestamp() - make_interval(secs => %s)
+                 WHERE status = 'done' AND finished_at > now() - make_interval(secs => %s)
                  ORDER BY finished_at DESC
                  LIMIT %s) AS recent
          GROUP BY queue

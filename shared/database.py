@@ -8,6 +8,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
+DbConnection = psycopg.Connection[tuple[Any, ...]]
+
 IDLE_IN_TRANSACTION_SECONDS: Final = 5
 """After this long PostgreSQL ends a transaction whose client has gone silent, and with it the locks it held."""
 
@@ -40,7 +42,7 @@ def conninfo(database_url: str, application_name: str) -> str:
     return make_conninfo(database_url, **missing)
 
 
-def connect(database_url: str, application_name: str) -> psycopg.Connection[tuple[Any, ...]]:
+def connect(database_url: str, application_name: str) -> DbConnection:
     """Open a connection in autocommit mode. Raises psycopg.OperationalError when PostgreSQL is unreachable."""
     connection = psycopg.connect(conninfo(database_url, application_name), autocommit=True)
     if _is_pooled(connection):
@@ -49,7 +51,7 @@ def connect(database_url: str, application_name: str) -> psycopg.Connection[tupl
     return connection
 
 
-def _is_pooled(connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
+def _is_pooled(connection: DbConnection) -> bool:
     """Tell whether a pooler stands in between: then the process that answers is not the one that we were told of."""
     row = connection.execute("SELECT pg_backend_pid()").fetchone()
     return row != (connection.info.backend_pid,)

@@ -87,6 +87,7 @@ def api_service(
     database_url: str,
     *,
     doorbell: Doorbell | None = None,
+    ops_token: str | None = None,
     **changes: Any,
 ) -> Iterator[ApiService]:
     """Build the API and close what it holds open in the end."""
@@ -99,7 +100,7 @@ def api_service(
             **changes,
         }
     )
-    app = create_app(settings, doorbell=doorbell)
+    app = create_app(settings, doorbell=doorbell, ops_token=ops_token)
     try:
         yield ApiService(app, database_url)
     finally:

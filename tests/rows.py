@@ -67,6 +67,16 @@ def message(connection: Connection[Any], message_id: int) -> dict[str, Any]:
     return row
 
 
+def history_rows_read(connection: Connection[Any]) -> int:
+    """Tell how many rows of history were read by anybody so far; a session counts when it has ended."""
+    connection.execute("SELECT pg_stat_force_next_flush()")
+    row = connection.execute(
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'outbox_finished'"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def _insert(connection: Connection[Any], table: str, values: dict[str, Any], returning: str | None = None) -> Any:
     statement = SQL("INSERT INTO {} ({}) VALUES ({})").format(
         Identifier(table),

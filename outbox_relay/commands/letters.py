@@ -4,10 +4,10 @@ from typing import NoReturn
 
 import click
 
-from outbox_relay import letters
 from outbox_relay.commands.screen import print_json, screen, table
 from outbox_relay.commands.session import MESSAGE_ID, fail, json_option, operator_database
 from outbox_relay.statements import DbConnection
+from shared import letters
 
 
 @click.command()

@@ -5,9 +5,9 @@ from typing import Final
 
 import click
 
-from outbox_relay import history
 from outbox_relay.commands.screen import print_json
 from outbox_relay.commands.session import fail, json_option, operator_database
+from shared import history
 from shared.messages import DOORBELL_CHANNEL
 
 _MOMENT: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from outbox_relay.doctor.findings import Finding, fault, ok, warning
-from outbox_relay.letters import count_dead
 from outbox_relay.statements import DbConnection
 from shared.figures import SELECT_SURROUNDINGS, Surroundings, surroundings
+from shared.letters import count_dead
 from shared.settings import RelaySettings
 
 _OVERDUE_SECONDS: Final = 60.0

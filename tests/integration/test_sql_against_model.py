@@ -30,11 +30,11 @@ from rq.defaults import RQ_KEY_PREFIX
 from rq.job import Job as RqJob
 
 from consumer import statements as of_consumer
-from outbox_relay import letters
 from outbox_relay import statements as of_relay
 from outbox_relay.broker import Broker, open_broker
 from outbox_relay.jobs import job_id
 from outbox_relay.statements import Row
+from shared import letters
 from shared.database import connect
 from shared.messages import QUEUES
 from tests.model.describe import describe, describe_step

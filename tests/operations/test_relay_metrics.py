@@ -22,7 +22,7 @@ from outbox_relay.statements import Reaped
 from shared.database import connect
 from shared.settings import RelaySettings, read_relay_settings
 from tests.operations.scraping import Samples, samples, value
-from tests.rows import add_message
+from tests.rows import add_message, history_rows_read
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -140,26 +140,16 @@ def test_lags_are_counted_once_each_from_the_first_scrape_on(
         assert value(found, "outbox_attempts_per_message_bucket", queue="critical", le="3.0") == 5
 
 
-def rows_read(connection: Connection) -> int:
-    """How many rows of history were read by anybody so far."""
-    connection.execute("SELECT pg_stat_force_next_flush()")
-    row = connection.execute(
-        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'outbox_finished'"
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
 def test_no_scrape_reads_the_whole_history(connection: Connection, database_url: str) -> None:
     finish(connection, 20_000, ago=86_400, took=1)
     connection.execute("ANALYZE outbox_finished")
     metrics = RelayMetrics(database_url)
-    before = rows_read(connection)
+    before = history_rows_read(connection)
 
     for _ in range(3):
         scrape(metrics)
 
-    assert rows_read(connection) - before < 1000
+    assert history_rows_read(connection) - before < 1000
 
 
 def test_the_relay_answers_on_its_address(database_url: str) -> None:

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from outbox_relay.letters import discard
+from shared.letters import discard
 from shared.messages import DOORBELL_CHANNEL
 from tests.operator.running import run, run_json
 from tests.rows import add_message, message

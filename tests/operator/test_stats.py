@@ -12,7 +12,7 @@ import pytest
 
 from outbox_relay.heartbeat import Heartbeat, show_relay
 from tests.operator.running import run, run_json
-from tests.rows import add_message
+from tests.rows import add_message, history_rows_read
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 ROOT = Path(__file__).parents[2]
@@ -57,6 +57,23 @@ def test_lags_are_those_of_the_window(connection: Connection) -> None:
 
     assert (lag["queue"], lag["done"]) == ("critical", 3)
     assert (lag["publish_p50"], lag["delivery_p99"]) == pytest.approx((2.0, 20.0))
+
+
+def test_a_glance_reads_little_of_a_long_history(connection: Connection) -> None:
+    connection.execute(
+        """
+        INSERT INTO outbox_finished (id, task, payload, queue, status, due_at, generation, attempt, max_retries,
+                                     failures, created_at, finished_at)
+        SELECT n, 't', '{}', 'default', 'done', at, 0, 1, 10, '[]', at, at
+          FROM generate_series(1, 20000) AS n, LATERAL (SELECT now() - n * interval '1 second') AS t (at)
+        """
+    )
+    connection.execute("ANALYZE outbox_finished")
+    before = history_rows_read(connection)
+
+    run_json("stats", "--window", 300)
+
+    assert history_rows_read(connection) - before < 1000
 
 
 def test_the_glance_names_what_is_away(connection: Connection) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from psycopg.rows import class_row, dict_row
 
-from outbox_relay.statements import DbConnection
+from shared.database import DbConnection
 
 LIVE: Final = ("pending", "published", "running", "dead")
 FINISHED: Final = ("done", "discarded")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from outbox_relay.statements import DbConnection
+from shared.database import DbConnection
 
 _RETRIED_AT_ONCE: Final = 1000
 

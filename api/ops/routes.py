@@ -1,0 +1,154 @@
+"""The console's pages and forms."""
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, Final, ParamSpec, cast
+
+import psycopg
+import structlog
+from flask import Blueprint, Response, g, make_response, redirect, render_template, request
+from sqlalchemy import Engine
+from werkzeug.wrappers import Response as AnyResponse
+
+from api.database import DatabaseUnavailableError, connected, describe
+from api.ops.access import PATH, Access
+from api.ops.figures import look
+from api.ops.plot import HEIGHT, WIDTH, draw
+from api.problems import ProblemError
+from shared import letters
+from shared.database import DbConnection
+from shared.history import read_message
+
+_LETTERS_SHOWN: Final = 50
+_LARGEST_ID: Final = 2**63 - 1
+_MOMENTS: Final = ("created_at", "due_at", "published_at", "claimed_at", "lease_until", "finished_at")
+
+_Arguments = ParamSpec("_Arguments")
+_log = structlog.get_logger(__name__)
+
+
+def ops_blueprint(engine: Engine, token: str) -> Blueprint:
+    """Build the console."""
+    blueprint = Blueprint("ops", __name__, url_prefix=PATH)
+    console = _Console(engine, Access(token))
+    blueprint.post("/login")(console.login)
+    blueprint.post("/logout")(console.guarded(console.logout))
+    blueprint.get("")(console.guarded(console.show))
+    blueprint.get("/glance")(console.guarded(console.glance))
+    blueprint.get("/letters")(console.guarded(console.dead_letters))
+    blueprint.get("/message")(console.guarded(console.message))
+    blueprint.post("/letters/<int:message_id>/retry")(console.guarded(console.retry))
+    blueprint.post("/letters/<int:message_id>/discard")(console.guarded(console.discard))
+    return blueprint
+
+
+class _Console:
+    """The views; all but the login are for whoever has a session."""
+
+    def __init__(self, engine: Engine, access: Access) -> None:
+        self._engine = engine
+        self._access = access
+
+    def guarded(self, view: Callable[_Arguments, AnyResponse]) -> Callable[_Arguments, AnyResponse]:
+        """Ask for the token instead, unless there is a session; take a form only if it is our own."""
+
+        @wraps(view)
+        def guarded_view(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> AnyResponse:
+            session = self._access.session(request)
+            if session is None:
+                return _page("ops/login.html", 401, is_wrong=False)
+            if request.method == "POST" and not self._access.is_own_form(request, session):
+                raise ProblemError(403, "The form was not made for this session: open the console and try again.")
+            g.form_key = self._access.form_key(session)
+            return view(*args, **kwargs)
+
+        return guarded_view
+
+    def login(self) -> AnyResponse:
+        if not self._access.is_token(request.form.get("token", "")):
+            _log.warning("ops_refused")
+            return _page("ops/login.html", 401, is_wrong=True)
+        response = redirect(PATH, 303)
+        self._access.open_session(request, response)
+        return response
+
+    def logout(self) -> AnyResponse:
+        response = redirect(PATH, 303)
+        self._access.close_session(response)
+        return response
+
+    def show(self) -> AnyResponse:
+        with _raw(self._engine) as connection:
+            return _page("ops/console.html", **_glance(connection), **_dead(connection))
+
+    def glance(self) -> AnyResponse:
+        with _raw(self._engine) as connection:
+            return _page("ops/glance.html", **_glance(connection))
+
+    def dead_letters(self) -> AnyResponse:
+        with _raw(self._engine) as connection:
+            return _page("ops/letters.html", **_dead(connection))
+
+    def message(self) -> AnyResponse:
+        message_id = _id(request.args.get("id", ""))
+        with _raw(self._engine) as connection:
+            found = None if message_id is None else read_message(connection, message_id)
+        if found is None:
+            raise ProblemError(404, "There is no such message: its number stands in the log lines and in every mail.")
+        return _page("ops/message.html", message=found, moments=_MOMENTS)
+
+    def retry(self, message_id: int) -> AnyResponse:
+        with _raw(self._engine) as connection:
+            done = letters.retry(connection, message_id)
+        return _done("ops_retry", message_id, done=done)
+
+    def discard(self, message_id: int) -> AnyResponse:
+        reason = request.form.get("reason", "").strip()
+        if not reason or not reason.isprintable():
+            raise ProblemError(422, "A discard needs a reason: a few words on one line.")
+        with _raw(self._engine) as connection:
+            done = letters.discard(connection, message_id, reason)
+        return _done("ops_discard", message_id, done=done)
+
+
+def _glance(connection: DbConnection) -> dict[str, Any]:
+    glance = look(connection)
+    return {"glance": glance, "plot": draw(glance.minutes), "width": WIDTH, "height": HEIGHT}
+
+
+def _dead(connection: DbConnection) -> dict[str, Any]:
+    return {"letters": letters.list_dead(connection, _LETTERS_SHOWN), "count": letters.count_dead(connection)}
+
+
+def _done(event: str, message_id: int, *, done: bool) -> AnyResponse:
+    if not done:
+        raise ProblemError(409, "The message is no dead letter any more: somebody else was faster.")
+    _log.info(event, message_id=message_id)
+    return redirect(PATH, 303)
+
+
+def _id(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and 0 < int(text) <= _LARGEST_ID else None
+
+
+@contextmanager
+def _raw(engine: Engine) -> Iterator[DbConnection]:
+    """Borrow a connection as the driver has it, for SQL that the commands use too. Raises DatabaseUnavailableError."""
+    with connected(engine) as connection:
+        try:
+            yield cast("DbConnection", connection.connection.driver_connection)
+        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.UndefinedTable) as exc:
+            raise DatabaseUnavailableError(describe(exc)) from exc
+
+
+def _page(template: str, status: int = 200, **values: object) -> Response:
+    """Render a page whose one script may ask this site alone, and that cannot be framed."""
+    nonce = secrets.token_urlsafe(16)
+    response = make_response(render_template(template, nonce=nonce, form_key=g.get("form_key"), **values), status)
+    response.headers["Content-Security-Policy"] = (
+        f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self';"
+        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+    return response

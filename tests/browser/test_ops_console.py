@@ -1,0 +1,108 @@
+"""The console, as whoever looks after the service uses it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from outbox_relay.heartbeat import show_relay
+from shared.database import DbConnection, connect
+from tests.browser.chromium import NARROW, Browser
+from tests.browser.conftest import Keep
+from tests.gunicorn import gunicorn
+from tests.rows import add_message, message
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+TOKEN = "the token of these tests: 32 and more characters"  # noqa: S105 - the tests' own
+CONSOLE_WIDTH = 1100
+REFRESHED_SECONDS = 20
+
+HISTORY = """
+INSERT INTO outbox_finished (id, task, payload, queue, status, due_at, generation, attempt, max_retries, failures,
+                             created_at, published_at, claimed_at, finished_at)
+SELECT 100000 + n, 'task:send_verify_email', '{}', 'critical', 'done', at, 0, 1, 10, '[]', at - took, at - took / 2,
+       at - took / 3, at
+  FROM generate_series(1, 3600) AS n,
+       LATERAL (SELECT now() - n * interval '1 second', make_interval(secs =>
+                    0.4 + 0.1 * sin(n / 200.0) + CASE WHEN n % 97 = 0 THEN 0.7 ELSE 0 END)) AS t (at, took)
+"""
+
+FAILURES = [
+    {"at": "2026-11-24T10:17:50+00:00", "attempt": 10, "reason": "451 4.3.0 try again later"},
+    {
+        "at": "2026-11-24T13:05:01+00:00",
+        "attempt": 11,
+        "reason": "no answer after the mail was sent",
+        "maybe_accepted": True,
+    },
+]
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[DbConnection]:
+    """The outbox of a service at work, with two dead letters."""
+    with connect(database_url, "test") as open_connection:
+        open_connection.execute(HISTORY)
+        open_connection.execute("SELECT pg_stat_force_next_flush()")
+        for name in ("relay-1/7", "relay-2/7"):
+            show_relay(open_connection, name)
+        add_message(open_connection, status="dead", attempt=1, last_error="refused for good: 550 5.1.1 no such mailbox")
+        add_message(
+            open_connection,
+            queue="critical",
+            status="dead",
+            claimed_at="now",
+            last_error="no answer after the mail was sent",
+            failures=Jsonb(FAILURES),
+        )
+        for _ in range(12):
+            add_message(open_connection, queue="critical")
+        yield open_connection
+
+
+@pytest.fixture
+def address(connection: DbConnection, database_url: str, tmp_path: Path) -> Iterator[str]:
+    with gunicorn(database_url, tmp_path / "gunicorn.log", OPS_TOKEN=TOKEN) as client:
+        yield str(client.base_url).rstrip("/")
+
+
+def test_operator_sees_the_road_and_decides_about_dead_letters(
+    browser: Browser, keep: Keep, address: str, connection: DbConnection
+) -> None:
+    browser.look_at(CONSOLE_WIDTH)
+    browser.open(f"{address}/ops")
+    browser.fill_in(token=TOKEN)
+    browser.find("#glance")
+    keep("ops-console")
+
+    browser.click("2")
+    browser.heading("Message 2")
+    assert "451 4.3.0 try again later" in browser.text()
+    keep("ops-message")
+
+    browser.click("Back to the road")
+    browser.find("form[action$='/1/discard'] input[name=reason]").send_keys("the user left")
+    browser.find("form[action$='/1/discard'] button").click()
+    wait_until(lambda: message(connection, 1)["status"] == "discarded", 10, "the letter to be discarded")
+    browser.find("form[action$='/2/retry'] button").click()
+    wait_until(lambda: message(connection, 2)["status"] == "pending", 10, "the letter to be retried")
+    wait_until(lambda: "Nothing waits for a decision" in browser.text(), 10, "the console without letters")
+
+
+def test_the_console_refreshes_itself_and_fits_a_phone(
+    browser: Browser, keep: Keep, address: str, connection: DbConnection
+) -> None:
+    browser.look_at(NARROW)
+    browser.open(f"{address}/ops")
+    browser.fill_in(token=TOKEN)
+    browser.find("#glance")
+    keep("ops-console-narrow")
+
+    connection.execute("UPDATE outbox_breaker SET opened_at = now() - interval '9 min', probe_at = now()")
+
+    wait_until(
+        lambda: "away for 9 min" in browser.text(), REFRESHED_SECONDS, "the console to show the outage by itself"
+    )
