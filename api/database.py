@@ -15,7 +15,7 @@ from sqlalchemy import CTE, Connection, Engine, create_engine, func, select, tru
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from shared.database import conninfo
+from shared.database import conninfo, is_pooled
 from shared.errors import OutboxError
 
 ANSWER_SECONDS: Final = 5.0
@@ -77,12 +77,10 @@ class PromptConnection(psycopg.Connection[Any]):
 
 def connect(database_url: str) -> PromptConnection:
     """Open a connection. Raises psycopg.OperationalError when PostgreSQL is unreachable."""
-    return PromptConnection.connect(
-        conninfo(database_url, "outbox-api"),
-        autocommit=True,
-        # PgBouncer older than 1.21 loses prepared statements; beside the hash of a password they save nothing.
-        prepare_threshold=None,
-    )
+    connection = PromptConnection.connect(conninfo(database_url, "outbox-api"), autocommit=True)
+    if is_pooled(connection):
+        connection.prepare_threshold = None
+    return connection
 
 
 def build_engine(database_url: str) -> Engine:

@@ -45,13 +45,13 @@ def conninfo(database_url: str, application_name: str) -> str:
 def connect(database_url: str, application_name: str) -> DbConnection:
     """Open a connection in autocommit mode. Raises psycopg.OperationalError when PostgreSQL is unreachable."""
     connection = psycopg.connect(conninfo(database_url, application_name), autocommit=True)
-    if _is_pooled(connection):
+    if is_pooled(connection):
         # A statement that was prepared on one of the pooler's connections is unknown on the next.
         connection.prepare_threshold = None
     return connection
 
 
-def _is_pooled(connection: DbConnection) -> bool:
+def is_pooled(connection: DbConnection) -> bool:
     """Tell whether a pooler stands in between: then the process that answers is not the one that we were told of."""
     row = connection.execute("SELECT pg_backend_pid()").fetchone()
     return row != (connection.info.backend_pid,)
