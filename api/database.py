@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
-from sqlalchemy import CTE, Connection, Engine, create_engine, func, select, true
+from sqlalchemy import CTE, Connection, Engine, create_engine, func, literal_column, select, true
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -131,5 +131,5 @@ def patience() -> CTE:
     Somebody who holds a username in a transaction that he left open would otherwise take one thread of the API with
     each repeated signup. The setting is local to the statement's own transaction.
     """
-    limit = func.set_config("lock_timeout", f"{LOCK_SECONDS}s", true())
+    limit = func.set_config(literal_column("'lock_timeout'"), literal_column(f"'{LOCK_SECONDS}s'"), true())
     return select(limit.label("lock_timeout")).cte("patience")

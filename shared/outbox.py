@@ -4,14 +4,28 @@ The row is written on the caller's connection and so belongs to the caller's tra
 what rolls back never was. Nothing here talks to Redis.
 """
 
-from typing import Any
+import re
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Insert, Text, bindparam, func, insert, literal, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Insert,
+    Text,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    select,
+)
 from sqlalchemy.orm import Session
 
 from shared.messages import Message
 from shared.models import outbox
 from shared.tracing import current_traceparent
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_:.-]+")
 
 
 def append(connection: Connection | Session, message: Message, *, delay_seconds: float = 0) -> int:
@@ -46,10 +60,10 @@ def append_for_each(
         delay_seconds: the messages are not run before this many seconds have passed.
 
     """
-    pairs = [part for name, column in payload.items() for part in (literal(name), column)]
+    pairs = [part for name, column in payload.items() for part in (_constant(name), column)]
     row = select(
-        literal(message.task),
-        literal(message.queue),
+        _constant(message.task),
+        _constant(message.queue),
         func.jsonb_build_object(*pairs),
         _due(delay_seconds),
         # Asked for at each execution: the statement is built once.
@@ -58,5 +72,14 @@ def append_for_each(
     return insert(outbox).from_select(["task", "queue", "payload", "due_at", "traceparent"], row)
 
 
+def _constant(word: str) -> ColumnElement[str]:
+    """Write a name of our own into the statement; as a parameter it would be bound anew at each execution."""
+    if not _NAME.fullmatch(word):
+        raise ValueError(f"not a name: {word!r}")
+    return literal_column(f"'{word}'", Text())
+
+
 def _due(delay_seconds: float) -> ColumnElement[Any]:
+    if not delay_seconds:
+        return func.now()
     return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, delay_seconds)
