@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
-SIGNUPS = 1000
+SIGNUPS = 300
 BEFORE = 20
 
 
@@ -46,7 +46,7 @@ def sign_up(client: httpx.Client, number: int) -> int:
     return client.post("/v1/users", json=wish).status_code
 
 
-def test_a_thousand_signups_without_redis_are_a_thousand_mails_with_it(stack: Stack) -> None:
+def test_every_signup_without_redis_is_one_mail_with_it(stack: Stack) -> None:
     with psycopg.connect(stack.database_url, autocommit=True) as connection:
         for number in range(BEFORE):
             user = add_user(connection, f"before{number}")

@@ -41,7 +41,7 @@ def app() -> Iterator[Flask]:
 
 
 @settings(
-    max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(path=st.sampled_from(PATHS), kind=st.sampled_from(KINDS), body=BODIES, html=st.booleans())
 def test_no_body_is_too_much(app: Flask, path: str, kind: str, body: bytes, html: bool) -> None:  # noqa: FBT001
