@@ -1,9 +1,13 @@
 """Publishing: from pending rows to jobs on Redis, one bounded batch at a time."""
 
+import structlog
+
 from outbox_relay import statements
 from outbox_relay.broker import Broker
 from outbox_relay.statements import DbConnection
 from shared.database import transaction
+
+_log = structlog.get_logger(__name__)
 
 
 class Publisher:
@@ -35,8 +39,10 @@ class Publisher:
         with transaction(connection):
             rows = statements.take_batch(connection, size, due_before)
             if rows:
+                ids = [row.id for row in rows]
                 epoch = self._broker.push(rows)
-                statements.mark_published(connection, [row.id for row in rows], epoch, self._publish_lease_seconds)
+                _log.info("pushed", message_ids=ids)
+                statements.mark_published(connection, ids, epoch, self._publish_lease_seconds)
                 return len(rows)
             return self._publish_probe(connection)
 
@@ -49,6 +55,7 @@ class Publisher:
         probe = statements.take_probe(connection)
         for row in probe:
             epoch = self._broker.push([row], in_front=True)
+            _log.info("pushed", message_ids=[row.id], meaning="it tries the mail server")
             statements.mark_published(connection, [row.id], epoch, self._publish_lease_seconds)
             statements.mark_probe(connection, row.id, self._probe_patience_seconds)
         return len(probe)

@@ -4,10 +4,14 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
+import structlog
+
 from outbox_relay import statements
 from outbox_relay.broker import Broker
 from outbox_relay.jobs import job_id
 from outbox_relay.statements import DbConnection, Reaped, Row, Suspect
+
+_log = structlog.get_logger(__name__)
 
 POP_TO_CLAIM_SECONDS: Final = 5.0
 """A job that was popped is claimed within this time, unless its worker died or stands still."""
@@ -91,6 +95,8 @@ class Reaper:
     def _return(self, connection: DbConnection, rows: list[Row]) -> int:
         returned = [row for chunk in _chunks(rows) for row in statements.return_missing(connection, chunk)]
         if returned:
+            for chunk in _chunks(returned):
+                _log.warning("returned", message_ids=[row.id for row in chunk], meaning="Redis lost their jobs")
             self._broker.delete_orphans(returned)
         return len(returned)
 
