@@ -169,7 +169,7 @@ def reap_running(connection: DbConnection, limit: int, grace_seconds: float = PO
         WITH expired AS MATERIALIZED (
             SELECT id
               FROM outbox
-             WHERE status = 'running' AND lease_until < clock_timestamp()
+             WHERE status = 'running' AND lease_until < (SELECT clock_timestamp())
                AND pg_postmaster_start_time() < clock_timestamp() - make_interval(secs => %(grace)s)
              ORDER BY lease_until
              LIMIT %(limit)s
@@ -188,7 +188,7 @@ def reap_running(connection: DbConnection, limit: int, grace_seconds: float = PO
                    || jsonb_build_object('at', clock_timestamp(), 'attempt', attempt, 'reason', %(reason)s::text,
                                          'maybe_accepted', true)
           FROM expired
-         WHERE o.id = expired.id AND o.status = 'running' AND o.lease_until < clock_timestamp()
+         WHERE o.id = expired.id AND o.status = 'running' AND o.lease_until < (SELECT clock_timestamp())
         RETURNING o.id, o.status, o.attempt
         """,
         {"limit": limit, "grace": grace_seconds, "reason": _CRASH, "kept": FAILURES_KEPT},
@@ -198,14 +198,15 @@ def reap_running(connection: DbConnection, limit: int, grace_seconds: float = PO
 
 def find_suspects(connection: DbConnection, epoch: str, limit: int) -> list[Suspect]:
     """List published rows whose lease is over or that were pushed into another life of Redis than `epoch`."""
-    # Two ranges instead of <>, which no index serves.
+    # Two ranges instead of <>, which no index serves; and the time by a SELECT, since no index serves a condition whose
+    # other side may change from row to row.
     rows = connection.execute(
         """
         SELECT id, generation, queue, broker_epoch = %(epoch)s
           FROM outbox
          WHERE status = 'published'
            AND (broker_epoch < %(epoch)s OR broker_epoch > %(epoch)s
-                OR (broker_epoch = %(epoch)s AND lease_until < clock_timestamp()))
+                OR (broker_epoch = %(epoch)s AND lease_until < (SELECT clock_timestamp())))
          LIMIT %(limit)s
         """,
         {"epoch": epoch, "limit": limit},

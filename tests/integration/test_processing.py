@@ -906,7 +906,7 @@ def test_what_a_killed_postgresql_did_not_hear_is_said_again(
         id_ = add_message(world.connection, status="published")
         consumer = world.consumer()
         with running(lambda: consumer.process(id_)) as verdict:
-            wait_until(lambda: world.message(id_)["status"] == "running", 10, "the claim")
+            wait_until(lambda: bool(world.records()), 10, "the mail to be prepared")
             own_postgres.kill()
             mailbox.wait_for(1)
             wait_until(lambda: "outcome_waits" in [line["event"] for line in logs], 10, "a try to acknowledge")
@@ -972,7 +972,7 @@ def test_a_worker_that_has_to_leave_gives_an_outcome_up_that_cannot_be_written(
         has_to_leave = threading.Event()
         consumer = world.consumer(may_give_up=has_to_leave.is_set)
         with running(lambda: consumer.process(id_)) as verdict:
-            wait_until(lambda: world.message(id_)["status"] == "running", 10, "the claim")
+            wait_until(lambda: bool(world.records()), 10, "the mail to be prepared")
             own_postgres.kill()
             mailbox.wait_for(1)
             has_to_leave.set()

@@ -744,7 +744,7 @@ def leave_out(monkeypatch: pytest.MonkeyPatch, statement: Callable[..., Any], cl
 @pytest.mark.parametrize(
     ("statement", "clause", "instead"),
     [
-        (of_relay.reap_running, "lease_until < clock_timestamp()", "lease_until IS NOT NULL"),
+        (of_relay.reap_running, "lease_until < (SELECT clock_timestamp())", "lease_until IS NOT NULL"),
         (of_relay.take_batch, "FOR UPDATE SKIP LOCKED", ""),
     ],
     ids=["reap_running", "take_batch"],
