@@ -3,15 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Final
 from uuid import uuid4
 
 import psycopg
-from psycopg.errors import DeadlockDetected, LockNotAvailable
 from rq.timeouts import BaseTimeoutException
 
 from consumer import statements
-from consumer.database import UNREACHABLE, Database
+from consumer.database import LOCKED, UNREACHABLE, Database
 from consumer.held import Held
 from consumer.lease import Lease
 from consumer.patience import Patience, pauses
@@ -22,9 +20,6 @@ from shared.errors import OutboxError
 
 Wanted = Mapping[int, PoppedJob | None]
 """Messages by id, with the job that named each."""
-
-LOCKED: Final = (LockNotAvailable, DeadlockDetected)
-"""What PostgreSQL says when somebody holds a row for longer than any process of ours may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +44,10 @@ class _AwayError(OutboxError):
     """PostgreSQL cannot be used, and nothing of what was wanted is known to be ours."""
 
 
+class _RefusedError(OutboxError):
+    """PostgreSQL refused the claim for a reason that may lie in one of the rows."""
+
+
 class Claimer:
     """Claims messages, many in one transaction of its own.
 
@@ -63,18 +62,18 @@ class Claimer:
         self._patience = patience
 
     def claim(self, wanted: Wanted) -> Claimed:
-        """Claim what can be claimed. A row that somebody holds locked does not keep us from the others for long."""
+        """Claim what can be claimed. A row that cannot be had or read does not keep us from the others."""
         try:
-            held = self._claim_together(wanted)
-        except LOCKED:
-            if len(wanted) == 1:
-                return self._none_of(wanted, Verdict.NOT_CLAIMED, "somebody holds its row locked")
-            return self._claim_each_alone(wanted)
+            held = self._claim_patiently(wanted)
         except _AwayError as exc:
-            return self._none_of(wanted, Verdict.DATABASE_AWAY, str(exc))
+            return _none_of(wanted, Verdict.DATABASE_AWAY, str(exc))
+        except _RefusedError as exc:
+            if len(wanted) == 1:
+                return _none_of(wanted, Verdict.DATABASE_AWAY, str(exc))
+            return self._claim_each_alone(wanted)
         ours = {each.claim.id for each in held}
         rest = {message_id: job for message_id, job in wanted.items() if message_id not in ours}
-        return Claimed(held, self._none_of(rest, Verdict.NOT_CLAIMED, None).not_held)
+        return Claimed(held, _none_of(rest, Verdict.NOT_CLAIMED, None).not_held)
 
     def _claim_each_alone(self, wanted: Wanted) -> Claimed:
         together = Claimed()
@@ -84,12 +83,8 @@ class Claimer:
             together.not_held.extend(alone.not_held)
         return together
 
-    @staticmethod
-    def _none_of(wanted: Wanted, verdict: Verdict, reason: str | None) -> Claimed:
-        return Claimed([], [NotHeld(message_id, job, verdict, reason) for message_id, job in wanted.items()])
-
-    def _claim_together(self, wanted: Wanted) -> list[Held]:
-        """Claim in one transaction.
+    def _claim_patiently(self, wanted: Wanted) -> list[Held]:
+        """Claim, and ask again while PostgreSQL is away.
 
         If the answer to the commit was lost, the claims may stand: their token tells. Their leases are then counted
         from the first try, and nobody but us can give the attempts back: so we ask until PostgreSQL answers.
@@ -97,32 +92,38 @@ class Claimer:
         token = uuid4()
         patience_until = monotonic() + self._run_lease_seconds / 3
         first_lease: Lease | None = None
-        may_stand = False
+        may_stand = is_locked = False
         for pause in pauses():
             lease = Lease.start(self._run_lease_seconds)
             try:
                 with self._database.transaction() as connection:
-                    claims = statements.claim(connection, list(wanted), token, self._run_lease_seconds)
-                    fresh = {claim.id for claim in claims}
+                    ids = statements.unlocked_among(connection, list(wanted)) if is_locked else list(wanted)
+                    fresh = statements.claim(connection, ids, token, self._run_lease_seconds)
+                    found = []
                     if first_lease is not None:
                         # Second, because the lost commit may still be under way: the claim waits for its end.
-                        claims = statements.find_own_claims(connection, list(wanted), token)
+                        found = statements.find_own_claims(connection, list(wanted), token)
                     may_stand = may_stand or bool(fresh)
             except LOCKED:
-                if not may_stand:
-                    raise
-                self._patience.sleep(pause)
+                # Whoever holds a row for so long is no process of ours: the others are claimed without it.
+                is_locked = True
             except UNREACHABLE as exc:
                 first_lease = first_lease or lease
-                if self._patience.may_give_up() or (not may_stand and monotonic() + pause > patience_until):
+                impatient = self._patience.is_leaving() or monotonic() + pause > patience_until
+                if self._patience.may_give_up() or (impatient and not may_stand):
                     raise _AwayError(type(exc).__name__) from exc
                 self._patience.sleep(pause)
-            except (psycopg.Error, BaseTimeoutException) as exc:
+            except psycopg.Error as exc:
+                if not may_stand:
+                    raise _RefusedError(type(exc).__name__) from exc
+                self._patience.sleep(pause)
+            except BaseTimeoutException as exc:
                 raise _AwayError(type(exc).__name__) from exc
             else:
-                found = first_lease or lease
-                return [
-                    Held(claim, lease if claim.id in fresh else found, wanted[claim.id], begin_span(claim))
-                    for claim in claims
-                ]
+                leases = dict.fromkeys(found, first_lease or lease) | dict.fromkeys(fresh, lease)
+                return [Held(claim, each, wanted[claim.id], begin_span(claim)) for claim, each in leases.items()]
         raise AssertionError  # pauses() never ends
+
+
+def _none_of(wanted: Wanted, verdict: Verdict, reason: str | None) -> Claimed:
+    return Claimed([], [NotHeld(message_id, job, verdict, reason) for message_id, job in wanted.items()])

@@ -3,14 +3,26 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
+from typing import Final
 
 import psycopg
 
-from consumer.task import DbConnection
-from shared.database import connect, transaction
+from shared.database import LOCK_SECONDS, DbConnection, connect, transaction
 
-UNREACHABLE = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.IdleInTransactionSessionTimeout)
-"""What psycopg raises when PostgreSQL is away, is going away, or ended our session."""
+LOCKED: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+"""Somebody holds a row for longer than we want to wait."""
+
+OVERTIME: Final = (psycopg.errors.IdleInTransactionSessionTimeout, psycopg.errors.QueryCanceled)
+"""PostgreSQL ended a transaction that took too long, be it that this process stood still."""
+
+UNREACHABLE: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.ReadOnlySqlTransaction,
+)
+"""PostgreSQL is away, is going away, has ended our session, or is a standby. LOCKED and QueryCanceled are among its
+OperationalErrors: where they matter they have to be caught first."""
 
 
 class Database:
@@ -24,8 +36,8 @@ class Database:
         """Since when (monotonic) a transaction is under way, with all that is done inside it; None between two."""
 
     @contextmanager
-    def transaction(self) -> Iterator[DbConnection]:
-        """Run one transaction.
+    def transaction(self, *, lock_seconds: int = LOCK_SECONDS) -> Iterator[DbConnection]:
+        """Run one transaction that waits for each lock for so many seconds at the most.
 
         Whatever goes wrong, the connection is not used again.
 
@@ -37,7 +49,7 @@ class Database:
         try:
             if self._connection is None:
                 self._connection = connect(self._database_url, "outbox-consumer")
-            with transaction(self._connection):
+            with transaction(self._connection, lock_seconds=lock_seconds):
                 yield self._connection
         except BaseException:
             self.close()
@@ -46,10 +58,10 @@ class Database:
             self.busy_since = None
 
     def answers(self) -> bool:
-        """Tell whether PostgreSQL can be used at this moment."""
+        """Tell whether PostgreSQL can be used at this moment; a standby cannot."""
         try:
-            with self.transaction():
-                return True
+            with self.transaction() as connection:
+                return connection.execute("SHOW transaction_read_only").fetchone() == ("off",)
         except psycopg.Error:
             return False
 

@@ -101,16 +101,16 @@ class Intake(threading.Thread):
         self._unsettled = len(jobs)
         try:
             claimed = self._claimer.claim(self._sorted(jobs))
-            self._let_go(claimed.not_held)
             prepared = self._preparer.prepare(claimed.held)
-            self._unsettled = 0
+            self._unsettled -= len(claimed.held)
             for ready in prepared.ready:
                 self._to_send.put(ready)
             for ended in prepared.ended:
                 self._to_write.put(ended)
+            self._let_go(claimed.not_held)
             if any(each.verdict is Verdict.DATABASE_AWAY for each in claimed.not_held):
                 self._wait_for_postgresql()
-        except Exception as exc:  # noqa: BLE001 - an intake that ends would be missed by nobody
+        except Exception as exc:  # noqa: BLE001 - a defect at one batch is not the end of the intake
             _log.error("intake_failed", error=type(exc).__name__)
             self._settle(self._unsettled)
 

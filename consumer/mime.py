@@ -15,6 +15,7 @@ from typing import Final
 _BOUNDARY: Final = "=_alternative"
 """Quoted-printable writes "=" as "=3D", so "=_" stands in no body (RFC 2045, 6.7)."""
 
+_LINE_END: Final = re.compile(r"\r\n|\r|\n")
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]|\r\n[ \t](?=[!-~]))*")
 
 
@@ -49,7 +50,7 @@ def _checked(name: str, value: str) -> str:
 
 
 def _part(subtype: str, text: str) -> bytes:
-    lines = text.replace("\r\n", "\n").rstrip("\n").replace("\n", "\r\n") + "\r\n"
+    lines = _LINE_END.sub("\r\n", text).rstrip("\r\n") + "\r\n"
     head = (
         f"--{_BOUNDARY}\r\n"
         f'Content-Type: text/{subtype}; charset="utf-8"\r\n'

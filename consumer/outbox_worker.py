@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from time import monotonic
 from types import FrameType
 from typing import Any, Final
@@ -86,14 +87,18 @@ class OutboxWorker(SimpleWorker):
         _log.info("worker_started", queues=self.queue_names(), at_once=settings.concurrency, name=self.name)
         control = Control(at_once=_in_hand(settings.concurrency), max_jobs=max_jobs)
         team = Team(settings, self._broker(), control, burst=burst)
+        threading.excepthook = _tell_what_ended_a_thread
         team.start()
-        self._watch(team, control, max_idle_time)
-        everybody_left = team.leave()
+        start_anew = False
+        try:
+            start_anew = self._watch(team, control, max_idle_time)
+        finally:
+            everybody_left = team.leave()
         tracing().flush()
         self._say_goodbye()
         _log.info("worker_stopped", jobs=control.jobs_done, name=self.name)
-        if not everybody_left:
-            self._start_anew_or_exit()
+        if start_anew or not everybody_left:
+            self._start_anew_or_exit(start_anew=start_anew)
         self._ignore_signals()
         return control.jobs_done > 0
 
@@ -119,27 +124,28 @@ class OutboxWorker(SimpleWorker):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def _watch(self, team: Team, control: Control, max_idle_time: int | None) -> None:
-        """Look after the threads until the intake has ended or the worker is to stop."""
-        while team.takes_jobs():
+    def _watch(self, team: Team, control: Control, max_idle_time: int | None) -> bool:
+        """Look after the threads until the work is done or the worker is to stop; true when it has to start anew."""
+        while team.is_whole():
             if self._stop_requested:
-                return
+                return False
             if team.is_stuck():
                 _log.error("thread_stuck", meaning="the others finish, then this process starts anew")
-                return
+                return True
             if max_idle_time is not None and control.idle_seconds >= max_idle_time:
-                return
+                return False
             self._obey_suspension(control)
             self._beat(control)
             team.wait(_WATCH_SECONDS)
+        return not team.ended_as_it_should()
 
-    def _start_anew_or_exit(self) -> None:
+    def _start_anew_or_exit(self, *, start_anew: bool) -> None:
         """Get rid of a thread that cannot be ended: replace this process by a fresh one, or end it if it was told to.
 
         The message of that thread is taken back by a relay when its lease is over.
         """
         sys.stderr.flush()
-        if self._stop_requested:
+        if self._stop_requested or not start_anew:
             os._exit(0)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
 
@@ -169,6 +175,12 @@ class OutboxWorker(SimpleWorker):
             self.register_death()  # type: ignore[no-untyped-call]
         except (RedisError, OSError):
             return
+
+
+def _tell_what_ended_a_thread(problem: threading.ExceptHookArgs) -> None:
+    """Name the error without its text, which may hold an address."""
+    name = None if problem.thread is None else problem.thread.name
+    _log.error("thread_ended", thread=name, error=problem.exc_type.__name__)
 
 
 def _as_list(queues: Any) -> list[Any]:  # noqa: ANN401 - names or Queues, one or several

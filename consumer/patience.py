@@ -17,11 +17,13 @@ class Patience:
     Attributes:
         sleep: waits for so many seconds; that of a worker wakes up when the worker is told to stop.
         may_give_up: is this process told to leave, and has it waited as long as it may?
+        is_leaving: is this process told to leave? Then nothing new is begun.
 
     """
 
     sleep: Callable[[float], None] = time.sleep
     may_give_up: Callable[[], bool] = lambda: False
+    is_leaving: Callable[[], bool] = lambda: False
 
     def pause(self, seconds: float) -> None:
         """Sleep; RQ's limit for the job does not matter any more, since an outcome is still to be written."""

@@ -4,23 +4,24 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Final
 
 from marshmallow import ValidationError
 
 from consumer import statements
-from consumer.claiming import LOCKED
-from consumer.database import UNREACHABLE, Database
+from consumer.database import LOCKED, OVERTIME, UNREACHABLE, Database
 from consumer.held import Ended, Held, Ready
 from consumer.outcomes import NotBegun, NotMade, Outcome
 from consumer.patience import Patience, pauses
 from consumer.registry import TASKS
 from consumer.statements import Breaker
-from consumer.task import DbConnection, Mail, Payload, Preparation, UndeliverableError
+from consumer.task import Mail, Payload, Preparation, UndeliverableError
+from shared.database import DbConnection
 from shared.settings import ConsumerSettings
 
 _MAIL_SERVER_AWAY: Final = NotBegun("the mail server is away")
-_TOO_LATE: Final = NotBegun("the lease was over before the mail could be prepared")
+_TOO_LATE: Final = NotBegun("no time was left to prepare and send the mail")
 _LOCKED: Final = NotBegun("a row that its mail needs stayed locked", is_its_own=True)
 
 
@@ -45,32 +46,35 @@ class Preparer:
         """Make the mails. One that cannot be made does not keep the others from being made."""
         prepared = Prepared()
         for pause in pauses():
-            held = self._within_their_leases(held, prepared)
+            held = self._in_time_to_be_sent(held, prepared)
             if not held:
                 return prepared
             try:
                 self._prepare_together(held, prepared)
             except LOCKED:
                 self._divide(held, _LOCKED, prepared)
+            except OVERTIME as exc:
+                self._divide(held, NotMade(f"{type(exc).__name__} while the mail was prepared"), prepared)
             except UNREACHABLE as exc:
                 if self._patience.may_give_up():
-                    prepared.ended.extend(Ended(each, NotBegun(type(exc).__name__)) for each in held)
+                    prepared.ended.extend(_unmade(each, NotBegun(type(exc).__name__)) for each in held)
                     return prepared
                 self._patience.sleep(pause)
                 continue
             except UndeliverableError as exc:
-                self._divide(held, NotMade(str(exc), is_permanent=True), prepared)
+                self._divide(held, NotMade(exc.reason, is_permanent=True), prepared)
             except Exception as exc:  # noqa: BLE001 - a task's bug is this message's failure, not the worker's
                 self._divide(held, NotMade(f"{type(exc).__name__} while the mail was prepared"), prepared)
             return prepared
         raise AssertionError  # pauses() never ends
 
     @staticmethod
-    def _within_their_leases(held: Sequence[Held], prepared: Prepared) -> Sequence[Held]:
+    def _in_time_to_be_sent(held: Sequence[Held], prepared: Prepared) -> Sequence[Held]:
+        """Sort out those that could not be sent any more; what is left of their leases is for putting them back."""
         in_time = []
         for each in held:
-            if each.lease.is_over():
-                prepared.ended.append(Ended(each, _TOO_LATE))
+            if monotonic() >= each.lease.send_until:
+                prepared.ended.append(_unmade(each, _TOO_LATE))
             else:
                 in_time.append(each)
         return in_time
@@ -78,8 +82,7 @@ class Preparer:
     def _divide(self, held: Sequence[Held], outcome: Outcome, prepared: Prepared) -> None:
         """Blame the message if it was alone; else prepare each alone, to find the one to blame."""
         if len(held) == 1:
-            # The breaker is not known here, so a probe that fails to be made is let go whatever it says.
-            prepared.ended.append(Ended(held[0], outcome, Breaker(is_open=True, probe_id=held[0].claim.id)))
+            prepared.ended.append(_unmade(held[0], outcome))
             return
         for each in held:
             alone = self.prepare([each])
@@ -103,7 +106,7 @@ class Preparer:
             try:
                 payloads[each.claim.task][each.claim.id] = _payload(each)
             except UndeliverableError as exc:
-                made.ended.append(Ended(each, NotMade(str(exc), is_permanent=True), breaker))
+                made.ended.append(Ended(each, NotMade(exc.reason, is_permanent=True), breaker))
         by_id = {each.claim.id: each for each in held}
         preparation = Preparation(connection, self._settings)
         for task, of_task in payloads.items():
@@ -117,8 +120,13 @@ class Preparer:
         return made
 
 
+def _unmade(held: Held, outcome: Outcome) -> Ended:
+    """End a message whose preparation was undone: what the breaker said is not known, so it may be the probe."""
+    return Ended(held, outcome, Breaker(is_open=True, probe_id=held.claim.id))
+
+
 def _not_made(problem: UndeliverableError | None) -> NotMade:
-    return NotMade("its task made no mail") if problem is None else NotMade(str(problem), is_permanent=True)
+    return NotMade("its task made no mail") if problem is None else NotMade(problem.reason, is_permanent=True)
 
 
 def _payload(held: Held) -> Payload:

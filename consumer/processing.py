@@ -51,7 +51,7 @@ class Processor:
             if settled or self._patience.may_give_up():
                 break
             self._patience.pause(pause)
-            settled = self._recorder.record([])
+            settled = self._recorder.retry()
         [last] = settled or self._recorder.give_up()
         tell(message_id, last.verdict, ended.held, ended.reason)
         return last.verdict

@@ -1,24 +1,27 @@
 """Recording: writing what came of each message, until PostgreSQL has it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
-import psycopg
 import structlog
-from rq.timeouts import BaseTimeoutException
 
 from consumer import statements
 from consumer.backoff import OUTAGE_SECONDS, retry_delay_seconds
-from consumer.database import UNREACHABLE, Database
+from consumer.database import LOCKED, UNREACHABLE, Database
 from consumer.held import Ended
 from consumer.outcomes import Accepted, Failed, LeaseOver, NotBegun, NotMade, Outage
 from consumer.statements import Claim
-from consumer.task import DbConnection
 from consumer.verdicts import Verdict
+from shared.database import DbConnection
 
 _log = structlog.get_logger(__name__)
 
-_STOOD_STILL = Failed("the worker stood still: the lease was over")
+_STOOD_STILL: Final = Failed("the worker stood still: the lease was over")
+
+_LOCK_SECONDS: Final = 1
+"""Nobody of ours holds the row of a running message for as long as that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,54 +39,75 @@ class Recorder:
         """Keep what every outcome needs."""
         self._database = database
         self._backoff_scale = backoff_scale
-        self._waiting: dict[Claim, Ended] = {}
-        """Outcomes that could not be written, by claim; whether their commit arrived is not known."""
+        self._unheard: dict[Claim, Ended] = {}
+        self._refused: dict[Claim, Ended] = {}
+        self._doubtful: set[Claim] = set()
+        """Those whose commit may have arrived, although nobody said so."""
+        self._news: list[Callable[[], object]] = []
+        """What is to be logged when the transaction in hand is committed."""
 
     @property
     def is_waiting(self) -> bool:
-        """Tell whether outcomes are still to be written: call record again, after a pause."""
-        return bool(self._waiting)
+        """Tell whether outcomes are still to be written: call retry, after a pause."""
+        return bool(self._unheard or self._refused)
 
     def record(self, ended: Sequence[Ended]) -> list[Settled]:
-        """Try once to write these outcomes and all that wait, and give those that are written.
+        """Try once to write these outcomes, with those that PostgreSQL did not hear, and give those that are settled.
 
-        What PostgreSQL refuses for another reason than being away is tried alone, so that it holds up nothing else.
+        What it refuses for another reason than being away is tried alone from then on, and holds up nothing else.
         """
-        batch = [*self._waiting.values(), *ended]
-        try:
-            return self._record_together(batch)
-        except UNREACHABLE as exc:
-            self._keep(batch, exc)
-        except (psycopg.Error, BaseTimeoutException) as exc:
-            if len(batch) > 1:
-                return [settled for each in batch for settled in self._record_alone(each)]
-            self._keep(batch, exc)
-        return []
+        batch = [*self._unheard.values(), *ended]
+        self._unheard.clear()
+        if len(batch) > 1:
+            try:
+                return self._record_together(batch)
+            except Exception as exc:  # noqa: BLE001 - whoever records must not end: all outcomes would go with it
+                self._doubt(batch, exc)
+                if _is_away(exc):
+                    self._unheard = {each.held.claim: each for each in batch}
+                    return []
+        return [settled for each in batch for settled in self._record_alone(each)]
+
+    def retry(self) -> list[Settled]:
+        """Try again what waits, and give those that are settled."""
+        refused = [*self._refused.values()]
+        self._refused.clear()
+        return [*self.record([]), *(settled for each in refused for settled in self._record_alone(each))]
 
     def give_up(self) -> list[Settled]:
         """Let go of what could not be written: a relay takes those messages back when their leases are over."""
-        settled = [Settled(each, Verdict.DATABASE_AWAY) for each in self._waiting.values()]
-        self._waiting.clear()
-        return settled
+        waiting = [*self._unheard.values(), *self._refused.values()]
+        self._unheard.clear()
+        self._refused.clear()
+        return [Settled(each, Verdict.DATABASE_AWAY) for each in waiting]
 
     def _record_alone(self, ended: Ended) -> list[Settled]:
         try:
             return self._record_together([ended])
-        except (psycopg.Error, BaseTimeoutException) as exc:
-            self._keep([ended], exc)
-            return []
+        except Exception as exc:  # noqa: BLE001 - as above
+            self._doubt([ended], exc)
+            if _is_away(exc):
+                self._unheard[ended.held.claim] = ended
+            elif isinstance(exc, LOCKED) or not ended.held.lease.is_over():
+                self._refused[ended.held.claim] = ended
+            else:
+                # Refused for good, and no longer ours: it would only take a place for ever.
+                return [Settled(ended, Verdict.DATABASE_AWAY)]
+        return []
 
-    def _keep(self, batch: Iterable[Ended], exc: Exception) -> None:
+    def _doubt(self, batch: Sequence[Ended], exc: Exception) -> None:
         for each in batch:
-            if each.held.claim not in self._waiting:
+            if each.held.claim not in self._doubtful:
                 _log.warning("outcome_waits", message_id=each.held.claim.id, error=type(exc).__name__)
-                self._waiting[each.held.claim] = each
+                self._doubtful.add(each.held.claim)
 
     def _record_together(self, batch: Sequence[Ended]) -> list[Settled]:
-        with self._database.transaction() as connection:
+        self._news.clear()
+        with self._database.transaction(lock_seconds=_LOCK_SECONDS) as connection:
             verdicts = self._write(connection, batch)
-        for each in batch:
-            self._waiting.pop(each.held.claim, None)
+        for tell in self._news:
+            tell()
+        self._doubtful.difference_update(verdicts)
         return [Settled(each, verdicts[each.held.claim]) for each in batch]
 
     def _write(self, connection: DbConnection, batch: Sequence[Ended]) -> dict[Claim, Verdict]:
@@ -111,7 +135,7 @@ class Recorder:
             return {}
         claims = [each.held.claim for each in accepted]
         done = statements.ack(connection, claims)
-        doubtful = [claim.id for claim in claims if claim in self._waiting and claim.id not in done]
+        doubtful = [claim.id for claim in claims if claim in self._doubtful and claim.id not in done]
         if doubtful:
             done |= statements.done_among(connection, doubtful)
         return {claim: Verdict.DONE if claim.id in done else Verdict.NOT_OURS_ANY_MORE for claim in claims}
@@ -131,8 +155,9 @@ class Recorder:
         delay = OUTAGE_SECONDS * self._backoff_scale if outage.reached else 0
         ours = statements.put_back(connection, [claim], outage.reason, delay_seconds=delay)
         statements.open_breaker(connection, claim.id, outage.reason, self._backoff_scale)
-        if not ended.breaker.is_open:
-            _log.error("outage", of="mail", error=outage.reason, meaning="its messages wait until it is back")
+        if not ended.breaker.is_open and not self._news:
+            meaning = "its messages wait until it is back"
+            self._news.append(partial(_log.error, "outage", of="mail", error=outage.reason, meaning=meaning))
         return _put_back_if(claim.id in ours)
 
     def _fail(self, connection: DbConnection, ended: Ended, failure: Failed) -> Verdict:
@@ -150,19 +175,26 @@ class Recorder:
             return Verdict.NOT_OURS_ANY_MORE
         return Verdict.DEAD if is_dead else Verdict.FAILED
 
-    @staticmethod
-    def _learn_of_the_mail_server(connection: DbConnection, ended: Ended) -> None:
-        """Close the breaker that was open if the mail server has answered; if the probe did not ask it, go on."""
+    def _learn_of_the_mail_server(self, connection: DbConnection, ended: Ended) -> None:
+        """Close the breaker that was open if the mail server has answered; if the probe learned nothing, go on."""
         if not ended.breaker.is_open or isinstance(ended.outcome, Outage):
             return
-        answered = isinstance(ended.outcome, Accepted) or (
-            isinstance(ended.outcome, Failed) and not ended.outcome.maybe_accepted
-        )
-        if answered:
-            if statements.close_breaker(connection):
-                _log.info("mail_server_back", message_id=ended.held.claim.id)
-        elif ended.is_probe:
-            statements.release_probe(connection, ended.held.claim.id)
+        match ended.outcome:
+            case Accepted() | Failed(maybe_accepted=False):
+                if statements.close_breaker(connection):
+                    self._news.append(partial(_log.info, "mail_server_back", message_id=ended.held.claim.id))
+            case Failed() if ended.is_probe:
+                # It fell silent after a mail, and may do so after each: the next one waits as after an outage.
+                pause = statements.LONGEST_PROBE_PAUSE_SECONDS * self._backoff_scale
+                statements.release_probe(connection, ended.held.claim.id, pause)
+            case _ if ended.is_probe:
+                statements.release_probe(connection, ended.held.claim.id)
+            case _:
+                pass
+
+
+def _is_away(exc: Exception) -> bool:
+    return isinstance(exc, UNREACHABLE) and not isinstance(exc, LOCKED)
 
 
 def _waits(ended: Ended) -> bool:

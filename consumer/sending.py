@@ -47,15 +47,15 @@ class Sender:
         try:
             envelope = compose(ready.mail, ready.held.claim.id, self._mail_from)
         except UndeliverableError as exc:
-            return NotMade(str(exc), is_permanent=True)
+            return NotMade(exc.reason, is_permanent=True)
         except Exception as exc:  # noqa: BLE001 - a bug in a template is this message's failure, not the worker's
             return NotMade(f"{type(exc).__name__} while the mail was composed")
         return self._hand_in(envelope, ready)
 
     def _hand_in(self, envelope: Envelope, ready: Ready) -> Outcome:
-        if monotonic() >= ready.held.lease.send_until:
+        if monotonic() >= ready.held.lease.begin_until:
             # Trying all the same would look like a mail server that does not answer.
-            return NotBegun("the worker stood still: no time was left for the mail")
+            return NotBegun("too little time was left for the mail")
         try:
             return self._mailer.send(envelope, ready.held.lease)
         except Exception as exc:  # noqa: BLE001 - RQ's timeout or a bug: the attempt failed, the worker goes on

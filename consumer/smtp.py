@@ -22,6 +22,8 @@ from shared.settings import SmtpServer
 _KEPT_SECONDS: Final = 30.0
 """A connection that was idle for longer is not trusted any more; servers close idle ones after minutes (RFC 5321)."""
 
+_GOODBYE_SECONDS: Final = 1.0
+
 _LEADING_DOT: Final = re.compile(rb"(?m)^\.")
 """RFC 5321, 4.5.2: a dot at the start of a line is doubled."""
 
@@ -74,6 +76,7 @@ class Mailer:
     def close(self) -> None:
         """Say goodbye without waiting for the answer."""
         if self._connection is not None:
+            self._connection.until = monotonic() + _GOODBYE_SECONDS
             with contextlib.suppress(OSError, smtplib.SMTPException):
                 self._connection.putcmd("quit")
         self.drop()
@@ -177,7 +180,7 @@ class Mailer:
             content += b"\r\n"
         with _outage_if_it_fails("the mail server went away in the middle of the mail", reached=True):
             connection.send(content)
-        if lease.is_over():
+        if lease.is_over() or monotonic() >= lease.send_until:
             return LeaseOver()
         try:
             connection.send(b".\r\n")

@@ -1,5 +1,7 @@
 """The spans of a message in a worker's hands, for when traces are asked for."""
 
+from math import isfinite
+
 from consumer.statements import Claim
 from shared.tracing import NO_SPAN, OpenSpan, tracing
 
@@ -18,7 +20,7 @@ def begin_span(claim: Claim) -> OpenSpan:
 
 
 def _past_the_relay(claim: Claim) -> str | None:
-    if claim.traceparent is None or claim.published_at is None:
+    if claim.traceparent is None or claim.published_at is None or not isfinite(claim.due_at):
         return claim.traceparent
     published = tracing().past_span("publish", "producer", claim.traceparent, claim.due_at, claim.published_at)
     return published or claim.traceparent

@@ -2,22 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from consumer.task import DbConnection
+from shared.database import DbConnection
 
 FAILURES_KEPT: Final = 20
-_LONGEST_PROBE_PAUSE_SECONDS: Final = 30.0
+LONGEST_PROBE_PAUSE_SECONDS: Final = 30.0
 """Between two probes of an unreachable mail server. Work is to be resumed within a minute of its return."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A message that is ours for the time of a lease. The payload is JSON as it stands in PostgreSQL."""
+    """A message that is ours for the time of a lease.
+
+    The payload is JSON as it stands in PostgreSQL. Times are seconds since the epoch: PostgreSQL has some, infinity
+    among them, that Python's datetime has not.
+    """
 
     id: int
     token: UUID
@@ -25,8 +28,8 @@ class Claim:
     payload: str
     attempt: int
     max_retries: int
-    due_at: datetime
-    published_at: datetime | None
+    due_at: float
+    published_at: float | None
     traceparent: str | None
 
     @property
@@ -56,18 +59,28 @@ def claim(connection: DbConnection, message_ids: Sequence[int], token: UUID, lea
            SET status = 'running', attempt = attempt + 1, claim_token = %(token)s, claimed_at = clock_timestamp(),
                lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
          WHERE id = ANY(%(ids)s::bigint[]) AND (status = 'published' OR (status = 'pending' AND due_at <= now()))
-        RETURNING id, claim_token, task, payload::text, attempt, max_retries, due_at, published_at, traceparent
+        RETURNING id, claim_token, task, payload::text, attempt, max_retries,
+                  extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent
         """,
         {"ids": list(message_ids), "token": token, "lease": lease_seconds},
     ).fetchall()
     return [Claim(*row) for row in rows]
 
 
+def unlocked_among(connection: DbConnection, message_ids: Sequence[int]) -> list[int]:
+    """Lock those of the messages that nobody else holds locked, and give their ids."""
+    rows = connection.execute(
+        "SELECT id FROM outbox WHERE id = ANY(%s::bigint[]) FOR UPDATE SKIP LOCKED", [list(message_ids)]
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
 def find_own_claims(connection: DbConnection, message_ids: Sequence[int], token: UUID) -> list[Claim]:
     """Find the claims whose commit's answer was lost."""
     rows = connection.execute(
         """
-        SELECT id, claim_token, task, payload::text, attempt, max_retries, due_at, published_at, traceparent
+        SELECT id, claim_token, task, payload::text, attempt, max_retries,
+               extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent
           FROM outbox
          WHERE id = ANY(%s::bigint[]) AND status = 'running' AND claim_token = %s
         """,
@@ -210,7 +223,7 @@ def open_breaker(connection: DbConnection, message_id: int, reason: str, scale: 
                probe_id = nullif(b.probe_id, %(id)s),
                last_error = excluded.last_error
         """,
-        {"id": message_id, "reason": reason, "scale": scale, "longest": _LONGEST_PROBE_PAUSE_SECONDS},
+        {"id": message_id, "reason": reason, "scale": scale, "longest": LONGEST_PROBE_PAUSE_SECONDS},
     )
 
 
@@ -226,13 +239,13 @@ def close_breaker(connection: DbConnection) -> bool:
     return closed.rowcount == 1
 
 
-def release_probe(connection: DbConnection, message_id: int) -> None:
-    """Let the next message be the probe: this one ended without asking the mail server."""
+def release_probe(connection: DbConnection, message_id: int, delay_seconds: float = 0) -> None:
+    """Let another message be the probe, after a pause: this one ended without learning anything of the mail server."""
     connection.execute(
         """
         UPDATE outbox_breaker
-           SET probe_at = clock_timestamp(), probe_id = NULL
+           SET probe_at = clock_timestamp() + make_interval(secs => %s), probe_id = NULL
          WHERE opened_at IS NOT NULL AND probe_id = %s
         """,
-        [message_id],
+        [delay_seconds, message_id],
     )

@@ -1,7 +1,7 @@
 """The other threads of an OutboxWorker: those that send, and the one that writes what came of it."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Final
 
@@ -12,6 +12,7 @@ from consumer.broker import WorkerBroker
 from consumer.control import Control
 from consumer.database import Database
 from consumer.held import Ended, Ready
+from consumer.outcomes import Failed
 from consumer.patience import Patience, pauses
 from consumer.recording import Recorder, Settled
 from consumer.sending import Sender
@@ -40,9 +41,14 @@ class SendingThread(threading.Thread):
         return self._sender.busy_since
 
     def run(self) -> None:
-        """Send. Sender.send catches what goes wrong with a mail."""
+        """Send, and never leave a message without an outcome."""
         while (ready := self._to_send.get()) is not None:
-            self._to_write.put(self._sender.send(ready))
+            try:
+                ended = self._sender.send(ready)
+            except Exception as exc:  # noqa: BLE001 - a sender that ends would be missed
+                failure = Failed(f"{type(exc).__name__} while the mail was sent", maybe_accepted=True)
+                ended = Ended(ready.held, failure, ready.breaker)
+            self._to_write.put(ended)
         self._sender.close()
 
 
@@ -73,47 +79,52 @@ class WritingThread(threading.Thread):
         return self._database.busy_since
 
     def run(self) -> None:
-        """Write until there is no more, and what PostgreSQL did not hear again and again."""
-        for batch in self._batches():
+        """Write until there is no more; what PostgreSQL did not take again and again, until it is time to leave."""
+        while (batch := self._next_batch()) is not None:
             self._settle(self._recorder.record(batch))
-            for pause in pauses():
-                # New outcomes come in between: one that PostgreSQL refuses holds up nobody else.
-                if not self._recorder.is_waiting or not self._to_write.empty():
-                    break
-                if self._patience.may_give_up():
-                    self._settle(self._recorder.give_up())
-                    break
-                self._patience.sleep(pause)
-                self._settle(self._recorder.record([]))
+            # New outcomes come first: one that PostgreSQL refuses holds up nobody else.
+            self._retry_until(lambda: not self._to_write.empty())
+        self._retry_until(self._patience.may_give_up)
         self._settle(self._recorder.give_up())
         self._database.close()
 
-    def _batches(self) -> Iterator[list[Ended]]:
-        """Give what is there, at least one outcome each time."""
-        while (first := self._to_write.get()) is not None:
-            batch = [first]
-            while len(batch) < _WRITTEN_AT_ONCE:
-                try:
-                    another = self._to_write.get_nowait()
-                except Empty:
-                    break
-                if another is None:
-                    self._to_write.put(None)
-                    break
-                batch.append(another)
-            yield batch
+    def _retry_until(self, enough: Callable[[], bool]) -> None:
+        for pause in pauses():
+            if not self._recorder.is_waiting or enough():
+                return
+            self._patience.sleep(pause)
+            self._settle(self._recorder.retry())
+
+    def _next_batch(self) -> list[Ended] | None:
+        """Wait for an outcome, and give it with all the others that are there; None when there are no more."""
+        first = self._to_write.get()
+        if first is None:
+            return None
+        batch = [first]
+        while len(batch) < _WRITTEN_AT_ONCE:
+            try:
+                another = self._to_write.get_nowait()
+            except Empty:
+                break
+            if another is None:
+                self._to_write.put(None)
+                break
+            batch.append(another)
+        return batch
 
     def _settle(self, settled: Sequence[Settled]) -> None:
-        """Say what became of each message, tidy its job up, and make room for others."""
+        """Make room for others, say what became of each message, and tidy its job up."""
         if not settled:
             return
         self._control.settled(len(settled))
-        for each in settled:
-            tell(each.ended.held.claim.id, each.verdict, each.ended.held, each.ended.reason)
-        jobs = [(each.ended.held.job, each.verdict is Verdict.DONE) for each in settled]
-        done = [job for job, is_done in jobs if job is not None and is_done]
-        others = [job for job, is_done in jobs if job is not None and not is_done]
         try:
+            for each in settled:
+                tell(each.ended.held.claim.id, each.verdict, each.ended.held, each.ended.reason)
+            jobs = [(each.ended.held.job, each.verdict is Verdict.DONE) for each in settled]
+            done = [job for job, is_done in jobs if job is not None and is_done]
+            others = [job for job, is_done in jobs if job is not None and not is_done]
             self._broker.finish(done, others)
         except (RedisError, OSError) as exc:
             self._control.note_redis(type(exc).__name__)
+        except Exception as exc:  # noqa: BLE001 - a writer that ends would be missed
+            _log.error("not_tidied_up", error=type(exc).__name__)

@@ -2,20 +2,27 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from marshmallow import EXCLUDE, Schema, fields, validate
-from psycopg import Connection
 
+from shared.database import DbConnection
 from shared.errors import OutboxError
 from shared.settings import ConsumerSettings
 
-DbConnection = Connection[tuple[Any, ...]]
 Payload = dict[str, Any]
 
 
+_LONGEST_REASON: Final = 500
+
+
 class UndeliverableError(OutboxError):
-    """No attempt can end better: the message becomes a dead letter at once."""
+    """No attempt can end better: the message becomes a dead letter at once. The text is the reason that is kept."""
+
+    @property
+    def reason(self) -> str:
+        """Give the text as PostgreSQL can keep it, whatever a task put into it."""
+        return "".join(char if char.isprintable() else " " for char in str(self))[:_LONGEST_REASON]
 
 
 class NoSuchUserError(UndeliverableError):

@@ -21,7 +21,10 @@ from shared.settings import ConsumerSettings
 _Thread = Intake | SendingThread | WritingThread
 
 _LEAVE_SECONDS: Final = 5.0
-"""Added to a send's deadline when the worker leaves: the time for the outcome's commit."""
+"""The time for an outcome's commit: added to a send's deadline when the worker leaves, and to a lease before a thread
+counts as stuck."""
+
+_LAST_WORDS_SECONDS: Final = 1.0
 
 _NAP_SECONDS: Final = 0.5
 
@@ -34,7 +37,7 @@ class Team:
         self._settings = settings
         self._control = control
         self._leave_by: float | None = None
-        patience = Patience(self._sleep, self._must_leave)
+        patience = Patience(self._sleep, self._must_leave, control.stopping.is_set)
         self._to_send: SimpleQueue[Ready | None] = SimpleQueue()
         self._to_write: SimpleQueue[Ended | None] = SimpleQueue()
         taking, writing = Database(settings.database_url), Database(settings.database_url)
@@ -60,20 +63,32 @@ class Team:
         for thread in self._threads():
             thread.start()
 
-    def takes_jobs(self) -> bool:
-        """Tell whether the intake is at work."""
-        return self._intake.is_alive()
+    def is_whole(self) -> bool:
+        """Tell whether all threads are at work."""
+        return all(thread.is_alive() for thread in self._threads())
+
+    def ended_as_it_should(self) -> bool:
+        """Tell whether no thread but the intake has ended: it does so when there is no more to be taken."""
+        return all(thread.is_alive() for thread in (*self._senders, self._writer))
 
     def wait(self, seconds: float) -> None:
         """Wait for so long, or until the intake ends."""
         self._intake.join(seconds)
 
     def is_stuck(self) -> bool:
-        """Tell whether a thread handles a message for longer than any lease can explain."""
-        return any(map(self._hangs, self._threads()))
+        """Tell whether a thread handles a message for longer than any lease can explain.
+
+        The writer runs nothing but our own statements. When it stands as well, it is PostgreSQL that does not go on (a
+        commit that waits for a standby, say), and starting anew would only forget what it has to write.
+        """
+        intake = self._hangs(self._intake) and not self._hangs(self._writer)
+        return intake or any(map(self._hangs, self._senders))
 
     def leave(self) -> bool:
-        """Take no further job, finish what is in hand, at most for a send's deadline. False when a thread hangs."""
+        """Take no further job and finish what is in hand; false when a thread hangs.
+
+        A message in hand gets the time of a send's deadline, and its outcome some seconds more to be written.
+        """
         self._leave_by = monotonic() + self._settings.send_deadline_seconds + _LEAVE_SECONDS
         self._control.stop()
         self._join(self._intake)
@@ -81,6 +96,7 @@ class Team:
             self._to_send.put(None)
         for sender in self._senders:
             self._join(sender)
+        self._leave_by = max(self._leave_by, monotonic() + _LEAVE_SECONDS)
         self._to_write.put(None)
         self._join(self._writer)
         return not any(thread.is_alive() for thread in self._threads())
@@ -97,8 +113,8 @@ class Team:
         return since is not None and monotonic() - since > self._settings.run_lease_seconds + _LEAVE_SECONDS
 
     def _must_leave(self) -> bool:
-        """Tell whether a stopping worker has waited for PostgreSQL as long as it may."""
-        return self._leave_by is not None and monotonic() >= self._leave_by
+        """Tell whether a stopping worker has waited for PostgreSQL as long as it may, with time left to say so."""
+        return self._leave_by is not None and monotonic() >= self._leave_by - _LAST_WORDS_SECONDS
 
     def _sleep(self, seconds: float) -> None:
         if self._control.stopping.wait(seconds):

@@ -149,7 +149,7 @@ def next_due(connection: DbConnection) -> float | None:
                    (SELECT probe_at FROM outbox_breaker WHERE opened_at IS NOT NULL),
                    least((SELECT min(due_at) FROM outbox WHERE status = 'pending' AND queue = 'critical'),
                          (SELECT min(due_at) FROM outbox WHERE status = 'pending' AND queue = 'default'))
-               ) - clock_timestamp())::float8
+               ))::float8 - extract(epoch FROM clock_timestamp())::float8
          WHERE EXISTS (SELECT FROM outbox WHERE status = 'pending')
         """
     ).fetchone()

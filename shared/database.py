@@ -30,7 +30,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
 _BEGIN: Final = f"""
 BEGIN;
 SET LOCAL idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_SECONDS}s';
-SET LOCAL lock_timeout = '{LOCK_SECONDS}s'
+SET LOCAL lock_timeout = '%ds'
 """
 
 
@@ -58,14 +58,18 @@ def is_pooled(connection: DbConnection) -> bool:
 
 
 @contextmanager
-def transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
+def transaction(connection: psycopg.Connection[Any], *, lock_seconds: int = LOCK_SECONDS) -> Iterator[None]:
     """Run a transaction that PostgreSQL itself ends if this process freezes in the middle of it.
+
+    Args:
+        connection: in autocommit mode, with no transaction open.
+        lock_seconds: the longest wait for each lock.
 
     Raises:
         psycopg.Error: it was rolled back; or, when the answer to COMMIT was lost, nobody knows.
 
     """
-    connection.execute(_BEGIN)
+    connection.execute((_BEGIN % lock_seconds).encode())
     try:
         yield
     except BaseException:

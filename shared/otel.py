@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Final
 
 from opentelemetry import trace
@@ -72,7 +71,7 @@ class OtelTracing(Tracing):
         context = Context() if parent is None else _context(parent)
         return _RecordedOpenSpan(self._tracer.start_span(name, context=context, kind=_KINDS[kind]))
 
-    def past_span(self, name: str, kind: Kind, parent: str, began: datetime, ended: datetime) -> str | None:
+    def past_span(self, name: str, kind: Kind, parent: str, began: float, ended: float) -> str | None:
         """Record a span with times of its own."""
         recorded = self._tracer.start_span(
             name, context=_context(parent), kind=_KINDS[kind], start_time=_nanoseconds(began)
@@ -116,5 +115,5 @@ def _traceparent(context: Context | None) -> str | None:
     return carrier.get(_HEADER)
 
 
-def _nanoseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1e9)
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)

@@ -9,7 +9,6 @@ import importlib.util
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final, Literal
 
 from shared.errors import SettingsError
@@ -70,8 +69,8 @@ class Tracing:
         """Begin a span, as a part of `parent` or as a trace of its own."""
         return NO_SPAN
 
-    def past_span(self, name: str, kind: Kind, parent: str, began: datetime, ended: datetime) -> str | None:
-        """Tell of something that is over and that was done elsewhere; return its traceparent."""
+    def past_span(self, name: str, kind: Kind, parent: str, began: float, ended: float) -> str | None:
+        """Tell of what was done elsewhere between two times (seconds since the epoch); give its traceparent."""
 
     def flush(self) -> None:
         """Send what was recorded, before the process ends."""

@@ -3,22 +3,31 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from email.headerregistry import Address
+from queue import SimpleQueue
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg import Connection
+from redis import Redis
 
+from consumer.broker import WorkerBroker
 from consumer.claiming import Claimed, Claimer
+from consumer.control import Control
 from consumer.database import Database
-from consumer.held import Ended, Held
+from consumer.held import Ended, Held, Ready
+from consumer.lease import Lease
 from consumer.outcomes import Accepted, Failed, NotBegun, NotMade, Outage, Outcome
 from consumer.patience import Patience
 from consumer.preparing import Preparer
 from consumer.recording import Recorder
 from consumer.registry import TASKS
-from consumer.task import Mail, Payload, Preparation, Prepared, Task, UserPayload
+from consumer.sending import Sender
+from consumer.stations import SendingThread, WritingThread
+from consumer.task import Mail, Payload, Preparation, Prepared, Task, UndeliverableError, UserPayload
 from consumer.verdicts import Verdict
 from shared.database import connect
 from shared.messages import SendVerifyEmail, SendWelcomeEmail
@@ -35,7 +44,7 @@ class Desk:
     def __init__(self, database_url: str) -> None:
         self.url = database_url
         self.database = Database(database_url)
-        settings = ConsumerSettings(
+        self.settings = settings = ConsumerSettings(
             database_url=database_url,
             redis_url="redis://localhost:1/0",
             smtp_server=SmtpServer("smtp", "localhost", 1),
@@ -139,7 +148,7 @@ def locked(database_url: str, statement: str, value: object) -> Iterator[None]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.database._BEGIN", "BEGIN; SET LOCAL lock_timeout = '100ms'")
+    monkeypatch.setattr("shared.database._BEGIN", "BEGIN; SET LOCAL lock_timeout = '%d00ms'")
 
 
 @pytest.mark.usefixtures("impatient")
@@ -153,6 +162,31 @@ def test_a_row_that_stays_locked_does_not_keep_the_others_waiting(desk: Desk, co
     [left] = claimed.not_held
     assert (left.message_id, left.verdict) == (ids[1], Verdict.NOT_CLAIMED)
     assert message(connection, ids[1])["status"] == "published"
+
+
+def test_a_time_that_python_does_not_know_is_no_obstacle(desk: Desk, connection: "Connection[Any]") -> None:
+    ids = [add_message(connection), add_message(connection, due_at="-infinity")]
+
+    assert held_ids(desk.claim(ids)) == set(ids)
+
+
+def test_a_row_that_cannot_be_claimed_does_not_spoil_the_others(desk: Desk, connection: "Connection[Any]") -> None:
+    ids = add_messages(connection, 3)
+    connection.execute(f"ALTER TABLE outbox ADD CHECK (id <> {ids[1]} OR status <> 'running')")
+
+    claimed = desk.claim(ids)
+
+    assert held_ids(claimed) == {ids[0], ids[2]}
+    assert [(each.message_id, each.reason) for each in claimed.not_held] == [(ids[1], "CheckViolation")]
+
+
+def test_a_standby_is_no_postgresql_to_work_with(desk: Desk) -> None:
+    assert desk.database.answers()
+    desk.database.close()
+    standby = Database(f"{desk.url}?options=-c%20default_transaction_read_only%3Don")
+
+    assert not standby.answers()
+    standby.close()
 
 
 # ---- mails
@@ -285,8 +319,88 @@ def test_an_outcome_that_postgresql_refuses_holds_up_no_other(desk: Desk, connec
 
     assert (verdicts, desk.recorder.is_waiting) == ({ids[0]: Verdict.DONE, ids[2]: Verdict.DONE}, True)
     connection.execute("DROP TRIGGER refuse ON outbox_finished")
-    assert desk.record() == {ids[1]: Verdict.DONE}
+    assert [each.verdict for each in desk.recorder.retry()] == [Verdict.DONE]
     assert not desk.recorder.is_waiting
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_row_that_stays_locked_holds_up_no_other_outcome(desk: Desk, connection: "Connection[Any]") -> None:
+    ids = add_messages(connection, 3)
+    held = desk.hold(ids)
+
+    with locked(desk.url, "SELECT FROM outbox WHERE id = %s FOR UPDATE", ids[1]):
+        verdicts = desk.record(*((each, Accepted()) for each in held))
+        still_waiting = [*desk.recorder.retry()]
+    unlocked = desk.recorder.retry()
+
+    assert verdicts == {ids[0]: Verdict.DONE, ids[2]: Verdict.DONE}
+    assert (still_waiting, [each.verdict for each in unlocked]) == ([], [Verdict.DONE])
+    assert not desk.recorder.is_waiting
+
+
+def test_an_outcome_that_is_refused_for_good_is_let_go_when_the_lease_is_over(
+    desk: Desk, connection: "Connection[Any]"
+) -> None:
+    [held] = desk.hold(add_messages(connection, 1))
+    unwritable = Ended(held, Failed("\ud800"))
+
+    assert (desk.recorder.record([unwritable]), desk.recorder.is_waiting) == ([], True)
+    late = Ended(replace(held, lease=Lease(0.0, 0.0)), Failed("\ud800"))
+    assert [each.verdict for each in desk.recorder.record([late])] == [Verdict.DATABASE_AWAY]
+
+
+def test_a_reason_of_a_task_is_kept_as_far_as_it_can_be(desk: Desk, connection: "Connection[Any]") -> None:
+    assert UndeliverableError("a\x00b\ud800c").reason == "a b c"
+
+
+def test_a_writer_that_has_to_leave_waits_for_postgresql_as_long_as_it_may(
+    desk: Desk, connection: "Connection[Any]", redis_url: str
+) -> None:
+    held = desk.hold(add_messages(connection, 2))
+    to_write: SimpleQueue[Ended | None] = SimpleQueue()
+    away = Database(desk.url)
+    away.transaction = unreachable  # type: ignore[method-assign,assignment]
+    pauses: list[float] = []
+
+    def come_back(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            del away.transaction  # type: ignore[method-assign]
+
+    with closing(Redis.from_url(redis_url)) as redis:
+        broker = WorkerBroker(redis, ["q"], "job:", "worker")
+        control = Control(at_once=2, max_jobs=None)
+        control.took(2)
+        writer = WritingThread(Recorder(away, 1.0), away, broker, control, Patience(come_back), to_write)
+        for each in (*(Ended(each, Accepted()) for each in held), None):
+            to_write.put(each)
+        writer.run()
+
+    assert ([message(connection, each.claim.id)["status"] for each in held], len(pauses)) == (["done"] * 2, 3)
+    assert not control.is_busy
+
+
+def test_a_sender_that_meets_a_defect_hands_on_an_outcome_and_goes_on(
+    desk: Desk, connection: "Connection[Any]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = desk.preparer.prepare(desk.hold(add_messages(connection, 2)))
+    to_send: SimpleQueue[Ready | None] = SimpleQueue()
+    to_write: SimpleQueue[Ended | None] = SimpleQueue()
+    monkeypatch.setattr(Sender, "send", lambda _self, _ready: 1 / 0)
+    for each in (*prepared.ready, None):
+        to_send.put(each)
+
+    SendingThread(0, Sender(desk.settings), to_send, to_write).run()
+
+    ended = [to_write.get(), to_write.get()]
+    expected = Failed("ZeroDivisionError while the mail was sent", maybe_accepted=True)
+    assert [each and each.outcome for each in ended] == [expected] * 2
+
+
+@contextmanager
+def unreachable(**_limits: int) -> Iterator[None]:
+    raise psycopg.OperationalError
+    yield
 
 
 def test_what_could_not_be_written_can_be_let_go(desk: Desk, connection: "Connection[Any]") -> None:

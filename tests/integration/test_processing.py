@@ -24,12 +24,12 @@ from consumer.database import Database
 from consumer.lease import Lease
 from consumer.processing import Processor
 from consumer.registry import TASKS
-from consumer.task import DbConnection, Mail, Payload, Preparation, Prepared, Task, UserPayload
+from consumer.task import Mail, Payload, Preparation, Prepared, Task, UserPayload
 from consumer.verdicts import Verdict
 from embedded.mail_catcher import MailCatcher
 from embedded.ports import LOOPBACK, free_port
 from embedded.postgres import PostgresServer
-from shared.database import connect, transaction
+from shared.database import DbConnection, connect, transaction
 from shared.links import is_authentic
 from shared.messages import SendVerifyEmail, SendWelcomeEmail
 from shared.settings import ConsumerSettings, SmtpServer
@@ -531,8 +531,7 @@ def test_silence_after_the_dot_is_a_failure_that_may_have_been_accepted(
 def test_a_lease_that_was_over_before_the_dot_is_a_failure_without_a_mail(
     world: World, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    is_over = iter([False, True])  # when its mail is prepared, and before the dot
-    monkeypatch.setattr(Lease, "is_over", lambda _self: next(is_over))
+    monkeypatch.setattr(Lease, "is_over", lambda _self: True)
     id_ = add_message(world.connection)
 
     assert world.process(id_) is Verdict.FAILED
@@ -544,7 +543,7 @@ def test_a_lease_that_was_over_before_the_dot_is_a_failure_without_a_mail(
 def test_a_worker_that_stood_still_before_it_could_send_gives_the_attempt_back_and_blames_nobody(
     world: World, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Lease, "send_until", 0.0)
+    monkeypatch.setattr(Lease, "begin_until", 0.0)
     id_ = add_message(world.connection)
 
     assert world.process(id_) is Verdict.PUT_BACK
@@ -684,7 +683,9 @@ def test_a_probe_that_ends_without_asking_lets_the_next_one_go(world: World) -> 
     assert (breaker["opened_at"] is None, breaker["probe_id"], breaker["is_probe_due"]) == (False, None, True)
 
 
-def test_a_probe_that_met_silence_after_the_dot_proves_nothing(world: World, mailbox: MailCatcher) -> None:
+def test_a_probe_that_met_silence_after_the_dot_proves_nothing_and_the_next_one_waits(
+    world: World, mailbox: MailCatcher
+) -> None:
     mailbox.set_fault("drop-after-accept")
     id_ = add_message(world.connection)
     world.open_breaker(probe_id=id_)
@@ -692,7 +693,7 @@ def test_a_probe_that_met_silence_after_the_dot_proves_nothing(world: World, mai
     assert world.process(id_) is Verdict.FAILED
 
     breaker = world.breaker()
-    assert (breaker["opened_at"] is None, breaker["probe_id"], breaker["is_probe_due"]) == (False, None, True)
+    assert (breaker["opened_at"] is None, breaker["probe_id"], breaker["is_probe_due"]) == (False, None, False)
 
 
 # ---- repeated attempts
@@ -752,9 +753,9 @@ class LosesAnswers(Database):
         self._number = 0
 
     @contextmanager
-    def transaction(self) -> Iterator[DbConnection]:
+    def transaction(self, **limits: int) -> Iterator[DbConnection]:
         self._number += 1
-        with super().transaction() as connection:
+        with super().transaction(**limits) as connection:
             yield connection
         if self._number in self.lost:
             self.close()
@@ -768,9 +769,9 @@ class CommitsLate(Database):
     is_awaited: Callable[[], bool]
 
     @contextmanager
-    def transaction(self) -> Iterator[DbConnection]:
+    def transaction(self, **limits: int) -> Iterator[DbConnection]:
         if self.commits:
-            with super().transaction() as connection:
+            with super().transaction(**limits) as connection:
                 yield connection
             return
         broken = connect(self._database_url, "outbox-consumer")
@@ -807,10 +808,10 @@ class AwayAfterTheClaim(LosesAnswers):
     back_at = math.inf
 
     @contextmanager
-    def transaction(self) -> Iterator[DbConnection]:
+    def transaction(self, **limits: int) -> Iterator[DbConnection]:
         if self._number >= 1 and monotonic() < self.back_at:
             raise LOST
-        with super().transaction() as connection:
+        with super().transaction(**limits) as connection:
             yield connection
 
 
@@ -850,9 +851,9 @@ def test_a_claim_that_was_rolled_back_is_not_taken_for_anothers(
         """Another consumer takes the message while this one connects anew."""
 
         @contextmanager
-        def transaction(self) -> Iterator[DbConnection]:
+        def transaction(self, **limits: int) -> Iterator[DbConnection]:
             try:
-                with super().transaction() as connection:
+                with super().transaction(**limits) as connection:
                     yield connection
                     if world.message(id_)["status"] == "published":
                         raise LOST

@@ -250,3 +250,10 @@ def test_a_frozen_redis_rolls_the_batch_back_within_seconds(connection: Connecti
             publisher_to(broker).publish_batch(connection, 10)
 
     assert message(connection, id_)["status"] == "pending"
+
+
+@pytest.mark.parametrize(("due_at", "seconds"), [("-infinity", float("-inf")), ("infinity", float("inf"))])
+def test_a_due_time_without_end_is_no_obstacle(connection: Connection, due_at: str, seconds: float) -> None:
+    add_message(connection, due_at=due_at)
+
+    assert statements.next_due(connection) == seconds

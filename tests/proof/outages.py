@@ -24,7 +24,7 @@ from consumer.preparing import Preparer
 from consumer.processing import Processor
 from consumer.recording import Recorder
 from consumer.sending import Sender
-from consumer.statements import _LONGEST_PROBE_PAUSE_SECONDS as LONGEST_PROBE_PAUSE_SECONDS
+from consumer.statements import LONGEST_PROBE_PAUSE_SECONDS
 from consumer.verdicts import Verdict
 from embedded.ports import free_port
 from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
