@@ -17,8 +17,10 @@ import structlog
 from api.database import PromptConnection, connect, describe
 from shared.messages import DOORBELL_CHANNEL
 
-_PAUSE_SECONDS: Final = 0.002
-"""Rings that come closer together than this are one: the relay empties the outbox at each."""
+_SHORTEST_PAUSE_SECONDS: Final = 0.002
+_LONGEST_PAUSE_SECONDS: Final = 0.032
+"""Rings that come closer together than a pause are one, and while they do the pause grows: the relay empties the outbox
+at each, and woken too often it would take the cores from those who sign up."""
 
 _FIRST_BACKOFF_SECONDS: Final = 0.1
 _LONGEST_BACKOFF_SECONDS: Final = 5.0
@@ -78,6 +80,7 @@ class _Ringer(threading.Thread):
 
     def run(self) -> None:
         """Pass the rings on, at most one in each pause."""
+        pause = _SHORTEST_PAUSE_SECONDS
         try:
             while True:
                 self.rung.wait()
@@ -85,7 +88,8 @@ class _Ringer(threading.Thread):
                 if self._closing:
                     return
                 self._pass_on()
-                time.sleep(_PAUSE_SECONDS)
+                time.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS) if self.rung.is_set() else _SHORTEST_PAUSE_SECONDS
         finally:
             self._hang_up()
 

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from environs import Env, ValidationError
-from limits import RateLimitItem, parse
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
 
 Network = IPv4Network | IPv6Network
 
@@ -30,7 +32,7 @@ class RateLimits:
 
     """
 
-    by_name: Mapping[str, RateLimitItem] = field(default_factory=dict)
+    by_name: "Mapping[str, RateLimitItem]" = field(default_factory=dict)
     exempt: tuple[Network, ...] = ()
 
 
@@ -44,13 +46,20 @@ def read_texts(env: Env) -> dict[str, str]:
 
 def parse_texts(texts: Mapping[str, str]) -> RateLimits:
     """Parse what was read, once all of it is known to be good."""
-    limits = {name: parse(text) for name, text in texts.items() if name != _EXEMPT and text != OFF}
+    limits = {name: _limit(text) for name, text in texts.items() if name != _EXEMPT and text != OFF}
     return RateLimits(limits, _networks(texts[_EXEMPT]))
+
+
+def _limit(text: str) -> "RateLimitItem":
+    """Parse one limit. Raises ValueError."""
+    from limits import parse  # noqa: PLC0415 - relay and worker have no limits, and do not pay for the library
+
+    return parse(text)
 
 
 def _check_limit(text: str) -> None:
     try:
-        is_usable = text == OFF or parse(text).amount > 0
+        is_usable = text == OFF or _limit(text).amount > 0
     except ValueError:
         is_usable = False
     if not is_usable:
