@@ -26,9 +26,8 @@ check: $(READY) ## Format, lint, types, import rules
 	$(RUN)/mypy
 	$(RUN)/lint-imports
 
-# Three processes on two cores: many tests wait for something to die or to come back.
 test: $(READY) ## Run the test suite against real servers that it starts itself
-	$(RUN)/pytest --numprocesses 3 --dist loadfile $(PYTEST_ARGS)
+	$(RUN)/pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 chaos: $(READY) ## Kill everything at random while people sign up: make chaos CHAOS_ARGS="--seed 1 --duration 60"
 	$(RUN)/python -m tests.chaos $(CHAOS_ARGS)
