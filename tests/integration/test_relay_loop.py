@@ -21,6 +21,7 @@ from outbox_relay.relay import Relay
 from shared.database import connect
 from shared.messages import DOORBELL_CHANNEL
 from shared.settings import RelaySettings
+from tests.relay_settings import relay_settings
 from tests.rows import add_message, message
 from tests.waiting import wait_until
 
@@ -29,17 +30,7 @@ Logs = list[dict[str, Any]]
 
 
 def settings(database_url: str, redis_url: str, *, poll_seconds: float = 0.1) -> RelaySettings:
-    return RelaySettings(
-        database_url=database_url,
-        listen_url=database_url,
-        redis_url=redis_url,
-        key_prefix=RQ_KEY_PREFIX,
-        publish_lease_seconds=30,
-        run_lease_seconds=60,
-        batch_size=100,
-        poll_seconds=poll_seconds,
-        keep_done_days=7,
-    )
+    return relay_settings(database_url, redis_url, batch_size=100, poll_seconds=poll_seconds)
 
 
 @dataclass

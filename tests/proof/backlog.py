@@ -16,7 +16,7 @@ from outbox_relay.publishing import Publisher
 from outbox_relay.reaper import Reaper
 from outbox_relay.relay import Relay
 from shared.database import connect
-from shared.settings import RelaySettings
+from tests.relay_settings import relay_settings
 from tests.waiting import wait_until
 
 PUBLISH_LEASE_SECONDS: Final = 30.0
@@ -90,17 +90,7 @@ def drained(database_url: str, redis_url: str, messages: int, workers_take: int)
 
 def amnesia(database_url: str, redis_url: str, messages: int) -> Amnesia:
     """Empty Redis under a running relay and wait until every message stands in a list again."""
-    settings = RelaySettings(
-        database_url=database_url,
-        listen_url=database_url,
-        redis_url=redis_url,
-        key_prefix=RQ_KEY_PREFIX,
-        publish_lease_seconds=PUBLISH_LEASE_SECONDS,
-        run_lease_seconds=60,
-        batch_size=1000,
-        poll_seconds=1.0,
-        keep_done_days=7,
-    )
+    settings = relay_settings(database_url, redis_url, publish_lease_seconds=PUBLISH_LEASE_SECONDS)
     alarm = Alarm()
     relay = Relay(settings, _broker(redis_url), alarm)
     thread = threading.Thread(target=relay.run)

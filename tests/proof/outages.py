@@ -33,7 +33,8 @@ from outbox_relay.publishing import Publisher
 from outbox_relay.relay import _LONGEST_PAUSE_SECONDS as LONGEST_RELAY_PAUSE_SECONDS
 from outbox_relay.relay import Relay
 from shared.database import connect
-from shared.settings import ConsumerSettings, RelaySettings, SmtpServer
+from shared.settings import ConsumerSettings, SmtpServer
+from tests.relay_settings import relay_settings
 from tests.rows import add_message, add_user
 
 MESSAGES = 20
@@ -125,7 +126,7 @@ def postgresql_away(database_url: str, redis_url: str, smtp_port: int, hours: fl
         ended = _send(mailed, database, settings)
         nowhere = f"postgresql://postgres@127.0.0.1:{free_port()}/gone"
         _point(database, nowhere)
-        with closing(Relay(_relay_settings(nowhere, redis_url), broker, Alarm())) as relay:
+        with closing(Relay(relay_settings(nowhere, redis_url), broker, Alarm())) as relay:
             tries = int(hours * 3600 / LONGEST_RELAY_PAUSE_SECONDS)
             for _ in range(tries):
                 with pytest.raises(psycopg.OperationalError):
@@ -160,20 +161,6 @@ def _point(database: Database, url: str) -> None:
     """As if PostgreSQL went away under the connection, or came back."""
     database.close()
     database._database_url = url  # noqa: SLF001
-
-
-def _relay_settings(database_url: str, redis_url: str) -> RelaySettings:
-    return RelaySettings(
-        database_url=database_url,
-        listen_url=database_url,
-        redis_url=redis_url,
-        key_prefix=RQ_KEY_PREFIX,
-        publish_lease_seconds=30,
-        run_lease_seconds=60,
-        batch_size=1000,
-        poll_seconds=1.0,
-        keep_done_days=7,
-    )
 
 
 def _deliver_all(
