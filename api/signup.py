@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Select, Text, bindparam, exists, func, select, true
+from sqlalchemy import Connection, Engine, Insert, Text, bindparam, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from api.database import DatabaseUnavailableError, connected, patience
@@ -90,9 +90,9 @@ def _values(wish: SignUp) -> dict[str, str]:
 
 def _write(connection: Connection, values: Mapping[str, str], mail_delay_seconds: float) -> SignedUp | Taken:
     for _ in range(_ATTEMPTS):
-        row = connection.execute(_user_and_message(mail_delay_seconds), values).one_or_none()
-        if row is not None:
-            return SignedUp(*row)
+        written = connection.execute(_user_and_message(mail_delay_seconds), values).one_or_none()
+        if written is not None:
+            return _signed_up(values, written.id, written.created_at)
         if fields := _taken_fields(connection, values):
             return Taken(fields)
         # Whoever held the name was deleted between the two statements: it is free again.
@@ -113,27 +113,32 @@ def _outcome_of(kept: Mapping[str, Any]) -> SignedUp | Taken:
 
 
 @cache
-def _user_and_message(mail_delay_seconds: float) -> Select[Any]:
-    """Build the one statement of a signup.
+def _user_and_message(mail_delay_seconds: float) -> Insert:
+    """Build the one statement of a signup: it gives the message's id and the time, or no row if a name is taken.
 
     ON CONFLICT DO NOTHING instead of a unique violation: the DETAIL of that error would put the address into
-    PostgreSQL's log.
+    PostgreSQL's log. The time is the transaction's, and so the user's as well as the message's; asking the user's row
+    for it, and for what we have just given it, would cost as much as writing the message.
     """
     columns = ["username", "full_name", "email", "hashed_password"]
     given = select(*(bindparam(name, type_=Text()) for name in columns)).select_from(patience())
     new_user = (
-        insert(users)
-        .from_select(columns, given)
-        .on_conflict_do_nothing()
-        .returning(users.c.username, users.c.full_name, users.c.email, users.c.is_email_verified, users.c.created_at)
-        .cte("new_user")
+        insert(users).from_select(columns, given).on_conflict_do_nothing().returning(users.c.username).cte("new_user")
     )
-    message = (
-        append_for_each(new_user, SendVerifyEmail, {"username": new_user.c.username}, delay_seconds=mail_delay_seconds)
-        .returning(outbox.c.id)
-        .cte("message")
+    payload = {"username": new_user.c.username}
+    message = append_for_each(new_user, SendVerifyEmail, payload, delay_seconds=mail_delay_seconds)
+    return message.returning(outbox.c.id, outbox.c.created_at)
+
+
+def _signed_up(values: Mapping[str, str], message_id: int, created_at: datetime) -> SignedUp:
+    return SignedUp(
+        username=values["username"],
+        full_name=values["full_name"],
+        email=values["email"],
+        is_email_verified=False,
+        created_at=created_at,
+        message_id=message_id,
     )
-    return select(new_user, message.c.id).join_from(new_user, message, true())
 
 
 def _taken_fields(connection: Connection, values: Mapping[str, str]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ what rolls back never was. Nothing here talks to Redis.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -46,7 +47,7 @@ def append(connection: Connection | Session, message: Message, *, delay_seconds:
 
 
 def append_for_each(
-    source: FromClause, message: type[Message], payload: dict[str, ColumnElement[Any]], *, delay_seconds: float = 0
+    source: FromClause, message: type[Message], payload: Mapping[str, ColumnElement[Any]], *, delay_seconds: float = 0
 ) -> Insert:
     """Build the INSERT that appends one message for each row of `source`.
 

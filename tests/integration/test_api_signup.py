@@ -24,6 +24,7 @@ def test_signup_answers_with_the_user(api: ApiService) -> None:
     assert response.status_code == 201
     created_at = datetime.fromisoformat(response.get_json().pop("created_at"))
     assert abs((datetime.now(UTC) - created_at).total_seconds()) < 60
+    assert api.sql("SELECT created_at FROM users") == [{"created_at": created_at}]
     assert {
         "username": "alice",
         "full_name": "Alice Adams",
