@@ -31,6 +31,15 @@ class Alarm:
         """End the present or the next sleep."""
         os.write(self._writer, b"!")
 
+    def sleep(self, seconds: float) -> None:
+        """Sleep for `seconds`, or until it rings; whoever rings at the door is not heard."""
+        if select.select([self.reader], [], [], seconds)[0]:
+            self.silence()
+
+    def silence(self) -> None:
+        """Take what has rung."""
+        os.read(self.reader, 4096)
+
     def close(self) -> None:
         """Close the pipe."""
         os.close(self.reader)
@@ -66,7 +75,7 @@ class Doorbell:
             sources.append(self._connection.fileno())
         ready, _, _ = select.select(sources, [], [], max(0.0, seconds))
         if alarm.reader in ready:
-            os.read(alarm.reader, 4096)
+            alarm.silence()
         if self._connection is not None and len(ready) > (alarm.reader in ready):
             self._drain(self._connection)
 

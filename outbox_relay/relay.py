@@ -14,6 +14,7 @@ from outbox_relay.heartbeat import Heartbeat
 from outbox_relay.observer import Observer
 from outbox_relay.publishing import Publisher
 from outbox_relay.reaper import Reaper, Round
+from outbox_relay.rest import Rest
 from outbox_relay.statements import DbConnection
 from shared.database import connect
 from shared.settings import RelaySettings
@@ -57,6 +58,7 @@ class Relay:
         self._reaper = Reaper(broker, publish_lease_seconds=settings.publish_lease_seconds)
         self._doorbell = Doorbell(settings.listen_url)
         self._heartbeat = Heartbeat()
+        self._rest = Rest()
         self._observer = observer or Observer()
         self._connection: DbConnection | None = None
         self._stopping = False
@@ -77,7 +79,11 @@ class Relay:
             self._doorbell.prepare()
             try:
                 done = self.run_once()
+                if done.published and not done.full:
+                    self._rest.take(self._alarm)
                 seconds = 0.0 if done.full else self._seconds_to_sleep(done)
+                if seconds:
+                    self._rest.end()
             except (psycopg.Error, BrokerUnavailableError) as exc:
                 seconds = self._note_outage(exc)
             else:
