@@ -35,9 +35,11 @@ class Consumer:
     processes: int = 1
 
 
-def rq_worker(worker_class: str | None = None, processes: int = 1) -> Consumer:
-    """Give `rq worker critical default`, with RQ's own class unless another is named."""
+def rq_worker(worker_class: str | None = None, processes: int = 1, in_flight: int | None = None) -> Consumer:
+    """Give `rq worker critical default`, with RQ's own class unless another is named, and its defaults unless told."""
     settings = {} if worker_class is None else {"RQ_WORKER_CLASS": worker_class}
+    if in_flight is not None:
+        settings["WORKER_CONCURRENCY"] = str(in_flight)
     return Consumer(WORKER_ARGV, settings=settings, processes=processes)
 
 
