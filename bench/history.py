@@ -7,6 +7,8 @@ import psycopg
 from bench.relays.batches import BATCH
 from shared.messages import SendVerifyEmail
 
+LIVE, LIVE_INDEXES, PAST, PAST_INDEXES = "outbox MiB", "outbox indexes MiB", "finished MiB", "finished indexes MiB"
+
 _FILLED_AT_ONCE = 500_000
 
 
@@ -93,10 +95,13 @@ def finish_published(connection: psycopg.Connection[Any]) -> None:
         )
 
 
-def sizes_mib(connection: psycopg.Connection[Any], table: str) -> tuple[float, float]:
-    """Give the size of a table and that of its indexes, in MiB."""
+def sizes_of_outbox(connection: psycopg.Connection[Any]) -> dict[str, float]:
+    """Give the sizes of the live and of the finished messages' table, and of their indexes, in MiB."""
     row = connection.execute(
-        "SELECT pg_table_size(%(table)s::regclass), pg_indexes_size(%(table)s::regclass)", {"table": table}
+        """
+        SELECT pg_table_size('outbox'), pg_indexes_size('outbox'),
+               pg_table_size('outbox_finished'), pg_indexes_size('outbox_finished')
+        """
     ).fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
-    return row[0] / 2**20, row[1] / 2**20
+    return {name: size / 2**20 for name, size in zip((LIVE, LIVE_INDEXES, PAST, PAST_INDEXES), row, strict=True)}

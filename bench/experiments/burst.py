@@ -10,6 +10,7 @@ import psycopg
 
 from bench.children import environment
 from bench.command_lines import OUTBOX_WORKER, WORKER_ARGV, settings_of_worker
+from bench.history import LIVE, LIVE_INDEXES, PAST, PAST_INDEXES, sizes_of_outbox
 from bench.measuring import Contender, Experiment, Goal, Measurement, Plot
 from bench.programs import memory_mib, wait_for_mails, wait_until_acknowledged
 from bench.servers import Servers
@@ -70,6 +71,7 @@ class Burst:
                 WRITTEN: written,
                 DONE: done,
                 **_waits(connection),
+                **sizes_of_outbox(connection),
                 EARLY: early,
                 END: end,
                 GROWTH: end / early,
@@ -118,7 +120,7 @@ def _waits(connection: psycopg.Connection[Any]) -> dict[str, float]:
 
 
 def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
-    """Give the burst with one worker and with two."""
+    """Give the burst with one worker and with two, and a long way with two."""
     burst = Burst(servers, sizes.burst_messages)
     one, two = "1 worker", "2 workers"
     return [
@@ -130,5 +132,13 @@ def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
             contenders=(Contender(one, partial(burst.measure, 1)), Contender(two, partial(burst.measure, 2))),
             goals=(Goal(one, GROWTH, at_most=1.1),),
             plot=Plot("distribution", "s from the first row to the mail's acceptance", "share of mails"),
-        )
+        ),
+        Experiment(
+            key="road",
+            title=f"The whole road of {sizes.road_messages:,} messages that come at once, and the sizes at its end",
+            columns=(TOTAL, RATE, LIVE, LIVE_INDEXES, PAST, PAST_INDEXES, EARLY, END, GROWTH),
+            reference=two,
+            contenders=(Contender(two, partial(Burst(servers, sizes.road_messages).measure, 2)),),
+            goals=(Goal(two, GROWTH, at_most=1.1),),
+        ),
     ]

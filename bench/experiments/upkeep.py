@@ -6,7 +6,7 @@ from functools import partial
 import psycopg
 
 from bench.experiments.relay import run_relay
-from bench.history import add_finished, finish_published, sizes_mib
+from bench.history import LIVE, LIVE_INDEXES, PAST, PAST_INDEXES, add_finished, finish_published, sizes_of_outbox
 from bench.measuring import Contender, Experiment, Goal, Measurement
 from bench.relays.batches import Task
 from bench.relays.ours import build
@@ -15,7 +15,6 @@ from bench.sizes import Sizes
 from bench.workload import add_messages, settle
 
 MEDIAN, LONGEST, PRUNED = "median ms/step", "longest ms", "rows pruned/s"
-LIVE, LIVE_INDEXES, PAST, PAST_INDEXES = "outbox MiB", "outbox indexes MiB", "finished MiB", "finished indexes MiB"
 
 _LOCK_MS = 50.0
 _PRUNE_SECONDS = 60.0
@@ -84,7 +83,7 @@ def _round(servers: Servers, database_url: str, rows: int) -> Measurement:
         add_messages(connection, rows)
         run_relay(servers, database_url, "ours", rows, _PATIENCE_SECONDS)
         finish_published(connection)
-        live, past = sizes_mib(connection, "outbox"), sizes_mib(connection, "outbox_finished")
+        found = sizes_of_outbox(connection)
         # For the autovacuum that comes within a minute: the next round does not wait for it as the next burst would.
         settle(connection)
-    return Measurement({LIVE: live[0], LIVE_INDEXES: live[1], PAST: past[0], PAST_INDEXES: past[1]})
+    return Measurement(found)
