@@ -12,6 +12,7 @@ from outbox_relay.broker import Broker, BrokerUnavailableError
 from outbox_relay.doorbell import Alarm, Doorbell
 from outbox_relay.heartbeat import Heartbeat
 from outbox_relay.observer import Observer
+from outbox_relay.pruning import PRUNED_AT_ONCE, Pruner
 from outbox_relay.publishing import Publisher
 from outbox_relay.reaper import Reaper, Round
 from outbox_relay.rest import Rest
@@ -28,7 +29,6 @@ RECONNECT_GRACE_SECONDS: Final = 15.0
 _FIRST_PAUSE_SECONDS: Final = 0.25
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 _PRUNE_SECONDS: Final = 60.0
-_PRUNED_AT_ONCE: Final = 500
 _SHORTEST_SLEEP_SECONDS: Final = 0.02
 """When messages are due but another relay holds them, looking again at once would only burn its cores."""
 
@@ -57,6 +57,7 @@ class Relay:
         )
         self._reaper = Reaper(broker, publish_lease_seconds=settings.publish_lease_seconds)
         self._doorbell = Doorbell(settings.listen_url)
+        self._pruner = Pruner(settings.keep_done_days)
         self._heartbeat = Heartbeat()
         self._rest = Rest()
         self._observer = observer or Observer()
@@ -111,7 +112,7 @@ class Relay:
         with self._observer.step("prune"):
             pruned = self._prune(connection)
         self._observer.pass_ends(published, reaped, pruned)
-        full = published == self._settings.batch_size or pruned == _PRUNED_AT_ONCE
+        full = published == self._settings.batch_size or pruned == PRUNED_AT_ONCE
         return Pass(published, full, reaped)
 
     def drain(self) -> int:
@@ -172,8 +173,8 @@ class Relay:
         """Delete one step of history: at once again while there is more, else after a while."""
         if monotonic() < self._prune_at:
             return 0
-        pruned = statements.prune(connection, self._settings.keep_done_days, _PRUNED_AT_ONCE)
-        if pruned < _PRUNED_AT_ONCE:
+        pruned = self._pruner.step(connection)
+        if pruned < PRUNED_AT_ONCE:
             self._prune_at = monotonic() + _PRUNE_SECONDS
         return pruned
 

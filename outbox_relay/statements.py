@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
@@ -31,6 +32,13 @@ class Suspect(NamedTuple):
 
     row: Row
     same_epoch: bool
+
+
+class Pruned(NamedTuple):
+    """How many finished messages were deleted, and when the youngest of them was finished."""
+
+    messages: int
+    until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,22 +268,35 @@ def return_missing(connection: DbConnection, rows: Sequence[Row]) -> list[Row]:
     return [Row(*row) for row in returned]
 
 
-def prune(connection: DbConnection, keep_days: float, limit: int) -> int:
-    """Delete up to `limit` finished messages older than `keep_days`; return how many. A live row is never touched."""
-    return connection.execute(
+def prune(connection: DbConnection, keep_days: float, limit: int, since: datetime | None = None) -> Pruned:
+    """Delete up to `limit` finished messages older than `keep_days`, the oldest first. A live row is never touched.
+
+    Args:
+        connection: in autocommit mode.
+        keep_days: the age from which messages go.
+        limit: how many at the most.
+        since: messages that were finished before this moment are not looked at.
+
+    """
+    row = connection.execute(
         """
         WITH old AS MATERIALIZED (
-            SELECT id
+            SELECT id, finished_at
               FROM outbox_finished
-             WHERE finished_at < now() - make_interval(secs => %s)
+             WHERE finished_at >= coalesce(%s, timestamptz '-infinity')
+               AND finished_at < now() - make_interval(secs => %s)
              ORDER BY finished_at
              LIMIT %s
                FOR UPDATE SKIP LOCKED
+        ), deleted AS (
+            DELETE FROM outbox_finished AS f USING old WHERE f.id = old.id
         )
-        DELETE FROM outbox_finished AS f USING old WHERE f.id = old.id
+        SELECT count(*), max(finished_at) FROM old
         """,
-        [keep_days * 86_400, limit],
-    ).rowcount
+        [since, keep_days * 86_400, limit],
+    ).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate without GROUP BY has one row
+    return Pruned(*row)
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, str]:

@@ -1,14 +1,10 @@
 """`python -m outbox_relay prune`: take old history away now, instead of when a relay comes to it."""
 
-from typing import Final
-
 import click
 
-from outbox_relay import statements
 from outbox_relay.commands.screen import print_json
 from outbox_relay.commands.session import json_option, operator_database
-
-_STEP: Final = 500
+from outbox_relay.pruning import PRUNED_AT_ONCE, Pruner
 
 
 @click.command()
@@ -24,10 +20,12 @@ def prune(older_than_days: float, *, yes: bool, as_json: bool) -> None:
     """Delete finished messages by age, in small steps. Unfinished ones and dead letters stay, however old."""
     if not yes:
         click.confirm(f"delete finished messages older than {older_than_days:g} days?", abort=True, err=True)
-    total = 0
+    pruner = Pruner(older_than_days)
     with operator_database() as connection:
-        while step := statements.prune(connection, older_than_days, _STEP):
-            total += step
+        total = pruned = pruner.step(connection)
+        while pruned == PRUNED_AT_ONCE:
+            pruned = pruner.step(connection)
+            total += pruned
     if as_json:
         print_json({"pruned": total})
     else:
