@@ -1,7 +1,7 @@
 """The command line: `python -m bench`, or `make bench`."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import click
 from bench import plots, report
 from bench.errors import BenchError
 from bench.groups import GROUPS
-from bench.machine import describe
+from bench.machine import machine, occasion
 from bench.measuring import Experiment, Outcome, carry_out
 from bench.profiles import PROFILES, profile
 from bench.servers import Servers
@@ -37,7 +37,7 @@ _SIZES = {"full": FULL, "quick": QUICK, "smoke": SMOKE}
 @click.option(
     "--document",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Also put the tables between the markers of this document.",
+    help="Also put each table between its markers in this document.",
 )
 @click.option("--profile", "profiled", type=click.Choice(list(PROFILES)), help="Show where the time goes, instead.")
 def main(
@@ -61,13 +61,15 @@ def main(
             if profiled is not None:
                 _profile(profiled, servers, _SIZES[size], document, terminal)
                 return
-            environment = describe(servers)
-            experiments = (
+            when, where = occasion(servers, size), machine(servers)
+            experiments = [
                 experiment.only(words) for name in names or GROUPS for experiment in GROUPS[name](servers, _SIZES[size])
-            )
-            outcomes = _measure(experiments, environment, folder, terminal)
+            ]
+            if document is not None:
+                report.find_places(document, [report.MACHINE, *map(report.part_of, experiments)])
+            outcomes = _measure(experiments, when | where, folder, terminal)
         if document is not None:
-            _put_into(document, outcomes, environment)
+            _put_into(document, outcomes, when, where)
     except (BenchError, EmbeddedError) as error:
         raise click.ClickException(str(error)) from error
     terminal.say(f"The results are in {folder}")
@@ -98,11 +100,15 @@ def _measure(
     return outcomes
 
 
-def _put_into(document: Path, outcomes: Sequence[Outcome], environment: dict[str, str]) -> None:
-    """Put the tables into the document, and the plots into the folder of its name beside it."""
+def _put_into(document: Path, outcomes: Sequence[Outcome], when: Mapping[str, str], where: Mapping[str, str]) -> None:
+    """Put each table into its place in the document, and the plots into the folder of its name beside it."""
     files = plots.draw(document.with_suffix(""), outcomes)
-    pictures = {key: f"{document.stem}/{name}" for key, name in files.items()}
-    report.put_into(document, report.FIGURES, report.markdown(outcomes, environment, pictures))
+    report.put_into(document, report.MACHINE, report.line_of(where))
+    for outcome in outcomes:
+        name = files.get(outcome.experiment.key)
+        table = report.figures(outcome, None if name is None else f"{document.stem}/{name}")
+        title = f"#### {outcome.experiment.title}"
+        report.put_into(document, report.part_of(outcome.experiment), f"{title}\n\n{report.line_of(when)}\n{table}")
 
 
 def _is_bad(outcome: Outcome, size: str) -> bool:

@@ -20,14 +20,21 @@ _PACKAGES: Final = (
 )
 
 
-def describe(servers: Servers) -> dict[str, str]:
-    """Name what decides about the figures: cores, versions, the disk's time to keep a page."""
+def occasion(servers: Servers, size: str) -> dict[str, str]:
+    """Tell when and how it is measured, and what else decides about the figures of that moment."""
     return {
         "measured": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "cores": str(os.cpu_count()),
+        "with": f"--{size}",
         "load before": f"{os.getloadavg()[0]:.2f}",
         "fdatasync": f"{servers.sync_microseconds():.0f} µs",
         "mail sink": f"{servers.sink.cost_microseconds():.0f} µs CPU/mail",
+    }
+
+
+def machine(servers: Servers) -> dict[str, str]:
+    """Name the machine's cores, and what is installed."""
+    return {
+        "cores": str(os.cpu_count()),
         "Python": platform.python_version(),
         **servers.versions(),
         **{name: _version(name) for name in _PACKAGES},

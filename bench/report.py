@@ -1,7 +1,7 @@
 """One table of everything, as data for machines and as Markdown for people."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
@@ -9,13 +9,13 @@ from typing import Any, Final
 
 from bench.errors import MarkersMissingError
 from bench.figures import readable, spread, times
-from bench.measuring import Goal, Outcome
+from bench.measuring import Experiment, Goal, Outcome
 
 JSON_FILE: Final = "results.json"
 MARKDOWN_FILE: Final = "results.md"
 NONE: Final[Mapping[str, str]] = MappingProxyType({})
-FIGURES: Final = "figures"
-"""The part of a document that holds the tables; a profile's part is named after it."""
+MACHINE: Final = "machine"
+"""The part of a document that names the machine and the versions."""
 
 
 def rows_of(outcome: Outcome) -> Iterator[tuple[str, ...]]:
@@ -56,16 +56,32 @@ def write(
 
 def markdown(outcomes: Sequence[Outcome], environment: dict[str, str], pictures: Mapping[str, str] = NONE) -> str:
     """Give all tables as Markdown, each with its picture, of which `pictures` gives the path."""
-    parts = ["; ".join(f"{name} {value}" for name, value in environment.items()) + ".\n"]
-    for outcome in outcomes:
-        parts.append(f"### {outcome.experiment.title}\n")
-        head, *rows = rows_of(outcome)
-        parts.append(_table(head, rows))
-        if goals := list(goals_of(outcome)):
-            parts.append(_table(("goal", "measured", "reached"), goals))
-        if picture := pictures.get(outcome.experiment.key):
-            parts.append(f"![{outcome.experiment.title}]({picture})\n")
+    titled = [
+        f"### {outcome.experiment.title}\n\n{figures(outcome, pictures.get(outcome.experiment.key))}"
+        for outcome in outcomes
+    ]
+    return "\n".join([line_of(environment), *titled])
+
+
+def figures(outcome: Outcome, picture: str | None = None) -> str:
+    """Give an experiment's table, its goals and its picture, all without a title."""
+    head, *rows = rows_of(outcome)
+    parts = [_table(head, rows)]
+    if goals := list(goals_of(outcome)):
+        parts.append(_table(("goal", "measured", "reached"), goals))
+    if picture is not None:
+        parts.append(f"![{outcome.experiment.title}]({picture})\n")
     return "\n".join(parts)
+
+
+def line_of(facts: Mapping[str, str]) -> str:
+    """Give facts as one line."""
+    return "; ".join(f"{name} {value}" for name, value in facts.items()) + ".\n"
+
+
+def part_of(experiment: Experiment) -> str:
+    """Name the part of a document that holds an experiment's figures."""
+    return f"figures of {experiment.key}"
 
 
 def shares_as_markdown(title: str, shares: Sequence[tuple[str, float]]) -> str:
@@ -81,11 +97,24 @@ def markers(part: str) -> tuple[str, str]:
 def put_into(document: Path, part: str, text: str) -> None:
     """Replace what stands between the markers of a document's part. Raises MarkersMissingError."""
     first, last = markers(part)
+    before, after = _around(document, part)
+    document.write_text(f"{before}{first}\n\n{text}\n{last}{after}")
+
+
+def find_places(document: Path, parts: Iterable[str]) -> None:
+    """Make sure, before hours of measuring, that a document has a place for each part. Raises MarkersMissingError."""
+    for part in parts:
+        _around(document, part)
+
+
+def _around(document: Path, part: str) -> tuple[str, str]:
+    """Give what stands before and after a part."""
+    first, last = markers(part)
     before, begin, rest = document.read_text().partition(first)
     _, end, after = rest.partition(last)
     if not begin or not end:
         raise MarkersMissingError(document, part)
-    document.write_text(f"{before}{first}\n\n{text}\n{last}{after}")
+    return before, after
 
 
 def _asked(goal: Goal) -> str:

@@ -1,6 +1,7 @@
 """The bench, run so shortly that its figures mean nothing: it has to work whenever somebody needs it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,12 +9,17 @@ from pathlib import Path
 import pytest
 
 from bench import report
+from bench.groups import GROUPS
+from bench.servers import Servers
+from bench.sizes import SMOKE
 from embedded.stack import ROOT
 
 
 @pytest.mark.e2e
 def test_the_bench_runs_from_its_servers_to_its_tables(tmp_path: Path) -> None:
-    argv = [sys.executable, "-m", "bench", "--smoke", "--folder", str(tmp_path)]
+    document = tmp_path / "performance.md"
+    shutil.copy(ROOT / "docs" / "performance.md", document)
+    argv = [sys.executable, "-m", "bench", "--smoke", "--folder", str(tmp_path), "--document", str(document)]
     parts = ["--contender", "ours", "--contender", "enqueue_many", "--only", "relay", "--only", "consumers"]
 
     done = subprocess.run([*argv, *parts], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
@@ -28,3 +34,12 @@ def test_the_bench_runs_from_its_servers_to_its_tables(tmp_path: Path) -> None:
     assert measured["relay", "ours"]["rows/s"] > 0
     assert measured["relay", "enqueue_many, one UPDATE a batch"]["rows/s"] > 0
     assert measured["consumers", "ours, one rq worker"]["mails/s"] > 0
+    assert "with --smoke" in document.read_text()
+
+
+@pytest.mark.e2e
+def test_the_performance_document_has_a_place_for_each_experiment() -> None:
+    with Servers.running() as servers:
+        experiments = [experiment for group in GROUPS.values() for experiment in group(servers, SMOKE)]
+
+    report.find_places(ROOT / "docs" / "performance.md", map(report.part_of, experiments))

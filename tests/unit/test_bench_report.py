@@ -98,12 +98,12 @@ def test_a_peer_that_is_not_installed_is_shown_as_such(tmp_path: Path) -> None:
     assert contenders[0]["median"] == {"rows/s": 20.0}
 
 
-def test_figures_replace_those_between_the_markers_of_a_document(tmp_path: Path) -> None:
+def test_a_part_replaces_what_stands_between_the_markers_of_a_document(tmp_path: Path) -> None:
     document = tmp_path / "performance.md"
-    begin, end = report.markers(report.FIGURES)
+    begin, end = report.markers(report.MACHINE)
     document.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
 
-    report.put_into(document, report.FIGURES, "new")
+    report.put_into(document, report.MACHINE, "new")
 
     assert document.read_text() == f"before\n{begin}\n\nnew\n{end}\nafter\n"
 
@@ -113,7 +113,9 @@ def test_a_document_without_markers_is_refused(tmp_path: Path) -> None:
     document.write_text("no place for figures\n")
 
     with pytest.raises(MarkersMissingError):
-        report.put_into(document, report.FIGURES, "new")
+        report.find_places(document, [report.MACHINE])
+    with pytest.raises(MarkersMissingError):
+        report.put_into(document, report.MACHINE, "new")
 
     assert document.read_text() == "no place for figures\n"
 
@@ -121,5 +123,5 @@ def test_a_document_without_markers_is_refused(tmp_path: Path) -> None:
 def test_the_performance_document_has_a_place_for_each_part() -> None:
     text = (ROOT / "docs" / "performance.md").read_text()
 
-    parts = [report.FIGURES, *(f"profile of the {name}" for name in PROFILES)]
+    parts = [report.MACHINE, *(f"profile of the {name}" for name in PROFILES)]
     assert [text.count(marker) for part in parts for marker in report.markers(part)] == [1] * 6
