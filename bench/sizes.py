@@ -43,7 +43,7 @@ class Sizes:
 
 
 FULL: Final = Sizes(
-    repeats=5,
+    repeats=3,
     relay_rows=100_000,
     relay_seconds=5.0,
     consume_seconds=8.0,
