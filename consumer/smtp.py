@@ -60,8 +60,8 @@ class Mailer:
     def send(self, envelope: Envelope, lease: Lease) -> Outcome:
         """Send the mail before the lease's deadline and tell what came of it.
 
-        Everything up to the last dot can be taken back: if it fails there, the mail was not taken. From the last dot
-        on, silence means that nobody knows.
+        Everything up to the last dot can be taken back: if it fails there, the mail was not taken, and what is neither
+        yes nor no is an outage. From the last dot on, silence or garbage means that nobody knows.
         """
         try:
             outcome = self._send(envelope, lease)
@@ -161,6 +161,8 @@ class Mailer:
         reason = _scrubbed(code, text, recipient)
         if code == _CLOSING:
             raise _OutageError(f"the mail server is closing: {reason}", reached=True)
+        if not _refuses(code):
+            raise _OutageError(f"the mail server's answer makes no sense: {reason}", reached=True)
         return Failed(f"refused: {reason}", is_permanent=code >= _PERMANENT)
 
     def _forget_sender(self) -> None:
@@ -189,9 +191,14 @@ class Mailer:
             return Failed(f"no answer after the mail was sent ({type(exc).__name__})", maybe_accepted=True)
         if code == _OK:
             return Accepted()
-        if not 400 <= code < 600:  # noqa: PLR2004 - RFC 5321, 4.2.1: 4yz and 5yz are refusals, nothing else is
+        if not _refuses(code):
             return Failed(f"unexpected answer {code} after the mail was sent", maybe_accepted=True)
         return Failed(f"refused: {_scrubbed(code, text, envelope.recipient)}", is_permanent=code >= _PERMANENT)
+
+
+def _refuses(code: int) -> bool:
+    """Tell a refusal (RFC 5321, 4.2.1: 4yz and 5yz) from what is no answer here; smtplib gives -1 for garbage."""
+    return 400 <= code < 600  # noqa: PLR2004 - the RFC's own numbers
 
 
 class _OutageError(Exception):

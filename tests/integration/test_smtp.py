@@ -123,7 +123,6 @@ def test_a_refusal_of_this_mail_is_its_failure(mailbox: MailCatcher, mailer: Ope
     [
         ("450 later", Failed("refused: 450 later")),
         ("554 no", Failed("refused: 554 no", is_permanent=True)),
-        ("250 OK", Failed("refused: 250 OK")),
     ],
 )
 def test_a_refusal_of_the_data_command_is_the_mails_failure(
@@ -131,6 +130,29 @@ def test_a_refusal_of_the_data_command_is_the_mails_failure(
 ) -> None:
     with ScriptedMailServer({**manner, "DATA": answer}) as server:
         assert mailer(server.port).send(MAIL, lease()) == outcome
+
+
+@both_manners
+@pytest.mark.parametrize(
+    ("step", "answer", "shown"),
+    [
+        ("RCPT", "what?", "-1 ?"),
+        ("RCPT", "999 no", "999 no"),
+        ("RCPT", "354 go on", "354 go on"),
+        ("DATA", "<html>500", "-1 l>500"),
+        ("DATA", "250 OK", "250 OK"),
+    ],
+)
+def test_an_answer_before_the_mail_that_is_neither_yes_nor_no_is_an_outage(
+    mailer: Open, manner: Answers, step: str, answer: str, shown: str
+) -> None:
+    with ScriptedMailServer({**manner, step: answer}) as server:
+        sender = mailer(server.port)
+
+        outcomes = [sender.send(MAIL, lease()) for _ in range(2)]
+
+    assert outcomes == [Outage(f"the mail server's answer makes no sense: {shown}", reached=True)] * 2
+    assert (len(server.said), server.contents) == (2, [])
 
 
 @both_manners
