@@ -143,11 +143,13 @@ class Recorder:
     def _put_back(self, connection: DbConnection, not_begun: Sequence[Ended]) -> dict[Claim, Verdict]:
         verdicts: dict[Claim, Verdict] = {}
         for is_its_own in (False, True):
-            claims = [each.held.claim for each in not_begun if _waits(each) is is_its_own]
-            if claims:
+            waiting = [each for each in not_begun if _waits(each) is is_its_own]
+            if waiting:
                 delay = OUTAGE_SECONDS * self._backoff_scale if is_its_own else 0
-                ours = statements.put_back(connection, claims, None, delay_seconds=delay)
-                verdicts |= {claim: _put_back_if(claim.id in ours) for claim in claims}
+                ours = statements.put_back(connection, [each.held.claim for each in waiting], None, delay_seconds=delay)
+                for each in waiting:
+                    claim = each.held.claim
+                    verdicts[claim] = self._verdict(each, Verdict.PUT_BACK, is_written=claim.id in ours)
         return verdicts
 
     def _note_outage(self, connection: DbConnection, ended: Ended, outage: Outage) -> Verdict:
@@ -158,12 +160,12 @@ class Recorder:
         if not ended.breaker.is_open and not self._news:
             meaning = "its messages wait until it is back"
             self._news.append(partial(_log.error, "outage", of="mail", error=outage.reason, meaning=meaning))
-        return _put_back_if(claim.id in ours)
+        return self._verdict(ended, Verdict.PUT_BACK, is_written=claim.id in ours)
 
     def _fail(self, connection: DbConnection, ended: Ended, failure: Failed) -> Verdict:
         claim = ended.held.claim
         is_dead = failure.is_permanent or claim.is_last_attempt
-        is_ours = statements.fail(
+        is_written = statements.fail(
             connection,
             claim,
             failure.reason,
@@ -171,9 +173,16 @@ class Recorder:
             is_dead=is_dead,
             maybe_accepted=failure.maybe_accepted,
         )
-        if not is_ours:
-            return Verdict.NOT_OURS_ANY_MORE
-        return Verdict.DEAD if is_dead else Verdict.FAILED
+        return self._verdict(ended, Verdict.DEAD if is_dead else Verdict.FAILED, is_written=is_written)
+
+    def _verdict(self, ended: Ended, meant: Verdict, *, is_written: bool) -> Verdict:
+        """Tell what became of a message that was failed or put back, perhaps by an earlier try.
+
+        Within its lease nobody ends a claim but us. So when a repeated write does not find it, the one before did it,
+        whose commit's answer was lost.
+        """
+        was_written = ended.held.claim in self._doubtful and not ended.held.lease.is_over()
+        return meant if is_written or was_written else Verdict.NOT_OURS_ANY_MORE
 
     def _learn_of_the_mail_server(self, connection: DbConnection, ended: Ended) -> None:
         """Close the breaker that was open if the mail server has answered; if the probe learned nothing, go on."""
@@ -199,7 +208,3 @@ def _is_away(exc: Exception) -> bool:
 
 def _waits(ended: Ended) -> bool:
     return isinstance(ended.outcome, NotBegun) and ended.outcome.is_its_own
-
-
-def _put_back_if(is_ours: bool) -> Verdict:  # noqa: FBT001 - read at its two calls
-    return Verdict.PUT_BACK if is_ours else Verdict.NOT_OURS_ANY_MORE

@@ -20,7 +20,8 @@ class Verdict(Enum):
     NOT_CLAIMED = "not_claimed"
     """Somebody has it, it is finished, it is not due, or there is no such message: nothing to do."""
     NOT_OURS_ANY_MORE = "not_ours_any_more"
-    """The lease was over and the message taken back before the outcome could be written."""
+    """The lease was over and the message taken back before the outcome could be written. Or it was written, the answer
+    to its commit was lost, and the lease was over before PostgreSQL could be asked."""
     DATABASE_AWAY = "database_away"
     """PostgreSQL did not answer. What was claimed is taken back by a relay when its lease is over."""
 

@@ -884,18 +884,33 @@ def test_an_acknowledgement_whose_answer_was_lost_is_done(
     assert [line["event"] for line in logs] == ["outcome_waits", "message"]
 
 
-def test_a_failure_whose_answer_was_lost_is_recorded_once(
-    world: World, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("fault", "verdict", "left"),
+    [
+        ("data-451", Verdict.FAILED, ("pending", 1, 1, 1)),
+        ("data-554", Verdict.DEAD, ("dead", 1, 0, 1)),
+        ("mail-451", Verdict.PUT_BACK, ("pending", 0, 1, 0)),
+    ],
+)
+def test_an_outcome_whose_answer_was_lost_is_written_once_and_told_as_it_is(
+    world: World,
+    mailbox: MailCatcher,
+    monkeypatch: pytest.MonkeyPatch,
+    logs: Logs,
+    fault: str,
+    verdict: Verdict,
+    left: tuple[str, int, int, int],
 ) -> None:
     monkeypatch.setattr(LosesAnswers, "lost", (CLAIM + 2,))
     monkeypatch.setattr(processing, "Database", LosesAnswers)
-    mailbox.set_fault("data-451")
+    mailbox.set_fault(fault)
     id_ = add_message(world.connection)
 
-    world.process(id_)
+    assert world.process(id_) is verdict
 
     row = world.message(id_)
-    assert (row["status"], row["attempt"], row["generation"], len(row["failures"])) == ("pending", 1, 1, 1)
+    assert (row["status"], row["attempt"], row["generation"], len(row["failures"])) == left
+    assert verdicts(logs) == [verdict.value]
 
 
 def test_what_a_killed_postgresql_did_not_hear_is_said_again(
