@@ -87,34 +87,37 @@ class Claimer:
         """Claim, and ask again while PostgreSQL is away.
 
         If the answer to the commit was lost, the claims may stand: their token tells. Their leases are then counted
-        from the first try, and nobody but us can give the attempts back: so we ask until PostgreSQL answers.
+        from the first try, and nobody but us can give the attempts back: so we ask until PostgreSQL answers. One that
+        does answer, but lets us not look (somebody holds the whole table locked, say), is asked until the claims' lease
+        is over: a relay takes them back then.
         """
         token = uuid4()
         patience_until = monotonic() + self._run_lease_seconds / 3
         first_lease: Lease | None = None
-        may_stand = is_locked = False
+        may_stand: Lease | None = None
+        is_locked = False
         for pause in pauses():
             lease = Lease.start(self._run_lease_seconds)
             try:
                 with self._database.transaction() as connection:
                     ids = statements.unlocked_among(connection, list(wanted)) if is_locked else list(wanted)
                     fresh = statements.claim(connection, ids, token, self._run_lease_seconds)
-                    found = []
-                    if first_lease is not None:
-                        # Second, because the lost commit may still be under way: the claim waits for its end.
-                        found = statements.find_own_claims(connection, list(wanted), token)
-                    may_stand = may_stand or bool(fresh)
-            except LOCKED:
+                    # Second, because the lost commit may still be under way: the claim waits for its end.
+                    found = statements.find_own_claims(connection, list(wanted), token) if first_lease else []
+                    may_stand = lease if fresh else may_stand
+            except LOCKED as exc:
                 # Whoever holds a row for so long is no process of ours: the others are claimed without it.
+                if is_locked and _is_too_late(may_stand, patience_until):
+                    raise _AwayError(type(exc).__name__) from exc
                 is_locked = True
             except UNREACHABLE as exc:
                 first_lease = first_lease or lease
                 impatient = self._patience.is_leaving() or monotonic() + pause > patience_until
-                if self._patience.may_give_up() or (impatient and not may_stand):
+                if self._patience.may_give_up() or (impatient and may_stand is None):
                     raise _AwayError(type(exc).__name__) from exc
                 self._patience.sleep(pause)
             except psycopg.Error as exc:
-                if not may_stand:
+                if may_stand is None or may_stand.is_over():
                     raise _RefusedError(type(exc).__name__) from exc
                 self._patience.sleep(pause)
             except BaseTimeoutException as exc:
@@ -123,6 +126,10 @@ class Claimer:
                 leases = dict.fromkeys(found, first_lease or lease) | dict.fromkeys(fresh, lease)
                 return [Held(claim, each, wanted[claim.id], begin_span(claim)) for claim, each in leases.items()]
         raise AssertionError  # pauses() never ends
+
+
+def _is_too_late(may_stand: Lease | None, patience_until: float) -> bool:
+    return monotonic() > patience_until if may_stand is None else may_stand.is_over()
 
 
 def _none_of(wanted: Wanted, verdict: Verdict, reason: str | None) -> Claimed:

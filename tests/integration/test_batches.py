@@ -29,7 +29,7 @@ from consumer.sending import Sender
 from consumer.stations import SendingThread, WritingThread
 from consumer.task import Mail, Payload, Preparation, Prepared, Task, UndeliverableError, UserPayload
 from consumer.verdicts import Verdict
-from shared.database import connect
+from shared.database import DbConnection, connect
 from shared.messages import SendVerifyEmail, SendWelcomeEmail
 from shared.settings import ConsumerSettings, SmtpServer
 from tests.rows import add_message, add_user, message
@@ -137,11 +137,11 @@ def test_two_workers_that_are_told_of_the_same_messages_share_them(
 
 
 @contextmanager
-def locked(database_url: str, statement: str, value: object) -> Iterator[None]:
+def locked(database_url: str, statement: str, *values: object) -> Iterator[None]:
     """Hold rows as a human does who leaves a session open."""
     with connect(database_url, "a human") as human:
         human.execute("BEGIN")
-        human.execute(statement, [value])
+        human.execute(statement, values)
         yield
         human.execute("ROLLBACK")
 
@@ -162,6 +162,49 @@ def test_a_row_that_stays_locked_does_not_keep_the_others_waiting(desk: Desk, co
     [left] = claimed.not_held
     assert (left.message_id, left.verdict) == (ids[1], Verdict.NOT_CLAIMED)
     assert message(connection, ids[1])["status"] == "published"
+
+
+class LosesTheFirstAnswer(Database):
+    """The first commit arrives and its answer does not; from then on something is wrong with the table."""
+
+    def __init__(self, database_url: str, then: Callable[[], object]) -> None:
+        super().__init__(database_url)
+        self._then: Callable[[], object] | None = then
+
+    @contextmanager
+    def transaction(self, **limits: int) -> Iterator[DbConnection]:
+        with super().transaction(**limits) as connection:
+            yield connection
+        if self._then is not None:
+            self._then()
+            self._then = None
+            self.close()
+            raise psycopg.OperationalError
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("trouble", ["LOCK TABLE outbox", "ALTER TABLE outbox RENAME TO elsewhere; COMMIT; BEGIN"])
+def test_claims_in_doubt_are_let_go_when_their_lease_is_over(
+    desk: Desk, connection: "Connection[Any]", trouble: str
+) -> None:
+    ids = add_messages(connection, 2)
+    with connect(desk.url, "a human") as human:
+        human.execute("BEGIN")
+        database = LosesTheFirstAnswer(desk.url, lambda: human.execute(trouble))
+        lease = Lease.start(1.0)
+        claimed = Claimer(database, lease.seconds, Patience()).claim(dict.fromkeys(ids))
+
+    assert (claimed.held, lease.is_over()) == ([], True)
+    assert {each.verdict for each in claimed.not_held} == {Verdict.DATABASE_AWAY}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_table_that_stays_locked_is_postgresql_s_outage(desk: Desk, connection: "Connection[Any]") -> None:
+    ids = add_messages(connection, 2)
+    with locked(desk.url, "LOCK TABLE outbox"):
+        claimed = Claimer(desk.database, 0.3, Patience()).claim(dict.fromkeys(ids))
+
+    assert {(each.verdict, each.reason) for each in claimed.not_held} == {(Verdict.DATABASE_AWAY, "LockNotAvailable")}
 
 
 def test_a_time_that_python_does_not_know_is_no_obstacle(desk: Desk, connection: "Connection[Any]") -> None:
