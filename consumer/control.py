@@ -87,6 +87,11 @@ class Control:
             self.stopping.set()
             self._changed.notify_all()
 
+    @property
+    def redis_is_away(self) -> bool:
+        """Tell whether Redis failed when it was last used: the next pop that succeeds shows that it is back."""
+        return self._redis_error is not None
+
     def note_redis(self, error: str | None) -> None:
         """Say once that Redis went away, and once that it is back."""
         if error == self._redis_error:

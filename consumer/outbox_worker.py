@@ -10,10 +10,12 @@ from typing import Any, Final
 
 import click
 import structlog
+from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 from rq import worker_registration
+from rq.connections import parse_connection
 from rq.job import Job
 from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import now
@@ -32,6 +34,9 @@ _log = structlog.get_logger(__name__)
 
 _WATCH_SECONDS: Final = 0.5
 _BEAT_SECONDS: Final = 5.0
+
+_TIDYING_SECONDS: Final = 2.0
+"""The longest wait for Redis where outcomes stand behind it."""
 
 
 class OutboxWorker(SimpleWorker):
@@ -86,7 +91,8 @@ class OutboxWorker(SimpleWorker):
         self._beat()
         _log.info("worker_started", queues=self.queue_names(), at_once=settings.concurrency, name=self.name)
         control = Control(at_once=_in_hand(settings.concurrency), max_jobs=max_jobs)
-        team = Team(settings, self._broker(), control, burst=burst)
+        tidying = self._impatient_client()
+        team = Team(settings, self._broker(self.connection), self._broker(tidying), control, burst=burst)
         threading.excepthook = _tell_what_ended_a_thread
         team.start()
         start_anew = False
@@ -94,6 +100,7 @@ class OutboxWorker(SimpleWorker):
             start_anew = self._watch(team, control, max_idle_time)
         finally:
             everybody_left = team.leave()
+        tidying.close()
         tracing().flush()
         self._say_goodbye()
         _log.info("worker_stopped", jobs=control.jobs_done, name=self.name)
@@ -102,9 +109,19 @@ class OutboxWorker(SimpleWorker):
         self._ignore_signals()
         return control.jobs_done > 0
 
-    def _broker(self) -> WorkerBroker:
+    def _broker(self, client: Redis) -> WorkerBroker:
         keys = [queue.key for queue in self.queues]
-        return WorkerBroker(self.connection, keys, Job.redis_job_namespace_prefix, self.key)
+        return WorkerBroker(client, keys, Job.redis_job_namespace_prefix, self.key)
+
+    def _impatient_client(self) -> Redis:
+        """Reach the same Redis and give up soon, where RQ's own connection waits 10 s longer than a pop may take."""
+        client_class, connection_class, settings = parse_connection(self.connection)
+        settings.update(
+            socket_timeout=_TIDYING_SECONDS,
+            socket_connect_timeout=_TIDYING_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+        return client_class.from_pool(ConnectionPool(connection_class=connection_class, **settings))
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Take no further job; what is in hand is finished. A second signal changes nothing."""

@@ -1,6 +1,7 @@
 """The other threads of an OutboxWorker: those that send, and the one that writes what came of it."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -15,12 +16,16 @@ from consumer.held import Ended, Ready
 from consumer.outcomes import Failed
 from consumer.patience import Patience, pauses
 from consumer.recording import Recorder, Settled
+from consumer.rq_jobs import PoppedJob
 from consumer.sending import Sender
 from consumer.verdicts import Verdict, tell
 
 _log = structlog.get_logger(__name__)
 
 _WRITTEN_AT_ONCE: Final = 100
+
+_UNTIDIED_KEPT: Final = 10_000
+"""More than are in hand when Redis goes away; the limit is for one that gives jobs and refuses to delete them."""
 
 
 class SendingThread(threading.Thread):
@@ -64,7 +69,7 @@ class WritingThread(threading.Thread):
         patience: Patience,
         to_write: "SimpleQueue[Ended | None]",
     ) -> None:
-        """Keep what the loop needs."""
+        """Keep what the loop needs; the broker's client gives up soon, since outcomes wait behind it."""
         super().__init__(name="writer", daemon=True)
         self._recorder = recorder
         self._database = database
@@ -72,6 +77,7 @@ class WritingThread(threading.Thread):
         self._control = control
         self._patience = patience
         self._to_write = to_write
+        self._untidied: deque[tuple[PoppedJob, Verdict]] = deque(maxlen=_UNTIDIED_KEPT)
 
     @property
     def busy_since(self) -> float | None:
@@ -114,17 +120,29 @@ class WritingThread(threading.Thread):
 
     def _settle(self, settled: Sequence[Settled]) -> None:
         """Make room for others, say what became of each message, and tidy its job up."""
-        if not settled:
-            return
         self._control.settled(len(settled))
         try:
             for each in settled:
                 tell(each.ended.held.claim.id, each.verdict, each.ended.held, each.ended.reason)
-            jobs = [(each.ended.held.job, each.verdict is Verdict.DONE) for each in settled]
-            done = [job for job, is_done in jobs if job is not None and is_done]
-            others = [job for job, is_done in jobs if job is not None and not is_done]
-            self._broker.finish(done, others)
+            self._tidy_up(settled)
         except (RedisError, OSError) as exc:
             self._control.note_redis(type(exc).__name__)
         except Exception as exc:  # noqa: BLE001 - a writer that ends would be missed
             _log.error("not_tidied_up", error=type(exc).__name__)
+
+    def _tidy_up(self, settled: Sequence[Settled]) -> None:
+        """Delete the jobs, those of earlier messages too that Redis was not there for. Raises RedisError.
+
+        While it is away it is left alone: the next outcomes come first. A worker that ends before it is back leaves the
+        hashes of its last jobs behind, some hundred bytes each: no list names them, so nobody runs them again, but they
+        stay, since RQ gives a job's hash an end only when its own class finishes the job.
+        """
+        self._untidied.extend(
+            (each.ended.held.job, each.verdict) for each in settled if each.ended.held.job is not None
+        )
+        if not self._untidied or self._control.redis_is_away:
+            return
+        done = [job for job, verdict in self._untidied if verdict is Verdict.DONE]
+        others = [job for job, verdict in self._untidied if verdict is not Verdict.DONE]
+        self._broker.finish(done, others)
+        self._untidied.clear()

@@ -32,8 +32,16 @@ _NAP_SECONDS: Final = 0.5
 class Team:
     """Messages go from the intake to one of the senders, and from all of them to the writer."""
 
-    def __init__(self, settings: ConsumerSettings, broker: WorkerBroker, control: Control, *, burst: bool) -> None:
-        """Hire, and begin nothing yet. Each thread that speaks to PostgreSQL has a connection of its own."""
+    def __init__(
+        self,
+        settings: ConsumerSettings,
+        taking_broker: WorkerBroker,
+        writing_broker: WorkerBroker,
+        control: Control,
+        *,
+        burst: bool,
+    ) -> None:
+        """Hire, and begin nothing yet. Intake and writer have connections of their own to PostgreSQL and to Redis."""
         self._settings = settings
         self._control = control
         self._leave_by: float | None = None
@@ -42,7 +50,7 @@ class Team:
         self._to_write: SimpleQueue[Ended | None] = SimpleQueue()
         taking, writing = Database(settings.database_url), Database(settings.database_url)
         self._intake = Intake(
-            broker,
+            taking_broker,
             control,
             taking,
             Claimer(taking, settings.run_lease_seconds, patience),
@@ -56,7 +64,7 @@ class Team:
             for number in range(settings.concurrency)
         ]
         recorder = Recorder(writing, settings.backoff_scale)
-        self._writer = WritingThread(recorder, writing, broker, control, patience, self._to_write)
+        self._writer = WritingThread(recorder, writing, writing_broker, control, patience, self._to_write)
 
     def start(self) -> None:
         """Begin."""

@@ -426,6 +426,26 @@ def test_it_goes_on_after_redis_was_restarted(
         wait_until(lambda: said(worker, "back"), WAIT, "the end of the outage to be told")
 
 
+def test_no_outcome_waits_for_a_redis_that_stands_still(
+    database_url: str, own_redis: RedisServer, mailbox: MailCatcher, tmp_path: Path
+) -> None:
+    mailbox.set_fault("slow:0.2")
+    with service_of(database_url, own_redis.url, mailbox, tmp_path) as service:
+        worker = service.start(WORKER_CONCURRENCY="4")
+        ids = service.publish(5)
+        wait_until(lambda: {service.status(id_) for id_ in ids} == {"running"}, WAIT, "five messages in hand")
+        os.kill(own_redis.pid, signal.SIGSTOP)
+        try:
+            # Four mails are sent side by side and the fifth after them, while the jobs of the first wait for Redis.
+            wait_until(lambda: {service.status(id_) for id_ in ids} == {"done"}, 8, "the messages to be done")
+        finally:
+            os.kill(own_redis.pid, signal.SIGCONT)
+
+        service.wait_for_done(service.publish())
+        wait_until(lambda: not service.redis.keys(f"{RQ_KEY_PREFIX}:job:*"), WAIT, "all jobs to be deleted")
+        assert [line["of"] for line in said(worker, "outage")] == ["redis"]
+
+
 def test_it_goes_on_after_postgresql_was_restarted(
     own_postgres: PostgresServer, redis_url: str, mailbox: MailCatcher, tmp_path: Path
 ) -> None:
