@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import ResponseError
 
 from consumer.control import LOOK_SECONDS
 from consumer.rq_jobs import LARGEST_DATA_BYTES, PoppedJob, message_id_of_call, message_id_of_job
@@ -52,7 +52,10 @@ class WorkerBroker:
         return job.queue_key == self._queue_keys[0]
 
     def message_id(self, job: PoppedJob) -> int | None:
-        """Give the message that the job names, or None for a job that is not ours."""
+        """Give the message that the job names, or None for a job that is not ours.
+
+        Redis is asked about other jobs than the relay's alone: somebody may have enqueued a message through RQ itself.
+        """
         by_id = message_id_of_job(job.job_id)
         if by_id is not None:
             return by_id
@@ -61,7 +64,7 @@ class WorkerBroker:
             if not 0 < int(self._client.hstrlen(key, "data")) <= LARGEST_DATA_BYTES:
                 return None
             data: Any = self._client.hget(key, "data")
-        except RedisError:
+        except ResponseError:
             return None  # the key holds something else than a job
         return None if data is None else message_id_of_call(data)
 

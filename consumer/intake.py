@@ -26,6 +26,9 @@ _STRAIGHT_JOBS: Final = 9
 """When the first queue was never seen empty for so long, one job in ten is looked for in the last queue first: a queue
 that is never empty does not starve the others."""
 
+_Named = tuple[PoppedJob, int | None]
+"""A job, and the message that it names."""
+
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 
@@ -67,9 +70,12 @@ class Intake(threading.Thread):
     def run(self) -> None:
         """Take jobs until told to stop; wait while Redis or PostgreSQL is away."""
         pause = _FIRST_PAUSE_SECONDS
+        jobs: list[PoppedJob] = []
         while room := self._control.wait_for_room():
             try:
-                jobs = self._pop(room)
+                # Redis may go away between the two. Then the jobs are in no list any more, so they are kept.
+                jobs = jobs or self._pop(room)
+                named = [(job, self._broker.message_id(job)) for job in jobs]
             except (RedisError, OSError) as exc:
                 self._control.note_redis(type(exc).__name__)
                 self._control.stopping.wait(pause)
@@ -78,9 +84,10 @@ class Intake(threading.Thread):
             self._control.note_redis(None)
             pause = _FIRST_PAUSE_SECONDS
             if jobs:
-                self._take(jobs)
+                self._take(named)
             elif self._burst:
                 break
+            jobs = []
         self._database.close()
 
     def _pop(self, room: int) -> list[PoppedJob]:
@@ -95,7 +102,7 @@ class Intake(threading.Thread):
         self._straight_jobs = self._straight_jobs + len(jobs) if is_starving else 0
         return jobs or ([] if self._burst else self._broker.wait_for_one())
 
-    def _take(self, jobs: list[PoppedJob]) -> None:
+    def _take(self, jobs: Sequence[_Named]) -> None:
         """Work on jobs that only we have now. Whatever happens, each is handed over or let go."""
         self._control.took(len(jobs))
         self._unsettled = len(jobs)
@@ -114,11 +121,10 @@ class Intake(threading.Thread):
             _log.error("intake_failed", error=type(exc).__name__)
             self._settle(self._unsettled)
 
-    def _sorted(self, jobs: list[PoppedJob]) -> dict[int, PoppedJob | None]:
+    def _sorted(self, jobs: Sequence[_Named]) -> dict[int, PoppedJob | None]:
         """Give the messages that the jobs name; what names none, or one that another job names, is let go."""
         wanted: dict[int, PoppedJob | None] = {}
-        for job in jobs:
-            message_id = self._broker.message_id(job)
+        for job, message_id in jobs:
             if message_id is None:
                 _log.warning("foreign_job", job=repr(job.job_id[:80]), meaning="it is not run")
                 with suppress(RedisError, OSError):

@@ -1,5 +1,7 @@
 """Many messages at once: what one of them meets is not what its neighbours pay for."""
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,26 +15,33 @@ import psycopg
 import pytest
 from psycopg import Connection
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from rq import Queue
 
 from consumer.broker import WorkerBroker
 from consumer.claiming import Claimed, Claimer
 from consumer.control import Control
 from consumer.database import Database
 from consumer.held import Ended, Held, Ready
+from consumer.intake import Intake
 from consumer.lease import Lease
 from consumer.outcomes import Accepted, Failed, NotBegun, NotMade, Outage, Outcome
 from consumer.patience import Patience
 from consumer.preparing import Preparer
 from consumer.recording import Recorder
 from consumer.registry import TASKS
+from consumer.rq_jobs import PoppedJob
 from consumer.sending import Sender
 from consumer.stations import SendingThread, WritingThread
 from consumer.task import Mail, Payload, Preparation, Prepared, Task, UndeliverableError, UserPayload
 from consumer.verdicts import Verdict
+from embedded.redis import RedisServer
 from shared.database import DbConnection, connect
-from shared.messages import SendVerifyEmail, SendWelcomeEmail
+from shared.messages import ENTRY_POINT, SendVerifyEmail, SendWelcomeEmail
 from shared.settings import ConsumerSettings, SmtpServer
 from tests.rows import add_message, add_user, message
+from tests.waiting import wait_until
 
 VERIFY, WELCOME = SendVerifyEmail.task, SendWelcomeEmail.task
 LEASE = 30.0
@@ -230,6 +239,46 @@ def test_a_standby_is_no_postgresql_to_work_with(desk: Desk) -> None:
 
     assert not standby.answers()
     standby.close()
+
+
+# ---- jobs
+
+
+def test_a_job_that_has_to_be_read_is_kept_while_redis_is_away(
+    desk: Desk, connection: "Connection[Any]", own_redis: RedisServer
+) -> None:
+    [id_] = add_messages(connection, 1)
+
+    class FreezesAfterThePop(WorkerBroker):
+        def pop(self, most: int, *, last_queue_first: bool = False) -> list[PoppedJob]:
+            popped = super().pop(most, last_queue_first=last_queue_first)
+            os.kill(own_redis.pid, signal.SIGSTOP)
+            return popped
+
+    control = Control(at_once=1, max_jobs=1)
+    to_send: SimpleQueue[Ready | None] = SimpleQueue()
+    with closing(Redis.from_url(own_redis.url, socket_timeout=0.2, retry=Retry(NoBackoff(), 0))) as redis:
+        queue = Queue("q", connection=redis)
+        queue.enqueue(ENTRY_POINT, id_)
+        broker = FreezesAfterThePop(redis, [queue.key], "rq:job:", "worker")
+        intake = Intake(
+            broker,
+            control,
+            desk.database,
+            desk.claimer,
+            desk.preparer,
+            burst=False,
+            to_send=to_send,
+            to_write=SimpleQueue(),
+        )
+        intake.start()
+        wait_until(lambda: control.redis_is_away or not intake.is_alive(), 10, "the outage to be noticed")
+        os.kill(own_redis.pid, signal.SIGCONT)
+        intake.join(10)
+
+    ready = to_send.get_nowait()
+    assert ready is not None
+    assert ready.held.claim.id == id_
 
 
 # ---- mails
