@@ -24,7 +24,7 @@ from rq.worker import SimpleWorker, WorkerStatus
 from consumer.broker import WorkerBroker
 from consumer.control import LOOK_SECONDS, Control
 from consumer.rq_jobs import PlainSerializer
-from consumer.startup import EXIT_SETTINGS
+from consumer.startup import EXIT_SETTINGS, STOP_SIGNALS
 from consumer.team import Team
 from shared.errors import SettingsError
 from shared.settings import read_consumer_settings
@@ -78,6 +78,8 @@ class OutboxWorker(SimpleWorker):
             SystemExit: a setting is missing or malformed; its name was printed.
 
         """
+        # A thread begins with the mask of the one that starts it (pthread_sigmask(3)): signals reach this one alone.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             settings = read_consumer_settings()
             configure_tracing("outbox-worker")
@@ -95,6 +97,7 @@ class OutboxWorker(SimpleWorker):
         team = Team(settings, self._broker(self.connection), self._broker(tidying), control, burst=burst)
         threading.excepthook = _tell_what_ended_a_thread
         team.start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         start_anew = False
         try:
             start_anew = self._watch(team, control, max_idle_time)
@@ -132,14 +135,14 @@ class OutboxWorker(SimpleWorker):
         self.request_stop(signum, frame)
 
     def _install_signal_handlers(self) -> None:
-        signal.signal(signal.SIGINT, self.request_stop)
-        signal.signal(signal.SIGTERM, self.request_stop)
+        for each in STOP_SIGNALS:
+            signal.signal(each, self.request_stop)
 
     @staticmethod
     def _ignore_signals() -> None:
         """Be deaf from here on: Python drops our handlers while it ends, and another signal would look like a crash."""
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for each in STOP_SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
 
     def _watch(self, team: Team, control: Control, max_idle_time: int | None) -> bool:
         """Look after the threads until the work is done or the worker is to stop; true when it has to start anew."""
@@ -160,8 +163,13 @@ class OutboxWorker(SimpleWorker):
         """Get rid of a thread that cannot be ended: replace this process by a fresh one, or end it if it was told to.
 
         The message of that thread is taken back by a relay when its lease is over.
+
+        A signal that came between the look at the flag and the exec would be forgotten with this program. Blocked, it
+        stays pending; the new program inherits both (execve(2), signal(7)) and lets it in when it starts
+        (consumer/startup.py). What came before the block has set the flag: pthread_sigmask runs Python's handlers.
         """
         sys.stderr.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         if self._stop_requested or not start_anew:
             os._exit(0)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves

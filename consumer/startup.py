@@ -1,5 +1,6 @@
 """What `rq worker` does before OutboxWorker is built: check the settings, wait for Redis."""
 
+import signal
 import sys
 import time
 from typing import Final
@@ -19,6 +20,9 @@ from shared.tracing import check_tracing
 _log = structlog.get_logger(__name__)
 
 EXIT_SETTINGS: Final = 2
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
 _LONGEST_PAUSE_SECONDS: Final = 2.0
 
 
@@ -32,6 +36,8 @@ def check_settings_and_wait_for_redis(redis_url: str | None) -> None:
         SystemExit: a setting is missing or malformed; its name was printed.
 
     """
+    # A worker that started anew has them blocked. One that came meanwhile ends this process here, with nothing in hand.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     configure_logging()
     try:
         settings = read_consumer_settings()

@@ -473,20 +473,49 @@ def test_a_thread_that_hangs_makes_the_process_start_anew(
         )
         service.wait_for_done(service.publish())
         pid = worker.pid
-        backends = service.connection.execute(
-            "SELECT pid FROM pg_stat_activity WHERE application_name = 'outbox-consumer'"
-        ).fetchall()
-        for [backend] in backends:
-            os.kill(backend, signal.SIGSTOP)
-        try:
+        with frozen_sessions(service):
             service.publish()
             wait_until(lambda: len(said(worker, "worker_started")) == 2, WAIT, "the process to start anew")
             service.wait_for_done(service.publish())
-        finally:
-            for [backend] in backends:
-                os.kill(backend, signal.SIGCONT)
 
         assert (len(said(worker, "thread_stuck")), worker.pid) == (1, pid)
+
+
+def test_a_signal_in_the_moment_in_which_it_starts_anew_is_not_forgotten(
+    own_postgres: PostgresServer, redis_url: str, mailbox: MailCatcher, tmp_path: Path
+) -> None:
+    with service_of(own_postgres.url("outbox"), redis_url, mailbox, tmp_path) as service:
+        worker = service.start_impatient(
+            "consumer.team:_LEAVE_SECONDS=0.5",
+            *("--import", "tests.crash.late_signal"),
+            OUTBOX_RUN_LEASE_SECONDS="1",
+            WORKER_CONCURRENCY="1",
+        )
+        service.wait_for_done(service.publish())
+        with frozen_sessions(service):
+            service.publish()
+            ended = worker.wait(WAIT)
+
+        assert (ended, len(said(worker, "thread_stuck")), len(said(worker, "worker_started"))) == (
+            -signal.SIGTERM,
+            1,
+            1,
+        )
+
+
+@contextmanager
+def frozen_sessions(service: Service) -> Iterator[None]:
+    """Stop PostgreSQL's processes that serve the worker; sessions that it opens meanwhile are served."""
+    backends = service.connection.execute(
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'outbox-consumer'"
+    ).fetchall()
+    for [backend] in backends:
+        os.kill(backend, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for [backend] in backends:
+            os.kill(backend, signal.SIGCONT)
 
 
 def verdicts(worker: Program) -> list[str]:
