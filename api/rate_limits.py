@@ -24,6 +24,7 @@ LIMITED: Final[Mapping[str, str]] = {
     "verification.use_posted": "verify",
     "resend.ask_again": "resend",
     "pages.send_again": "resend",
+    "ops.login": "ops_login",
 }
 """The limit that each endpoint counts towards: a form and its address for programs share one."""
 

@@ -16,7 +16,12 @@ OFF: Final = "off"
 NONE: Final = "none"
 _EXEMPT: Final = "exempt"
 DEFAULT_EXEMPT: Final = "127.0.0.0/8,::1"
-DEFAULTS: Final[Mapping[str, str]] = {"signup": "30 per minute", "verify": "60 per minute", "resend": "10 per minute"}
+DEFAULTS: Final[Mapping[str, str]] = {
+    "signup": "30 per minute",
+    "verify": "60 per minute",
+    "resend": "10 per minute",
+    "ops_login": "10 per minute",
+}
 """What is limited, and how far unless the environment says otherwise."""
 
 
@@ -37,7 +42,7 @@ class RateLimits:
 
 
 def read_texts(env: Env) -> dict[str, str]:
-    """Read SIGNUP_RATE_LIMIT, VERIFY_RATE_LIMIT, RESEND_RATE_LIMIT and RATE_LIMIT_EXEMPT; `env` collects errors."""
+    """Read RATE_LIMIT_EXEMPT and each limit's variable (SIGNUP_RATE_LIMIT …); `env` collects errors."""
     texts = {
         name: env.str(f"{name.upper()}_RATE_LIMIT", text, validate=_check_limit) for name, text in DEFAULTS.items()
     }

@@ -16,7 +16,7 @@ from api.database import DatabaseUnavailableError, connected, describe
 from api.ops.access import PATH, Access
 from api.ops.figures import look
 from api.ops.plot import HEIGHT, WIDTH, draw
-from api.problems import ProblemError
+from api.problems import ProblemError, respond
 from shared import letters
 from shared.database import DbConnection
 from shared.history import read_message
@@ -41,6 +41,7 @@ def ops_blueprint(engine: Engine, token: str) -> Blueprint:
     blueprint.get("/message")(console.guarded(console.message))
     blueprint.post("/letters/<int:message_id>/retry")(console.guarded(console.retry))
     blueprint.post("/letters/<int:message_id>/discard")(console.guarded(console.discard))
+    blueprint.register_error_handler(ProblemError, _show_problem)
     return blueprint
 
 
@@ -58,7 +59,7 @@ class _Console:
         def guarded_view(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> AnyResponse:
             session = self._access.session(request)
             if session is None:
-                return _page("ops/login.html", 401, is_wrong=False)
+                return _page("ops/login.html", 401, problem=None)
             if request.method == "POST" and not self._access.is_own_form(request, session):
                 raise ProblemError(403, "The form was not made for this session: open the console and try again.")
             g.form_key = self._access.form_key(session)
@@ -69,7 +70,7 @@ class _Console:
     def login(self) -> AnyResponse:
         if not self._access.is_token(request.form.get("token", "")):
             _log.warning("ops_refused")
-            return _page("ops/login.html", 401, is_wrong=True)
+            return _page("ops/login.html", 401, problem="That is not the token.")
         response = redirect(PATH, 303)
         self._access.open_session(request, response)
         return response
@@ -131,6 +132,15 @@ def _done(event: str, message_id: int, *, done: bool) -> AnyResponse:
 
 def _id(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and 0 < int(text) <= _LARGEST_ID else None
+
+
+def _show_problem(problem: ProblemError) -> Response:
+    """Answer a login that is refused (429) with its page, everything else like the rest of the API."""
+    if request.endpoint != "ops.login":
+        return respond(problem)
+    response = _page("ops/login.html", problem.status, problem=problem.detail)
+    response.headers.extend(problem.headers)
+    return response
 
 
 @contextmanager

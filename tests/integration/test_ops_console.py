@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from limits import parse
 from werkzeug.test import TestResponse
 
 from api.ops.access import read_ops_token
 from outbox_relay.heartbeat import show_relay
 from shared.database import connect
 from shared.errors import SettingsError
+from shared.rate_limits import RateLimits
 from tests.api_service import ApiService, api_service
 from tests.rows import add_message, history_rows_read, message
 
@@ -73,6 +75,21 @@ def test_a_wrong_token_opens_nothing(service: ApiService, given: str) -> None:
 
     assert (answer.status_code, "Set-Cookie" in answer.headers) == (401, False)
     assert client.get("/ops").status_code == 401
+
+
+def test_whoever_tries_tokens_is_refused_for_a_while_and_nobody_else_is(database_url: str) -> None:
+    limits = RateLimits({"ops_login": parse("2 per minute")})
+    with api_service(database_url, ops_token=TOKEN, rate_limits=limits) as service:
+        *refused, over = [log_in(service, given, "203.0.113.9") for given in ("wrong", "x", TOKEN)]
+        elsewhere = log_in(service, TOKEN, "203.0.113.10")
+
+    assert [answer.status_code for answer in (*refused, over, elsewhere)] == [401, 401, 429, 303]
+    assert ("Set-Cookie" in over.headers, over.mimetype, "Too many requests" in over.text) == (False, "text/html", True)
+    assert 1 <= int(over.headers["Retry-After"]) <= 60
+
+
+def log_in(service: ApiService, token: str, address: str) -> TestResponse:
+    return service.client().post("/ops/login", data={"token": token}, environ_base={"REMOTE_ADDR": address})
 
 
 def test_the_token_is_not_taken_from_an_address(service: ApiService) -> None:

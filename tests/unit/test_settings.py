@@ -69,6 +69,7 @@ CONSUMER = read_consumer_settings
         (API, "SIGNUP_RATE_LIMIT"),
         (API, "VERIFY_RATE_LIMIT"),
         (API, "RESEND_RATE_LIMIT"),
+        (API, "OPS_LOGIN_RATE_LIMIT"),
         (API, "RATE_LIMIT_EXEMPT"),
         (RELAY, "DATABASE_URL"),
         (RELAY, "OUTBOX_LISTEN_URL"),
@@ -232,6 +233,7 @@ def test_rate_limits_have_defaults_and_can_be_switched_off(monkeypatch: pytest.M
         "signup": "30 per 1 minute",
         "verify": "60 per 1 minute",
         "resend": "10 per 1 minute",
+        "ops_login": "10 per 1 minute",
     }
     assert [str(network) for network in limits.exempt] == ["127.0.0.0/8", "::1/128"]
 
@@ -240,6 +242,6 @@ def test_rate_limits_have_defaults_and_can_be_switched_off(monkeypatch: pytest.M
     monkeypatch.setenv("RATE_LIMIT_EXEMPT", "none")
 
     limits = read_api_settings().rate_limits
-    assert sorted(limits.by_name) == ["resend", "verify"]
+    assert sorted(limits.by_name) == ["ops_login", "resend", "verify"]
     assert (limits.by_name["verify"].amount, limits.by_name["verify"].get_expiry()) == (5, 1)
     assert limits.exempt == ()
