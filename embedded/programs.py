@@ -74,9 +74,12 @@ class Program:
             raise AlreadyRunningError(f"{self.name} is already running")
         command = self.command
         command.log_file.parent.mkdir(parents=True, exist_ok=True)
-        account = command.account
+        self._process = self._spawn()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        command, account = self.command, self.command.account
         with command.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [str(part) for part in command.argv],
                 cwd=command.cwd,
                 env=dict(command.env),
@@ -87,7 +90,7 @@ class Program:
                 user=account.uid if account else None,
                 group=account.gid if account else None,
                 extra_groups=[] if account else None,
-                preexec_fn=_dying_with(os.getpid(), command.stop_signal),  # noqa: PLW1509  # one call, looked up before
+                preexec_fn=dying_with(os.getpid(), command.stop_signal),  # noqa: PLW1509  # one call, looked up before
             )
 
     def wait(self, timeout: float | None = None) -> int:
@@ -137,8 +140,8 @@ class Program:
             time.sleep(_READY_PAUSE_SECONDS)
 
 
-def _dying_with(parent_pid: int, death_signal: signal.Signals) -> Callable[[], None]:
-    """Return what a child does before exec: ask Linux for a signal at its parent's death.
+def dying_with(parent_pid: int, death_signal: signal.Signals) -> Callable[[], None]:
+    """Return what a child does first, before exec: ask Linux for a signal at its parent's death.
 
     Without it, a test run that is killed leaves servers behind that hold their ports and memory. Other systems have
     no such call; there the children are ended by stop() alone.

@@ -71,7 +71,11 @@ class RedisServer:
     @property
     def url(self) -> str:
         """The address of its first database."""
-        return f"redis://{LOOPBACK}:{self.port}/0"
+        return self.url_of(0)
+
+    def url_of(self, database: int) -> str:
+        """Give the address of one of its databases, which are 0 to 15."""
+        return f"redis://{LOOPBACK}:{self.port}/{database}"
 
     @property
     def name(self) -> str:

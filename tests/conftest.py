@@ -29,6 +29,9 @@ SCHEMA = Path(__file__).parents[1] / "schema.sql"
 # A lost power plug is not among the faults; whatever is killed, the operating system keeps what was written.
 POSTGRES_SETTINGS = {"fsync": "off", "max_connections": "200"}
 
+# Scenes of crashes (tests/crash) are played side by side, each with one of the numbered databases.
+REDIS_SETTINGS = {"databases": "32"}
+
 _IGNORED_NAMES = {
     "DATABASE_URL",
     "MAIL_FROM",
@@ -132,7 +135,7 @@ def own_postgres(server_folder: Path) -> Iterator[PostgresServer]:
 def redis_server(server_folder: Path) -> Iterator[RedisServer]:
     """The session's own Redis."""
     _need_redis()
-    server = RedisServer(server_folder / "redis", append_only=False)
+    server = RedisServer(server_folder / "redis", append_only=False, settings=REDIS_SETTINGS)
     server.start()
     yield server
     server.stop()

@@ -1,22 +1,21 @@
 """The servers for scenes of crashes."""
 
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from embedded.databases import Databases
 from embedded.redis import RedisServer
-from tests.crash.scene import Stage
+from tests.crash.scene import Stage, opened_stage
 
 
 @pytest.fixture(scope="session")
-def stage(request: pytest.FixtureRequest, postgres: Databases, database_template: str, server_folder: Path) -> Stage:
-    """The session's servers. Scenes keep to a database and a key prefix of their own."""
+def stage(
+    postgres: Databases, database_template: str, redis_server: RedisServer, server_folder: Path
+) -> Iterator[Stage]:
+    """The session's servers; of a given Redis nobody knows which of its databases may be emptied."""
     folder = server_folder / "crash"
     folder.mkdir()
-    redis_url = os.environ.get("TEST_REDIS_URL")
-    if redis_url is None:
-        server: RedisServer = request.getfixturevalue("redis_server")
-        redis_url = server.url
-    return Stage(postgres, database_template, redis_url, os.environ.get("RQ_KEY_PREFIX", "rq"), folder)
+    with opened_stage(postgres, database_template, redis_server, folder) as stage:
+        yield stage

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-AT_ONCE: Final = 6
+AT_ONCE: Final = 10
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import click
 
 from embedded.postgres import PostgresServer
 from embedded.redis import RedisServer
-from tests.crash.scene import ROOT, Scene, Stage
+from tests.crash.scene import ROOT, Scene, Stage, opened_stage
 from tests.crash.stock_worker import SETTINGS, Tally, kill_between_pop_and_start, terminate_under_load
 
 _COLUMNS = ("", "signals", "messages", "mailed", "lost", "copies", "mended by the relay", "seconds")
@@ -63,13 +63,14 @@ def _stage() -> Iterator[Stage]:
     folder = Path(tempfile.mkdtemp(prefix="outbox-proof-"))
     folder.chmod(0o711)
     postgres = PostgresServer(folder / "postgres", settings={"fsync": "off"})
-    redis = RedisServer(folder / "redis", append_only=False)
+    redis = RedisServer(folder / "redis", append_only=False, settings={"databases": "2"})
     try:
         postgres.start()
         redis.start()
         postgres.create_database("template")
         postgres.apply_schema("template", ROOT / "schema.sql")
-        yield Stage(postgres, "template", redis.url, "proof", folder)
+        with opened_stage(postgres, "template", redis, folder) as stage:
+            yield stage
     finally:
         redis.stop()
         postgres.remove()

@@ -1,4 +1,4 @@
-"""Where a crash is played: a database, a key prefix and a mail server of its own, and real processes."""
+"""Where a crash is played: databases and a mail server of its own, and real processes."""
 
 import contextlib
 import os
@@ -9,18 +9,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from psycopg import Connection
 from redis import Redis
+from rq.defaults import RQ_KEY_PREFIX
 
 from embedded.databases import Databases
 from embedded.mail_catcher import MailCatcher
 from embedded.mail_folder import CaughtMail
 from embedded.programs import Command, Program
+from embedded.redis import RedisServer
 from shared.database import connect
 from shared.messages import SendVerifyEmail
 from tests.crash.launch import NO_WAITING
+from tests.preloading import Preloaded, PreloadedProgram, preloaded
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -38,37 +42,47 @@ SETTINGS = {
 OUTBOX_WORKER = {"RQ_WORKER_CLASS": "consumer.worker.OutboxWorker"}
 STOCK_WORKER: Mapping[str, str] = {}
 
-PRELOADED = ("--import", "consumer.jobs")
-"""As an RQ_CONFIG module does it: a stock worker's horses do not import it again, in the time of their job, each."""
+NEEDED_BY_PROGRAMS = ("outbox_relay.__main__", "rq.cli", "consumer.worker", "consumer.outbox_worker", "consumer.jobs")
+"""What relays and workers of both classes import.
+
+`consumer.jobs` is among it as an RQ_CONFIG module would have it: a stock worker's horses do not import it again, in the
+time of their job, each.
+"""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The servers that all scenes share."""
+    """The servers that all scenes share, and the process that their programs are forked from.
+
+    In Redis each scene has one of the numbered databases for itself, since RQ reads its key prefix once, when it is
+    imported.
+    """
 
     databases: Databases
     template: str
-    redis_url: str
-    key_prefix: str
+    redis: RedisServer
+    redis_numbers: SimpleQueue[int]
+    preloaded: Preloaded
     folder: Path
 
     @contextmanager
     def scene(self, **settings: str) -> Iterator["Scene"]:
         """Set a scene; in the end nothing of it is left."""
         name = f"crash_{secrets.token_hex(8)}"
-        prefix = f"{self.key_prefix}-{name}"
+        redis_number = self.redis_numbers.get()
+        redis_url = self.redis.url_of(redis_number)
         database_url = self.databases.create_database(name, template=self.template)
         folder = self.folder / name
         mailbox = MailCatcher(folder / "mail")
         mailbox.start()
         fixed = {
             "DATABASE_URL": database_url,
-            "RQ_REDIS_URL": self.redis_url,
-            "RQ_KEY_PREFIX": prefix,
+            "RQ_REDIS_URL": redis_url,
+            "RQ_KEY_PREFIX": RQ_KEY_PREFIX,
             "SMTP_URL": mailbox.smtp_url,
         }
-        with Redis.from_url(self.redis_url) as redis, connect(database_url, "crash-test") as connection:
-            scene = Scene(folder, mailbox, connection, redis, {**SETTINGS, **fixed, **settings})
+        with Redis.from_url(redis_url) as redis, connect(database_url, "crash-test") as connection:
+            scene = Scene(folder, mailbox, connection, redis, self.preloaded, {**SETTINGS, **fixed, **settings})
             try:
                 yield scene
             except AssertionError as error:
@@ -78,8 +92,19 @@ class Stage:
                 scene.end()
                 mailbox.stop()
                 scene.empty_redis()
+                self.redis_numbers.put(redis_number)
         self.databases.drop_database(name)
         shutil.rmtree(folder)
+
+
+@contextmanager
+def opened_stage(databases: Databases, template: str, redis: RedisServer, folder: Path) -> Iterator[Stage]:
+    """Make a stage of running servers. Redis needs the setting `databases`: one more than scenes at a time."""
+    numbers: SimpleQueue[int] = SimpleQueue()
+    for number in range(1, int(redis.settings["databases"])):
+        numbers.put(number)
+    with preloaded(NEEDED_BY_PROGRAMS, folder) as origin:
+        yield Stage(databases, template, redis, numbers, origin, folder)
 
 
 class Scene:
@@ -91,6 +116,7 @@ class Scene:
         mailbox: MailCatcher,
         connection: Connection[Any],
         redis: Redis,
+        preloaded: Preloaded,
         settings: dict[str, str],
     ) -> None:
         self.folder = folder
@@ -98,6 +124,7 @@ class Scene:
         self.connection = connection
         self.redis = redis
         self.settings = settings
+        self._preloaded = preloaded
         self._programs: list[Program] = []
 
     def sign_up(self, count: int = 1, task: str = SendVerifyEmail.task, queue: str = "critical") -> list[int]:
@@ -123,13 +150,10 @@ class Scene:
     def start(self, name: str, program: str, *options: str, env: Mapping[str, str] = STOCK_WORKER) -> Program:
         """Start a program through the launcher."""
         argv = [sys.executable, "-m", "tests.crash.launch", *options, program]
-        return self.start_command(name, argv, env)
-
-    def start_command(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> Program:
-        """Start a command as a supervisor would."""
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         settings = {name: text for name, text in {**inherited, **self.settings, **env}.items() if text}
-        started = Program(Command(name=name, argv=argv, env=settings, cwd=ROOT, log_file=self.folder / f"{name}.log"))
+        command = Command(name=name, argv=argv, env=settings, cwd=ROOT, log_file=self.folder / f"{name}.log")
+        started = PreloadedProgram(command, self._preloaded)
         started.start()
         self._programs.append(started)
         return started
@@ -202,7 +226,7 @@ class Scene:
         return "\n".join([*(str(row) for (row,) in rows), *lists, *logs])
 
     def _queue_key(self, queue: str) -> str:
-        return f"{self.settings['RQ_KEY_PREFIX']}:queue:{queue}"
+        return f"{RQ_KEY_PREFIX}:queue:{queue}"
 
     def take_jobs_away(self) -> None:
         """Pop all jobs and do nothing with them, as a worker does that dies then."""
@@ -210,5 +234,4 @@ class Scene:
 
     def empty_redis(self) -> None:
         """Forget all that this scene has in Redis."""
-        for key in self.redis.scan_iter(match=f"{self.settings['RQ_KEY_PREFIX']}:*", count=1000):
-            self.redis.delete(key)
+        self.redis.flushdb()

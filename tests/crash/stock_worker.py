@@ -9,7 +9,7 @@ from random import Random
 from typing import Final
 
 from tests.crash.points import POP_TO_START, Point
-from tests.crash.scene import NOTE, PRELOADED, Scene
+from tests.crash.scene import NOTE, Scene
 
 SETTINGS: Final = {"OUTBOX_RUN_LEASE_SECONDS": "30"}
 """No work horse dies in the middle of a mail here, so no claim's lease has to end; a slow machine shall not end one."""
@@ -75,7 +75,7 @@ def terminate_under_load(scene: Scene, terms: int, random: Random) -> Tally:
 
 
 def _let_stop(scene: Scene, number: int, seconds: float) -> None:
-    victim = scene.start(f"victim-{number}", "worker", *PRELOADED)
+    victim = scene.start(f"victim-{number}", "worker")
     victim.wait_ready(lambda: "Listening on" in scene.log(victim), PATIENCE)
     time.sleep(seconds)
     assert victim.stop(PATIENCE) == 0
@@ -83,7 +83,7 @@ def _let_stop(scene: Scene, number: int, seconds: float) -> None:
 
 def _finish(scene: Scene) -> None:
     for number in range(AT_ONCE):
-        scene.start(f"worker-{number}", "worker", *PRELOADED)
+        scene.start(f"worker-{number}", "worker")
     with contextlib.suppress(AssertionError):  # what has not arrived by then is counted as lost
         scene.wait_for_quiet(PATIENCE + scene.count())
 

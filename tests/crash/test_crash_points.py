@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Final, LiteralString
 
 import pytest
+from rq.defaults import RQ_KEY_PREFIX
 
 from embedded.programs import Program
 from outbox_relay.broker import open_broker
 from outbox_relay.publishing import Publisher
 from tests.crash.playing import played
 from tests.crash.points import POINTS, Given, Point
-from tests.crash.scene import NOTE, OUTBOX_WORKER, PRELOADED, STOCK_WORKER, Scene, Stage
+from tests.crash.scene import NOTE, OUTBOX_WORKER, STOCK_WORKER, Scene, Stage
 from tests.rows import message
 from tests.waiting import wait_until
 
@@ -118,7 +119,7 @@ def given(scene: Scene, point: Point) -> int:
 
 def publish(scene: Scene) -> None:
     """Publish what is pending, with a lease that is over at once."""
-    with contextlib.closing(open_broker(scene.settings["RQ_REDIS_URL"], scene.settings["RQ_KEY_PREFIX"], 3)) as broker:
+    with contextlib.closing(open_broker(scene.settings["RQ_REDIS_URL"], RQ_KEY_PREFIX, 3)) as broker:
         publisher = Publisher(broker, publish_lease_seconds=0.01, probe_patience_seconds=3)
         assert publisher.publish_batch(scene.connection, 10) == 1
 
@@ -132,7 +133,7 @@ def start_victim(scene: Scene, point: Point) -> Program:
     if point.given == "a missing setting":
         options += ["--set", "consumer.jobs:_SETTINGS_SECONDS=0.1"]
         env["SECRET_KEY"] = ""
-    return scene.start("victim", "worker", *PRELOADED, *options, env=env)
+    return scene.start("victim", "worker", *options, env=env)
 
 
 def wait_for_death(scene: Scene, victim: Program, point: Point) -> None:
@@ -159,7 +160,7 @@ def start_successors(scene: Scene, point: Point) -> None:
     if point.program == "relay":
         scene.start_relay()
     if point.whose != "horse":
-        scene.start("worker", "worker", *PRELOADED, env=worker_class(point))
+        scene.start("worker", "worker", env=worker_class(point))
 
 
 def worker_class(point: Point) -> dict[str, str]:

@@ -10,7 +10,7 @@ import pytest
 
 from embedded.programs import Program
 from tests.crash.playing import played
-from tests.crash.scene import OUTBOX_WORKER, PRELOADED, STOCK_WORKER, Scene, Stage
+from tests.crash.scene import OUTBOX_WORKER, STOCK_WORKER, Scene, Stage
 from tests.rows import message
 
 pytestmark = pytest.mark.e2e
@@ -109,7 +109,7 @@ def play(stage: Stage, poison: Poison) -> None:
 
 def start_worker(scene: Scene, poison: Poison) -> Program:
     options = ("--import", "tests.crash.poisons", "--set", "consumer.outbox_worker:_LEAVE_SECONDS=1")
-    return scene.start("worker", "worker", *PRELOADED, *options, env=poison.worker_class)
+    return scene.start("worker", "worker", *options, env=poison.worker_class)
 
 
 def said(scene: Scene, program: Program, event: str) -> list[dict[str, Any]]:

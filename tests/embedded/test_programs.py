@@ -11,6 +11,7 @@ import pytest
 
 from embedded.errors import AlreadyRunningError, NotRunningError, ProgramFailedError
 from embedded.programs import Command, Program
+from tests.preloading import Preloaded, PreloadedProgram, preloaded
 from tests.waiting import wait_until
 
 SLEEP = "import time; print('ready', flush=True); time.sleep(600)"
@@ -35,14 +36,23 @@ Start = Callable[[str], Program]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Start Python programs, which are ended in the end."""
+def origin(tmp_path: Path) -> Iterator[Preloaded]:
+    with preloaded(["subprocess"], tmp_path) as origin:
+        yield origin
+
+
+@pytest.fixture(params=["started anew", "forked"])
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
+    """Start Python programs, which are ended in the end; those of tests.preloading are programs like any other."""
     started: list[Program] = []
+    origin = request.getfixturevalue("origin") if request.param == "forked" else None
 
     def start_(code: str) -> Program:
+        name = f"helper_{len(started)}"
+        (tmp_path / f"{name}.py").write_text(code)
         log_file = tmp_path / f"{len(started)}.log"
-        command = Command("helper", [sys.executable, "-c", code], {"ONLY": "this"}, tmp_path, log_file)
-        program = Program(command)
+        command = Command("helper", [sys.executable, "-m", name], {"ONLY": "this"}, tmp_path, log_file)
+        program = PreloadedProgram(command, origin) if origin else Program(command)
         started.append(program)
         program.start()
         wait_until(lambda: not program.running or log_file.read_text(), 10, "the program's first words")

@@ -1,0 +1,168 @@
+"""Programs of ours that start at once: each is forked from a process that has already imported what they need.
+
+Python takes half a second of CPU time to import a relay or a worker, and the tests of crashes start hundreds. What is
+forked is a process like any other: it has a number, a session, an environment, a log and connections of its own, and
+signals end it the same way. The process that it is forked from has one thread and no connection.
+
+    python -m tests.preloading SOCKET MODULE…
+"""
+
+import gc
+import importlib
+import json
+import multiprocessing
+import os
+import runpy
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from socketserver import ForkingMixIn, StreamRequestHandler, UnixStreamServer
+from typing import Any, Final
+
+from rq.defaults import RQ_KEY_PREFIX
+
+from embedded.programs import Command, Program, dying_with
+
+ROOT: Final = Path(__file__).parents[1]
+READY: Final = "ready"
+
+_NUMBER: Final = struct.Struct("=i")
+_FORK: Final = multiprocessing.get_context("fork")
+
+
+@dataclass(frozen=True)
+class Preloaded:
+    """The process that programs are forked from, and the socket at which it takes orders."""
+
+    program: Program
+    address: Path
+
+
+@contextmanager
+def preloaded(modules: Sequence[str], folder: Path) -> Iterator[Preloaded]:
+    """Import the modules once, for all programs that are started meanwhile."""
+    address, log_file = folder / "preloaded.sock", folder / "preloaded.log"
+    env = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "RQ_KEY_PREFIX": RQ_KEY_PREFIX}
+    argv = [sys.executable, "-m", "tests.preloading", address, *modules]
+    program = Program(Command("preloaded", argv, env, ROOT, log_file))
+    program.start()
+    try:
+        program.wait_ready(lambda: READY in log_file.read_text())
+        yield Preloaded(program, address)
+    finally:
+        program.stop()
+
+
+class PreloadedProgram(Program):
+    """`python -m MODULE ARGUMENTS`, without the time that its imports take."""
+
+    def __init__(self, command: Command, origin: Preloaded) -> None:
+        super().__init__(command)
+        self._origin = origin
+
+    def _spawn(self) -> Any:
+        return Fork(self._origin, self.command)
+
+
+class Fork:
+    """What Program asks of a subprocess.Popen, for a process that somebody else waits for and tells us about."""
+
+    def __init__(self, origin: Preloaded, command: Command) -> None:
+        self._told = socket.socket(socket.AF_UNIX)
+        self._told.connect(str(origin.address))
+        command.log_file.touch()
+        order = {
+            "argv": list(map(str, command.argv)),
+            "env": dict(command.env),
+            "cwd": str(command.cwd),
+            "log_file": str(command.log_file),
+            "stop_signal": int(command.stop_signal),
+        }
+        self._told.sendall(json.dumps(order).encode() + b"\n")
+        self._name = command.name
+        self.pid = self._next_number()
+        self._exit_code: int | None = None
+
+    def poll(self) -> int | None:
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self._exit_code is None:
+            if select.select([self._told], [], [], timeout) == ([], [], []):
+                raise subprocess.TimeoutExpired(self._name, timeout or 0)
+            self._exit_code = self._next_number()
+            self._told.close()
+        return self._exit_code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def _next_number(self) -> int:
+        [number] = _NUMBER.unpack(self._told.recv(_NUMBER.size))
+        return int(number)
+
+
+class Origin(ForkingMixIn, UnixStreamServer):
+    """Forks a guard for each order, which forks the program and tells its number and, in the end, its exit code."""
+
+    max_children = 1000  # one more would wait for the end of another
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address, Guard)
+        self.pid = os.getpid()
+
+
+class Guard(StreamRequestHandler):
+    def handle(self) -> None:
+        dying_with(self.server.pid, signal.SIGKILL)()
+        order = json.loads(self.rfile.readline())
+        program = _FORK.Process(target=become, args=(order, os.getpid()))
+        program.start()
+        self.wfile.write(_NUMBER.pack(program.pid))
+        program.join()
+        self.wfile.write(_NUMBER.pack(program.exitcode))
+
+
+def become(order: dict[str, Any], guard: int) -> None:
+    """Be the program from here on, in a process that was forked for it: all that `python -m` would find is set anew."""
+    os.setsid()
+    dying_with(guard, signal.Signals(order["stop_signal"]))()
+    os.chdir(order["cwd"])
+    with Path(order["log_file"]).open("ab") as log:
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
+    assert order["env"].get("RQ_KEY_PREFIX", RQ_KEY_PREFIX) == RQ_KEY_PREFIX, "RQ reads it when it is imported"
+    os.environ.clear()
+    os.environ.update(order["env"])
+    sys.orig_argv = order["argv"]
+    _, _dash_m, module, *arguments = order["argv"]
+    sys.argv = [module, *arguments]
+    sys.path[0] = order["cwd"]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def main(address: str, *modules: str) -> None:
+    for module in modules:
+        importlib.import_module(module)
+    gc.freeze()
+    with Origin(address) as origin:
+        print(READY, flush=True)  # noqa: T201 - whoever started it waits for the word
+        origin.serve_forever()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
