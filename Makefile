@@ -27,7 +27,7 @@ check: $(READY) ## Format, lint, types, import rules
 	$(RUN)/lint-imports
 
 test: $(READY) ## Run the test suite against real servers that it starts itself
-	$(RUN)/pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	$(RUN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 chaos: $(READY) ## Kill everything at random while people sign up: make chaos CHAOS_ARGS="--seed 1 --duration 60"
 	$(RUN)/python -m tests.chaos $(CHAOS_ARGS)
