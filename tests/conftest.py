@@ -23,6 +23,7 @@ from embedded.postgres import PostgresServer
 from embedded.postgres_files import binaries
 from embedded.redis import RedisServer, redis_binary
 from tests.given_servers import GivenPostgres
+from tests.preloading import SERVICE, Preloaded, preloaded
 
 SCHEMA = Path(__file__).parents[1] / "schema.sql"
 
@@ -173,6 +174,15 @@ def own_redis(server_folder: Path) -> Iterator[RedisServer]:
     finally:
         server.kill()
         shutil.rmtree(server.folder)
+
+
+@pytest.fixture(scope="session")
+def origin(server_folder: Path) -> Iterator[Preloaded]:
+    """The process that relays and workers are forked from in tests that start many."""
+    folder = server_folder / "origin"
+    folder.mkdir()
+    with preloaded(SERVICE, folder) as process:
+        yield process
 
 
 @pytest.fixture(scope="session")

@@ -26,15 +26,25 @@ from pathlib import Path
 from socketserver import ForkingMixIn, StreamRequestHandler, UnixStreamServer
 from typing import Any, Final
 
-from rq.defaults import RQ_KEY_PREFIX
-
 from embedded.programs import Command, Program, dying_with
 
 ROOT: Final = Path(__file__).parents[1]
 READY: Final = "ready"
 
+SERVICE: Final = ("outbox_relay.__main__", "rq.cli", "consumer.worker", "consumer.outbox_worker", "consumer.jobs")
+"""What the relay and workers of both classes import.
+
+`consumer.jobs` is among it as an RQ_CONFIG module would have it: a stock worker's horses do not import it again, in the
+time of their job, each.
+"""
+
 _NUMBER: Final = struct.Struct("=i")
 _FORK: Final = multiprocessing.get_context("fork")
+
+
+def rq_key_prefix() -> str:
+    """Give what RQ reads when it is imported, which is too early for tests/conftest.py: that sets the prefix later."""
+    return os.environ.get("RQ_KEY_PREFIX", "rq")
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class Preloaded:
 def preloaded(modules: Sequence[str], folder: Path) -> Iterator[Preloaded]:
     """Import the modules once, for all programs that are started meanwhile."""
     address, log_file = folder / "preloaded.sock", folder / "preloaded.log"
-    env = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "RQ_KEY_PREFIX": RQ_KEY_PREFIX}
+    env = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "RQ_KEY_PREFIX": rq_key_prefix()}
     argv = [sys.executable, "-m", "tests.preloading", address, *modules]
     program = Program(Command("preloaded", argv, env, ROOT, log_file))
     program.start()
@@ -145,7 +155,8 @@ def become(order: dict[str, Any], guard: int) -> None:
     with Path(order["log_file"]).open("ab") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
-    assert order["env"].get("RQ_KEY_PREFIX", RQ_KEY_PREFIX) == RQ_KEY_PREFIX, "RQ reads it when it is imported"
+    prefix = rq_key_prefix()
+    assert order["env"].get("RQ_KEY_PREFIX", prefix) == prefix, "RQ has read another one when it was imported"
     os.environ.clear()
     os.environ.update(order["env"])
     sys.orig_argv = order["argv"]

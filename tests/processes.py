@@ -14,6 +14,7 @@ from rq.defaults import RQ_KEY_PREFIX
 from embedded.programs import Command, Program
 from outbox_relay.broker import open_broker
 from outbox_relay.publishing import Publisher
+from tests.preloading import Preloaded, PreloadedProgram
 
 ROOT = Path(__file__).parents[1]
 RQ = Path(sys.executable).parent / "rq"
@@ -41,10 +42,12 @@ def worker_command(*options: str) -> list[str | Path]:
 
 
 @contextmanager
-def started(argv: Sequence[str | Path], settings: Mapping[str, str], log_file: Path) -> Iterator[Program]:
-    """Start a process; in the end it is killed with its children, if it still runs."""
-    env = {**_NEEDED, **settings}
-    program = Program(Command(name=log_file.stem, argv=argv, env=env, cwd=ROOT, log_file=log_file))
+def started(
+    argv: Sequence[str | Path], settings: Mapping[str, str], log_file: Path, origin: Preloaded | None = None
+) -> Iterator[Program]:
+    """Start a process, forked from the origin if there is one; in the end it is killed with its children."""
+    command = Command(name=log_file.stem, argv=argv, env={**_NEEDED, **settings}, cwd=ROOT, log_file=log_file)
+    program = Program(command) if origin is None else PreloadedProgram(command, origin)
     program.start()
     try:
         yield program

@@ -19,8 +19,9 @@ import click
 
 from embedded.postgres import PostgresServer
 from embedded.redis import RedisServer
-from tests.crash.scene import ROOT, Scene, Stage, opened_stage
+from tests.crash.scene import ROOT, Scene, Stage, stage_of
 from tests.crash.stock_worker import SETTINGS, Tally, kill_between_pop_and_start, terminate_under_load
+from tests.preloading import SERVICE, preloaded
 
 _COLUMNS = ("", "signals", "messages", "mailed", "lost", "copies", "mended by the relay", "seconds")
 
@@ -69,8 +70,8 @@ def _stage() -> Iterator[Stage]:
         redis.start()
         postgres.create_database("template")
         postgres.apply_schema("template", ROOT / "schema.sql")
-        with opened_stage(postgres, "template", redis, folder) as stage:
-            yield stage
+        with preloaded(SERVICE, folder) as origin:
+            yield stage_of(postgres, "template", redis, origin, folder)
     finally:
         redis.stop()
         postgres.remove()

@@ -14,7 +14,6 @@ from typing import Any
 
 from psycopg import Connection
 from redis import Redis
-from rq.defaults import RQ_KEY_PREFIX
 
 from embedded.databases import Databases
 from embedded.mail_catcher import MailCatcher
@@ -24,7 +23,7 @@ from embedded.redis import RedisServer
 from shared.database import connect
 from shared.messages import SendVerifyEmail
 from tests.crash.launch import NO_WAITING
-from tests.preloading import Preloaded, PreloadedProgram, preloaded
+from tests.preloading import Preloaded, PreloadedProgram, rq_key_prefix
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -41,13 +40,6 @@ SETTINGS = {
 }
 OUTBOX_WORKER = {"RQ_WORKER_CLASS": "consumer.worker.OutboxWorker"}
 STOCK_WORKER: Mapping[str, str] = {}
-
-NEEDED_BY_PROGRAMS = ("outbox_relay.__main__", "rq.cli", "consumer.worker", "consumer.outbox_worker", "consumer.jobs")
-"""What relays and workers of both classes import.
-
-`consumer.jobs` is among it as an RQ_CONFIG module would have it: a stock worker's horses do not import it again, in the
-time of their job, each.
-"""
 
 
 @dataclass(frozen=True)
@@ -78,7 +70,7 @@ class Stage:
         fixed = {
             "DATABASE_URL": database_url,
             "RQ_REDIS_URL": redis_url,
-            "RQ_KEY_PREFIX": RQ_KEY_PREFIX,
+            "RQ_KEY_PREFIX": rq_key_prefix(),
             "SMTP_URL": mailbox.smtp_url,
         }
         with Redis.from_url(redis_url) as redis, connect(database_url, "crash-test") as connection:
@@ -97,14 +89,12 @@ class Stage:
         shutil.rmtree(folder)
 
 
-@contextmanager
-def opened_stage(databases: Databases, template: str, redis: RedisServer, folder: Path) -> Iterator[Stage]:
+def stage_of(databases: Databases, template: str, redis: RedisServer, origin: Preloaded, folder: Path) -> Stage:
     """Make a stage of running servers. Redis needs the setting `databases`: one more than scenes at a time."""
     numbers: SimpleQueue[int] = SimpleQueue()
     for number in range(1, int(redis.settings["databases"])):
         numbers.put(number)
-    with preloaded(NEEDED_BY_PROGRAMS, folder) as origin:
-        yield Stage(databases, template, redis, numbers, origin, folder)
+    return Stage(databases, template, redis, numbers, origin, folder)
 
 
 class Scene:
@@ -226,7 +216,7 @@ class Scene:
         return "\n".join([*(str(row) for (row,) in rows), *lists, *logs])
 
     def _queue_key(self, queue: str) -> str:
-        return f"{RQ_KEY_PREFIX}:queue:{queue}"
+        return f"{self.settings['RQ_KEY_PREFIX']}:queue:{queue}"
 
     def take_jobs_away(self) -> None:
         """Pop all jobs and do nothing with them, as a worker does that dies then."""

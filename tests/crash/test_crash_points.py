@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final, LiteralString
 
 import pytest
-from rq.defaults import RQ_KEY_PREFIX
 
 from embedded.programs import Program
 from outbox_relay.broker import open_broker
@@ -119,7 +118,7 @@ def given(scene: Scene, point: Point) -> int:
 
 def publish(scene: Scene) -> None:
     """Publish what is pending, with a lease that is over at once."""
-    with contextlib.closing(open_broker(scene.settings["RQ_REDIS_URL"], RQ_KEY_PREFIX, 3)) as broker:
+    with contextlib.closing(open_broker(scene.settings["RQ_REDIS_URL"], scene.settings["RQ_KEY_PREFIX"], 3)) as broker:
         publisher = Publisher(broker, publish_lease_seconds=0.01, probe_patience_seconds=3)
         assert publisher.publish_batch(scene.connection, 10) == 1
 

@@ -23,7 +23,8 @@ from embedded.programs import Program
 from embedded.redis import RedisServer
 from shared.database import connect
 from shared.messages import ENTRY_POINT, SendVerifyEmail, SendWelcomeEmail
-from tests.processes import OUTBOX_WORKER, RQ, events, publish, run, started, worker_command, worker_settings
+from tests.preloading import Preloaded
+from tests.processes import OUTBOX_WORKER, QUEUES, RQ, events, publish, run, started, worker_command, worker_settings
 from tests.rows import add_message, add_user, message
 from tests.waiting import wait_until
 
@@ -35,7 +36,9 @@ WAIT = 20.0
 class Service:
     """A database with a user, a Redis, a mail server, and workers."""
 
-    def __init__(self, database_url: str, redis_url: str, mailbox: MailCatcher, folder: Path) -> None:
+    def __init__(
+        self, database_url: str, redis_url: str, mailbox: MailCatcher, origin: Preloaded, folder: Path
+    ) -> None:
         self.redis_url = redis_url
         self.mailbox = mailbox
         self.settings = {
@@ -44,6 +47,7 @@ class Service:
         }
         self.connection = connect(database_url, "test")
         self.redis = Redis.from_url(redis_url)
+        self._origin = origin
         self._folder = folder
         self._workers = ExitStack()
         self._count = 0
@@ -51,7 +55,7 @@ class Service:
 
     def start(self, *options: str, wait: bool = True, **settings: str) -> Program:
         """Start a worker, and wait until it takes jobs."""
-        worker = self._start(worker_command(*options), settings)
+        worker = self._start([sys.executable, "-m", "rq.cli", "worker", *options, *QUEUES], settings)
         if wait:
             wait_until(lambda: said(worker, "worker_started"), WAIT, "the worker to start")
         return worker
@@ -70,7 +74,7 @@ class Service:
     def _start(self, argv: Sequence[str | Path], settings: Mapping[str, str]) -> Program:
         self._count += 1
         log_file = self._folder / f"worker-{self._count}.log"
-        return self._workers.enter_context(started(argv, {**self.settings, **settings}, log_file))
+        return self._workers.enter_context(started(argv, {**self.settings, **settings}, log_file, self._origin))
 
     def sent(self) -> list[int]:
         """Give the messages whose mails have arrived, in their order."""
@@ -97,8 +101,10 @@ class Service:
 
 
 @contextmanager
-def service_of(database_url: str, redis_url: str, mailbox: MailCatcher, folder: Path) -> Iterator[Service]:
-    service = Service(database_url, redis_url, mailbox, folder)
+def service_of(
+    database_url: str, redis_url: str, mailbox: MailCatcher, origin: Preloaded, folder: Path
+) -> Iterator[Service]:
+    service = Service(database_url, redis_url, mailbox, origin, folder)
     try:
         yield service
     finally:
@@ -106,8 +112,10 @@ def service_of(database_url: str, redis_url: str, mailbox: MailCatcher, folder: 
 
 
 @pytest.fixture
-def service(database_url: str, redis_url: str, mailbox: MailCatcher, tmp_path: Path) -> Iterator[Service]:
-    with service_of(database_url, redis_url, mailbox, tmp_path) as opened:
+def service(
+    database_url: str, redis_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
+) -> Iterator[Service]:
+    with service_of(database_url, redis_url, mailbox, origin, tmp_path) as opened:
         yield opened
 
 
@@ -206,9 +214,9 @@ def test_a_setting_that_is_missing_or_malformed_stops_it_by_its_name(
 
 
 def test_it_waits_for_a_redis_that_is_not_there_yet(
-    database_url: str, own_redis: RedisServer, mailbox: MailCatcher, tmp_path: Path
+    database_url: str, own_redis: RedisServer, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
-    with service_of(database_url, own_redis.url, mailbox, tmp_path) as service:
+    with service_of(database_url, own_redis.url, mailbox, origin, tmp_path) as service:
         own_redis.stop()
         worker = service.start(wait=False)
         wait_until(lambda: said(worker, "waiting_for_redis"), WAIT, "the worker to wait")
@@ -275,9 +283,9 @@ def test_an_idle_worker_ends_at_a_signal(service: Service) -> None:
 
 
 def test_it_takes_nothing_while_it_is_suspended(
-    database_url: str, own_redis: RedisServer, mailbox: MailCatcher, tmp_path: Path
+    database_url: str, own_redis: RedisServer, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
-    with service_of(database_url, own_redis.url, mailbox, tmp_path) as service:
+    with service_of(database_url, own_redis.url, mailbox, origin, tmp_path) as service:
         worker = service.start()
         suspend(service.redis)
         wait_until(lambda: said(worker, "suspended"), WAIT, "the worker to be suspended")
@@ -401,9 +409,9 @@ def test_jobs_of_messages_that_are_gone_or_done_are_taken_quietly(service: Servi
 
 
 def test_an_emptied_redis_learns_of_it_again(
-    database_url: str, own_redis: RedisServer, mailbox: MailCatcher, tmp_path: Path
+    database_url: str, own_redis: RedisServer, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
-    with service_of(database_url, own_redis.url, mailbox, tmp_path) as service:
+    with service_of(database_url, own_redis.url, mailbox, origin, tmp_path) as service:
         service.start_impatient("consumer.outbox_worker:_BEAT_SECONDS=0.5", "--name", "our-worker")
         wait_until(lambda: service.shown_workers() == ["our-worker"], WAIT, "the worker to be shown")
         service.redis.flushall()
@@ -413,9 +421,9 @@ def test_an_emptied_redis_learns_of_it_again(
 
 
 def test_it_goes_on_after_redis_was_restarted(
-    database_url: str, own_redis: RedisServer, mailbox: MailCatcher, tmp_path: Path
+    database_url: str, own_redis: RedisServer, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
-    with service_of(database_url, own_redis.url, mailbox, tmp_path) as service:
+    with service_of(database_url, own_redis.url, mailbox, origin, tmp_path) as service:
         worker = service.start()
         own_redis.stop()
         wait_until(lambda: said(worker, "outage"), WAIT, "the outage to be noticed")
@@ -447,10 +455,10 @@ def test_no_outcome_waits_for_a_redis_that_stands_still(
 
 
 def test_it_goes_on_after_postgresql_was_restarted(
-    own_postgres: PostgresServer, redis_url: str, mailbox: MailCatcher, tmp_path: Path
+    own_postgres: PostgresServer, redis_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
     url = own_postgres.url("outbox")
-    with service_of(url, redis_url, mailbox, tmp_path) as service:
+    with service_of(url, redis_url, mailbox, origin, tmp_path) as service:
         worker = service.start(OUTBOX_RUN_LEASE_SECONDS="3", WORKER_CONCURRENCY="1")
         ids = service.publish(2)
         service.wait_for_done(ids)
@@ -465,9 +473,9 @@ def test_it_goes_on_after_postgresql_was_restarted(
 
 
 def test_a_thread_that_hangs_makes_the_process_start_anew(
-    own_postgres: PostgresServer, redis_url: str, mailbox: MailCatcher, tmp_path: Path
+    own_postgres: PostgresServer, redis_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
-    with service_of(own_postgres.url("outbox"), redis_url, mailbox, tmp_path) as service:
+    with service_of(own_postgres.url("outbox"), redis_url, mailbox, origin, tmp_path) as service:
         worker = service.start_impatient(
             "consumer.team:_LEAVE_SECONDS=0.5", OUTBOX_RUN_LEASE_SECONDS="1", WORKER_CONCURRENCY="1"
         )
