@@ -435,10 +435,10 @@ def test_it_goes_on_after_redis_was_restarted(
 
 
 def test_no_outcome_waits_for_a_redis_that_stands_still(
-    database_url: str, own_redis: RedisServer, mailbox: MailCatcher, tmp_path: Path
+    database_url: str, own_redis: RedisServer, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
     mailbox.set_fault("slow:0.2")
-    with service_of(database_url, own_redis.url, mailbox, tmp_path) as service:
+    with service_of(database_url, own_redis.url, mailbox, origin, tmp_path) as service:
         worker = service.start(WORKER_CONCURRENCY="4")
         ids = service.publish(5)
         wait_until(lambda: {service.status(id_) for id_ in ids} == {"running"}, WAIT, "five messages in hand")
@@ -490,9 +490,9 @@ def test_a_thread_that_hangs_makes_the_process_start_anew(
 
 
 def test_a_signal_in_the_moment_in_which_it_starts_anew_is_not_forgotten(
-    own_postgres: PostgresServer, redis_url: str, mailbox: MailCatcher, tmp_path: Path
+    own_postgres: PostgresServer, redis_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
-    with service_of(own_postgres.url("outbox"), redis_url, mailbox, tmp_path) as service:
+    with service_of(own_postgres.url("outbox"), redis_url, mailbox, origin, tmp_path) as service:
         worker = service.start_impatient(
             "consumer.team:_LEAVE_SECONDS=0.5",
             *("--import", "tests.crash.late_signal"),
