@@ -48,6 +48,10 @@ def connect(database_url: str, application_name: str) -> DbConnection:
     if is_pooled(connection):
         # A statement that was prepared on one of the pooler's connections is unknown on the next.
         connection.prepare_threshold = None
+    else:
+        # The plan of a prepared statement is kept. One that was made for an empty outbox would read all of it at each
+        # execution, until an ANALYZE, when a hundred thousand messages come at once. Every statement has its index.
+        connection.execute("SET enable_seqscan = off")
     return connection
 
 

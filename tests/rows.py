@@ -77,6 +77,14 @@ def history_rows_read(connection: Connection[Any]) -> int:
     return int(row[0])
 
 
+def rows_read_one_after_the_other(connection: Connection[Any]) -> int:
+    """Tell how many live messages this session, and those that have ended, have read without an index."""
+    connection.execute("SELECT pg_stat_force_next_flush()")
+    row = connection.execute("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'outbox'").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def _insert(connection: Connection[Any], table: str, values: dict[str, Any], returning: str | None = None) -> Any:
     statement = SQL("INSERT INTO {} ({}) VALUES ({})").format(
         Identifier(table),
