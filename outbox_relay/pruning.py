@@ -6,7 +6,7 @@ from typing import Final
 from outbox_relay import statements
 from outbox_relay.statements import DbConnection
 
-PRUNED_AT_ONCE: Final = 500
+PRUNED_AT_ONCE: Final = 250
 
 
 class Pruner:

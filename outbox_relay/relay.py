@@ -23,6 +23,10 @@ from shared.settings import RelaySettings
 _log = structlog.get_logger(__name__)
 
 REAP_SECONDS: Final = 1.0
+REAPING_SHARE: Final = 0.2
+"""Of a relay's time at the most. With a million jobs in Redis a step of a round takes seconds, and before the last step
+the first rows' leases are over again: without a limit, publishing would stand still until workers have caught up."""
+
 RECONNECT_GRACE_SECONDS: Final = 15.0
 """After PostgreSQL came back the consumers get this long to acknowledge what they finished while it was away."""
 
@@ -155,11 +159,12 @@ class Relay:
     def _reap(self, connection: DbConnection) -> Round:
         if monotonic() < self._reap_at:
             return Round()
-        reaped = self._reaper.reap_running(connection) if monotonic() >= self._reap_running_from else ()
+        began = monotonic()
+        reaped = self._reaper.reap_running(connection) if began >= self._reap_running_from else ()
         for claim in reaped:
             _log.warning("reaped", message_id=claim.id, attempt=claim.attempt, status=claim.status)
         round_ = self._reaper.reap_published(connection)
-        self._reap_at = monotonic() + (0.0 if round_.is_partial else REAP_SECONDS)
+        self._reap_at = _next_round(began, monotonic(), is_partial=round_.is_partial)
         if round_ != Round():
             _log.warning(
                 "missing_in_redis",
@@ -205,6 +210,12 @@ class Relay:
             self._observer.recovery()
             self._outage = None
             self._pause_seconds = _FIRST_PAUSE_SECONDS
+
+
+def _next_round(began: float, ended: float, *, is_partial: bool) -> float:
+    """Give the time of the reaper's next step; the next one of a round that is not complete comes as soon as it may."""
+    earliest = began + (ended - began) / REAPING_SHARE
+    return earliest if is_partial else max(earliest, ended + REAP_SECONDS)
 
 
 def _describe(exc: Exception) -> str:

@@ -79,8 +79,18 @@ def history_rows_read(connection: Connection[Any]) -> int:
 
 def rows_read_one_after_the_other(connection: Connection[Any]) -> int:
     """Tell how many live messages this session, and those that have ended, have read without an index."""
+    return _rows_read(connection, "seq_tup_read")
+
+
+def rows_read_by_index(connection: Connection[Any]) -> int:
+    """Tell the same of those that were read through an index."""
+    return _rows_read(connection, "idx_tup_fetch")
+
+
+def _rows_read(connection: Connection[Any], counter: str) -> int:
     connection.execute("SELECT pg_stat_force_next_flush()")
-    row = connection.execute("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'outbox'").fetchone()
+    statement = SQL("SELECT {} FROM pg_stat_user_tables WHERE relname = 'outbox'").format(Identifier(counter))
+    row = connection.execute(statement).fetchone()
     assert row is not None
     return int(row[0])
 

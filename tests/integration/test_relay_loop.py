@@ -1,9 +1,11 @@
 """The relay's loop in a thread of the test: waking, sleeping, and outages that it waits out by itself."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -17,7 +19,8 @@ from embedded.postgres import PostgresServer
 from embedded.redis import RedisServer
 from outbox_relay.broker import open_broker
 from outbox_relay.doorbell import Alarm
-from outbox_relay.relay import Relay
+from outbox_relay.reaper import Reaper, Round
+from outbox_relay.relay import REAPING_SHARE, Relay
 from shared.database import connect
 from shared.messages import DOORBELL_CHANNEL
 from shared.settings import RelaySettings
@@ -270,3 +273,26 @@ def no_transaction_is_open(connection: psycopg.Connection[Any]) -> bool:
         """
     ).fetchone()
     return row == (0,)
+
+
+def test_the_reaper_never_takes_more_than_its_share_of_the_time(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[float] = []
+
+    def long_step(_reaper: Reaper, _connection: object) -> Round:
+        began.append(time.monotonic())
+        time.sleep(0.05)
+        return Round(is_partial=True)
+
+    monkeypatch.setattr(Reaper, "reap_published", long_step)
+    chosen = settings(database_url, redis_url)
+    broker = open_broker(chosen.redis_url, chosen.key_prefix, chosen.run_lease_seconds)
+    with closing(Alarm()) as alarm, closing(Relay(chosen, broker, alarm)) as relay:
+        passes = 0
+        while len(began) < 3:
+            relay.run_once()
+            passes += 1
+
+    assert passes > 3
+    assert all(second - first >= 0.05 / REAPING_SHARE for first, second in pairwise(began))
