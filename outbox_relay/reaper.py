@@ -18,7 +18,7 @@ POP_TO_CLAIM_SECONDS: Final = 5.0
 
 _REAPED_AT_ONCE: Final = 1000
 SUSPECTS_AT_ONCE: Final = 50_000
-"""More would keep the relay from publishing for seconds; what is left is looked at after the next batch."""
+"""More would keep the relay from publishing for seconds; what is left is looked at when it is the reaper's turn."""
 _RENEWED_AT_ONCE: Final = 5000
 """A renewal locks its rows; a claim of one of them waits for that long."""
 

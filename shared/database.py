@@ -50,7 +50,8 @@ def connect(database_url: str, application_name: str) -> DbConnection:
         connection.prepare_threshold = None
     else:
         # The plan of a prepared statement is kept. One that was made for an empty outbox would read all of it at each
-        # execution, until an ANALYZE, when a hundred thousand messages come at once. Every statement has its index.
+        # execution, until an ANALYZE, when a hundred thousand messages come at once. What relay and worker execute has
+        # its index.
         connection.execute("SET enable_seqscan = off")
     return connection
 

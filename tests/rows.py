@@ -68,29 +68,24 @@ def message(connection: Connection[Any], message_id: int) -> dict[str, Any]:
 
 
 def history_rows_read(connection: Connection[Any]) -> int:
-    """Tell how many rows of history were read by anybody so far; a session counts when it has ended."""
-    connection.execute("SELECT pg_stat_force_next_flush()")
-    row = connection.execute(
-        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'outbox_finished'"
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
+    """Tell how many rows of history this session, and those that have ended, have read."""
+    return _rows_read(connection, "outbox_finished", SQL("seq_tup_read + idx_tup_fetch"))
 
 
 def rows_read_one_after_the_other(connection: Connection[Any]) -> int:
-    """Tell how many live messages this session, and those that have ended, have read without an index."""
-    return _rows_read(connection, "seq_tup_read")
+    """Tell how many live messages they have read without an index."""
+    return _rows_read(connection, "outbox", SQL("seq_tup_read"))
 
 
 def rows_read_by_index(connection: Connection[Any]) -> int:
-    """Tell the same of those that were read through an index."""
-    return _rows_read(connection, "idx_tup_fetch")
+    """Tell how many live messages they have read through an index."""
+    return _rows_read(connection, "outbox", SQL("idx_tup_fetch"))
 
 
-def _rows_read(connection: Connection[Any], counter: str) -> int:
+def _rows_read(connection: Connection[Any], table: str, counters: SQL) -> int:
     connection.execute("SELECT pg_stat_force_next_flush()")
-    statement = SQL("SELECT {} FROM pg_stat_user_tables WHERE relname = 'outbox'").format(Identifier(counter))
-    row = connection.execute(statement).fetchone()
+    statement = SQL("SELECT {} FROM pg_stat_user_tables WHERE relname = %s").format(counters)
+    row = connection.execute(statement, [table]).fetchone()
     assert row is not None
     return int(row[0])
 

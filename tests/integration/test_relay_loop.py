@@ -21,6 +21,7 @@ from outbox_relay.broker import open_broker
 from outbox_relay.doorbell import Alarm
 from outbox_relay.reaper import Reaper, Round
 from outbox_relay.relay import REAPING_SHARE, Relay
+from outbox_relay.rest import Rest
 from shared.database import connect
 from shared.messages import DOORBELL_CHANNEL
 from shared.settings import RelaySettings
@@ -296,3 +297,16 @@ def test_the_reaper_never_takes_more_than_its_share_of_the_time(
 
     assert passes > 3
     assert all(second - first >= 0.05 / REAPING_SHARE for first, second in pairwise(began))
+
+
+def test_it_rests_after_a_small_batch_and_begins_anew_when_nothing_is_due(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Rest, "take", lambda _rest, _alarm: said.append("rest"))
+    monkeypatch.setattr(Rest, "end", lambda _rest: said.append("nothing is due"))
+    with running(settings(database_url, redis_url, poll_seconds=LONG_POLL)):
+        wait_until(lambda: said and listens(database_url), 10, "the relay to sleep")
+        add(database_url)
+        ring(database_url)
+        wait_until(lambda: said[-2:] == ["rest", "nothing is due"], 10, "the relay to publish and sleep")
