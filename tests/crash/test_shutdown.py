@@ -68,7 +68,7 @@ def test_a_relay_stops_in_the_middle_of_a_backlog(stage: Stage, times: int) -> N
 @TIMES
 def test_an_outbox_worker_finishes_the_mails_in_flight(stage: Stage, times: int) -> None:
     with stage.scene(**UNHURRIED) as scene:
-        ids = scene.sign_up(60)
+        ids = scene.sign_up(300)  # enough for many looks at the slots before the last one is sent
         scene.mailbox.set_fault("slow:0.05")
         scene.start_relay()
         worker = scene.start("worker", "worker", env=OUTBOX_WORKER)
