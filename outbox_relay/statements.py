@@ -7,6 +7,8 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
+from shared.messages import QUEUES
+
 DbConnection = Connection[tuple[Any, ...]]
 
 POSTMASTER_GRACE_SECONDS: Final = 15.0
@@ -25,6 +27,15 @@ class Row(NamedTuple):
     id: int
     generation: int
     queue: str
+
+
+class Place(NamedTuple):
+    """A place in the order in which the messages of a queue are taken."""
+
+    queue: str
+    due_at: str
+    """As PostgreSQL wrote it: to the microsecond, and for the same session."""
+    id: int
 
 
 class Suspect(NamedTuple):
@@ -50,7 +61,9 @@ class Reaped:
     attempt: int
 
 
-def take_batch(connection: DbConnection, size: int, due_before: float | None = None) -> list[Row]:
+def take_batch(
+    connection: DbConnection, size: int, due_before: float | None = None, after: Place | None = None
+) -> list[Row]:
     """Lock up to `size` due messages: critical before default, the oldest first.
 
     When default has waited for STARVED_SECONDS a tenth of the batch is kept free for it, so that a critical queue that
@@ -61,6 +74,7 @@ def take_batch(connection: DbConnection, size: int, due_before: float | None = N
         connection: inside a transaction; the locks last until its end.
         size: how many rows at the most.
         due_before: seconds since the epoch; without it everything due by now.
+        after: of this queue only what comes after this place.
 
     """
     rows = connection.execute(
@@ -69,6 +83,7 @@ def take_batch(connection: DbConnection, size: int, due_before: float | None = N
             SELECT id, generation, queue
               FROM outbox
              WHERE status = 'pending' AND queue = 'critical' AND due_at <= coalesce(to_timestamp(%(before)s), now())
+               AND (due_at, id) > (%(critical_due)s::timestamptz, %(critical_id)s::bigint)
                AND NOT EXISTS (SELECT FROM outbox_breaker WHERE opened_at IS NOT NULL)
              ORDER BY due_at, id
              LIMIT %(size)s - CASE WHEN EXISTS (
@@ -81,6 +96,7 @@ def take_batch(connection: DbConnection, size: int, due_before: float | None = N
             SELECT id, generation, queue
               FROM outbox
              WHERE status = 'pending' AND queue = 'default' AND due_at <= coalesce(to_timestamp(%(before)s), now())
+               AND (due_at, id) > (%(default_due)s::timestamptz, %(default_id)s::bigint)
                AND NOT EXISTS (SELECT FROM outbox_breaker WHERE opened_at IS NOT NULL)
              ORDER BY due_at, id
              LIMIT %(size)s - (SELECT count(*) FROM critical)
@@ -88,13 +104,33 @@ def take_batch(connection: DbConnection, size: int, due_before: float | None = N
         )
         SELECT id, generation, queue FROM critical UNION ALL SELECT id, generation, queue FROM later
         """,
-        {"before": due_before, "size": size, "share": _share_of_default(size), "starved": STARVED_SECONDS},
+        {
+            "before": due_before,
+            "size": size,
+            "share": _share_of_default(size),
+            "starved": STARVED_SECONDS,
+            **_beginnings(after),
+        },
     ).fetchall()
     return [Row(*row) for row in rows]
 
 
 def _share_of_default(size: int) -> int:
     return max(1, size // 10) if size > 1 else 0
+
+
+def _beginnings(after: Place | None) -> dict[str, str | int]:
+    beginnings: dict[str, str | int] = {}
+    for queue in QUEUES:
+        due_at, id_ = (after.due_at, after.id) if after and after.queue == queue else ("-infinity", 0)
+        beginnings |= {f"{queue}_due": due_at, f"{queue}_id": id_}
+    return beginnings
+
+
+def place_of(connection: DbConnection, row: Row) -> Place:
+    """Give the place of a message that this transaction holds locked."""
+    [(due_at,)] = connection.execute("SELECT due_at::text FROM outbox WHERE id = %s", [row.id]).fetchall()
+    return Place(row.queue, due_at, row.id)
 
 
 def take_probe(connection: DbConnection) -> list[Row]:

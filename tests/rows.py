@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from psycopg import Connection
 from psycopg.rows import dict_row
-from psycopg.sql import SQL, Identifier, Placeholder
+from psycopg.sql import SQL, Composed, Identifier, Placeholder
 from psycopg.types.json import Jsonb
 
 from shared.messages import SendVerifyEmail
@@ -82,10 +82,21 @@ def rows_read_by_index(connection: Connection[Any]) -> int:
     return _rows_read(connection, "outbox", SQL("idx_tup_fetch"))
 
 
+def pending_entries_read(connection: Connection[Any]) -> int:
+    """Tell how many entries of the pending messages' index they have read, those of rows that have gone too."""
+    return _counted(
+        connection, SQL("SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = %s"), "outbox_pending_idx"
+    )
+
+
 def _rows_read(connection: Connection[Any], table: str, counters: SQL) -> int:
-    connection.execute("SELECT pg_stat_force_next_flush()")
     statement = SQL("SELECT {} FROM pg_stat_user_tables WHERE relname = %s").format(counters)
-    row = connection.execute(statement, [table]).fetchone()
+    return _counted(connection, statement, table)
+
+
+def _counted(connection: Connection[Any], statement: SQL | Composed, name: str) -> int:
+    connection.execute("SELECT pg_stat_force_next_flush()")
+    row = connection.execute(statement, [name]).fetchone()
     assert row is not None
     return int(row[0])
 

@@ -158,8 +158,9 @@ def test_two_relays_publish_every_message_once(database_url: str, redis_url: str
             closing(open_broker(redis_url, RQ_KEY_PREFIX, 60)) as broker,
             connect(database_url, "test") as own_connection,
         ):
+            publisher = publisher_to(broker)
             start.wait()
-            while published := publisher_to(broker).publish_batch(own_connection, 20):
+            while published := publisher.publish_batch(own_connection, 20):
                 total += published
         return total
 
