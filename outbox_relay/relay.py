@@ -27,6 +27,10 @@ REAPING_SHARE: Final = 0.2
 """Of a relay's time at the most. With a million jobs in Redis a step of a round takes seconds, and before the last step
 the first rows' leases are over again: without a limit, publishing would stand still until workers have caught up."""
 
+PRUNING_SHARE: Final = 0.2
+"""Of a relay's time at the most. Steps without a pause write so much that PostgreSQL's checkpoints follow each other
+closely, and everybody's commits wait behind them."""
+
 RECONNECT_GRACE_SECONDS: Final = 15.0
 """After PostgreSQL came back the consumers get this long to acknowledge what they finished while it was away."""
 
@@ -116,8 +120,7 @@ class Relay:
         with self._observer.step("prune"):
             pruned = self._prune(connection)
         self._observer.pass_ends(published, reaped, pruned)
-        full = published == self._settings.batch_size or pruned == PRUNED_AT_ONCE
-        return Pass(published, full, reaped)
+        return Pass(published, published == self._settings.batch_size, reaped)
 
     def drain(self) -> int:
         """Publish what was due when this began, after one reaper round, and return how many messages.
@@ -164,7 +167,8 @@ class Relay:
         for claim in reaped:
             _log.warning("reaped", message_id=claim.id, attempt=claim.attempt, status=claim.status)
         round_ = self._reaper.reap_published(connection)
-        self._reap_at = _next_round(began, monotonic(), is_partial=round_.is_partial)
+        next_step = _next_turn(began, REAPING_SHARE)
+        self._reap_at = next_step if round_.is_partial else max(next_step, monotonic() + REAP_SECONDS)
         if round_ != Round():
             _log.warning(
                 "missing_in_redis",
@@ -175,19 +179,21 @@ class Relay:
         return replace(round_, reaped=reaped)
 
     def _prune(self, connection: DbConnection) -> int:
-        """Delete one step of history: at once again while there is more, else after a while."""
+        """Delete one step of history: soon again while there is more, else after a while."""
         if monotonic() < self._prune_at:
             return 0
+        began = monotonic()
         pruned = self._pruner.step(connection)
-        if pruned < PRUNED_AT_ONCE:
-            self._prune_at = monotonic() + _PRUNE_SECONDS
+        is_partial = pruned == PRUNED_AT_ONCE
+        self._prune_at = _next_turn(began, PRUNING_SHARE) if is_partial else monotonic() + _PRUNE_SECONDS
         return pruned
 
     def _seconds_to_sleep(self, done: Pass) -> float:
         next_due = statements.next_due(self._connect())
         shortest = 0.0 if done.published else _SHORTEST_SLEEP_SECONDS
         until_due = self._settings.poll_seconds if next_due is None else max(shortest, next_due)
-        return min(self._settings.poll_seconds, until_due)
+        until_pruning = max(0.0, self._prune_at - monotonic())
+        return min(self._settings.poll_seconds, until_due, until_pruning)
 
     def _note_outage(self, exc: Exception) -> float:
         """Say once what is away, drop the connection if it is broken, and give the pause before the next try."""
@@ -212,10 +218,9 @@ class Relay:
             self._pause_seconds = _FIRST_PAUSE_SECONDS
 
 
-def _next_round(began: float, ended: float, *, is_partial: bool) -> float:
-    """Give the time of the reaper's next step; the next one of a round that is not complete comes as soon as it may."""
-    earliest = began + (ended - began) / REAPING_SHARE
-    return earliest if is_partial else max(earliest, ended + REAP_SECONDS)
+def _next_turn(began: float, share: float) -> float:
+    """Give the time of the next step of something whose steps may take this share of the relay's time."""
+    return began + (monotonic() - began) / share
 
 
 def _describe(exc: Exception) -> str:

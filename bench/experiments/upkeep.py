@@ -1,6 +1,8 @@
 """What keeps the database small: pruning in short steps, and sizes that come back to where they were."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import psycopg
@@ -13,11 +15,16 @@ from bench.relays.ours import build
 from bench.servers import Servers
 from bench.sizes import Sizes
 from bench.workload import add_messages, settle
+from outbox_relay.observer import Observer
+from outbox_relay.pruning import Pruner
+from outbox_relay.reaper import Round
+from shared.database import connect
 
 MEDIAN, LONGEST, PRUNED = "median ms/step", "longest ms", "rows pruned/s"
 
 _LOCK_MS = 50.0
 _PRUNE_SECONDS = 60.0
+_BETWEEN_PASSES_SECONDS = 0.005
 _PATIENCE_SECONDS = 600.0
 
 
@@ -26,7 +33,7 @@ def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
     name = f"{sizes.finished_rows:,} finished messages past their age"
     prune = Experiment(
         key="prune",
-        title="Pruning: passes of an otherwise idle relay, each with one step",
+        title="Pruning: the steps of an otherwise idle relay",
         columns=(MEDIAN, LONGEST, PRUNED),
         reference=name,
         contenders=(Contender(name, partial(_prune, servers, sizes)),),
@@ -35,25 +42,47 @@ def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
     return [prune, _sizes(servers, sizes)]
 
 
+class PruningSteps(Observer):
+    """Times each step of pruning, from BEGIN to the end of COMMIT: whatever it locks, it locks for no longer."""
+
+    def __init__(self) -> None:
+        """Nothing was pruned yet."""
+        self.milliseconds: list[float] = []
+        self.pruned = 0
+        self._took = 0.0
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time the step if it is one of pruning."""
+        started = time.perf_counter()
+        yield
+        if name == "prune":
+            self._took = (time.perf_counter() - started) * 1000
+
+    def pass_ends(self, published: int, reaped: Round, pruned: int) -> None:  # noqa: ARG002 - as the relay calls it
+        """Keep the time of a step that had something to delete."""
+        if pruned:
+            self.pruned += pruned
+            self.milliseconds.append(self._took)
+
+
 def _prune(servers: Servers, sizes: Sizes) -> Measurement:
-    """Time whole passes: whatever a step of pruning locks, it locks for no longer than that."""
+    """Let a relay prune until nothing is left, or for a minute."""
     database_url = servers.new_database("bench_prune")
     with psycopg.connect(database_url, autocommit=True) as connection:
         add_finished(connection, sizes.finished_rows)
-        relay = build(Task(database_url, servers.redis.url, 0), keep_done_days=0)
-        steps = []
-        deadline = time.perf_counter() + _PRUNE_SECONDS
-        full = True
-        while full and time.perf_counter() < deadline:
-            started = time.perf_counter()
-            full = relay.run_once().full
-            steps.append((time.perf_counter() - started) * 1000)
-        relay.close()
-        row = connection.execute("SELECT count(*) FROM outbox_finished").fetchone()
-    pruned = sizes.finished_rows - (row[0] if row else 0)
-    ordered = sorted(steps)
+    steps = PruningSteps()
+    relay = build(Task(database_url, servers.redis.url, 0), keep_done_days=0, observer=steps)
+    started = time.perf_counter()
+    while steps.pruned < sizes.finished_rows and time.perf_counter() < started + _PRUNE_SECONDS:
+        relay.run_once()
+        time.sleep(_BETWEEN_PASSES_SECONDS)
+    seconds = time.perf_counter() - started
+    relay.close()
+    ordered = sorted(steps.milliseconds)
     return Measurement(
-        {MEDIAN: ordered[len(ordered) // 2], LONGEST: ordered[-1], PRUNED: pruned / sum(steps) * 1000}, tuple(steps)
+        {MEDIAN: ordered[len(ordered) // 2], LONGEST: ordered[-1], PRUNED: steps.pruned / seconds},
+        tuple(steps.milliseconds),
     )
 
 
@@ -75,10 +104,10 @@ def _sizes(servers: Servers, sizes: Sizes) -> Experiment:
 def _round(servers: Servers, database_url: str, rows: int) -> Measurement:
     """Prune what the round before left, then let messages come, be published and be finished."""
     servers.empty_redis()
-    relay = build(Task(database_url, servers.redis.url, rows), keep_done_days=0)
-    while relay.run_once().full:
-        pass
-    relay.close()
+    with connect(database_url, "bench") as connection:
+        pruner = Pruner(keep_days=0)
+        while pruner.step(connection):
+            pass
     with psycopg.connect(database_url, autocommit=True) as connection:
         add_messages(connection, rows)
         run_relay(servers, database_url, "ours", rows, _PATIENCE_SECONDS)

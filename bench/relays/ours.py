@@ -5,6 +5,7 @@ from rq.defaults import RQ_KEY_PREFIX
 from bench.relays.batches import BATCH, MoveBatch, Task
 from outbox_relay.broker import open_broker
 from outbox_relay.doorbell import Alarm
+from outbox_relay.observer import Observer
 from outbox_relay.relay import Relay
 from shared.logs import configure_logging
 from shared.settings import RelaySettings
@@ -16,7 +17,7 @@ def prepare(task: Task) -> MoveBatch:
     return lambda: relay.run_once().published
 
 
-def build(task: Task, *, keep_done_days: float = 7) -> Relay:
+def build(task: Task, *, keep_done_days: float = 7, observer: Observer | None = None) -> Relay:
     """Build the relay as `python -m outbox_relay` does with the default settings."""
     configure_logging()
     settings = RelaySettings(
@@ -32,4 +33,4 @@ def build(task: Task, *, keep_done_days: float = 7) -> Relay:
     )
     broker = open_broker(settings.redis_url, settings.key_prefix, settings.run_lease_seconds)
     broker.epoch()  # connects
-    return Relay(settings, broker, Alarm())
+    return Relay(settings, broker, Alarm(), observer)

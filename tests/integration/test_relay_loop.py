@@ -19,8 +19,9 @@ from embedded.postgres import PostgresServer
 from embedded.redis import RedisServer
 from outbox_relay.broker import open_broker
 from outbox_relay.doorbell import Alarm
+from outbox_relay.pruning import PRUNED_AT_ONCE, Pruner
 from outbox_relay.reaper import Reaper, Round
-from outbox_relay.relay import REAPING_SHARE, Relay
+from outbox_relay.relay import PRUNING_SHARE, REAPING_SHARE, Relay
 from outbox_relay.rest import Rest
 from shared.database import connect
 from shared.messages import DOORBELL_CHANNEL
@@ -203,7 +204,8 @@ def test_old_history_is_pruned(database_url: str, redis_url: str) -> None:
             """
         )
 
-    with running(settings(database_url, redis_url)), connect(database_url, "test") as connection:
+    chosen = settings(database_url, redis_url, poll_seconds=LONG_POLL)
+    with running(chosen), connect(database_url, "test") as connection:
         wait_until(
             lambda: connection.execute("SELECT count(*) FROM outbox_finished").fetchone() == (0,),
             10,
@@ -276,17 +278,30 @@ def no_transaction_is_open(connection: psycopg.Connection[Any]) -> bool:
     return row == (0,)
 
 
-def test_the_reaper_never_takes_more_than_its_share_of_the_time(
-    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("owner", "step", "not_yet_all", "share"),
+    [
+        (Reaper, "reap_published", Round(is_partial=True), REAPING_SHARE),
+        (Pruner, "step", PRUNED_AT_ONCE, PRUNING_SHARE),
+    ],
+)
+def test_reaping_and_pruning_never_take_more_than_their_share_of_the_time(
+    database_url: str,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type,
+    step: str,
+    not_yet_all: object,
+    share: float,
 ) -> None:
     began: list[float] = []
 
-    def long_step(_reaper: Reaper, _connection: object) -> Round:
+    def long_step(_owner: object, _connection: object) -> object:
         began.append(time.monotonic())
         time.sleep(0.05)
-        return Round(is_partial=True)
+        return not_yet_all
 
-    monkeypatch.setattr(Reaper, "reap_published", long_step)
+    monkeypatch.setattr(owner, step, long_step)
     chosen = settings(database_url, redis_url)
     broker = open_broker(chosen.redis_url, chosen.key_prefix, chosen.run_lease_seconds)
     with closing(Alarm()) as alarm, closing(Relay(chosen, broker, alarm)) as relay:
@@ -296,7 +311,7 @@ def test_the_reaper_never_takes_more_than_its_share_of_the_time(
             passes += 1
 
     assert passes > 3
-    assert all(second - first >= 0.05 / REAPING_SHARE for first, second in pairwise(began))
+    assert all(second - first >= 0.05 / share for first, second in pairwise(began))
 
 
 def test_it_rests_after_a_small_batch_and_begins_anew_when_nothing_is_due(
