@@ -23,7 +23,7 @@ from embedded.postgres import PostgresServer
 from embedded.postgres_files import binaries
 from embedded.redis import RedisServer, redis_binary
 from tests.given_servers import GivenPostgres
-from tests.preloading import SERVICE, Preloaded, preloaded
+from tests.preloading import API_LIBRARIES, SERVICE, Preloaded, preloaded
 
 SCHEMA = Path(__file__).parents[1] / "schema.sql"
 
@@ -182,6 +182,15 @@ def origin(server_folder: Path) -> Iterator[Preloaded]:
     folder = server_folder / "origin"
     folder.mkdir()
     with preloaded(SERVICE, folder) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def api_origin(server_folder: Path) -> Iterator[Preloaded]:
+    """The process that gunicorn is forked from."""
+    folder = server_folder / "api-origin"
+    folder.mkdir()
+    with preloaded(API_LIBRARIES, folder) as process:
         yield process
 
 

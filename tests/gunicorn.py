@@ -1,7 +1,6 @@
 """The API as it is run: gunicorn with the project's own configuration."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,25 +9,33 @@ from pathlib import Path
 import httpx
 
 from embedded.ports import free_port
+from embedded.programs import Command, Program
 from tests.api_service import KEY
+from tests.preloading import Preloaded, PreloadedProgram
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
-COMMAND = [sys.executable, "-m", "gunicorn", "api:create_app()"]
+ARGV = [sys.executable, "-m", "gunicorn", "api:create_app()"]
+END_SECONDS = 30.0
+
+
+def gunicorn_program(origin: Preloaded, log: Path, **settings: str) -> Program:
+    """Give the program with these settings and its output in the file; start nothing yet."""
+    return PreloadedProgram(Command("gunicorn", ARGV, {**os.environ, **settings}, ROOT, log), origin)
 
 
 @contextmanager
-def gunicorn(database_url: str, log: Path, **settings: str) -> Iterator[httpx.Client]:
+def gunicorn(origin: Preloaded, database_url: str, log: Path, **settings: str) -> Iterator[httpx.Client]:
     """Run it with these settings and its output in the file, and give a client for it."""
     port = free_port()
-    environment = {**os.environ, "DATABASE_URL": database_url, "SECRET_KEY": KEY, "PORT": str(port), **settings}
-    with log.open("wb") as output:
-        process = subprocess.Popen(COMMAND, cwd=ROOT, env=environment, stdout=output, stderr=output)
+    needed = {"DATABASE_URL": database_url, "SECRET_KEY": KEY, "PORT": str(port)}
+    program = gunicorn_program(origin, log, **{**needed, **settings})
+    program.start()
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
 
             def answers() -> bool:
-                assert process.poll() is None, log.read_text()
+                assert program.running, log.read_text()
                 try:
                     return client.get("/healthz").is_success
                 except httpx.TransportError:
@@ -37,5 +44,5 @@ def gunicorn(database_url: str, log: Path, **settings: str) -> Iterator[httpx.Cl
             wait_until(answers, 20, f"an answer of gunicorn; its log is {log}")
             yield client
     finally:
-        process.terminate()
-        process.wait(timeout=30)
+        exit_code = program.stop(END_SECONDS)
+    assert exit_code == 0, log.read_text()

@@ -1,12 +1,13 @@
 """Programs of ours that start at once: each is forked from a process that has already imported what they need.
 
-Python takes half a second of CPU time to import a relay or a worker, and the tests of crashes start hundreds. What is
-forked is a process like any other: it has a number, a session, an environment, a log and connections of its own, and
-signals end it the same way. The process that it is forked from has one thread and no connection.
+Python takes half a second of CPU time to import a relay or a worker and more for the API, and the tests start hundreds.
+What is forked is a process like any other: it has a number, a session, an environment, a log and connections of its
+own, and signals end it the same way. The process that it is forked from has one thread and no connection.
 
     python -m tests.preloading SOCKET MODULE…
 """
 
+import atexit
 import gc
 import importlib
 import json
@@ -38,6 +39,28 @@ SERVICE: Final = ("outbox_relay.__main__", "rq.cli", "consumer.worker", "consume
 time of their job, each.
 """
 
+API_LIBRARIES: Final = (
+    "apispec.ext.marshmallow",
+    "argon2",
+    "email.headerregistry",
+    "email_validator",
+    "environs",
+    "flask",
+    "gunicorn.app.wsgiapp",
+    "gunicorn.workers.gthread",
+    "limits.storage",
+    "limits.strategies",
+    "psycopg",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "sqlalchemy.orm",
+    "structlog",
+)
+"""What the API takes long to import.
+
+Not the API itself: that imports prometheus-client, which asks the environment at once whether processes of gunicorn
+share their counts, and gunicorn.conf.py has to have said so before.
+"""
+
 _NUMBER: Final = struct.Struct("=i")
 _FORK: Final = multiprocessing.get_context("fork")
 
@@ -54,20 +77,29 @@ class Preloaded:
     program: Program
     address: Path
 
+    @classmethod
+    def of(cls, modules: Sequence[str], folder: Path, **env: str) -> "Preloaded":
+        """Prepare it; start nothing yet. What it has in its environment stands in /proc for all its forks too."""
+        address, log_file = folder / "preloaded.sock", folder / "preloaded.log"
+        needed = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "RQ_KEY_PREFIX": rq_key_prefix()}
+        argv = [sys.executable, "-m", "tests.preloading", address, *modules]
+        return cls(Program(Command("preloaded", argv, {**needed, **env}, ROOT, log_file)), address)
+
+    def start(self) -> None:
+        """Start it and wait until it has imported the modules."""
+        self.program.start()
+        self.program.wait_ready(lambda: READY in self.program.command.log_file.read_text())
+
 
 @contextmanager
 def preloaded(modules: Sequence[str], folder: Path) -> Iterator[Preloaded]:
     """Import the modules once, for all programs that are started meanwhile."""
-    address, log_file = folder / "preloaded.sock", folder / "preloaded.log"
-    env = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "RQ_KEY_PREFIX": rq_key_prefix()}
-    argv = [sys.executable, "-m", "tests.preloading", address, *modules]
-    program = Program(Command("preloaded", argv, env, ROOT, log_file))
-    program.start()
+    origin = Preloaded.of(modules, folder)
     try:
-        program.wait_ready(lambda: READY in log_file.read_text())
-        yield Preloaded(program, address)
+        origin.start()
+        yield origin
     finally:
-        program.stop()
+        origin.program.stop()
 
 
 class PreloadedProgram(Program):
@@ -163,7 +195,11 @@ def become(order: dict[str, Any], guard: int) -> None:
     _, _dash_m, module, *arguments = order["argv"]
     sys.argv = [module, *arguments]
     sys.path[0] = order["cwd"]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        # A process of multiprocessing leaves them out before Python 3.13, a program does not.
+        atexit._run_exitfuncs()  # noqa: SLF001 - what newer versions of multiprocessing call themselves
 
 
 def main(address: str, *modules: str) -> None:

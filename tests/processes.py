@@ -41,6 +41,11 @@ def worker_command(*options: str) -> list[str | Path]:
     return [RQ, "worker", *options, *QUEUES]
 
 
+def worker_module(*options: str) -> list[str | Path]:
+    """Give the same as a module, which can be forked."""
+    return [sys.executable, "-m", "rq.cli", "worker", *options, *QUEUES]
+
+
 @contextmanager
 def started(
     argv: Sequence[str | Path], settings: Mapping[str, str], log_file: Path, origin: Preloaded | None = None
@@ -55,18 +60,14 @@ def started(
         program.kill(with_children=True)
 
 
-def run(argv: Sequence[str | Path], settings: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a process that ends by itself; its two outputs come as one text."""
-    return subprocess.run(
-        argv,
-        cwd=ROOT,
-        env={**_NEEDED, **settings},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+def run(
+    argv: Sequence[str | Path], settings: Mapping[str, str], log_file: Path, origin: Preloaded | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a process that ends by itself, forked from the origin if there is one; its two outputs come as one text."""
+    log_file.write_text("")
+    with started(argv, settings, log_file, origin) as program:
+        exit_code = program.wait(30)
+    return subprocess.CompletedProcess([str(part) for part in argv], exit_code, log_file.read_text())
 
 
 def events(log: str | Program) -> list[dict[str, Any]]:

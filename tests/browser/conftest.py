@@ -1,4 +1,7 @@
-"""The whole service and one browser for all tests of this folder, and where their pictures go."""
+"""The whole service and one browser for all tests of this folder, and where their pictures go.
+
+Both end with the folder's tests: they would go on polling and repainting beside all others.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +17,7 @@ IMAGES = Path(__file__).parents[2] / "docs" / "images"
 Keep = Callable[[str], None]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(server_folder: Path) -> Iterator[Stack]:
     """Everything that `make up` starts."""
     stack = Stack(server_folder / "browser", secret_key="b" * 32)
@@ -26,7 +29,7 @@ def stack(server_folder: Path) -> Iterator[Stack]:
         stack.postgres.remove()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     if missing := missing_programs():
         absent(f"no {' and no '.join(missing)} on the PATH: apt-get install chromium chromium-driver")

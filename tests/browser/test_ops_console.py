@@ -11,6 +11,7 @@ from shared.database import DbConnection, connect
 from tests.browser.chromium import NARROW, Browser
 from tests.browser.conftest import Keep
 from tests.gunicorn import gunicorn
+from tests.preloading import Preloaded
 from tests.rows import add_message, message
 from tests.waiting import wait_until
 
@@ -64,8 +65,8 @@ def connection(database_url: str) -> Iterator[DbConnection]:
 
 
 @pytest.fixture
-def address(connection: DbConnection, database_url: str, tmp_path: Path) -> Iterator[str]:
-    with gunicorn(database_url, tmp_path / "gunicorn.log", OPS_TOKEN=TOKEN) as client:
+def address(api_origin: Preloaded, connection: DbConnection, database_url: str, tmp_path: Path) -> Iterator[str]:
+    with gunicorn(api_origin, database_url, tmp_path / "gunicorn.log", OPS_TOKEN=TOKEN) as client:
         yield str(client.base_url).rstrip("/")
 
 

@@ -1,13 +1,18 @@
-"""The processes of a run: those of the service as they are started on a laptop, with short leases and names."""
+"""The processes of a run: those of the service as they are started on a laptop, with short leases and names.
+
+Relays and workers are killed the most: they are forked from a process that has imported what they need.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from signal import SIGKILL
 from typing import Final
 
-from embedded.programs import Command
+from embedded.programs import Command, Program
 from embedded.stack import Stack
 from shared.database import IDLE_IN_TRANSACTION_SECONDS
+from tests.preloading import Preloaded, PreloadedProgram
+from tests.processes import worker_module
 
 SECRET_KEY: Final = "the key of the chaos runs: 32 characters and more"  # noqa: S105 - it protects nothing
 RUN_LEASE_SECONDS: Final = 6.0
@@ -26,16 +31,19 @@ MARK_NAME: Final = "CHAOS_RUN"
 """The variable by which a run finds its processes again."""
 
 
-def service(stack: Stack, mark: str, *, worker_class: str, relays: int, workers: int) -> list[Command]:
-    """Describe the API, the relays and the workers, each marked as this run's."""
-    api, relay, worker = stack.api.command, stack.relay.command, stack.worker.command
+def service(
+    stack: Stack, mark: str, origin: Preloaded, *, worker_class: str, relays: int, workers: int
+) -> list[Program]:
+    """Describe the API, the relays and the workers, each marked as this run's; the origin carries its mark too."""
+    api, relay = stack.api.command, stack.relay.command
+    worker = replace(stack.worker.command, argv=worker_module())
     if worker_class == "stock":
         worker = replace(worker, env={name: value for name, value in worker.env.items() if name != _CLASS_NAME})
-    return [
-        _named(api, "api", mark),
+    forked = [
         *(_named(relay, f"relay-{number}", mark, _SHORT) for number in range(1, relays + 1)),
         *(_named(worker, f"worker-{number}", mark, _SHORT | _SMTP) for number in range(1, workers + 1)),
     ]
+    return [Program(_named(api, "api", mark)), *(PreloadedProgram(command, origin) for command in forked)]
 
 
 def _named(command: Command, name: str, mark: str, settings: Mapping[str, str] | None = None) -> Command:

@@ -17,6 +17,7 @@ from embedded.programs import Program
 from embedded.redis import RedisServer
 from tests.chaos import commands, history
 from tests.chaos.supervisor import Supervisor, kill_marked
+from tests.preloading import SERVICE, Preloaded
 
 CALM_MAIL_SERVER: Final = "slow:0.02"
 """It takes a moment to answer, as real ones do: so there are always mails in flight when something is killed."""
@@ -35,10 +36,11 @@ class Stack:
         self._mark = str(folder)
         self._parts = stack.Stack(folder, secret_key=commands.SECRET_KEY)
         self._parts.postgres.settings["max_connections"] = "200"
-        self.supervisor = Supervisor(
-            commands.service(self._parts, self._mark, worker_class=worker_class, relays=relays, workers=workers),
-            self._mark,
+        self._origin = Preloaded.of(SERVICE, folder, **{commands.MARK_NAME: self._mark})
+        programs = commands.service(
+            self._parts, self._mark, self._origin, worker_class=worker_class, relays=relays, workers=workers
         )
+        self.supervisor = Supervisor(programs, self._mark)
 
     @property
     def postgres(self) -> PostgresServer:
@@ -81,6 +83,7 @@ class Stack:
         self.redis.start()
         self.mails.set_fault(CALM_MAIL_SERVER)
         self.start_mail()
+        self._origin.start()
         self.supervisor.start()
         self.wait_until(self._api_is_ready, _READY_SECONDS, "the API to be ready")
 
@@ -130,6 +133,7 @@ class Stack:
         """End everything at once and delete the servers' data; logs and mails stay."""
         self.supervisor.stop(0)
         self.mail.kill()
+        self._origin.program.kill()
         kill_marked(self._mark)
         self.redis.kill()
         self.postgres.remove()

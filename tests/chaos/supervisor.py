@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from embedded import processes
-from embedded.programs import Command, Program
+from embedded.programs import Program
 from tests.chaos.commands import MARK_NAME
 
 _TICK_SECONDS: Final = 0.05
@@ -31,11 +31,11 @@ class Exit:
 class Supervisor(threading.Thread):
     """Owns the processes: the kernel ends what a thread started when that thread ends."""
 
-    def __init__(self, commands: Sequence[Command], mark: str) -> None:
+    def __init__(self, programs: Sequence[Program], mark: str) -> None:
         super().__init__(name="supervisor", daemon=True)
         self._mark = mark
         self._pids: dict[str, int] = {}
-        self.programs = {command.name: Program(command) for command in commands}
+        self.programs = {program.name: program for program in programs}
         self.exits: list[Exit] = []
         self.error: BaseException | None = None
         # Nobody may learn of a process's end between a look at its number and a signal to it: the number could be

@@ -12,7 +12,8 @@ from embedded.programs import Program
 from shared.database import connect
 from tests.api_service import ALICE
 from tests.gunicorn import gunicorn
-from tests.processes import OUTBOX_WORKER, started, worker_command, worker_settings
+from tests.preloading import Preloaded
+from tests.processes import OUTBOX_WORKER, started, worker_module, worker_settings
 from tests.rows import message
 from tests.waiting import wait_until
 
@@ -30,15 +31,20 @@ def log_of(program: Program) -> Path:
 
 
 def test_a_grep_for_a_message_s_number_tells_its_story(
-    database_url: str, emptiable_redis_url: str, mailbox: MailCatcher, tmp_path: Path
+    api_origin: Preloaded,
+    origin: Preloaded,
+    database_url: str,
+    emptiable_redis_url: str,
+    mailbox: MailCatcher,
+    tmp_path: Path,
 ) -> None:
     settings = worker_settings(database_url, emptiable_redis_url, mailbox.smtp_url)
     api_log = tmp_path / "api.log"
     with connect(database_url, "test") as connection:
         connection.execute("ALTER TABLE outbox ALTER COLUMN id RESTART WITH 424242")
         with (
-            gunicorn(database_url, api_log) as client,
-            started([sys.executable, "-m", "outbox_relay"], settings, tmp_path / "relay.log") as relay,
+            gunicorn(api_origin, database_url, api_log) as client,
+            started([sys.executable, "-m", "outbox_relay"], settings, tmp_path / "relay.log", origin) as relay,
         ):
             assert client.post("/v1/users", json=ALICE).status_code == 201
             wait_until(lambda: "pushed" in grep(424242, log_of(relay)), 20, "the push")
@@ -46,7 +52,7 @@ def test_a_grep_for_a_message_s_number_tells_its_story(
                 redis.flushall()
             wait_until(lambda: grep(424242, log_of(relay)).count("pushed") > 1, 20, "the second push")
             with started(
-                worker_command(), {**settings, "RQ_WORKER_CLASS": OUTBOX_WORKER}, tmp_path / "worker.log"
+                worker_module(), {**settings, "RQ_WORKER_CLASS": OUTBOX_WORKER}, tmp_path / "worker.log", origin
             ) as worker:
                 wait_until(lambda: message(connection, 424242)["status"] == "done", 20, "the mail")
                 wait_until(lambda: grep(424242, log_of(worker)), 5, "the worker's line")

@@ -11,9 +11,10 @@ import pytest
 from embedded.mail_catcher import MailCatcher
 from shared.database import connect
 from tests.api_service import ALICE
-from tests.integration.test_api_gunicorn import gunicorn
+from tests.gunicorn import gunicorn
 from tests.pgbouncer import SERVER_CONNECTIONS, pgbouncer
-from tests.processes import OUTBOX_WORKER, started, worker_command, worker_settings
+from tests.preloading import Preloaded
+from tests.processes import OUTBOX_WORKER, started, worker_module, worker_settings
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e]
@@ -27,23 +28,31 @@ def sign_up(client: httpx.Client, number: int) -> int:
 
 
 def test_every_signup_is_mailed_once_through_three_shared_connections(
-    database_url: str, redis_url: str, mailbox: MailCatcher, server_folder: Path, tmp_path: Path
+    api_origin: Preloaded,
+    origin: Preloaded,
+    database_url: str,
+    redis_url: str,
+    mailbox: MailCatcher,
+    server_folder: Path,
+    tmp_path: Path,
 ) -> None:
     folder = server_folder / f"pgbouncer-{tmp_path.name}"
     folder.mkdir(mode=0o777)
     folder.chmod(0o777)
     with (
         pgbouncer(database_url, folder) as pooled,
-        gunicorn(pooled, tmp_path / "api.log") as client,
+        gunicorn(api_origin, pooled, tmp_path / "api.log") as client,
         started(
             [sys.executable, "-m", "outbox_relay"],
             {"DATABASE_URL": pooled, "OUTBOX_LISTEN_URL": database_url, "RQ_REDIS_URL": redis_url},
             tmp_path / "relay.log",
+            origin,
         ) as relay,
         started(
-            worker_command(),
+            worker_module(),
             {**worker_settings(pooled, redis_url, mailbox.smtp_url), "RQ_WORKER_CLASS": OUTBOX_WORKER},
             tmp_path / "worker.log",
+            origin,
         ) as worker,
         ThreadPoolExecutor(4) as pool,
         connect(database_url, "test") as direct,

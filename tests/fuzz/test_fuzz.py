@@ -5,12 +5,15 @@ import pytest
 from tests.api_service import KEY
 from tests.fuzz.running import failures, fuzz, usable_link
 from tests.gunicorn import gunicorn
+from tests.preloading import Preloaded
 
 
 @pytest.mark.timeout(300)
-def test_no_request_finds_an_answer_that_the_document_does_not_know(database_url: str, tmp_path: Path) -> None:
+def test_no_request_finds_an_answer_that_the_document_does_not_know(
+    api_origin: Preloaded, database_url: str, tmp_path: Path
+) -> None:
     log = tmp_path / "gunicorn.log"
-    with gunicorn(database_url, log) as client:
+    with gunicorn(api_origin, database_url, log) as client:
         link = usable_link(database_url, KEY)
         done = fuzz(str(client.base_url).rstrip("/"), tmp_path, link, examples=100, seed=20261124)
 

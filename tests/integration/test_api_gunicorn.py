@@ -1,24 +1,24 @@
 """The API as it is run: gunicorn with the project's own configuration."""
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.api_service import ALICE, KEY
-from tests.gunicorn import COMMAND, ROOT, gunicorn
+from tests.gunicorn import END_SECONDS, gunicorn, gunicorn_program
+from tests.preloading import Preloaded
 
 
-def start_with(**environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        COMMAND, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=30, check=False
-    )
+def start_with(origin: Preloaded, log: Path, **settings: str) -> tuple[int, str]:
+    """Start it with settings that stop it; give its exit code and what it said."""
+    program = gunicorn_program(origin, log, **settings)
+    program.start()
+    return program.wait(END_SECONDS), log.read_text()
 
 
-def test_gunicorn_serves_signups_and_logs_paths_alone(database_url: str, tmp_path: Path) -> None:
+def test_gunicorn_serves_signups_and_logs_paths_alone(api_origin: Preloaded, database_url: str, tmp_path: Path) -> None:
     log = tmp_path / "gunicorn.log"
-    with gunicorn(database_url, log) as client:
+    with gunicorn(api_origin, database_url, log) as client:
         signed_up = client.post("/v1/users", json=ALICE)
         client.get("/v1/verify_email", params={"email_id": "1", "secret_code": "sesame"})
         client.get("/v1/nowhere%0Aforged", headers={"Referer": "https://example.com/?sesame"})
@@ -33,13 +33,17 @@ def test_gunicorn_serves_signups_and_logs_paths_alone(database_url: str, tmp_pat
     assert "alice" not in lines
 
 
-def test_gunicorn_names_neither_itself_nor_its_version(database_url: str, tmp_path: Path) -> None:
-    with gunicorn(database_url, tmp_path / "gunicorn.log") as client:
+def test_gunicorn_names_neither_itself_nor_its_version(
+    api_origin: Preloaded, database_url: str, tmp_path: Path
+) -> None:
+    with gunicorn(api_origin, database_url, tmp_path / "gunicorn.log") as client:
         assert client.get("/healthz").headers["Server"] == "outbox-signup"
 
 
-def test_large_body_without_a_length_is_too_large_through_gunicorn_too(database_url: str, tmp_path: Path) -> None:
-    with gunicorn(database_url, tmp_path / "gunicorn.log") as client:
+def test_large_body_without_a_length_is_too_large_through_gunicorn_too(
+    api_origin: Preloaded, database_url: str, tmp_path: Path
+) -> None:
+    with gunicorn(api_origin, database_url, tmp_path / "gunicorn.log") as client:
         response = client.post(
             "/v1/users", content=iter([b" " * 1000] * 1000), headers={"Content-Type": "application/json"}
         )
@@ -47,8 +51,10 @@ def test_large_body_without_a_length_is_too_large_through_gunicorn_too(database_
     assert (response.status_code, response.headers["Content-Type"]) == (413, "application/problem+json")
 
 
-def test_what_never_reaches_the_application_is_a_problem_too(database_url: str, tmp_path: Path) -> None:
-    with gunicorn(database_url, tmp_path / "gunicorn.log", WEB_CONCURRENCY="1") as client:
+def test_what_never_reaches_the_application_is_a_problem_too(
+    api_origin: Preloaded, database_url: str, tmp_path: Path
+) -> None:
+    with gunicorn(api_origin, database_url, tmp_path / "gunicorn.log", WEB_CONCURRENCY="1") as client:
         long_address = client.get(f"/v1/verify_email?secret_code={'sesame' * 1000}")
         long_header = client.get("/", headers={"X-Long": "sesame" * 2000})
 
@@ -60,10 +66,12 @@ def test_what_never_reaches_the_application_is_a_problem_too(database_url: str, 
 
 @pytest.mark.parametrize(("proxies", "last"), [("0", 422), ("1", 429)])
 def test_forwarding_headers_are_believed_from_trusted_proxies_alone(
-    database_url: str, tmp_path: Path, proxies: str, last: int
+    api_origin: Preloaded, database_url: str, tmp_path: Path, proxies: str, last: int
 ) -> None:
     headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
-    with gunicorn(database_url, tmp_path / "gunicorn.log", TRUSTED_PROXIES=proxies, WEB_CONCURRENCY="1") as client:
+    with gunicorn(
+        api_origin, database_url, tmp_path / "gunicorn.log", TRUSTED_PROXIES=proxies, WEB_CONCURRENCY="1"
+    ) as client:
         page = client.get("/", headers=headers)
         answers = [client.post("/v1/users", json={}, headers=headers).status_code for _ in range(31)]
 
@@ -73,19 +81,23 @@ def test_forwarding_headers_are_believed_from_trusted_proxies_alone(
 
 
 @pytest.mark.parametrize("port", ["", "http", "0", "65536", "-1", "80 80", "\u0661"])
-def test_malformed_port_stops_the_start_by_its_name(port: str) -> None:
-    done = start_with(DATABASE_URL="postgresql://x@127.0.0.1:1/x", SECRET_KEY=KEY, PORT=port)
+def test_malformed_port_stops_the_start_by_its_name(api_origin: Preloaded, tmp_path: Path, port: str) -> None:
+    settings = {"DATABASE_URL": "postgresql://x@127.0.0.1:1/x", "SECRET_KEY": KEY, "PORT": port}
 
-    assert done.returncode == 1
-    assert "PORT: has to be a whole number" in done.stderr
-    assert "Traceback" not in done.stderr
+    exit_code, said = start_with(api_origin, tmp_path / "gunicorn.log", **settings)
+
+    assert exit_code == 1
+    assert "PORT: has to be a whole number" in said
+    assert "Traceback" not in said
 
 
-def test_malformed_settings_stop_the_start_by_their_names() -> None:
-    done = start_with(DATABASE_URL="mysql://x", SECRET_KEY="short-and-secret", TRUSTED_PROXIES="many")  # noqa: S106
+def test_malformed_settings_stop_the_start_by_their_names(api_origin: Preloaded, tmp_path: Path) -> None:
+    settings = {"DATABASE_URL": "mysql://x", "SECRET_KEY": "short-and-secret", "TRUSTED_PROXIES": "many"}
 
-    assert done.returncode == 1
-    for name in ("DATABASE_URL", "SECRET_KEY", "TRUSTED_PROXIES"):
-        assert f"{name}: " in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "short-and-secret" not in done.stderr
+    exit_code, said = start_with(api_origin, tmp_path / "gunicorn.log", **settings)
+
+    assert exit_code == 1
+    for name in settings:
+        assert f"{name}: " in said
+    assert "Traceback" not in said
+    assert "short-and-secret" not in said

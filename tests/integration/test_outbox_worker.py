@@ -24,7 +24,7 @@ from embedded.redis import RedisServer
 from shared.database import connect
 from shared.messages import ENTRY_POINT, SendVerifyEmail, SendWelcomeEmail
 from tests.preloading import Preloaded
-from tests.processes import OUTBOX_WORKER, QUEUES, RQ, events, publish, run, started, worker_command, worker_settings
+from tests.processes import OUTBOX_WORKER, RQ, events, publish, run, started, worker_module, worker_settings
 from tests.rows import add_message, add_user, message
 from tests.waiting import wait_until
 
@@ -55,7 +55,7 @@ class Service:
 
     def start(self, *options: str, wait: bool = True, **settings: str) -> Program:
         """Start a worker, and wait until it takes jobs."""
-        worker = self._start([sys.executable, "-m", "rq.cli", "worker", *options, *QUEUES], settings)
+        worker = self._start(worker_module(*options), settings)
         if wait:
             wait_until(lambda: said(worker, "worker_started"), WAIT, "the worker to start")
         return worker
@@ -168,11 +168,11 @@ def test_a_critical_queue_that_is_never_empty_does_not_starve_default(service: S
     assert 0 < order.index(other) < 11
 
 
-def test_rq_info_shows_it(service: Service) -> None:
+def test_rq_info_shows_it(service: Service, tmp_path: Path) -> None:
     service.start("--name", "our-worker")
 
     shown = [
-        run([RQ, "info"], {"RQ_REDIS_URL": service.redis_url, **own})
+        run([RQ, "info"], {"RQ_REDIS_URL": service.redis_url, **own}, tmp_path / "info.log")
         for own in ({}, {"RQ_WORKER_CLASS": OUTBOX_WORKER})
     ]
 
@@ -203,11 +203,11 @@ def test_what_it_has_done_is_counted_where_rq_looks(service: Service) -> None:
     ],
 )
 def test_a_setting_that_is_missing_or_malformed_stops_it_by_its_name(
-    service: Service, name: str, value: str | None
+    service: Service, origin: Preloaded, tmp_path: Path, name: str, value: str | None
 ) -> None:
     settings = {key: text for key, text in {**service.settings, name: value}.items() if text is not None}
 
-    stopped = run(worker_command(), settings)
+    stopped = run(worker_module(), settings, tmp_path / "stopped.log", origin)
 
     assert (stopped.returncode, f"{name}: " in stopped.stdout, "Traceback" in stopped.stdout) == (2, True, False)
     assert "too short a secret" not in stopped.stdout

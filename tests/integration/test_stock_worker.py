@@ -1,8 +1,9 @@
 """`rq worker critical default` with RQ's own worker class, as a process."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
@@ -16,7 +17,8 @@ from embedded.mail_catcher import MailCatcher
 from embedded.ports import LOOPBACK, free_port
 from shared.database import connect
 from shared.messages import ENTRY_POINT, SendVerifyEmail, SendWelcomeEmail
-from tests.processes import events, publish, run, worker_command, worker_settings
+from tests.preloading import Preloaded
+from tests.processes import events, publish, run, worker_command, worker_module, worker_settings
 from tests.rows import add_message, add_user, message
 
 pytestmark = pytest.mark.e2e
@@ -25,15 +27,26 @@ pytestmark = pytest.mark.e2e
 class Service:
     """A database with a user, a Redis and a mail server, on which a worker runs until the queues are empty."""
 
-    def __init__(self, database_url: str, redis_url: str, smtp_url: str) -> None:
+    def __init__(self, database_url: str, redis_url: str, smtp_url: str, origin: Preloaded, log_file: Path) -> None:
         self.redis_url = redis_url
         self.settings = worker_settings(database_url, redis_url, smtp_url)
         self.connection = connect(database_url, "test")
         self.redis = Redis.from_url(redis_url)
+        self._origin = origin
+        self._log_file = log_file
         add_user(self.connection)
 
     def run(self, **settings: str) -> CompletedProcess[str]:
-        ended = run(worker_command("--burst"), {**self.settings, **settings})
+        return self._run(worker_module("--burst"), settings, self._origin)
+
+    def run_anew(self) -> CompletedProcess[str]:
+        """Run it as it is typed, with all that it imports."""
+        return self._run(worker_command("--burst"), {}, None)
+
+    def _run(
+        self, argv: Sequence[str | Path], settings: Mapping[str, str], origin: Preloaded | None
+    ) -> CompletedProcess[str]:
+        ended = run(argv, {**self.settings, **settings}, self._log_file, origin)
         assert (ended.returncode, "Traceback" in ended.stdout) == (0, False)
         return ended
 
@@ -57,18 +70,11 @@ class Service:
         self.connection.close()
 
 
-@contextmanager
-def service_of(database_url: str, redis_url: str, smtp_url: str) -> Iterator[Service]:
-    service = Service(database_url, redis_url, smtp_url)
-    try:
-        yield service
-    finally:
-        service.close()
-
-
 @pytest.fixture
-def service(database_url: str, redis_url: str, mailbox: MailCatcher) -> Iterator[Service]:
-    with service_of(database_url, redis_url, mailbox.smtp_url) as opened:
+def service(
+    database_url: str, redis_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
+) -> Iterator[Service]:
+    with closing(Service(database_url, redis_url, mailbox.smtp_url, origin, tmp_path / "worker.log")) as opened:
         yield opened
 
 
@@ -79,7 +85,7 @@ def verdicts(ended: CompletedProcess[str]) -> list[str]:
 def test_messages_of_both_queues_are_done(service: Service, mailbox: MailCatcher) -> None:
     ids = [service.publish(), service.publish(SendWelcomeEmail.task, "default")]
 
-    ended = service.run()
+    ended = service.run_anew()
 
     assert [service.message(id_)["status"] for id_ in ids] == ["done", "done"]
     assert [service.job(id_).get_status() for id_ in ids] == [JobStatus.FINISHED] * 2

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from embedded.ports import free_port
 from tests.api_service import ALICE, api_service
-from tests.integration.test_api_gunicorn import gunicorn
+from tests.gunicorn import gunicorn
 from tests.operations.scraping import samples, value
+from tests.preloading import Preloaded
 
 
 def test_requests_are_counted_by_route_and_status(database_url: str) -> None:
@@ -44,8 +45,10 @@ def test_a_scrape_without_postgresql_says_so() -> None:
     assert (answer.status_code, value(samples(answer.text), "outbox_postgresql_up")) == (200, 0)
 
 
-def test_a_scrape_adds_up_what_all_processes_of_gunicorn_counted(database_url: str, tmp_path: Path) -> None:
-    with gunicorn(database_url, tmp_path / "gunicorn.log") as client:
+def test_a_scrape_adds_up_what_all_processes_of_gunicorn_counted(
+    api_origin: Preloaded, database_url: str, tmp_path: Path
+) -> None:
+    with gunicorn(api_origin, database_url, tmp_path / "gunicorn.log") as client:
         client.post("/v1/users", json=ALICE)
         for _ in range(30):
             # A connection of its own each time, so that both processes get some.
