@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
-SIGNUPS = 200
+SIGNUPS = 100
 BEFORE = 20
 
 
