@@ -1,0 +1,1 @@
+"""Many messages at once: what one of them meets is not what its neighbours pay for."""

@@ -1,0 +1,77 @@
+"""What an OutboxWorker's threads use, without the threads."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from email.headerregistry import Address
+from typing import Any
+
+from psycopg import Connection
+
+from consumer.claiming import Claimed, Claimer
+from consumer.database import Database
+from consumer.held import Ended, Held
+from consumer.outcomes import Outcome
+from consumer.patience import Patience
+from consumer.preparing import Preparer
+from consumer.recording import Recorder
+from consumer.verdicts import Verdict
+from shared.database import connect
+from shared.messages import SendVerifyEmail, SendWelcomeEmail
+from shared.settings import ConsumerSettings, SmtpServer
+from tests.rows import add_message
+
+VERIFY, WELCOME = SendVerifyEmail.task, SendWelcomeEmail.task
+LEASE = 30.0
+
+
+class Desk:
+    """What an OutboxWorker's threads use, without the threads."""
+
+    def __init__(self, database_url: str) -> None:
+        self.url = database_url
+        self.database = Database(database_url)
+        self.settings = settings = ConsumerSettings(
+            database_url=database_url,
+            redis_url="redis://localhost:1/0",
+            smtp_server=SmtpServer("smtp", "localhost", 1),
+            smtp_timeout_seconds=5.0,
+            mail_from=Address("Signup", addr_spec="signup@example.org"),
+            base_url="https://example.org",
+            secret_keys=("k" * 32,),
+            verify_email_minutes=60.0,
+            run_lease_seconds=LEASE,
+            backoff_scale=1.0,
+            concurrency=10,
+        )
+        patience = Patience(sleep=lambda _seconds: None)
+        self.claimer = Claimer(self.database, LEASE, patience)
+        self.preparer = Preparer(self.database, settings, patience)
+        self.recorder = Recorder(self.database, 1.0)
+
+    def claim(self, ids: Sequence[int]) -> Claimed:
+        return self.claimer.claim(dict.fromkeys(ids))
+
+    def hold(self, ids: Sequence[int]) -> list[Held]:
+        return sorted(self.claim(ids).held, key=lambda held: ids.index(held.claim.id))
+
+    def record(self, *ended: tuple[Held, Outcome]) -> dict[int, Verdict]:
+        settled = self.recorder.record([Ended(held, outcome) for held, outcome in ended])
+        return {each.ended.held.claim.id: each.verdict for each in settled}
+
+
+def add_messages(connection: "Connection[Any]", count: int, task: str = VERIFY) -> list[int]:
+    return [add_message(connection, task, status="published") for _ in range(count)]
+
+
+def held_ids(claimed: Claimed) -> set[int]:
+    return {held.claim.id for held in claimed.held}
+
+
+@contextmanager
+def locked(database_url: str, statement: str, *values: object) -> Iterator[None]:
+    """Hold rows as a human does who leaves a session open."""
+    with connect(database_url, "a human") as human:
+        human.execute("BEGIN")
+        human.execute(statement, values)
+        yield
+        human.execute("ROLLBACK")

@@ -1,0 +1,60 @@
+"""Jobs that are taken for many messages."""
+
+import os
+import signal
+from contextlib import closing
+from queue import SimpleQueue
+from typing import Any
+
+from psycopg import Connection
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from rq import Queue
+
+from consumer.broker import WorkerBroker
+from consumer.control import Control
+from consumer.held import Ready
+from consumer.intake import Intake
+from consumer.rq_jobs import PoppedJob
+from embedded.redis import RedisServer
+from shared.messages import ENTRY_POINT
+from tests.integration.batches.desk import Desk, add_messages
+from tests.waiting import wait_until
+
+
+def test_a_job_that_has_to_be_read_is_kept_while_redis_is_away(
+    desk: Desk, connection: "Connection[Any]", own_redis: RedisServer
+) -> None:
+    [id_] = add_messages(connection, 1)
+
+    class FreezesAfterThePop(WorkerBroker):
+        def pop(self, most: int, *, last_queue_first: bool = False) -> list[PoppedJob]:
+            popped = super().pop(most, last_queue_first=last_queue_first)
+            os.kill(own_redis.pid, signal.SIGSTOP)
+            return popped
+
+    control = Control(at_once=1, max_jobs=1)
+    to_send: SimpleQueue[Ready | None] = SimpleQueue()
+    with closing(Redis.from_url(own_redis.url, socket_timeout=0.2, retry=Retry(NoBackoff(), 0))) as redis:
+        queue = Queue("q", connection=redis)
+        queue.enqueue(ENTRY_POINT, id_)
+        broker = FreezesAfterThePop(redis, [queue.key], "rq:job:", "worker")
+        intake = Intake(
+            broker,
+            control,
+            desk.database,
+            desk.claimer,
+            desk.preparer,
+            burst=False,
+            to_send=to_send,
+            to_write=SimpleQueue(),
+        )
+        intake.start()
+        wait_until(lambda: control.redis_is_away or not intake.is_alive(), 10, "the outage to be noticed")
+        os.kill(own_redis.pid, signal.SIGCONT)
+        intake.join(10)
+
+    ready = to_send.get_nowait()
+    assert ready is not None
+    assert ready.held.claim.id == id_

@@ -1,0 +1,166 @@
+"""Outcomes that are written together."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from queue import SimpleQueue
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import Connection
+from redis import Redis
+
+from consumer.broker import WorkerBroker
+from consumer.control import Control
+from consumer.database import Database
+from consumer.held import Ended, Ready
+from consumer.lease import Lease
+from consumer.outcomes import Accepted, Failed, NotBegun, Outage
+from consumer.patience import Patience
+from consumer.recording import Recorder
+from consumer.sending import Sender
+from consumer.stations import SendingThread, WritingThread
+from consumer.task import UndeliverableError
+from consumer.verdicts import Verdict
+from tests.integration.batches.desk import Desk, add_messages, locked
+from tests.rows import message
+
+
+def test_outcomes_of_every_kind_are_written_together(desk: Desk, connection: "Connection[Any]") -> None:
+    ids = add_messages(connection, 5)
+    held = desk.hold(ids)
+    outcomes = [Accepted(), Failed("451"), Failed("554", is_permanent=True), NotBegun("away"), Outage("gone")]
+
+    verdicts = desk.record(*zip(held, outcomes, strict=True))
+
+    assert [verdicts[id_] for id_ in ids] == [
+        Verdict.DONE,
+        Verdict.FAILED,
+        Verdict.DEAD,
+        Verdict.PUT_BACK,
+        Verdict.PUT_BACK,
+    ]
+    assert [(row["status"], row["attempt"]) for row in (message(connection, id_) for id_ in ids)] == [
+        ("done", 1),
+        ("pending", 1),
+        ("dead", 1),
+        ("pending", 0),
+        ("pending", 0),
+    ]
+
+
+def test_what_is_not_ours_any_more_is_told_apart_from_what_is(desk: Desk, connection: "Connection[Any]") -> None:
+    ids = add_messages(connection, 3)
+    held = desk.hold(ids)
+    connection.execute("UPDATE outbox SET claim_token = gen_random_uuid() WHERE id = %s", [ids[1]])
+
+    verdicts = desk.record(*((each, Accepted()) for each in held))
+
+    assert [verdicts[id_] for id_ in ids] == [Verdict.DONE, Verdict.NOT_OURS_ANY_MORE, Verdict.DONE]
+
+
+def test_an_outcome_that_postgresql_refuses_holds_up_no_other(desk: Desk, connection: "Connection[Any]") -> None:
+    ids = add_messages(connection, 3)
+    first, second, third = desk.hold(ids)
+    connection.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;"
+        f"CREATE TRIGGER refuse BEFORE INSERT ON outbox_finished FOR EACH ROW WHEN (NEW.id = {ids[1]})"
+        " EXECUTE FUNCTION refuse()"
+    )
+
+    verdicts = desk.record((first, Accepted()), (second, Accepted()), (third, Accepted()))
+
+    assert (verdicts, desk.recorder.is_waiting) == ({ids[0]: Verdict.DONE, ids[2]: Verdict.DONE}, True)
+    connection.execute("DROP TRIGGER refuse ON outbox_finished")
+    assert [each.verdict for each in desk.recorder.retry()] == [Verdict.DONE]
+    assert not desk.recorder.is_waiting
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_row_that_stays_locked_holds_up_no_other_outcome(desk: Desk, connection: "Connection[Any]") -> None:
+    ids = add_messages(connection, 3)
+    held = desk.hold(ids)
+
+    with locked(desk.url, "SELECT FROM outbox WHERE id = %s FOR UPDATE", ids[1]):
+        verdicts = desk.record(*((each, Accepted()) for each in held))
+        still_waiting = [*desk.recorder.retry()]
+    unlocked = desk.recorder.retry()
+
+    assert verdicts == {ids[0]: Verdict.DONE, ids[2]: Verdict.DONE}
+    assert (still_waiting, [each.verdict for each in unlocked]) == ([], [Verdict.DONE])
+    assert not desk.recorder.is_waiting
+
+
+def test_an_outcome_that_is_refused_for_good_is_let_go_when_the_lease_is_over(
+    desk: Desk, connection: "Connection[Any]"
+) -> None:
+    [held] = desk.hold(add_messages(connection, 1))
+    unwritable = Ended(held, Failed("\ud800"))
+
+    assert (desk.recorder.record([unwritable]), desk.recorder.is_waiting) == ([], True)
+    late = Ended(replace(held, lease=Lease(0.0, 0.0)), Failed("\ud800"))
+    assert [each.verdict for each in desk.recorder.record([late])] == [Verdict.DATABASE_AWAY]
+
+
+def test_a_reason_of_a_task_is_kept_as_far_as_it_can_be(desk: Desk, connection: "Connection[Any]") -> None:
+    assert UndeliverableError("a\x00b\ud800c").reason == "a b c"
+
+
+def test_a_writer_that_has_to_leave_waits_for_postgresql_as_long_as_it_may(
+    desk: Desk, connection: "Connection[Any]", redis_url: str
+) -> None:
+    held = desk.hold(add_messages(connection, 2))
+    to_write: SimpleQueue[Ended | None] = SimpleQueue()
+    away = Database(desk.url)
+    away.transaction = unreachable  # type: ignore[method-assign,assignment]
+    pauses: list[float] = []
+
+    def come_back(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            del away.transaction  # type: ignore[method-assign]
+
+    with closing(Redis.from_url(redis_url)) as redis:
+        broker = WorkerBroker(redis, ["q"], "job:", "worker")
+        control = Control(at_once=2, max_jobs=None)
+        control.took(2)
+        writer = WritingThread(Recorder(away, 1.0), away, broker, control, Patience(come_back), to_write)
+        for each in (*(Ended(each, Accepted()) for each in held), None):
+            to_write.put(each)
+        writer.run()
+
+    assert ([message(connection, each.claim.id)["status"] for each in held], len(pauses)) == (["done"] * 2, 3)
+    assert not control.is_busy
+
+
+def test_a_sender_that_meets_a_defect_hands_on_an_outcome_and_goes_on(
+    desk: Desk, connection: "Connection[Any]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = desk.preparer.prepare(desk.hold(add_messages(connection, 2)))
+    to_send: SimpleQueue[Ready | None] = SimpleQueue()
+    to_write: SimpleQueue[Ended | None] = SimpleQueue()
+    monkeypatch.setattr(Sender, "send", lambda _self, _ready: 1 / 0)
+    for each in (*prepared.ready, None):
+        to_send.put(each)
+
+    SendingThread(0, Sender(desk.settings), to_send, to_write).run()
+
+    ended = [to_write.get(), to_write.get()]
+    expected = Failed("ZeroDivisionError while the mail was sent", maybe_accepted=True)
+    assert [each and each.outcome for each in ended] == [expected] * 2
+
+
+@contextmanager
+def unreachable(**_limits: int) -> Iterator[None]:
+    raise psycopg.OperationalError
+    yield
+
+
+def test_what_could_not_be_written_can_be_let_go(desk: Desk, connection: "Connection[Any]") -> None:
+    [held] = desk.hold(add_messages(connection, 1))
+    connection.execute("ALTER TABLE outbox_finished RENAME TO elsewhere")
+
+    assert desk.record((held, Accepted())) == {}
+    assert [each.verdict for each in desk.recorder.give_up()] == [Verdict.DATABASE_AWAY]
+    assert not desk.recorder.is_waiting

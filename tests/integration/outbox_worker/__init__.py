@@ -1,0 +1,1 @@
+"""`rq worker critical default` with RQ_WORKER_CLASS=consumer.worker.OutboxWorker, as a process."""

@@ -1,0 +1,175 @@
+"""What the server's answers mean for a mail, and silence in the place of the last one."""
+
+import pytest
+
+from consumer.outcomes import Accepted, Failed, Outage
+from embedded.mail_catcher import MailCatcher
+from tests.integration.smtp.sending import LONG, MAIL, QUICK, Answers, Open, both_manners, lease, takes
+from tests.scripted_mail_server import CONTENT, HANG_UP, PIPELINING, ScriptedMailServer
+
+
+def test_an_accepted_mail_is_accepted(mailbox: MailCatcher, mailer: Open) -> None:
+    assert mailer(mailbox.smtp_port).send(MAIL, lease()) == Accepted()
+
+    [mail] = mailbox.mails()
+    assert (mail.sender, mail.recipients, mail.raw) == (MAIL.sender, (MAIL.recipient,), MAIL.content)
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        ("rcpt-450", Failed("refused: 450 fault switched on for rcpt")),
+        ("rcpt-452", Failed("refused: 452 fault switched on for rcpt")),
+        ("rcpt-550", Failed("refused: 550 fault switched on for rcpt", is_permanent=True)),
+        ("rcpt-553", Failed("refused: 553 fault switched on for rcpt", is_permanent=True)),
+        ("data-451", Failed("refused: 451 fault switched on for data")),
+        ("data-421", Failed("refused: 421 fault switched on for data")),
+        ("data-552", Failed("refused: 552 fault switched on for data", is_permanent=True)),
+        ("data-554", Failed("refused: 554 fault switched on for data", is_permanent=True)),
+    ],
+)
+def test_a_refusal_of_this_mail_is_its_failure(mailbox: MailCatcher, mailer: Open, fault: str, outcome: Failed) -> None:
+    mailbox.set_fault(fault)
+
+    assert mailer(mailbox.smtp_port).send(MAIL, lease()) == outcome
+    assert mailbox.mails() == []
+
+
+@both_manners
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        ("450 later", Failed("refused: 450 later")),
+        ("554 no", Failed("refused: 554 no", is_permanent=True)),
+    ],
+)
+def test_a_refusal_of_the_data_command_is_the_mails_failure(
+    mailer: Open, manner: Answers, answer: str, outcome: Failed
+) -> None:
+    with ScriptedMailServer({**manner, "DATA": answer}) as server:
+        assert mailer(server.port).send(MAIL, lease()) == outcome
+
+
+@both_manners
+@pytest.mark.parametrize(
+    ("step", "answer", "shown"),
+    [
+        ("RCPT", "what?", "-1 ?"),
+        ("RCPT", "999 no", "999 no"),
+        ("RCPT", "354 go on", "354 go on"),
+        ("DATA", "<html>500", "-1 l>500"),
+        ("DATA", "250 OK", "250 OK"),
+    ],
+)
+def test_an_answer_before_the_mail_that_is_neither_yes_nor_no_is_an_outage(
+    mailer: Open, manner: Answers, step: str, answer: str, shown: str
+) -> None:
+    with ScriptedMailServer({**manner, step: answer}) as server:
+        sender = mailer(server.port)
+
+        outcomes = [sender.send(MAIL, lease()) for _ in range(2)]
+
+    assert outcomes == [Outage(f"the mail server's answer makes no sense: {shown}", reached=True)] * 2
+    assert (len(server.said), server.contents) == (2, [])
+
+
+@both_manners
+@pytest.mark.parametrize("step", ["RCPT", "DATA"])
+def test_a_refusal_stays_one_when_the_server_hangs_up_behind_it(mailer: Open, manner: Answers, step: str) -> None:
+    with ScriptedMailServer({**manner, step: f"550 no {HANG_UP}"}) as server:
+        sender = mailer(server.port)
+
+        outcomes = [sender.send(MAIL, lease()) for _ in range(2)]
+
+    assert outcomes == [Failed("refused: 550 no", is_permanent=True)] * 2
+
+
+def test_a_refusal_does_not_repeat_the_address(mailer: Open) -> None:
+    with ScriptedMailServer({"RCPT": "550-5.1.1 <Alice@Example.com>: no\n550 user alice."}) as server:
+        outcome = mailer(server.port).send(MAIL, lease())
+
+    assert outcome == Failed("refused: 550 5.1.1 <[address]>: no user [address].", is_permanent=True)
+
+
+@both_manners
+@pytest.mark.parametrize("answer", ["250-first\n250 second", "251 will forward"])
+def test_a_recipient_may_be_accepted_in_other_words(mailer: Open, manner: Answers, answer: str) -> None:
+    with ScriptedMailServer({**manner, "RCPT": answer}) as server:
+        assert mailer(server.port).send(MAIL, lease()) == Accepted()
+
+
+@both_manners
+@pytest.mark.parametrize("answer", ["200 hm", "354 more", "what?", "999 no"])
+def test_an_answer_that_is_none_may_mean_acceptance(mailer: Open, manner: Answers, answer: str) -> None:
+    with ScriptedMailServer({**manner, CONTENT: answer}) as server:
+        outcome = mailer(server.port).send(MAIL, lease())
+
+    assert isinstance(outcome, Failed)
+    assert (outcome.is_permanent, outcome.maybe_accepted) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("answers", "outcome"),
+    [
+        ({"RCPT": "550 no"}, Failed("refused: 550 no", is_permanent=True)),
+        ({"RCPT": "450 later", "DATA": "503 no recipient"}, Failed("refused: 450 later")),
+        ({"RCPT": f"550 no {HANG_UP}"}, Failed("refused: 550 no", is_permanent=True)),
+        ({"RCPT": "421 closing"}, Outage("the mail server is closing: 421 closing", reached=True)),
+        ({"RCPT": HANG_UP}, Outage("the mail server went away at RCPT TO (SMTPServerDisconnected)", reached=True)),
+        ({"DATA": HANG_UP}, Outage("the mail server went away at RCPT TO (SMTPServerDisconnected)", reached=True)),
+        ({"MAIL": "550 no"}, Outage("the mail server refuses our sender (MAIL_FROM): 550 no")),
+        ({"MAIL": HANG_UP}, Outage("the mail server went away at MAIL FROM (SMTPServerDisconnected)")),
+    ],
+)
+def test_commands_that_were_sent_together_are_answered_one_by_one(
+    mailer: Open, answers: Answers, outcome: Failed | Outage
+) -> None:
+    with ScriptedMailServer({**PIPELINING, **answers}) as server:
+        sender = mailer(server.port)
+
+        outcomes = [sender.send(MAIL, lease()) for _ in range(2)]
+
+    assert (outcomes, server.contents) == ([outcome] * 2, [])
+
+
+def test_nobody_gets_a_mail_whose_recipient_was_refused(mailer: Open) -> None:
+    with ScriptedMailServer({**PIPELINING, "RCPT": "550 no"}) as server:
+        sender = mailer(server.port)
+        sender.send(MAIL, lease())
+        sender.send(MAIL, lease())
+
+    assert [[line.split()[0].upper() for line in heard] for heard in server.said] == [
+        ["EHLO", "MAIL", "RCPT", "DATA"]
+    ] * 2
+    assert server.contents == []
+
+
+def test_silence_after_the_dot_may_mean_acceptance(mailbox: MailCatcher, mailer: Open) -> None:
+    mailbox.set_fault("data-hang")
+
+    outcome = mailer(mailbox.smtp_port, step_seconds=QUICK).send(MAIL, lease())
+
+    assert outcome == Failed("no answer after the mail was sent (SMTPServerDisconnected)", maybe_accepted=True)
+
+
+def test_silence_after_the_dot_ends_at_the_deadline(mailbox: MailCatcher, mailer: Open) -> None:
+    sender = mailer(mailbox.smtp_port, step_seconds=LONG)
+    sender.send(MAIL, lease())
+    mailbox.set_fault("data-hang")
+
+    with takes(1.0, 8.0):
+        outcome = sender.send(MAIL, lease(3.0))
+
+    assert outcome == Failed("no answer after the mail was sent (SMTPServerDisconnected)", maybe_accepted=True)
+
+
+def test_a_connection_lost_after_the_dot_may_mean_acceptance(mailbox: MailCatcher, mailer: Open) -> None:
+    mailbox.set_fault("drop-after-accept")
+    sender = mailer(mailbox.smtp_port)
+
+    outcome = sender.send(MAIL, lease())
+
+    assert outcome == Failed("no answer after the mail was sent (SMTPServerDisconnected)", maybe_accepted=True)
+    assert len(mailbox.mails()) == 1
+    mailbox.set_fault(None)
+    assert sender.send(MAIL, lease()) == Accepted()

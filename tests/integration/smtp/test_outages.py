@@ -1,0 +1,70 @@
+"""What says nothing about the mail is an outage."""
+
+import pytest
+
+from consumer.outcomes import Accepted, Outage
+from embedded.mail_catcher import MailCatcher
+from embedded.ports import free_port
+from tests.integration.smtp.sending import MAIL, QUICK, Open, lease
+from tests.scripted_mail_server import GREETING, HANG_UP, ScriptedMailServer
+
+
+@pytest.mark.parametrize(
+    ("fault", "outage"),
+    [
+        ("greet-421", Outage("cannot connect to the mail server: 421 fault switched on for greet")),
+        ("greet-554", Outage("cannot connect to the mail server: 554 fault switched on for greet")),
+        ("greet-hang", Outage("cannot connect to the mail server (SMTPServerDisconnected)")),
+        ("mail-421", Outage("the mail server refuses our sender (MAIL_FROM): 421 fault switched on for mail")),
+        ("mail-451", Outage("the mail server refuses our sender (MAIL_FROM): 451 fault switched on for mail")),
+        ("mail-550", Outage("the mail server refuses our sender (MAIL_FROM): 550 fault switched on for mail")),
+        ("mail-hang", Outage("the mail server went away at MAIL FROM (SMTPServerDisconnected)")),
+        ("rcpt-421", Outage("the mail server is closing: 421 fault switched on for rcpt", reached=True)),
+        ("rcpt-hang", Outage("the mail server went away at RCPT TO (SMTPServerDisconnected)", reached=True)),
+        ("drop-before-data", Outage("the mail server went away at RCPT TO (SMTPServerDisconnected)", reached=True)),
+    ],
+)
+def test_what_says_nothing_about_the_mail_is_an_outage(
+    mailbox: MailCatcher, mailer: Open, fault: str, outage: Outage
+) -> None:
+    mailbox.set_fault(fault)
+    sender = mailer(mailbox.smtp_port, step_seconds=QUICK)
+
+    assert sender.send(MAIL, lease()) == outage
+    assert mailbox.mails() == []
+    mailbox.set_fault(None)
+    assert sender.send(MAIL, lease()) == Accepted()
+
+
+@pytest.mark.parametrize("answers", [{"EHLO": HANG_UP}, {"EHLO": "421 closing", "HELO": "421 closing"}])
+def test_a_server_that_does_not_want_to_talk_is_an_outage(mailer: Open, answers: dict[str, str]) -> None:
+    with ScriptedMailServer(answers) as server:
+        outcome = mailer(server.port).send(MAIL, lease())
+
+    assert isinstance(outcome, Outage)
+    assert (outcome.reason.partition(" (")[0].partition(":")[0], outcome.reached) == (
+        "the mail server refuses to talk",
+        False,
+    )
+
+
+def test_garbage_for_a_greeting_is_an_outage(mailer: Open) -> None:
+    with ScriptedMailServer({GREETING: "HTTP/1.1 400 Bad Request"}) as server:
+        outcome = mailer(server.port).send(MAIL, lease())
+
+    assert isinstance(outcome, Outage)
+    assert not outcome.reached
+
+
+def test_no_server_is_an_outage(mailer: Open) -> None:
+    outcome = mailer(free_port()).send(MAIL, lease())
+
+    assert outcome == Outage("cannot connect to the mail server (ConnectionRefusedError)")
+
+
+@pytest.mark.parametrize("host", ["mail.invalid", "mail..invalid", "x" * 64 + ".invalid", "m\u00e4il\u2024.invalid"])
+def test_a_wrong_name_is_an_outage(mailer: Open, host: str) -> None:
+    outcome = mailer(25, host=host).send(MAIL, lease(3.0))
+
+    assert isinstance(outcome, Outage)
+    assert (outcome.reason.partition(" (")[0], outcome.reached) == ("cannot connect to the mail server", False)
