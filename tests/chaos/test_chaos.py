@@ -3,6 +3,8 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from tests.chaos.supervisor import other_processes
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
+
+ENDINGS = (signal.SIGTERM, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(("worker_class", "seed", "rate"), [("own", 742, 8.0), ("stock", 3900, 2.0)])
@@ -30,17 +34,30 @@ def test_nothing_is_lost_while_everything_fails(worker_class: str, seed: int, ra
     assert outcome.folder is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_run_that_is_ended_leaves_no_process_behind(number: signal.Signals, server_folder: Path) -> None:
+@pytest.fixture(scope="module")
+def runs(server_folder: Path) -> Iterator[dict[signal.Signals, subprocess.Popen[str]]]:
+    """A run for each way to end it; they start side by side."""
     argv = [sys.executable, "-m", "tests.chaos", "--faults", "worker-stop", "--folder", str(server_folder)]
-    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as chaos:
-        assert chaos.stdout is not None
-        folder = next(line for line in chaos.stdout if line.startswith("logs: ")).removeprefix("logs: ").strip()
-        # A process that is stopped is the hardest to end.
-        wait_until(lambda: "T" in states_of_processes(folder), 60, "a worker that is stopped")
+    with ExitStack() as stack:
+        begun: dict[signal.Signals, subprocess.Popen[str]] = {}
+        for number in ENDINGS:
+            begun[number] = stack.enter_context(subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+            stack.callback(begun[number].kill)
+        yield begun
 
-        chaos.send_signal(number)
-        chaos.communicate(timeout=60)
+
+@pytest.mark.parametrize("number", ENDINGS)
+def test_a_run_that_is_ended_leaves_no_process_behind(
+    number: signal.Signals, runs: dict[signal.Signals, subprocess.Popen[str]]
+) -> None:
+    chaos = runs[number]
+    assert chaos.stdout is not None
+    folder = next(line for line in chaos.stdout if line.startswith("logs: ")).removeprefix("logs: ").strip()
+    # A process that is stopped is the hardest to end.
+    wait_until(lambda: "T" in states_of_processes(folder), 60, "a worker that is stopped")
+
+    chaos.send_signal(number)
+    chaos.communicate(timeout=60)
 
     wait_until(lambda: states_of_processes(folder) == [], 20, "every process of the run to end")
 

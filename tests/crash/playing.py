@@ -11,7 +11,9 @@ AT_ONCE: Final = 10
 
 
 @contextmanager
-def played(request: pytest.FixtureRequest, play: Callable[[str], None]) -> Iterator[dict[str, Future[None]]]:
+def played(
+    request: pytest.FixtureRequest, play: Callable[[str], None], at_once: int = AT_ONCE
+) -> Iterator[dict[str, Future[None]]]:
     """Begin to play the scenes that this module's tests were asked for, in their order, by their parameter `key`.
 
     With pytest-xdist a module has to stay whole (`--dist loadfile`): each process plays all that it was asked for.
@@ -21,6 +23,6 @@ def played(request: pytest.FixtureRequest, play: Callable[[str], None]) -> Itera
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.module is request.module
     ]
-    with ThreadPoolExecutor(AT_ONCE, "scene") as pool:
+    with ThreadPoolExecutor(at_once, "scene") as pool:
         yield {key: pool.submit(play, key) for key in asked}
         pool.shutdown(cancel_futures=True)

@@ -2,12 +2,16 @@
 
 import os
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from functools import partial
 from signal import SIGTERM
 from typing import Final
 
 import pytest
 
 from embedded.programs import Program
+from tests.crash.playing import played
 from tests.crash.scene import OUTBOX_WORKER, STOCK_WORKER, Scene, Stage
 from tests.waiting import wait_until
 
@@ -27,7 +31,8 @@ UNHURRIED: Final = {
 }
 """Leases that outlast the test: what arrives was not brought back by the relay."""
 
-TIMES = pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+AT_ONCE: Final = 3
+"""Fewer scenes at a time than elsewhere: here it matters how long something takes."""
 
 
 def terminate(program: Program, times: int) -> float:
@@ -47,8 +52,7 @@ def spent_attempts(scene: Scene) -> set[tuple[int, int]]:
     return set(scene.connection.execute("SELECT attempt, generation FROM outbox_messages").fetchall())
 
 
-@TIMES
-def test_a_relay_stops_in_the_middle_of_a_backlog(stage: Stage, times: int) -> None:
+def stop_a_relay_in_the_middle_of_a_backlog(stage: Stage, times: int) -> None:
     with stage.scene(**UNHURRIED, OUTBOX_BATCH_SIZE="1") as scene:
         ids = scene.sign_up(200)
         relay = scene.start_relay()
@@ -65,8 +69,7 @@ def test_a_relay_stops_in_the_middle_of_a_backlog(stage: Stage, times: int) -> N
         assert spent_attempts(scene) == {(1, 0)}
 
 
-@TIMES
-def test_an_outbox_worker_finishes_the_mails_in_flight(stage: Stage, times: int) -> None:
+def stop_an_outbox_worker_with_mails_in_flight(stage: Stage, times: int) -> None:
     with stage.scene(**UNHURRIED) as scene:
         ids = scene.sign_up(300)  # enough for many looks at the slots before the last one is sent
         scene.mailbox.set_fault("slow:0.05")
@@ -87,8 +90,7 @@ def test_an_outbox_worker_finishes_the_mails_in_flight(stage: Stage, times: int)
         assert spent_attempts(scene) == {(1, 0)}
 
 
-@TIMES
-def test_an_outbox_worker_does_not_wait_for_a_mail_server_that_hangs(stage: Stage, times: int) -> None:
+def stop_an_outbox_worker_before_a_mail_server_that_hangs(stage: Stage, times: int) -> None:
     with stage.scene(**{**UNHURRIED, "OUTBOX_RUN_LEASE_SECONDS": "4.5"}) as scene:
         ids = scene.sign_up(5)
         scene.mailbox.set_fault("data-hang")
@@ -104,8 +106,7 @@ def test_an_outbox_worker_does_not_wait_for_a_mail_server_that_hangs(stage: Stag
         assert set(scene.copies(ids).values()) == {1}
 
 
-@TIMES
-def test_a_stock_worker_finishes_the_mail_in_flight(stage: Stage, times: int) -> None:
+def stop_a_stock_worker_with_a_mail_in_flight(stage: Stage, times: int) -> None:
     """RQ ignores a second SIGTERM within a second of the first."""
     with stage.scene(**UNHURRIED) as scene:
         ids = scene.sign_up(4)
@@ -125,7 +126,7 @@ def test_a_stock_worker_finishes_the_mail_in_flight(stage: Stage, times: int) ->
         assert spent_attempts(scene) == {(1, 0)}
 
 
-def test_a_stock_worker_s_cold_shutdown_is_mended_by_the_relay(stage: Stage) -> None:
+def stop_a_stock_worker_cold(stage: Stage) -> None:
     """A second SIGTERM later than that kills the work horse: the claim's lease ends, and an attempt is spent."""
     with stage.scene(OUTBOX_RUN_LEASE_SECONDS="6") as scene:
         [id_] = scene.sign_up()
@@ -134,7 +135,7 @@ def test_a_stock_worker_s_cold_shutdown_is_mended_by_the_relay(stage: Stage) -> 
         worker = scene.start("worker", "worker", env=STOCK_WORKER)
         wait_until(lambda: scene.count("status = 'running'") == 1, PATIENCE, "a horse to be at work")
         os.kill(worker.pid, SIGTERM)
-        time.sleep(1.1)
+        time.sleep(1.5)
         took = terminate(worker, 1)
         running = scene.count("status = 'running'")
         scene.mailbox.set_fault(None)
@@ -144,3 +145,32 @@ def test_a_stock_worker_s_cold_shutdown_is_mended_by_the_relay(stage: Stage) -> 
         assert (took < SLACK, running) == (True, 1)
         assert scene.copies([id_]) == {id_: 1}
         assert spent_attempts(scene) == {(2, 1)}
+
+
+ONCE_AND_TWICE: Final[dict[str, Callable[[Stage, int], None]]] = {
+    "a relay stops in the middle of a backlog": stop_a_relay_in_the_middle_of_a_backlog,
+    "an OutboxWorker finishes the mails in flight": stop_an_outbox_worker_with_mails_in_flight,
+    "an OutboxWorker does not wait for a mail server that hangs": stop_an_outbox_worker_before_a_mail_server_that_hangs,
+    "a stock worker finishes the mail in flight": stop_a_stock_worker_with_a_mail_in_flight,
+}
+
+SHUTDOWNS: Final[dict[str, Callable[[Stage], None]]] = {
+    # What takes the longest begins first.
+    "a stock worker's cold shutdown is mended by the relay": stop_a_stock_worker_cold,
+    **{
+        f"{told}, {number}": partial(shutdown, times=times)
+        for told, shutdown in ONCE_AND_TWICE.items()
+        for number, times in (("once", 1), ("twice", 2))
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def scenes(request: pytest.FixtureRequest, stage: Stage) -> Iterator[dict[str, Future[None]]]:
+    with played(request, lambda key: SHUTDOWNS[key](stage), AT_ONCE) as futures:
+        yield futures
+
+
+@pytest.mark.parametrize("key", SHUTDOWNS)
+def test_sigterm_is_obeyed_in_time_and_loses_nothing(key: str, scenes: dict[str, Future[None]]) -> None:
+    scenes[key].result()
