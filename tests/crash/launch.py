@@ -67,6 +67,8 @@ def main(
 
 def _replace(name: str, value: object) -> None:
     owner, attribute = _find(name)
+    if not hasattr(owner, attribute):
+        raise click.UsageError(f"{name} is not there: nothing would be replaced")
     setattr(owner, attribute, tuple(value) if isinstance(value, list) else value)
 
 

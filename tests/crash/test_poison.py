@@ -108,7 +108,7 @@ def play(stage: Stage, poison: Poison) -> None:
 
 
 def start_worker(scene: Scene, poison: Poison) -> Program:
-    options = ("--import", "tests.crash.poisons", "--set", "consumer.outbox_worker:_LEAVE_SECONDS=1")
+    options = ("--import", "tests.crash.poisons", "--set", "consumer.team:_LEAVE_SECONDS=1")
     return scene.start("worker", "worker", *options, env=poison.worker_class)
 
 
