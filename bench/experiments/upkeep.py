@@ -43,7 +43,7 @@ def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
 
 
 class PruningSteps(Observer):
-    """Times each step of pruning, from BEGIN to the end of COMMIT: whatever it locks, it locks for no longer."""
+    """Times each step of pruning to the end of its commit: whatever it locks, it locks for no longer."""
 
     def __init__(self) -> None:
         """Nothing was pruned yet."""
