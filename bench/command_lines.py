@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.children import run_together
+from bench.children import environment, run_together
 from bench.servers import Servers
+from embedded.programs import Command
+from embedded.stack import ROOT
 
 _BIN: Final = Path(sys.executable).parent
 
@@ -80,6 +82,13 @@ def settings_of_worker(servers: Servers, database_url: str) -> dict[str, str]:
         "SECRET_KEY": "the key of the bench: 32 characters and more",
         "BASE_URL": "https://example.org",
     }
+
+
+def relay_command(servers: Servers, database_url: str, name: str) -> Command:
+    """Give `python -m outbox_relay` with its default settings."""
+    settings = {"DATABASE_URL": database_url, "RQ_REDIS_URL": servers.redis.url}
+    argv = [sys.executable, "-m", "outbox_relay"]
+    return Command(name, argv, environment(settings), ROOT, servers.log_file(name))
 
 
 def mails_in_flight(servers: Servers) -> int:

@@ -62,8 +62,8 @@ def add_lost_jobs(connection: psycopg.Connection[Any], count: int) -> None:
     )
 
 
-def finish_published(connection: psycopg.Connection[Any]) -> None:
-    """Claim and finish all published messages in steps of a batch, with the updates that the consumer makes.
+def finish_published(connection: psycopg.Connection[Any]) -> int:
+    """Claim and finish all published messages in steps of a batch, with the consumer's updates; return how many.
 
     In SQL, because sending a million mails takes the better part of an hour, and what is looked at here is what the
     rows' lives leave behind in tables and indexes.
@@ -93,6 +93,7 @@ def finish_published(connection: psycopg.Connection[Any]) -> None:
             """,
             [batch],
         )
+    return len(ids)
 
 
 def sizes_of_outbox(connection: psycopg.Connection[Any]) -> dict[str, float]:

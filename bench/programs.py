@@ -23,17 +23,18 @@ def wait_for_mails(sink: Sink, programs: Sequence[Program], mails: int) -> None:
     while (count := sink.count()) < mails:
         if count > seen:
             seen, seen_at = count, time.monotonic()
-        _look_after(programs, f"{count} of {mails} mails", seen_at)
+        watch(programs, f"{count} of {mails} mails", seen_at)
 
 
 def wait_until_acknowledged(connection: psycopg.Connection[Any], programs: Sequence[Program]) -> None:
     """Wait until no message is unfinished. Raises ContenderFailedError as wait_for_mails does."""
     began = time.monotonic()
     while connection.execute("SELECT FROM outbox LIMIT 1").rowcount:
-        _look_after(programs, "unfinished messages", began)
+        watch(programs, "unfinished messages", began)
 
 
-def _look_after(programs: Sequence[Program], what: str, moved_at: float) -> None:
+def watch(programs: Sequence[Program], what: str, moved_at: float) -> None:
+    """Wait a moment. Raises ContenderFailedError when a program has ended, or nothing has moved for a minute."""
     time.sleep(_POLL_SECONDS)
     for program in programs:
         if not program.running:

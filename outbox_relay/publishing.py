@@ -1,5 +1,6 @@
 """Publishing: from pending rows to jobs on Redis, one bounded batch at a time."""
 
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Final
 
@@ -7,20 +8,27 @@ import structlog
 
 from outbox_relay import statements
 from outbox_relay.broker import Broker
-from outbox_relay.statements import DbConnection, Place, Row
+from outbox_relay.statements import BEGINNING, DbConnection, Row, Start
 from shared.database import transaction
+from shared.messages import QUEUES
 
 _log = structlog.get_logger(__name__)
 
 LOOK_BACK_SECONDS: Final = 1.0
-"""How long a message may wait that was committed, in a backlog, before the place that the relay has reached."""
+"""How long a message may wait that was committed, or came back, before the start of the relay's next look."""
+
+LATE_SECONDS: Final = 10.0
+"""Messages are committed in another order than that of due_at, by as much as their transactions' lengths differ."""
+
+LOOKING_SHARE: Final = 0.05
+"""Of a relay's time at the most, for looks that find nothing as a rule. Only beside an old snapshot they take long."""
 
 
 class Publisher:
     """Publishes batches.
 
-    In a backlog it remembers where the last full batch ended. The index keeps the entries of published rows until a
-    vacuum, and from the queue's beginning each batch would walk over all that the batches before it have published.
+    It remembers how far it has come in each queue. The index keeps the entries of published rows until a vacuum, and no
+    vacuum takes them while somebody holds an old snapshot: from the beginning, each look would walk over all of them.
     """
 
     def __init__(self, broker: Broker, *, publish_lease_seconds: float, probe_patience_seconds: float) -> None:
@@ -35,8 +43,9 @@ class Publisher:
         self._broker = broker
         self._publish_lease_seconds = publish_lease_seconds
         self._probe_patience_seconds = probe_patience_seconds
-        self._place: Place | None = None
+        self._starts = BEGINNING
         self._look_back_at = 0.0
+        self._looked_back = True
 
     def publish_batch(self, connection: DbConnection, size: int, due_before: float | None = None) -> int:
         """Publish up to `size` due messages and return how many.
@@ -48,32 +57,49 @@ class Publisher:
             BrokerUnavailableError: the batch was rolled back; its rows are pending as before.
 
         """
-        # Set again after the commit of a full batch and nowhere else: what is rolled back must not lie before it.
-        after, self._place = self._place, None
         with transaction(connection):
-            rows = self._take(connection, size, due_before, after)
+            rows = self._take(connection, size, due_before)
             if not rows:
                 return self._publish_probe(connection)
             ids = [row.id for row in rows]
             epoch = self._broker.push(rows)
             _log.info("pushed", message_ids=ids)
             statements.mark_published(connection, ids, epoch, self._publish_lease_seconds)
-            place = statements.place_of(connection, rows[-1]) if len(rows) == size else None
-        self._place = place
+            starts = self._starts_behind(connection, rows, size, due_before)
+        self._starts = starts
         return len(rows)
 
-    def _take(self, connection: DbConnection, size: int, due_before: float | None, after: Place | None) -> list[Row]:
-        """Take what comes after the place, if there is one; from the beginning now and then, and at the end.
+    def next_due(self, connection: DbConnection) -> float | None:
+        """Give the seconds until it is time to look again (negative: it is), or None when nothing is pending."""
+        if self._looked_back:
+            return statements.next_due(connection)
+        due = statements.next_due(connection, self._starts)
+        until_look_back = self._look_back_at - monotonic()
+        return until_look_back if due is None else min(due, until_look_back)
 
-        A message may be committed, or come back, before the place: the order of due_at is not the order of commits.
-        Only the queue of the batch's last row has a place, so that all of critical is seen beside default's backlog.
-        """
-        if after and monotonic() < self._look_back_at:
-            rows = statements.take_batch(connection, size, due_before, after)
-            if rows:
-                return rows
-        self._look_back_at = monotonic() + LOOK_BACK_SECONDS
-        return statements.take_batch(connection, size, due_before)
+    def _take(self, connection: DbConnection, size: int, due_before: float | None) -> list[Row]:
+        """Take from where the last batches ended, and from the beginning once a second."""
+        began = monotonic()
+        self._looked_back = began >= self._look_back_at
+        if not self._looked_back:
+            return statements.take_batch(connection, size, due_before, self._starts)
+        rows = statements.take_batch(connection, size, due_before)
+        took = monotonic() - began
+        self._look_back_at = began + max(LOOK_BACK_SECONDS, took / LOOKING_SHARE)
+        return rows
+
+    def _starts_behind(
+        self, connection: DbConnection, rows: Sequence[Row], size: int, due_before: float | None
+    ) -> Mapping[str, Start]:
+        """Give the starts with which nothing is seen again of this batch, nor of those before it."""
+        if len(rows) == size:
+            # It may end among messages that are due at the same moment, as whatever one statement appends is. It tells
+            # nothing about the other queue: all of critical is seen beside default's backlog.
+            return {**self._starts, rows[-1].queue: statements.start_after(connection, rows[-1])}
+        if due_before is not None:
+            return self._starts
+        # All that was due is in it.
+        return dict.fromkeys(QUEUES, statements.start_before_now(connection, LATE_SECONDS))
 
     def _publish_probe(self, connection: DbConnection) -> int:
         """Publish the one message that may be tried while the mail server is unreachable.

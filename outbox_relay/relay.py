@@ -13,7 +13,7 @@ from outbox_relay.doorbell import Alarm, Doorbell
 from outbox_relay.heartbeat import Heartbeat
 from outbox_relay.observer import Observer
 from outbox_relay.pruning import PRUNED_AT_ONCE, Pruner
-from outbox_relay.publishing import Publisher
+from outbox_relay.publishing import LOOKING_SHARE, Publisher
 from outbox_relay.reaper import Reaper, Round
 from outbox_relay.rest import Rest
 from outbox_relay.statements import DbConnection
@@ -167,7 +167,7 @@ class Relay:
         for claim in reaped:
             _log.warning("reaped", message_id=claim.id, attempt=claim.attempt, status=claim.status)
         round_ = self._reaper.reap_published(connection)
-        next_step = _next_turn(began, REAPING_SHARE)
+        next_step = _next_turn(began, LOOKING_SHARE if round_ == Round() else REAPING_SHARE)
         self._reap_at = next_step if round_.is_partial else max(next_step, monotonic() + REAP_SECONDS)
         if round_ != Round():
             _log.warning(
@@ -189,7 +189,7 @@ class Relay:
         return pruned
 
     def _seconds_to_sleep(self, done: Pass) -> float:
-        next_due = statements.next_due(self._connect())
+        next_due = self._publisher.next_due(self._connect())
         shortest = 0.0 if done.published else _SHORTEST_SLEEP_SECONDS
         until_due = self._settings.poll_seconds if next_due is None else max(shortest, next_due)
         until_pruning = max(0.0, self._prune_at - monotonic())

@@ -1,6 +1,6 @@
 """The relay's SQL: one function a statement, each with the guard that makes it safe beside any other process."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -29,13 +29,16 @@ class Row(NamedTuple):
     queue: str
 
 
-class Place(NamedTuple):
-    """A place in the order in which the messages of a queue are taken."""
+class Start(NamedTuple):
+    """From where on the pending messages of a queue are looked at: what comes after this due time and id."""
 
-    queue: str
     due_at: str
-    """As PostgreSQL wrote it: to the microsecond, and for the same session."""
-    id: int
+    """As PostgreSQL wrote it, to the microsecond."""
+    id: int = 0
+
+
+BEGINNING: Final[Mapping[str, Start]] = dict.fromkeys(QUEUES, Start("-infinity"))
+"""The starts from which every pending message is seen."""
 
 
 class Suspect(NamedTuple):
@@ -62,7 +65,7 @@ class Reaped:
 
 
 def take_batch(
-    connection: DbConnection, size: int, due_before: float | None = None, after: Place | None = None
+    connection: DbConnection, size: int, due_before: float | None = None, starts: Mapping[str, Start] = BEGINNING
 ) -> list[Row]:
     """Lock up to `size` due messages: critical before default, the oldest first.
 
@@ -74,7 +77,7 @@ def take_batch(
         connection: inside a transaction; the locks last until its end.
         size: how many rows at the most.
         due_before: seconds since the epoch; without it everything due by now.
-        after: of this queue only what comes after this place.
+        starts: of each queue, what comes after its start.
 
     """
     rows = connection.execute(
@@ -83,20 +86,21 @@ def take_batch(
             SELECT id, generation, queue
               FROM outbox
              WHERE status = 'pending' AND queue = 'critical' AND due_at <= coalesce(to_timestamp(%(before)s), now())
-               AND (due_at, id) > (%(critical_due)s::timestamptz, %(critical_id)s::bigint)
+               AND (due_at, id) > (%(critical_start)s::timestamptz, %(critical_id)s::bigint)
                AND NOT EXISTS (SELECT FROM outbox_breaker WHERE opened_at IS NOT NULL)
              ORDER BY due_at, id
              LIMIT %(size)s - CASE WHEN EXISTS (
                        SELECT FROM outbox
                         WHERE status = 'pending' AND queue = 'default'
                           AND due_at < now() - make_interval(secs => %(starved)s)
+                          AND (due_at, id) > (%(default_start)s::timestamptz, %(default_id)s::bigint)
                    ) THEN %(share)s ELSE 0 END
                FOR UPDATE SKIP LOCKED
         ), later AS MATERIALIZED (
             SELECT id, generation, queue
               FROM outbox
              WHERE status = 'pending' AND queue = 'default' AND due_at <= coalesce(to_timestamp(%(before)s), now())
-               AND (due_at, id) > (%(default_due)s::timestamptz, %(default_id)s::bigint)
+               AND (due_at, id) > (%(default_start)s::timestamptz, %(default_id)s::bigint)
                AND NOT EXISTS (SELECT FROM outbox_breaker WHERE opened_at IS NOT NULL)
              ORDER BY due_at, id
              LIMIT %(size)s - (SELECT count(*) FROM critical)
@@ -109,7 +113,7 @@ def take_batch(
             "size": size,
             "share": _share_of_default(size),
             "starved": STARVED_SECONDS,
-            **_beginnings(after),
+            **_start_columns(starts),
         },
     ).fetchall()
     return [Row(*row) for row in rows]
@@ -119,18 +123,23 @@ def _share_of_default(size: int) -> int:
     return max(1, size // 10) if size > 1 else 0
 
 
-def _beginnings(after: Place | None) -> dict[str, str | int]:
-    beginnings: dict[str, str | int] = {}
-    for queue in QUEUES:
-        due_at, id_ = (after.due_at, after.id) if after and after.queue == queue else ("-infinity", 0)
-        beginnings |= {f"{queue}_due": due_at, f"{queue}_id": id_}
-    return beginnings
+def _start_columns(starts: Mapping[str, Start]) -> dict[str, str | int]:
+    columns: dict[str, str | int] = {}
+    for queue, start in starts.items():
+        columns |= {f"{queue}_start": start.due_at, f"{queue}_id": start.id}
+    return columns
 
 
-def place_of(connection: DbConnection, row: Row) -> Place:
-    """Give the place of a message that this transaction holds locked."""
+def start_after(connection: DbConnection, row: Row) -> Start:
+    """Give the start from which what comes after this message is seen."""
     [(due_at,)] = connection.execute("SELECT due_at::text FROM outbox WHERE id = %s", [row.id]).fetchall()
-    return Place(row.queue, due_at, row.id)
+    return Start(due_at, row.id)
+
+
+def start_before_now(connection: DbConnection, seconds: float) -> Start:
+    """Give the start from which is seen what was due so many seconds before this transaction began, or is due later."""
+    [(due_at,)] = connection.execute("SELECT (now() - make_interval(secs => %s))::text", [seconds]).fetchall()
+    return Start(due_at)
 
 
 def take_probe(connection: DbConnection) -> list[Row]:
@@ -182,20 +191,26 @@ def mark_published(connection: DbConnection, ids: Sequence[int], epoch: str, lea
     ).rowcount
 
 
-def next_due(connection: DbConnection) -> float | None:
-    """Give the seconds until the next message is due (negative: it is), or None when none is pending.
+def next_due(connection: DbConnection, starts: Mapping[str, Start] = BEGINNING) -> float | None:
+    """Give the seconds until the next message is due (negative: it is), or None when none is pending after the starts.
 
     While the breaker is open nothing is due before the next probe.
     """
     row = connection.execute(
         """
-        SELECT extract(epoch FROM greatest(
-                   (SELECT probe_at FROM outbox_breaker WHERE opened_at IS NOT NULL),
-                   least((SELECT min(due_at) FROM outbox WHERE status = 'pending' AND queue = 'critical'),
-                         (SELECT min(due_at) FROM outbox WHERE status = 'pending' AND queue = 'default'))
-               ))::float8 - extract(epoch FROM clock_timestamp())::float8
-         WHERE EXISTS (SELECT FROM outbox WHERE status = 'pending')
-        """
+        SELECT extract(epoch FROM greatest(due_at, (SELECT probe_at FROM outbox_breaker WHERE opened_at IS NOT NULL))
+               )::float8 - extract(epoch FROM clock_timestamp())::float8
+          FROM (
+              SELECT least(
+                         (SELECT min(due_at) FROM outbox
+                           WHERE status = 'pending' AND queue = 'critical' AND due_at >= %(critical_start)s),
+                         (SELECT min(due_at) FROM outbox
+                           WHERE status = 'pending' AND queue = 'default' AND due_at >= %(default_start)s)
+                     ) AS due_at
+          ) AS next
+         WHERE due_at IS NOT NULL
+        """,
+        _start_columns(starts),
     ).fetchone()
     return None if row is None else row[0]
 

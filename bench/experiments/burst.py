@@ -1,6 +1,5 @@
 """A burst: many signups' messages at once, from the first row to the last mail, with where the time went."""
 
-import sys
 import time
 from contextlib import ExitStack
 from functools import partial
@@ -9,7 +8,7 @@ from typing import Any, Final
 import psycopg
 
 from bench.children import environment
-from bench.command_lines import OUTBOX_WORKER, WORKER_ARGV, settings_of_worker
+from bench.command_lines import OUTBOX_WORKER, WORKER_ARGV, relay_command, settings_of_worker
 from bench.history import LIVE, LIVE_INDEXES, PAST, PAST_INDEXES, sizes_of_outbox
 from bench.measuring import Contender, Experiment, Goal, Measurement, Plot
 from bench.programs import memory_mib, wait_for_mails, wait_until_acknowledged
@@ -82,15 +81,7 @@ class Burst:
     def _start(self, database_url: str, workers: int, undo: ExitStack) -> list[Program]:
         """Start the relay, which comes first in the list, and the workers."""
         settings = settings_of_worker(self._servers, database_url)
-        commands = [
-            Command(
-                "relay of burst",
-                [sys.executable, "-m", "outbox_relay"],
-                environment(settings),
-                ROOT,
-                self._servers.log_file("relay of burst"),
-            )
-        ]
+        commands = [relay_command(self._servers, database_url, "relay of burst")]
         for number in range(workers):
             log_file = self._servers.log_file(f"worker of burst {number}")
             env = environment({**settings, "RQ_WORKER_CLASS": OUTBOX_WORKER})

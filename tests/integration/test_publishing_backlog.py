@@ -1,5 +1,6 @@
-"""A backlog: each batch begins where the last one ended, and nothing that lies before that place is forgotten."""
+"""Each batch begins where the last ones ended, and nothing that comes before its start is forgotten."""
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -7,9 +8,10 @@ import pytest
 from redis import Redis
 from rq.defaults import RQ_KEY_PREFIX
 
-from outbox_relay import publishing
+from outbox_relay import publishing, statements
 from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
 from outbox_relay.publishing import Publisher
+from outbox_relay.statements import Row
 from shared.database import DbConnection, connect
 from tests.rows import add_message, message, pending_entries_read
 
@@ -33,12 +35,22 @@ def publisher(broker: Broker) -> Publisher:
     return Publisher(broker, publish_lease_seconds=30, probe_patience_seconds=60)
 
 
-def add_backlog(connection: DbConnection, batches: int, queue: str = "default") -> None:
+@pytest.fixture
+def no_look_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first look, which is one from the beginning."""
+    monkeypatch.setattr(publishing, "LOOK_BACK_SECONDS", 3600)
+
+
+def add_backlog(connection: DbConnection, batches: int, queue: str = "default", seconds_ago: int = 0) -> None:
     # All are due at the same moment, as whatever one statement appends is.
     connection.execute(
-        "INSERT INTO outbox (task, payload, queue) SELECT 't', '{}', %s FROM generate_series(1, %s)",
-        [queue, batches * BATCH],
+        """
+        INSERT INTO outbox (task, payload, queue, due_at)
+        SELECT 't', '{}', %s, now() - make_interval(secs => %s) FROM generate_series(1, %s)
+        """,
+        [queue, seconds_ago, batches * BATCH],
     )
+    connection.execute("VACUUM ANALYZE outbox")
 
 
 def pending_ids(connection: DbConnection) -> list[int]:
@@ -50,12 +62,11 @@ def is_published(connection: DbConnection, message_id: int) -> bool:
 
 
 @pytest.mark.parametrize("queue", ["critical", "default"])
+@pytest.mark.usefixtures("no_look_back")
 def test_no_batch_walks_over_the_rows_of_the_batches_before_it(
-    connection: DbConnection, publisher: Publisher, monkeypatch: pytest.MonkeyPatch, queue: str
+    connection: DbConnection, publisher: Publisher, queue: str
 ) -> None:
-    monkeypatch.setattr(publishing, "LOOK_BACK_SECONDS", 3600)
     add_backlog(connection, 10, queue)
-    connection.execute("VACUUM ANALYZE outbox")
     before = pending_entries_read(connection)
 
     published = [publisher.publish_batch(connection, BATCH) for _ in range(10)]
@@ -64,10 +75,31 @@ def test_no_batch_walks_over_the_rows_of_the_batches_before_it(
     assert pending_entries_read(connection) - before < 1.2 * sum(published)
 
 
-def test_a_message_committed_before_the_place_goes_at_the_next_look_back(
-    connection: DbConnection, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("no_look_back")
+def test_what_was_published_long_ago_is_not_walked_over_beside_an_old_snapshot(
+    connection: DbConnection, publisher: Publisher, database_url: str
 ) -> None:
-    monkeypatch.setattr(publishing, "LOOK_BACK_SECONDS", 3600)
+    with connect(database_url, "an old report") as other, other.transaction():
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT FROM outbox")
+        add_backlog(connection, 10, seconds_ago=60)
+        add_message(connection)
+        while publisher.publish_batch(connection, BATCH) == BATCH:
+            pass
+        before = pending_entries_read(connection)
+
+        for _ in range(5):
+            add_message(connection)
+            assert publisher.publish_batch(connection, BATCH) == 1
+            publisher.next_due(connection)
+
+        assert pending_entries_read(connection) - before < BATCH
+
+
+@pytest.mark.usefixtures("no_look_back")
+def test_a_message_committed_before_the_start_goes_at_the_next_look_back(
+    connection: DbConnection, publisher: Publisher
+) -> None:
     add_backlog(connection, 4)
     publisher.publish_batch(connection, BATCH)
     late = add_message(connection, due_at="2020-01-01T00:00:00Z")
@@ -80,16 +112,63 @@ def test_a_message_committed_before_the_place_goes_at_the_next_look_back(
     assert (passed_over, is_published(connection, late)) == (True, True)
 
 
-def test_a_message_committed_before_the_place_goes_at_the_end_of_the_backlog(
-    connection: DbConnection, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("no_look_back")
+def test_a_message_committed_a_little_late_goes_with_the_next_batch(
+    connection: DbConnection, publisher: Publisher
 ) -> None:
-    monkeypatch.setattr(publishing, "LOOK_BACK_SECONDS", 3600)
-    add_backlog(connection, 1)
+    add_message(connection)
     publisher.publish_batch(connection, BATCH)
-    late = add_message(connection, due_at="2020-01-01T00:00:00Z")
+    connection.execute("INSERT INTO outbox (task, payload, due_at) VALUES ('t', '{}', now() - interval '5 s')")
 
     assert publisher.publish_batch(connection, BATCH) == 1
-    assert is_published(connection, late)
+
+
+def test_the_relay_sleeps_no_longer_than_until_the_next_look_back(
+    connection: DbConnection, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "LOOK_BACK_SECONDS", 60)
+    due = []
+    for _ in range(2):
+        add_message(connection)
+        publisher.publish_batch(connection, BATCH)
+        due.append(publisher.next_due(connection))
+
+    assert due == [None, pytest.approx(60, abs=5)]
+
+
+@pytest.mark.usefixtures("no_look_back")
+def test_what_waits_for_a_probe_is_seen_when_the_relay_looks_back(
+    connection: DbConnection, publisher: Publisher
+) -> None:
+    add_message(connection)
+    publisher.publish_batch(connection, BATCH)
+    add_message(connection, due_at="2020-01-01T00:00:00Z")
+    connection.execute("UPDATE outbox_breaker SET opened_at = now(), probe_at = now() + interval '30 s'")
+    publisher._look_back_at = 0.0  # noqa: SLF001 - the time has come
+
+    published = publisher.publish_batch(connection, BATCH)
+
+    assert (published, publisher.next_due(connection)) == (0, pytest.approx(30, abs=5))
+
+
+def test_looks_back_take_no_more_than_their_share_of_the_time(
+    connection: DbConnection, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "LOOK_BACK_SECONDS", 0)
+    looks: list[bool] = []
+
+    def slow_take(_connection: object, _size: int, _due_before: object, *starts: object) -> list[Row]:
+        looks.append(not starts)
+        time.sleep(0.02)
+        return []
+
+    monkeypatch.setattr(statements, "take_batch", slow_take)
+    began = time.monotonic()
+    while looks.count(True) < 2:
+        publisher.publish_batch(connection, BATCH)
+
+    assert looks.count(False) > 1
+    assert time.monotonic() - began >= 0.02 / publishing.LOOKING_SHARE
 
 
 def test_critical_is_seen_whole_beside_a_backlog_of_default(connection: DbConnection, publisher: Publisher) -> None:
@@ -103,10 +182,10 @@ def test_critical_is_seen_whole_beside_a_backlog_of_default(connection: DbConnec
     assert is_published(connection, late)
 
 
+@pytest.mark.usefixtures("no_look_back")
 def test_a_batch_that_was_rolled_back_is_the_next_one_again(
-    connection: DbConnection, publisher: Publisher, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    connection: DbConnection, publisher: Publisher, redis_url: str
 ) -> None:
-    monkeypatch.setattr(publishing, "LOOK_BACK_SECONDS", 3600)
     add_backlog(connection, 3)
     all_ids = pending_ids(connection)
     publisher.publish_batch(connection, BATCH)
