@@ -10,12 +10,13 @@ from outbox_relay import statements
 from outbox_relay.broker import Broker
 from outbox_relay.statements import BEGINNING, DbConnection, Row, Start
 from shared.database import transaction
-from shared.messages import QUEUES
+from shared.messages import CRITICAL, QUEUES
 
 _log = structlog.get_logger(__name__)
 
 LOOK_BACK_SECONDS: Final = 1.0
-"""How long a message may wait that was committed, or came back, before the start of the relay's next look."""
+"""The time between two looks from the beginning, for messages that were committed late, or came back. More where such a
+look takes long."""
 
 LATE_SECONDS: Final = 10.0
 """Messages are committed in another order than that of due_at, by as much as their transactions' lengths differ."""
@@ -45,7 +46,8 @@ class Publisher:
         self._probe_patience_seconds = probe_patience_seconds
         self._starts = BEGINNING
         self._look_back_at = 0.0
-        self._looked_back = True
+        self.looked_back = True
+        """Whether the last batch was taken from the beginning of the queues."""
 
     def publish_batch(self, connection: DbConnection, size: int, due_before: float | None = None) -> int:
         """Publish up to `size` due messages and return how many.
@@ -59,20 +61,30 @@ class Publisher:
         """
         with transaction(connection):
             rows = self._take(connection, size, due_before)
-            if not rows:
-                return self._publish_probe(connection)
-            ids = [row.id for row in rows]
-            epoch = self._broker.push(rows)
-            _log.info("pushed", message_ids=ids)
-            statements.mark_published(connection, ids, epoch, self._publish_lease_seconds)
+            published = self._publish(connection, rows) if rows else self._publish_probe(connection)
             starts = self._starts_behind(connection, rows, size, due_before)
         self._starts = starts
+        return published
+
+    def _publish(self, connection: DbConnection, rows: Sequence[Row]) -> int:
+        ids = [row.id for row in rows]
+        epoch = self._broker.push(rows)
+        _log.info("pushed", message_ids=ids)
+        statements.mark_published(connection, ids, epoch, self._publish_lease_seconds)
         return len(rows)
+
+    def look_back(self) -> None:
+        """Take the next batch from the beginning of the queues."""
+        self._look_back_at = 0.0
 
     def next_due(self, connection: DbConnection) -> float | None:
         """Give the seconds until it is time to look again (negative: it is), or None when nothing is pending."""
-        if self._looked_back:
-            return statements.next_due(connection)
+        if self.looked_back:
+            # This too walks over everything.
+            began = monotonic()
+            due = statements.next_due(connection)
+            self._look_back_at += (monotonic() - began) / LOOKING_SHARE
+            return due
         due = statements.next_due(connection, self._starts)
         until_look_back = self._look_back_at - monotonic()
         return until_look_back if due is None else min(due, until_look_back)
@@ -80,8 +92,8 @@ class Publisher:
     def _take(self, connection: DbConnection, size: int, due_before: float | None) -> list[Row]:
         """Take from where the last batches ended, and from the beginning once a second."""
         began = monotonic()
-        self._looked_back = began >= self._look_back_at
-        if not self._looked_back:
+        self.looked_back = began >= self._look_back_at
+        if not self.looked_back:
             return statements.take_batch(connection, size, due_before, self._starts)
         rows = statements.take_batch(connection, size, due_before)
         took = monotonic() - began
@@ -91,15 +103,23 @@ class Publisher:
     def _starts_behind(
         self, connection: DbConnection, rows: Sequence[Row], size: int, due_before: float | None
     ) -> Mapping[str, Start]:
-        """Give the starts with which nothing is seen again of this batch, nor of those before it."""
-        if len(rows) == size:
-            # It may end among messages that are due at the same moment, as whatever one statement appends is. It tells
-            # nothing about the other queue: all of critical is seen beside default's backlog.
-            return {**self._starts, rows[-1].queue: statements.start_after(connection, rows[-1])}
-        if due_before is not None:
-            return self._starts
-        # All that was due is in it.
-        return dict.fromkeys(QUEUES, statements.start_before_now(connection, LATE_SECONDS))
+        """Give the starts behind a batch.
+
+        Of a queue that has more: its last row, since others may be due at the same moment, as whatever one statement
+        appends is. Of a queue of which all that was due is taken: a few seconds ago.
+        """
+        lasts = {row.queue: row for row in rows}  # they come in the order of their queue
+        critical = sum(row.queue == CRITICAL for row in rows)
+        if len(rows) < size:
+            emptied = set(QUEUES)
+        elif critical < size - statements.share_of_default(size):
+            emptied = {CRITICAL}
+        else:
+            emptied = set()
+        starts = {queue: statements.start_after(connection, lasts[queue]) for queue in lasts.keys() - emptied}
+        if emptied and due_before is None and (recent := statements.start_before_now(connection, LATE_SECONDS)):
+            starts |= dict.fromkeys(emptied, recent)
+        return {**self._starts, **starts}
 
     def _publish_probe(self, connection: DbConnection) -> int:
         """Publish the one message that may be tried while the mail server is unreachable.

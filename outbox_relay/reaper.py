@@ -48,6 +48,8 @@ class Reaper:
         self._broker = broker
         self._publish_lease_seconds = publish_lease_seconds
         self._suspects_at_once = suspects_at_once
+        self.suspects = 0
+        """How many rows the last round looked for in Redis."""
         self._missed_since: dict[Row, float] = {}
 
     def reap_running(self, connection: DbConnection) -> tuple[Reaped, ...]:
@@ -66,6 +68,7 @@ class Reaper:
         """
         epoch = self._broker.epoch()
         suspects = statements.find_suspects(connection, epoch, self._suspects_at_once)
+        self.suspects = len(suspects)
         if not suspects:
             self._missed_since.clear()
             return Round()

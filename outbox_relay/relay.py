@@ -137,7 +137,9 @@ class Relay:
         while not self._stopping:
             published = self._publisher.publish_batch(connection, self._settings.batch_size, due_before)
             if not published:
-                break
+                if self._publisher.looked_back:
+                    break
+                self._publisher.look_back()  # another relay may have given back what it held
             total += published
         return total
 
@@ -167,7 +169,8 @@ class Relay:
         for claim in reaped:
             _log.warning("reaped", message_id=claim.id, attempt=claim.attempt, status=claim.status)
         round_ = self._reaper.reap_published(connection)
-        next_step = _next_turn(began, LOOKING_SHARE if round_ == Round() else REAPING_SHARE)
+        has_work = bool(reaped or self._reaper.suspects) or round_ != Round()
+        next_step = _next_turn(began, REAPING_SHARE if has_work else LOOKING_SHARE)
         self._reap_at = next_step if round_.is_partial else max(next_step, monotonic() + REAP_SECONDS)
         if round_ != Round():
             _log.warning(

@@ -111,7 +111,7 @@ def take_batch(
         {
             "before": due_before,
             "size": size,
-            "share": _share_of_default(size),
+            "share": share_of_default(size),
             "starved": STARVED_SECONDS,
             **_start_columns(starts),
         },
@@ -119,7 +119,8 @@ def take_batch(
     return [Row(*row) for row in rows]
 
 
-def _share_of_default(size: int) -> int:
+def share_of_default(size: int) -> int:
+    """Give how many rows of a batch are kept free for default when it has waited for too long."""
     return max(1, size // 10) if size > 1 else 0
 
 
@@ -136,10 +137,19 @@ def start_after(connection: DbConnection, row: Row) -> Start:
     return Start(due_at, row.id)
 
 
-def start_before_now(connection: DbConnection, seconds: float) -> Start:
-    """Give the start from which is seen what was due so many seconds before this transaction began, or is due later."""
-    [(due_at,)] = connection.execute("SELECT (now() - make_interval(secs => %s))::text", [seconds]).fetchall()
-    return Start(due_at)
+def start_before_now(connection: DbConnection, seconds: float) -> Start | None:
+    """Give the start from which is seen what was due so many seconds before this transaction began, or is due later.
+
+    None while the breaker is open: then take_batch has taken nothing of what is due.
+    """
+    rows = connection.execute(
+        """
+        SELECT (now() - make_interval(secs => %s))::text
+         WHERE NOT EXISTS (SELECT FROM outbox_breaker WHERE opened_at IS NOT NULL)
+        """,
+        [seconds],
+    ).fetchall()
+    return Start(*rows[0]) if rows else None
 
 
 def take_probe(connection: DbConnection) -> list[Row]:

@@ -199,7 +199,9 @@ def _churn(servers: Servers, sizes: Sizes, *, snapshot: bool) -> Measurement:
             add_messages(connection, sizes.churn_rows)
             seconds.append(_seconds_to_publish(servers, relay, connection, sizes.churn_rows))
             finished = finish_published(connection)
+            began = time.monotonic()
             while finished < sizes.churn_rows:  # the last batch's commit comes after its push
+                watch([relay], "a batch is not committed", began)
                 finished += finish_published(connection)
     # Not the last round alone: whether a look from the beginning falls into it is chance.
     last = seconds[-max(1, len(seconds) // 4) :]

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from redis import Redis
@@ -97,6 +98,46 @@ def test_what_was_published_long_ago_is_not_walked_over_beside_an_old_snapshot(
 
 
 @pytest.mark.usefixtures("no_look_back")
+def test_a_backlog_of_both_queues_is_walked_over_once(connection: DbConnection, publisher: Publisher) -> None:
+    add_backlog(connection, 9, "critical", seconds_ago=60)
+    add_backlog(connection, 1, "default", seconds_ago=60)
+    before = pending_entries_read(connection)
+
+    published = [publisher.publish_batch(connection, BATCH) for _ in range(10)]
+
+    # The look for default rows that have waited for too long reads one more in each batch.
+    assert published == [BATCH] * 10
+    assert pending_entries_read(connection) - before < 1.3 * sum(published)
+
+
+@pytest.mark.usefixtures("no_look_back")
+def test_a_relay_that_found_nothing_does_not_walk_over_it_again(connection: DbConnection, publisher: Publisher) -> None:
+    with connect(connection.info.dsn, "an old report") as other, other.transaction():
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT FROM outbox")
+        add_backlog(connection, 4, seconds_ago=60)
+        connection.execute("DELETE FROM outbox")
+        publisher.publish_batch(connection, BATCH)
+        before = pending_entries_read(connection)
+
+        publisher.publish_batch(connection, BATCH)
+        publisher.next_due(connection)
+
+        assert pending_entries_read(connection) - before < BATCH
+
+
+@pytest.mark.usefixtures("no_look_back")
+def test_batches_of_one_pass_over_nothing_that_was_committed_a_little_late(
+    connection: DbConnection, publisher: Publisher
+) -> None:
+    add_message(connection)
+    published = [publisher.publish_batch(connection, 1) for _ in range(2)]
+    connection.execute("INSERT INTO outbox (task, payload, due_at) VALUES ('t', '{}', now() - interval '5 s')")
+
+    assert [*published, publisher.publish_batch(connection, 1)] == [1, 0, 1]
+
+
+@pytest.mark.usefixtures("no_look_back")
 def test_a_message_committed_before_the_start_goes_at_the_next_look_back(
     connection: DbConnection, publisher: Publisher
 ) -> None:
@@ -171,11 +212,13 @@ def test_looks_back_take_no_more_than_their_share_of_the_time(
     assert time.monotonic() - began >= 0.02 / publishing.LOOKING_SHARE
 
 
-def test_critical_is_seen_whole_beside_a_backlog_of_default(connection: DbConnection, publisher: Publisher) -> None:
+def test_critical_that_comes_a_little_late_goes_before_a_backlog_of_default(
+    connection: DbConnection, publisher: Publisher
+) -> None:
     add_backlog(connection, 3)
     add_message(connection, queue="critical")
     publisher.publish_batch(connection, BATCH)
-    late = add_message(connection, queue="critical", due_at="2020-01-01T00:00:00Z")
+    late = add_message(connection, queue="critical", due_at=datetime.now(UTC) - timedelta(seconds=5))
 
     publisher.publish_batch(connection, BATCH)
 
