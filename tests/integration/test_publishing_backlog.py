@@ -192,6 +192,18 @@ def test_what_waits_for_a_probe_is_seen_when_the_relay_looks_back(
     assert (published, publisher.next_due(connection)) == (0, pytest.approx(30, abs=5))
 
 
+@pytest.mark.usefixtures("no_look_back")
+def test_what_waited_for_the_mail_server_goes_as_soon_as_it_is_back(
+    connection: DbConnection, publisher: Publisher
+) -> None:
+    add_backlog(connection, 1, seconds_ago=60)
+    connection.execute("UPDATE outbox_breaker SET opened_at = now(), probe_at = now() + interval '1 hour'")
+    while_away = publisher.publish_batch(connection, BATCH)
+    connection.execute("UPDATE outbox_breaker SET opened_at = NULL, probe_at = NULL")
+
+    assert (while_away, publisher.publish_batch(connection, BATCH)) == (0, BATCH)
+
+
 def test_looks_back_take_no_more_than_their_share_of_the_time(
     connection: DbConnection, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
