@@ -2,7 +2,6 @@
 
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,13 +13,13 @@ from redis import Redis
 from rq import Queue
 
 from api.doorbell import Doorbell
-from bench.children import Child, environment
+from bench.children import Child
+from bench.command_lines import relay_command
 from bench.experiments.writing import empty, run_writers
 from bench.measuring import Contender, Experiment, Goal, Measurement, Plot
 from bench.servers import Servers
 from bench.sizes import Sizes
-from embedded.programs import Command, Program
-from embedded.stack import ROOT
+from embedded.programs import Program
 from shared.messages import CRITICAL, SendVerifyEmail
 
 P50, P99 = "p50 ms", "p99 ms"
@@ -98,16 +97,14 @@ class Waking:
                 time.sleep(random.uniform(*_IDLE_SECONDS))  # noqa: S311 - no secret
                 committed = act(connection, number)
                 latencies.append((popper.figures()["popped"] - committed) * 1000)
-        counted = sorted(latencies[_WARM_UP:])
-        p99 = counted[min(len(counted) - 1, int(len(counted) * 0.99))]
+        counted = latencies[_WARM_UP:]
+        p99 = statistics.quantiles(counted, n=100, method="inclusive")[-1]
         return Measurement({P50: statistics.median(counted), P99: p99}, tuple(counted))
 
     @contextmanager
     def _relay(self) -> Iterator[None]:
         """Run `python -m outbox_relay`; it listens before the block begins."""
-        settings = {"DATABASE_URL": self._database_url, "RQ_REDIS_URL": self._servers.redis.url}
-        argv = [sys.executable, "-m", "outbox_relay"]
-        relay = Program(Command("relay", argv, environment(settings), ROOT, self._servers.log_file("relay of waking")))
+        relay = Program(relay_command(self._servers, self._database_url, "relay of waking"))
         with ExitStack() as undo:
             relay.start()
             undo.callback(relay.stop)
