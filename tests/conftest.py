@@ -179,18 +179,14 @@ def own_redis(server_folder: Path) -> Iterator[RedisServer]:
 @pytest.fixture(scope="session")
 def origin(server_folder: Path) -> Iterator[Preloaded]:
     """The process that relays and workers are forked from in tests that start many."""
-    folder = server_folder / "origin"
-    folder.mkdir()
-    with preloaded(SERVICE, folder) as process:
+    with preloaded(SERVICE, server_folder / "origin") as process:
         yield process
 
 
 @pytest.fixture(scope="session")
 def api_origin(server_folder: Path) -> Iterator[Preloaded]:
     """The process that gunicorn is forked from."""
-    folder = server_folder / "api-origin"
-    folder.mkdir()
-    with preloaded(API_LIBRARIES, folder) as process:
+    with preloaded(API_LIBRARIES, server_folder / "api-origin") as process:
         yield process
 
 

@@ -93,7 +93,8 @@ class Preloaded:
 
 @contextmanager
 def preloaded(modules: Sequence[str], folder: Path) -> Iterator[Preloaded]:
-    """Import the modules once, for all programs that are started meanwhile."""
+    """Import the modules once, for all programs that are started meanwhile. The folder is made if it is not there."""
+    folder.mkdir(exist_ok=True)
     origin = Preloaded.of(modules, folder)
     try:
         origin.start()
