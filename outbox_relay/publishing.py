@@ -8,6 +8,7 @@ import structlog
 
 from outbox_relay import statements
 from outbox_relay.broker import Broker
+from outbox_relay.shares import LOOKING_SHARE, period
 from outbox_relay.statements import BEGINNING, DbConnection, Row, Start
 from shared.database import transaction
 from shared.messages import CRITICAL, QUEUES
@@ -20,9 +21,6 @@ look takes long."""
 
 LATE_SECONDS: Final = 10.0
 """Messages are committed in another order than that of due_at, by as much as their transactions' lengths differ."""
-
-LOOKING_SHARE: Final = 0.05
-"""Of a relay's time at the most, for looks that find nothing as a rule. Only beside an old snapshot they take long."""
 
 
 class Publisher:
@@ -62,7 +60,7 @@ class Publisher:
         with transaction(connection):
             rows = self._take(connection, size, due_before)
             published = self._publish(connection, rows) if rows else self._publish_probe(connection)
-            starts = self._starts_behind(connection, rows, size, due_before)
+            starts = self._starts_behind(connection, rows, size)
         self._starts = starts
         return published
 
@@ -83,7 +81,7 @@ class Publisher:
             # This too walks over everything.
             began = monotonic()
             due = statements.next_due(connection)
-            self._look_back_at += (monotonic() - began) / LOOKING_SHARE
+            self._look_back_at += period(began, LOOKING_SHARE)
             return due
         due = statements.next_due(connection, self._starts)
         until_look_back = self._look_back_at - monotonic()
@@ -96,13 +94,10 @@ class Publisher:
         if not self.looked_back:
             return statements.take_batch(connection, size, due_before, self._starts)
         rows = statements.take_batch(connection, size, due_before)
-        took = monotonic() - began
-        self._look_back_at = began + max(LOOK_BACK_SECONDS, took / LOOKING_SHARE)
+        self._look_back_at = began + max(LOOK_BACK_SECONDS, period(began, LOOKING_SHARE))
         return rows
 
-    def _starts_behind(
-        self, connection: DbConnection, rows: Sequence[Row], size: int, due_before: float | None
-    ) -> Mapping[str, Start]:
+    def _starts_behind(self, connection: DbConnection, rows: Sequence[Row], size: int) -> Mapping[str, Start]:
         """Give the starts behind a batch.
 
         Of a queue that has more: its last row, since others may be due at the same moment, as whatever one statement
@@ -117,7 +112,7 @@ class Publisher:
         else:
             emptied = set()
         starts = {queue: statements.start_after(connection, lasts[queue]) for queue in lasts.keys() - emptied}
-        if emptied and due_before is None and (recent := statements.start_before_now(connection, LATE_SECONDS)):
+        if emptied and (recent := statements.start_before_now(connection, LATE_SECONDS)):
             starts |= dict.fromkeys(emptied, recent)
         return {**self._starts, **starts}
 

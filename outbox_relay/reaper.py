@@ -1,6 +1,6 @@
 """The reaper, part of every relay: brings back what a dead worker or a forgetful Redis left behind."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
@@ -33,6 +33,8 @@ class Round:
     returned_by_epoch: int = 0
     is_partial: bool = False
     """There were more suspects than one round looks at, and it got further with these."""
+    suspects: int = field(default=0, compare=False)
+    """How many rows it looked for in Redis. Rounds that did the same are equal, however much they looked at."""
 
 
 class Reaper:
@@ -48,8 +50,6 @@ class Reaper:
         self._broker = broker
         self._publish_lease_seconds = publish_lease_seconds
         self._suspects_at_once = suspects_at_once
-        self.suspects = 0
-        """How many rows the last round looked for in Redis."""
         self._missed_since: dict[Row, float] = {}
 
     def reap_running(self, connection: DbConnection) -> tuple[Reaped, ...]:
@@ -68,20 +68,21 @@ class Reaper:
         """
         epoch = self._broker.epoch()
         suspects = statements.find_suspects(connection, epoch, self._suspects_at_once)
-        self.suspects = len(suspects)
         if not suspects:
             self._missed_since.clear()
             return Round()
         listed, epoch_of_lists = self._broker.read_lists()
         if epoch_of_lists != epoch:
-            return Round()  # Redis began another life in between: the suspects were chosen by the old one
+            # Redis began another life in between: the suspects were chosen by the old one.
+            return Round(suspects=len(suspects))
         missing = [suspect for suspect in suspects if job_id(suspect.row).encode() not in listed]
         gone = set(missing)
         renewed = self._renew(connection, [suspect.row for suspect in suspects if suspect not in gone], epoch)
         by_lease = self._return(connection, self._missed_long_enough(missing))
         by_epoch = self._return(connection, [suspect.row for suspect in missing if not suspect.same_epoch])
         got_further = renewed + by_lease + by_epoch > 0
-        return Round((), renewed, by_lease, by_epoch, got_further and len(suspects) == self._suspects_at_once)
+        is_partial = got_further and len(suspects) == self._suspects_at_once
+        return Round((), renewed, by_lease, by_epoch, is_partial, len(suspects))
 
     def _missed_long_enough(self, missing: list[Suspect]) -> list[Row]:
         """Give the rows that were missing in an earlier round too, longer ago than a pop may precede its claim."""

@@ -13,9 +13,10 @@ from outbox_relay.doorbell import Alarm, Doorbell
 from outbox_relay.heartbeat import Heartbeat
 from outbox_relay.observer import Observer
 from outbox_relay.pruning import PRUNED_AT_ONCE, Pruner
-from outbox_relay.publishing import LOOKING_SHARE, Publisher
+from outbox_relay.publishing import Publisher
 from outbox_relay.reaper import Reaper, Round
 from outbox_relay.rest import Rest
+from outbox_relay.shares import LOOKING_SHARE, PRUNING_SHARE, REAPING_SHARE, period
 from outbox_relay.statements import DbConnection
 from shared.database import connect
 from shared.settings import RelaySettings
@@ -23,14 +24,6 @@ from shared.settings import RelaySettings
 _log = structlog.get_logger(__name__)
 
 REAP_SECONDS: Final = 1.0
-REAPING_SHARE: Final = 0.2
-"""Of a relay's time at the most. With a million jobs in Redis a step of a round takes seconds, and before the last step
-the first rows' leases are over again: without a limit, publishing would stand still until workers have caught up."""
-
-PRUNING_SHARE: Final = 0.2
-"""Of a relay's time at the most. Steps without a pause write so much that PostgreSQL's checkpoints follow each other
-closely, and everybody's commits wait behind them."""
-
 RECONNECT_GRACE_SECONDS: Final = 15.0
 """After PostgreSQL came back the consumers get this long to acknowledge what they finished while it was away."""
 
@@ -169,8 +162,7 @@ class Relay:
         for claim in reaped:
             _log.warning("reaped", message_id=claim.id, attempt=claim.attempt, status=claim.status)
         round_ = self._reaper.reap_published(connection)
-        has_work = bool(reaped or self._reaper.suspects) or round_ != Round()
-        next_step = _next_turn(began, REAPING_SHARE if has_work else LOOKING_SHARE)
+        next_step = began + period(began, REAPING_SHARE if reaped or round_.suspects else LOOKING_SHARE)
         self._reap_at = next_step if round_.is_partial else max(next_step, monotonic() + REAP_SECONDS)
         if round_ != Round():
             _log.warning(
@@ -188,7 +180,7 @@ class Relay:
         began = monotonic()
         pruned = self._pruner.step(connection)
         is_partial = pruned == PRUNED_AT_ONCE
-        self._prune_at = _next_turn(began, PRUNING_SHARE) if is_partial else monotonic() + _PRUNE_SECONDS
+        self._prune_at = began + period(began, PRUNING_SHARE) if is_partial else monotonic() + _PRUNE_SECONDS
         return pruned
 
     def _seconds_to_sleep(self, done: Pass) -> float:
@@ -219,11 +211,6 @@ class Relay:
             self._observer.recovery()
             self._outage = None
             self._pause_seconds = _FIRST_PAUSE_SECONDS
-
-
-def _next_turn(began: float, share: float) -> float:
-    """Give the time of the next step of something whose steps may take this share of the relay's time."""
-    return began + (monotonic() - began) / share
 
 
 def _describe(exc: Exception) -> str:

@@ -1,6 +1,5 @@
 """Pruning: finished messages leave by their age, step by step."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -8,16 +7,9 @@ import pytest
 
 from outbox_relay import statements
 from outbox_relay.pruning import PRUNED_AT_ONCE, Pruner
-from shared.database import connect
 from tests.rows import add_message, message
 
 Connection = psycopg.Connection[tuple[Any, ...]]
-
-
-@pytest.fixture
-def connection(database_url: str) -> Iterator[Connection]:
-    with connect(database_url, "test") as open_connection:
-        yield open_connection
 
 
 def finished(connection: Connection, days_ago: int, status: str = "done", messages: int = 1) -> None:

@@ -42,12 +42,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def connection(database_url: str) -> Iterator[Connection]:
-    with connect(database_url, "test") as open_connection:
-        yield open_connection
-
-
-@pytest.fixture
 def redis(emptiable_redis_url: str) -> Iterator["Redis[Any]"]:
     with Redis.from_url(emptiable_redis_url) as client:
         yield client
@@ -206,6 +200,7 @@ def test_a_lost_job_is_pushed_again_when_it_was_missing_in_two_rounds(
 
     row = message(connection, id_)
     assert (first, too_early, second) == (Round(), Round(), Round(returned_by_lease=1))
+    assert [each.suspects for each in (first, too_early, second)] == [1, 1, 1]
     assert (row["status"], row["generation"], row["attempt"]) == ("pending", 1, 0)
     publish(connection, broker)
     assert jobs(redis) == [f"outbox-{id_}-g1"]

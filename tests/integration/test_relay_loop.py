@@ -20,10 +20,10 @@ from embedded.redis import RedisServer
 from outbox_relay.broker import open_broker
 from outbox_relay.doorbell import Alarm
 from outbox_relay.pruning import PRUNED_AT_ONCE, Pruner
-from outbox_relay.publishing import LOOKING_SHARE
 from outbox_relay.reaper import Reaper, Round
-from outbox_relay.relay import PRUNING_SHARE, REAPING_SHARE, Relay
+from outbox_relay.relay import Relay
 from outbox_relay.rest import Rest
+from outbox_relay.shares import LOOKING_SHARE, PRUNING_SHARE, REAPING_SHARE
 from shared.database import connect
 from shared.messages import DOORBELL_CHANNEL
 from shared.settings import RelaySettings
@@ -279,10 +279,32 @@ def no_transaction_is_open(connection: psycopg.Connection[Any]) -> bool:
     return row == (0,)
 
 
+def test_a_drain_takes_what_another_relay_gives_back_meanwhile(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = settings(database_url, redis_url)
+    broker = open_broker(chosen.redis_url, chosen.key_prefix, chosen.run_lease_seconds)
+    with connect(database_url, "another relay") as other, closing(Alarm()) as alarm:
+        held, _free = (add_message(other, due_at="2020-01-01T00:00:00Z") for _ in range(2))
+        other.execute("BEGIN")
+        other.execute("SELECT FROM outbox WHERE id = %s FOR UPDATE", [held])
+        push = broker.push
+
+        def push_and_give_back(rows: Any) -> str:
+            other.execute("ROLLBACK")
+            return push(rows)
+
+        monkeypatch.setattr(broker, "push", push_and_give_back)
+        with closing(Relay(chosen, broker, alarm)) as relay:
+            drained = relay.drain()
+
+    assert drained == 2
+
+
 @pytest.mark.parametrize(
     ("owner", "step", "outcome", "share"),
     [
-        (Reaper, "reap_published", Round(is_partial=True), REAPING_SHARE),
+        (Reaper, "reap_published", Round(is_partial=True, suspects=1), REAPING_SHARE),
         (Reaper, "reap_published", Round(), LOOKING_SHARE),
         (Pruner, "step", PRUNED_AT_ONCE, PRUNING_SHARE),
     ],

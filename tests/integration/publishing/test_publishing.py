@@ -1,5 +1,4 @@
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -16,31 +15,10 @@ from outbox_relay import statements
 from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
 from outbox_relay.publishing import Publisher
 from shared.database import connect, transaction
+from tests.integration.publishing.publishers import LEASE, publisher_to
 from tests.rows import add_message, message
 
 Connection = psycopg.Connection[tuple[Any, ...]]
-LEASE = 30.0
-
-
-@pytest.fixture
-def connection(database_url: str) -> Iterator[Connection]:
-    with connect(database_url, "test") as open_connection:
-        yield open_connection
-
-
-@pytest.fixture
-def broker(redis_url: str) -> Iterator[Broker]:
-    with closing(open_broker(redis_url, RQ_KEY_PREFIX, 60)) as open_broker_:
-        yield open_broker_
-
-
-@pytest.fixture
-def publisher(broker: Broker) -> Publisher:
-    return publisher_to(broker)
-
-
-def publisher_to(broker: Broker) -> Publisher:
-    return Publisher(broker, publish_lease_seconds=LEASE, probe_patience_seconds=60)
 
 
 def jobs(redis_url: str, queue: str) -> list[str]:

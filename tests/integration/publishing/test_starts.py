@@ -2,38 +2,19 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from contextlib import contextmanager
 
 import pytest
 from redis import Redis
-from rq.defaults import RQ_KEY_PREFIX
 
 from outbox_relay import publishing, statements
-from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
+from outbox_relay.broker import BrokerUnavailableError
 from outbox_relay.publishing import Publisher
-from outbox_relay.statements import Row
+from outbox_relay.shares import LOOKING_SHARE
 from shared.database import DbConnection, connect
 from tests.rows import add_message, message, pending_entries_read
 
 BATCH = 50
-
-
-@pytest.fixture
-def connection(database_url: str) -> Iterator[DbConnection]:
-    with connect(database_url, "test") as open_connection:
-        yield open_connection
-
-
-@pytest.fixture
-def broker(redis_url: str) -> Iterator[Broker]:
-    with closing(open_broker(redis_url, RQ_KEY_PREFIX, 60)) as open_broker_:
-        yield open_broker_
-
-
-@pytest.fixture
-def publisher(broker: Broker) -> Publisher:
-    return Publisher(broker, publish_lease_seconds=30, probe_patience_seconds=60)
 
 
 @pytest.fixture
@@ -54,8 +35,26 @@ def add_backlog(connection: DbConnection, batches: int, queue: str = "default", 
     connection.execute("VACUUM ANALYZE outbox")
 
 
+@contextmanager
+def old_snapshot(database_url: str) -> Iterator[None]:
+    """Hold a snapshot of now, as a long report does: no vacuum takes away what is visible to it."""
+    with connect(database_url, "a report") as connection, connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        connection.execute("SELECT FROM outbox")
+        yield
+
+
 def pending_ids(connection: DbConnection) -> list[int]:
     return [id_ for (id_,) in connection.execute("SELECT id FROM outbox WHERE status = 'pending' ORDER BY id")]
+
+
+def add_late(connection: DbConnection, queue: str = "default") -> int:
+    """Write a message whose transaction takes five seconds."""
+    [(id_,)] = connection.execute(
+        "INSERT INTO outbox (task, payload, queue, due_at) VALUES ('t', '{}', %s, now() - interval '5 s') RETURNING id",
+        [queue],
+    )
+    return int(id_)
 
 
 def is_published(connection: DbConnection, message_id: int) -> bool:
@@ -80,9 +79,7 @@ def test_no_batch_walks_over_the_rows_of_the_batches_before_it(
 def test_what_was_published_long_ago_is_not_walked_over_beside_an_old_snapshot(
     connection: DbConnection, publisher: Publisher, database_url: str
 ) -> None:
-    with connect(database_url, "an old report") as other, other.transaction():
-        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        other.execute("SELECT FROM outbox")
+    with old_snapshot(database_url):
         add_backlog(connection, 10, seconds_ago=60)
         add_message(connection)
         while publisher.publish_batch(connection, BATCH) == BATCH:
@@ -111,10 +108,10 @@ def test_a_backlog_of_both_queues_is_walked_over_once(connection: DbConnection, 
 
 
 @pytest.mark.usefixtures("no_look_back")
-def test_a_relay_that_found_nothing_does_not_walk_over_it_again(connection: DbConnection, publisher: Publisher) -> None:
-    with connect(connection.info.dsn, "an old report") as other, other.transaction():
-        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        other.execute("SELECT FROM outbox")
+def test_a_relay_that_found_nothing_does_not_walk_over_it_again(
+    connection: DbConnection, publisher: Publisher, database_url: str
+) -> None:
+    with old_snapshot(database_url):
         add_backlog(connection, 4, seconds_ago=60)
         connection.execute("DELETE FROM outbox")
         publisher.publish_batch(connection, BATCH)
@@ -132,7 +129,7 @@ def test_batches_of_one_pass_over_nothing_that_was_committed_a_little_late(
 ) -> None:
     add_message(connection)
     published = [publisher.publish_batch(connection, 1) for _ in range(2)]
-    connection.execute("INSERT INTO outbox (task, payload, due_at) VALUES ('t', '{}', now() - interval '5 s')")
+    add_late(connection)
 
     assert [*published, publisher.publish_batch(connection, 1)] == [1, 0, 1]
 
@@ -147,7 +144,7 @@ def test_a_message_committed_before_the_start_goes_at_the_next_look_back(
 
     publisher.publish_batch(connection, BATCH)
     passed_over = not is_published(connection, late)
-    publisher._look_back_at = 0.0  # noqa: SLF001 - the time has come
+    publisher.look_back()
     publisher.publish_batch(connection, BATCH)
 
     assert (passed_over, is_published(connection, late)) == (True, True)
@@ -159,7 +156,7 @@ def test_a_message_committed_a_little_late_goes_with_the_next_batch(
 ) -> None:
     add_message(connection)
     publisher.publish_batch(connection, BATCH)
-    connection.execute("INSERT INTO outbox (task, payload, due_at) VALUES ('t', '{}', now() - interval '5 s')")
+    add_late(connection)
 
     assert publisher.publish_batch(connection, BATCH) == 1
 
@@ -185,7 +182,7 @@ def test_what_waits_for_a_probe_is_seen_when_the_relay_looks_back(
     publisher.publish_batch(connection, BATCH)
     add_message(connection, due_at="2020-01-01T00:00:00Z")
     connection.execute("UPDATE outbox_breaker SET opened_at = now(), probe_at = now() + interval '30 s'")
-    publisher._look_back_at = 0.0  # noqa: SLF001 - the time has come
+    publisher.look_back()
 
     published = publisher.publish_batch(connection, BATCH)
 
@@ -204,24 +201,28 @@ def test_what_waited_for_the_mail_server_goes_as_soon_as_it_is_back(
     assert (while_away, publisher.publish_batch(connection, BATCH)) == (0, BATCH)
 
 
+@pytest.mark.parametrize("slow", ["take_batch", "next_due"])
 def test_looks_back_take_no_more_than_their_share_of_the_time(
-    connection: DbConnection, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+    connection: DbConnection, publisher: Publisher, monkeypatch: pytest.MonkeyPatch, slow: str
 ) -> None:
     monkeypatch.setattr(publishing, "LOOK_BACK_SECONDS", 0)
-    looks: list[bool] = []
+    original = getattr(statements, slow)
 
-    def slow_take(_connection: object, _size: int, _due_before: object, *starts: object) -> list[Row]:
-        looks.append(not starts)
-        time.sleep(0.02)
-        return []
+    def slowly(*arguments: object) -> object:
+        if publisher.looked_back:
+            time.sleep(0.02)
+        return original(*arguments)
 
-    monkeypatch.setattr(statements, "take_batch", slow_take)
+    monkeypatch.setattr(statements, slow, slowly)
     began = time.monotonic()
+    looks: list[bool] = []
     while looks.count(True) < 2:
         publisher.publish_batch(connection, BATCH)
+        looks.append(publisher.looked_back)
+        publisher.next_due(connection)
 
     assert looks.count(False) > 1
-    assert time.monotonic() - began >= 0.02 / publishing.LOOKING_SHARE
+    assert time.monotonic() - began >= 0.02 / LOOKING_SHARE
 
 
 def test_critical_that_comes_a_little_late_goes_before_a_backlog_of_default(
@@ -230,7 +231,7 @@ def test_critical_that_comes_a_little_late_goes_before_a_backlog_of_default(
     add_backlog(connection, 3)
     add_message(connection, queue="critical")
     publisher.publish_batch(connection, BATCH)
-    late = add_message(connection, queue="critical", due_at=datetime.now(UTC) - timedelta(seconds=5))
+    late = add_late(connection, "critical")
 
     publisher.publish_batch(connection, BATCH)
 
