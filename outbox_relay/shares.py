@@ -8,7 +8,8 @@ REAPING_SHARE: Final = 0.2
 over again: without a limit, publishing would stand still until workers have caught up."""
 
 PRUNING_SHARE: Final = 0.2
-"""Steps without a pause write so much that others' commits wait behind them for the disk."""
+"""Steps without a pause write so much that PostgreSQL makes a checkpoint every half a minute instead of every five, and
+others' commits wait behind them for the disk."""
 
 LOOKING_SHARE: Final = 0.05
 """For looks that find nothing as a rule. Only beside an old snapshot they take long."""
