@@ -14,31 +14,33 @@ from unittest import mock
 import click
 from redis import Redis
 from rq import Queue
-from sqlalchemy import Engine, Text, bindparam, select
+from sqlalchemy import Engine, Executable, Text, bindparam, literal_column, select
 from sqlalchemy.dialects.postgresql import insert
 
 from api import signup
-from api.database import build_engine, connected, patience
+from api.database import build_engine, patience
 from api.doorbell import Doorbell
 from bench.children import ready, tell
 from shared.messages import CRITICAL
 from shared.models import users
+
+_COLUMNS: Final = ["username", "email", "full_name", "hashed_password"]
 
 Write = Callable[[str], None]
 """Writes the user of that name."""
 
 
 def user_alone(engine: Engine) -> Write:
-    """Give the same use case without its message: the statement has the same guards and answers the same time."""
-    values = select(*(bindparam(name, type_=Text()) for name in _values(""))).select_from(patience())
-    new_user = insert(users).from_select(list(_values("")), values).on_conflict_do_nothing()
-    statement = new_user.returning(users.c.created_at)
+    """Give the API's own use case with another statement: the same guards and the same answer, but no message."""
+    values = select(*(bindparam(name, type_=Text()) for name in _COLUMNS)).select_from(patience())
+    new_user = insert(users).from_select(_COLUMNS, values).on_conflict_do_nothing()
+    statement = new_user.returning(literal_column("0").label("id"), users.c.created_at)
 
-    def write(username: str) -> None:
-        with connected(engine) as connection:
-            connection.execute(statement, _values(username)).one()
+    def without_message(_mail_delay_seconds: float) -> Executable:
+        return statement
 
-    return write
+    mock.patch("api.signup._user_and_message", without_message).start()
+    return user_and_message(engine)
 
 
 def user_and_message(engine: Engine) -> Write:
@@ -87,11 +89,6 @@ KINDS: Final[dict[str, Callable[[Engine], Write]]] = {
 
 def _no_hash(_password: str) -> str:
     return "!"
-
-
-def _values(username: str) -> dict[str, str]:
-    email = f"{username}@example.com"
-    return {"username": username, "full_name": "Ada Lovelace", "email": email, "hashed_password": "!"}
 
 
 class Writers:

@@ -1,4 +1,4 @@
-"""Whether the database has the tables, constraints and indexes of schema.sql, exactly as they stand there.
+"""Whether the database has the tables, constraints, indexes and functions of schema.sql, exactly as they stand there.
 
 schema.sql itself says what is expected: it is applied to temporary tables in a transaction that is rolled back, and the
 catalogue's description of both is compared. Nothing of the live tables is locked.
@@ -44,7 +44,8 @@ def _expected(connection: DbConnection) -> dict[str, str]:
     with connection.transaction(force_rollback=True):
         # Whoever applies the file at this moment holds its lock; that is not worth waiting for.
         connection.execute("SET LOCAL lock_timeout = '10s'; SET LOCAL search_path = pg_temp")
-        connection.execute("\n".join(statements))
+        # PostgreSQL finds a function among the temporary objects only under its full name.
+        connection.execute("\n".join(statements).replace("CHECK (outbox_", "CHECK (pg_temp.outbox_"))
         return _describe(connection, "pg_my_temp_schema()")
 
 
@@ -73,6 +74,10 @@ def _describe(connection: DbConnection, schema: str) -> dict[str, str]:
             SELECT nspname, format('index %s', indexrelid::regclass::name),
                    pg_get_indexdef(indexrelid) || CASE WHEN indisvalid THEN '' ELSE ' INVALID' END
               FROM ours JOIN pg_index ON indrelid = ours.oid
+            UNION ALL
+            SELECT nspname, format('function %s', proname), pg_get_function_identity_arguments(p.oid) || prosrc
+              FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = pronamespace
+             WHERE n.oid = {schema} AND proname LIKE 'outbox%'
         ) AS parts
         """  # noqa: S608 - two expressions of our own
     ).fetchall()

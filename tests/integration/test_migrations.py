@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
@@ -59,6 +60,20 @@ def test_a_database_made_with_schema_sql_is_left_as_it_is(database_url: str) -> 
 
     assert schema_of(database_url) == before
     assert "(head)" in alembic(database_url, "current").stdout
+
+
+@pytest.mark.parametrize("revision", ["0004", "0005", "0006", "0007"])
+def test_the_rules_hold_while_they_move_into_a_function(empty_database_url: str, revision: str) -> None:
+    upgrade(empty_database_url, "0004")
+    with connect(empty_database_url, "test") as connection:
+        connection.execute("INSERT INTO outbox (task, payload) VALUES ('t', '{}')")
+        upgrade(empty_database_url, revision)
+
+        with pytest.raises(psycopg.errors.CheckViolation) as caught:
+            connection.execute("INSERT INTO outbox (task, payload, queue) VALUES ('t', '{}', 'urgent')")
+
+        assert caught.value.diag.constraint_name == "outbox_queue_known"
+        assert connection.execute("SELECT count(*) FROM outbox").fetchone() == (1,)
 
 
 def test_there_is_one_way_to_one_head() -> None:

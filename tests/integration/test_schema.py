@@ -1,4 +1,4 @@
-"""schema.sql: applied twice without harm, whole rows from plain SQL, and a constraint for every rule of state."""
+"""schema.sql: applied twice without harm, whole rows from plain SQL, and every rule of state is enforced."""
 
 import shutil
 import subprocess
@@ -46,6 +46,8 @@ def describe(connection: Connection) -> list[tuple[Any, ...]]:
          WHERE connamespace = 'public'::regnamespace
         UNION ALL
         SELECT tablename, indexname, indexdef, '', '' FROM pg_indexes WHERE schemaname = 'public'
+        UNION ALL
+        SELECT '', proname, pg_get_functiondef(oid), '', '' FROM pg_proc WHERE pronamespace = 'public'::regnamespace
         ORDER BY 1, 2, 3
         """
     ).fetchall()
@@ -93,7 +95,7 @@ NOBODY = "'00000000-0000-0000-0000-000000000001'"
 
 
 @pytest.mark.parametrize(
-    ("constraint", "columns"),
+    ("rule", "columns"),
     [
         ("outbox_status_live", {"status": "'done'"}),
         ("outbox_status_live", {"status": "'nonsense'"}),
@@ -130,13 +132,13 @@ NOBODY = "'00000000-0000-0000-0000-000000000001'"
         ("outbox_live_is_not_finished", {"finished_at": "now()"}),
     ],
 )
-def test_an_impossible_state_is_refused(connection: Connection, constraint: str, columns: dict[str, str]) -> None:
+def test_an_impossible_state_is_refused(connection: Connection, rule: str, columns: dict[str, str]) -> None:
     row = {"task": "'t'", "payload": "'{}'", **columns}
 
     with pytest.raises(psycopg.errors.CheckViolation) as caught:
         connection.execute(f"INSERT INTO outbox ({', '.join(row)}) VALUES ({', '.join(row.values())})")
 
-    assert caught.value.diag.constraint_name == constraint
+    assert caught.value.diag.constraint_name == rule
 
 
 @pytest.mark.parametrize(

@@ -101,8 +101,22 @@ def a_missing_column(at: Installation) -> None:
 
 
 def a_changed_constraint(at: Installation) -> None:
-    at.sql("ALTER TABLE outbox DROP CONSTRAINT outbox_queue_known")
-    at.sql("ALTER TABLE outbox ADD CONSTRAINT outbox_queue_known CHECK (queue <> '')")
+    at.sql("ALTER TABLE outbox_finished DROP CONSTRAINT outbox_finished_status")
+    at.sql("ALTER TABLE outbox_finished ADD CONSTRAINT outbox_finished_status CHECK (status <> '')")
+
+
+def a_changed_rule(at: Installation) -> None:
+    at.sql(
+        """
+        CREATE OR REPLACE FUNCTION outbox_check_row(message outbox) RETURNS boolean
+            LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS 'BEGIN RETURN true; END'
+        """
+    )
+
+
+def rules_that_nobody_proved(at: Installation) -> None:
+    at.sql("ALTER TABLE outbox DROP CONSTRAINT outbox_rules")
+    at.sql("ALTER TABLE outbox ADD CONSTRAINT outbox_rules CHECK (outbox_check_row(outbox)) NOT VALID")
 
 
 def no_schema(at: Installation) -> None:
@@ -170,7 +184,9 @@ def a_message_that_nobody_publishes(at: Installation) -> None:
     [
         (a_missing_index, "schema", "index outbox_pending_idx is missing"),
         (a_missing_column, "schema", "column outbox.last_error is missing"),
-        (a_changed_constraint, "schema", "constraint outbox_queue_known differs"),
+        (a_changed_constraint, "schema", "constraint outbox_finished_status differs"),
+        (a_changed_rule, "schema", "function outbox_check_row differs"),
+        (rules_that_nobody_proved, "schema", "constraint outbox_rules differs"),
         (no_schema, "schema", "table outbox is missing"),
         (commits_that_are_not_on_disk, "postgresql settings", "synchronous_commit is off"),
         (no_autovacuum, "vacuum", "autovacuum is switched off"),
