@@ -16,7 +16,9 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the function, and the constraint that calls it, unless schema.sql did."""
-    op.get_bind().exec_driver_sql(Path(__file__).with_suffix(".sql").read_text())
-    if not any(check["name"] == "outbox_rules" for check in inspect(op.get_bind()).get_check_constraints("outbox")):
-        op.execute("ALTER TABLE outbox ADD CONSTRAINT outbox_rules CHECK (outbox_check_row(outbox)) NOT VALID")
+    """Make the function, and the constraint that calls it, unless schema.sql did: its function may be a later one."""
+    connection = op.get_bind()
+    if any(check["name"] == "outbox_rules" for check in inspect(connection).get_check_constraints("outbox")):
+        return
+    connection.exec_driver_sql(Path(__file__).with_suffix(".sql").read_text())
+    op.execute("ALTER TABLE outbox ADD CONSTRAINT outbox_rules CHECK (outbox_check_row(outbox)) NOT VALID")

@@ -1,4 +1,7 @@
-"""The constraints go whose rules the function outbox_check_row has. No process asks for them by name."""
+"""The constraints go whose rules the function outbox_check_row has.
+
+No step of any version asks for them by name; only the `doctor` of the version before calls them missing.
+"""
 
 from alembic import op
 

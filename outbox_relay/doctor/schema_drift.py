@@ -75,9 +75,9 @@ def _describe(connection: DbConnection, schema: str) -> dict[str, str]:
                    pg_get_indexdef(indexrelid) || CASE WHEN indisvalid THEN '' ELSE ' INVALID' END
               FROM ours JOIN pg_index ON indrelid = ours.oid
             UNION ALL
-            SELECT nspname, format('function %s', proname), pg_get_function_identity_arguments(p.oid) || prosrc
+            SELECT nspname, format('function %s', proname), pg_get_functiondef(p.oid)
               FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = pronamespace
-             WHERE n.oid = {schema} AND proname LIKE 'outbox%'
+             WHERE n.oid = {schema} AND proname LIKE 'outbox%' AND prokind = 'f'
         ) AS parts
         """  # noqa: S608 - two expressions of our own
     ).fetchall()

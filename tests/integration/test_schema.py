@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.schema import Table
 
 from embedded.databases import Databases
+from embedded.postgres_files import binaries
 from shared.models import metadata
 from tests.conftest import SCHEMA
 
@@ -60,6 +61,17 @@ def test_the_distribution_s_psql_applies_it_too(empty_database_url: str) -> None
 
     for _ in range(2):
         subprocess.run([psql, empty_database_url, "-qX", "-v", "ON_ERROR_STOP=1", "-f", SCHEMA], check=True)
+
+
+def test_a_dump_is_restored_with_its_rules(database_url: str, empty_database_url: str, connection: Connection) -> None:
+    connection.execute("INSERT INTO outbox (task, payload) VALUES ('t', '{}')")
+
+    dump = subprocess.run([binaries() / "pg_dump", "-Fc", database_url], capture_output=True, check=True).stdout
+    subprocess.run([binaries() / "pg_restore", "-e", "-d", empty_database_url], input=dump, check=True)
+
+    with psycopg.connect(empty_database_url, autocommit=True) as restored:
+        assert describe(restored) == describe(connection)
+        assert restored.execute("SELECT task FROM outbox").fetchall() == [("t",)]
 
 
 def test_a_message_needs_three_columns(connection: Connection) -> None:

@@ -114,6 +114,10 @@ def a_changed_rule(at: Installation) -> None:
     )
 
 
+def rules_that_are_called_volatile(at: Installation) -> None:
+    at.sql("ALTER FUNCTION outbox_check_row VOLATILE")
+
+
 def rules_that_nobody_proved(at: Installation) -> None:
     at.sql("ALTER TABLE outbox DROP CONSTRAINT outbox_rules")
     at.sql("ALTER TABLE outbox ADD CONSTRAINT outbox_rules CHECK (outbox_check_row(outbox)) NOT VALID")
@@ -186,6 +190,7 @@ def a_message_that_nobody_publishes(at: Installation) -> None:
         (a_missing_column, "schema", "column outbox.last_error is missing"),
         (a_changed_constraint, "schema", "constraint outbox_finished_status differs"),
         (a_changed_rule, "schema", "function outbox_check_row differs"),
+        (rules_that_are_called_volatile, "schema", "function outbox_check_row differs"),
         (rules_that_nobody_proved, "schema", "constraint outbox_rules differs"),
         (no_schema, "schema", "table outbox is missing"),
         (commits_that_are_not_on_disk, "postgresql settings", "synchronous_commit is off"),
