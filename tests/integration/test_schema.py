@@ -131,7 +131,14 @@ NOBODY = "'00000000-0000-0000-0000-000000000001'"
             "outbox_claim_token_while_running",
             {"status": "'running'", "lease_until": "now()", "claimed_at": "now()", "attempt": "1"},
         ),
-        ("outbox_published_names_its_epoch", {"status": "'published'", "lease_until": "now()"}),
+        (
+            "outbox_published_names_its_epoch",
+            {"status": "'published'", "lease_until": "now()", "published_at": "now()"},
+        ),
+        (
+            "outbox_published_names_its_epoch",
+            {"status": "'published'", "lease_until": "now()", "broker_epoch": "'e'"},
+        ),
         (
             "outbox_running_has_claim_time",
             {"status": "'running'", "claim_token": NOBODY, "lease_until": "now()", "attempt": "1"},
