@@ -21,7 +21,7 @@ SOCKET_SECONDS: Final = 3.0
 """Below the limit that PostgreSQL sets on an idle transaction: a frozen Redis rolls the batch back, not the server."""
 
 _DELETED_AT_ONCE: Final = 1000
-_RUN_ID: Final = re.compile(rb"(?m)^run_id:(\w+)")
+_RUN_ID: Final = re.compile(rb"\nrun_id:(\w+)")
 
 
 class BrokerUnavailableError(OutboxError):

@@ -8,6 +8,7 @@ import pickle
 import zlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Final
 
 from outbox_relay.statements import Row
@@ -25,25 +26,24 @@ _STORED: Final = b"\x78\x01\x01"
 PUSH_SCRIPT: Final = f"""
 -- Push a whole batch: one round trip, one atomic step, and the fields that all jobs share are not sent each time.
 -- KEYS: the epoch's marker. ARGV: key prefix, present time, job timeout, a new marker, RPUSH or LPUSH, then for each
--- queue its name, the number of its jobs, and for each job the message's id, its generation and the pickled call.
+-- queue its name, the ids of its jobs in one text, and for each job the pickled call.
 -- Returns the marker and the server's description, which holds its run id.
 local prefix, now, timeout, push = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 redis.call('SET', KEYS[1], ARGV[4], 'NX')
 local at = 6
 while ARGV[at] do
-  local queue, last = ARGV[at], at + 3 * tonumber(ARGV[at + 1])
+  local queue, call = ARGV[at], at + 2
   local list, ids = prefix .. ':queue:' .. queue, {{}}
-  for job = at + 2, last, 3 do
-    local message = ARGV[job]
-    local id = 'outbox-' .. message .. '-g' .. ARGV[job + 1]
+  for id, message in string.gmatch(ARGV[at + 1], '(outbox%-(%d+)%-g%d+)') do
     redis.call('HSET', prefix .. ':job:' .. id,
-      'created_at', now, 'data', ARGV[job + 2],
+      'created_at', now, 'data', ARGV[call],
       'success_callback_name', '', 'failure_callback_name', '', 'stopped_callback_name', '',
       'started_at', '', 'ended_at', '', 'last_heartbeat', '', 'worker_name', '', 'group_id', '',
       -- RQ's default description is the call with its arguments, and it is logged.
       'origin', queue, 'description', 'outbox message ' .. message, 'enqueued_at', now,
       'timeout', timeout, 'result_ttl', '{RESULT_TTL_SECONDS}', 'failure_ttl', '{FAILURE_TTL_SECONDS}',
       'status', 'queued')
+    call = call + 1
     ids[#ids + 1] = id
     if #ids == 1000 then  -- a command takes only so many arguments from Lua's stack
       redis.call(push, list, unpack(ids))
@@ -52,7 +52,7 @@ while ARGV[at] do
   end
   if #ids > 0 then redis.call(push, list, unpack(ids)) end
   redis.call('SADD', prefix .. ':queues', list)
-  at = last + 2
+  at = call
 end
 return {{redis.call('GET', KEYS[1]), redis.call('INFO', 'server')}}
 """
@@ -63,16 +63,14 @@ def job_id(row: Row) -> str:
     return f"outbox-{row.id}-g{row.generation}"
 
 
-def push_arguments(rows: Sequence[Row]) -> Iterator[str | int | bytes]:
+def push_arguments(rows: Sequence[Row]) -> Iterator[str | bytes]:
     """Give the part of PUSH_SCRIPT's ARGV that names the jobs. Only the message's id travels."""
     for queue in QUEUES:
         of_queue = [row for row in rows if row.queue == queue]
         if of_queue:
             yield queue
-            yield len(of_queue)
+            yield " ".join([job_id(row) for row in of_queue])
             for row in of_queue:
-                yield row.id
-                yield row.generation
                 yield _pickled_call(row.id)
 
 
@@ -88,6 +86,10 @@ def _pickled_call(message_id: int) -> bytes:
     format's header and checksum (RFC 1950, section 2.2); the module zlib takes twice the time for it.
     """
     call = pickle.dumps((ENTRY_POINT, None, (message_id,), {}), protocol=pickle.HIGHEST_PROTOCOL)
-    size = len(call).to_bytes(2, "little")
-    complement = (len(call) ^ 0xFFFF).to_bytes(2, "little")
-    return _STORED + size + complement + call + zlib.adler32(call).to_bytes(4, "big")
+    return _stored_block_head(len(call)) + call + zlib.adler32(call).to_bytes(4, "big")
+
+
+@cache
+def _stored_block_head(size: int) -> bytes:
+    """Write what stands before so many stored bytes; ids differ in length by a few bytes, so there are few of them."""
+    return _STORED + size.to_bytes(2, "little") + (size ^ 0xFFFF).to_bytes(2, "little")

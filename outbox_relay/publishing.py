@@ -9,7 +9,7 @@ import structlog
 from outbox_relay import statements
 from outbox_relay.broker import Broker
 from outbox_relay.shares import LOOKING_SHARE, period
-from outbox_relay.statements import BEGINNING, DbConnection, Row, Start
+from outbox_relay.statements import BEGINNING, Batch, DbConnection, Row, Start
 from shared.database import transaction
 from shared.messages import CRITICAL, QUEUES
 
@@ -58,9 +58,9 @@ class Publisher:
 
         """
         with transaction(connection):
-            rows = self._take(connection, size, due_before)
-            published = self._publish(connection, rows) if rows else self._publish_probe(connection)
-            starts = self._starts_behind(connection, rows, size)
+            batch = self._take(connection, size, due_before)
+            published = self._publish(connection, batch.rows) if batch.rows else self._publish_probe(connection)
+            starts = self._starts_behind(connection, batch, size)
         self._starts = starts
         return published
 
@@ -87,31 +87,30 @@ class Publisher:
         until_look_back = self._look_back_at - monotonic()
         return until_look_back if due is None else min(due, until_look_back)
 
-    def _take(self, connection: DbConnection, size: int, due_before: float | None) -> list[Row]:
+    def _take(self, connection: DbConnection, size: int, due_before: float | None) -> Batch:
         """Take from where the last batches ended, and from the beginning once a second."""
         began = monotonic()
         self.looked_back = began >= self._look_back_at
         if not self.looked_back:
             return statements.take_batch(connection, size, due_before, self._starts)
-        rows = statements.take_batch(connection, size, due_before)
+        batch = statements.take_batch(connection, size, due_before)
         self._look_back_at = began + max(LOOK_BACK_SECONDS, period(began, LOOKING_SHARE))
-        return rows
+        return batch
 
-    def _starts_behind(self, connection: DbConnection, rows: Sequence[Row], size: int) -> Mapping[str, Start]:
+    def _starts_behind(self, connection: DbConnection, batch: Batch, size: int) -> Mapping[str, Start]:
         """Give the starts behind a batch.
 
         Of a queue that has more: its last row, since others may be due at the same moment, as whatever one statement
         appends is. Of a queue of which all that was due is taken: a few seconds ago.
         """
-        lasts = {row.queue: row for row in rows}  # they come in the order of their queue
-        critical = sum(row.queue == CRITICAL for row in rows)
-        if len(rows) < size:
+        critical = sum(row.queue == CRITICAL for row in batch.rows)
+        if len(batch.rows) < size:
             emptied = set(QUEUES)
         elif critical < size - statements.share_of_default(size):
             emptied = {CRITICAL}
         else:
             emptied = set()
-        starts = {queue: statements.start_after(connection, lasts[queue]) for queue in lasts.keys() - emptied}
+        starts = {queue: start for queue, start in batch.ends.items() if queue not in emptied}
         if emptied and (recent := statements.start_before_now(connection, LATE_SECONDS)):
             starts |= dict.fromkeys(emptied, recent)
         return {**self._starts, **starts}

@@ -41,6 +41,13 @@ BEGINNING: Final[Mapping[str, Start]] = dict.fromkeys(QUEUES, Start("-infinity")
 """The starts from which every pending message is seen."""
 
 
+class Batch(NamedTuple):
+    """The rows that were taken, and of each queue that they come from the start behind its last one."""
+
+    rows: Sequence[Row]
+    ends: Mapping[str, Start]
+
+
 class Suspect(NamedTuple):
     """A published row whose job may be gone: its lease is over, or it was pushed into another life of Redis."""
 
@@ -66,7 +73,7 @@ class Reaped:
 
 def take_batch(
     connection: DbConnection, size: int, due_before: float | None = None, starts: Mapping[str, Start] = BEGINNING
-) -> list[Row]:
+) -> Batch:
     """Lock up to `size` due messages: critical before default, the oldest first.
 
     When default has waited for STARVED_SECONDS a tenth of the batch is kept free for it, so that a critical queue that
@@ -80,33 +87,42 @@ def take_batch(
         starts: of each queue, what comes after its start.
 
     """
-    rows = connection.execute(
+    # The outer LIMIT asks the second queue for what the first has left over, and for no row more: PostgreSQL runs the
+    # parts of a UNION ALL one after the other, and locks a row when it is asked for it.
+    taken = connection.execute(
         """
-        WITH critical AS MATERIALIZED (
-            SELECT id, generation, queue
-              FROM outbox
-             WHERE status = 'pending' AND queue = 'critical' AND due_at <= coalesce(to_timestamp(%(before)s), now())
-               AND (due_at, id) > (%(critical_start)s::timestamptz, %(critical_id)s::bigint)
-               AND NOT EXISTS (SELECT FROM outbox_breaker WHERE opened_at IS NOT NULL)
-             ORDER BY due_at, id
-             LIMIT %(size)s - CASE WHEN EXISTS (
-                       SELECT FROM outbox
-                        WHERE status = 'pending' AND queue = 'default'
-                          AND due_at < now() - make_interval(secs => %(starved)s)
-                          AND (due_at, id) > (%(default_start)s::timestamptz, %(default_id)s::bigint)
-                   ) THEN %(share)s ELSE 0 END
-               FOR UPDATE SKIP LOCKED
-        ), later AS MATERIALIZED (
-            SELECT id, generation, queue
-              FROM outbox
-             WHERE status = 'pending' AND queue = 'default' AND due_at <= coalesce(to_timestamp(%(before)s), now())
-               AND (due_at, id) > (%(default_start)s::timestamptz, %(default_id)s::bigint)
-               AND NOT EXISTS (SELECT FROM outbox_breaker WHERE opened_at IS NOT NULL)
-             ORDER BY due_at, id
-             LIMIT %(size)s - (SELECT count(*) FROM critical)
-               FOR UPDATE SKIP LOCKED
-        )
-        SELECT id, generation, queue FROM critical UNION ALL SELECT id, generation, queue FROM later
+        SELECT id, generation, queue, due_at::text
+          FROM (
+              SELECT * FROM (
+                  SELECT id, generation, queue, due_at
+                    FROM outbox
+                   WHERE status = 'pending' AND queue = 'critical'
+                     AND due_at <= coalesce(to_timestamp(%(before)s), now())
+                     AND (due_at, id) > (%(critical_start)s::timestamptz, %(critical_id)s::bigint)
+                     AND NOT EXISTS (SELECT FROM outbox_breaker WHERE opened_at IS NOT NULL)
+                   ORDER BY due_at, id
+                   LIMIT %(size)s - CASE WHEN EXISTS (
+                             SELECT FROM outbox
+                              WHERE status = 'pending' AND queue = 'default'
+                                AND due_at < now() - make_interval(secs => %(starved)s)
+                                AND (due_at, id) > (%(default_start)s::timestamptz, %(default_id)s::bigint)
+                         ) THEN %(share)s ELSE 0 END
+                     FOR UPDATE SKIP LOCKED
+              ) AS critical
+              UNION ALL
+              SELECT * FROM (
+                  SELECT id, generation, queue, due_at
+                    FROM outbox
+                   WHERE status = 'pending' AND queue = 'default'
+                     AND due_at <= coalesce(to_timestamp(%(before)s), now())
+                     AND (due_at, id) > (%(default_start)s::timestamptz, %(default_id)s::bigint)
+                     AND NOT EXISTS (SELECT FROM outbox_breaker WHERE opened_at IS NOT NULL)
+                   ORDER BY due_at, id
+                   LIMIT %(size)s
+                     FOR UPDATE SKIP LOCKED
+              ) AS later
+          ) AS batch
+         LIMIT %(size)s
         """,
         {
             "before": due_before,
@@ -116,7 +132,11 @@ def take_batch(
             **_start_columns(starts),
         },
     ).fetchall()
-    return [Row(*row) for row in rows]
+    lasts = {row[2]: row for row in taken}
+    return Batch(
+        rows=[Row(id_, generation, queue) for id_, generation, queue, _ in taken],
+        ends={queue: Start(due_at, id_) for queue, (id_, *_, due_at) in lasts.items()},
+    )
 
 
 def share_of_default(size: int) -> int:
@@ -129,12 +149,6 @@ def _start_columns(starts: Mapping[str, Start]) -> dict[str, str | int]:
     for queue, start in starts.items():
         columns |= {f"{queue}_start": start.due_at, f"{queue}_id": start.id}
     return columns
-
-
-def start_after(connection: DbConnection, row: Row) -> Start:
-    """Give the start from which what comes after this message is seen."""
-    [(due_at,)] = connection.execute("SELECT due_at::text FROM outbox WHERE id = %s", [row.id]).fetchall()
-    return Start(due_at, row.id)
 
 
 def start_before_now(connection: DbConnection, seconds: float) -> Start | None:

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from rq import Queue
 from rq.defaults import RQ_KEY_PREFIX
 from rq.job import Job, JobStatus
 
-from outbox_relay.broker import open_broker
+from outbox_relay.broker import Broker, open_broker
 from outbox_relay.jobs import FAILURE_TTL_SECONDS, RESULT_TTL_SECONDS, job_id
 from outbox_relay.statements import Row
 from shared.messages import ENTRY_POINT
@@ -27,10 +28,14 @@ def redis(redis_url: str) -> Iterator["Redis[Any]"]:
 
 
 @pytest.fixture
-def pushed(redis: "Redis[Any]", redis_url: str) -> dict[bytes, bytes]:
-    broker = open_broker(redis_url, RQ_KEY_PREFIX, RUN_LEASE_SECONDS)
+def broker(redis_url: str) -> Iterator[Broker]:
+    with closing(open_broker(redis_url, RQ_KEY_PREFIX, RUN_LEASE_SECONDS)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def pushed(redis: "Redis[Any]", broker: Broker) -> dict[bytes, bytes]:
     broker.push([ROW])
-    broker.close()
     return redis.hgetall(Job.key_for(job_id(ROW)))
 
 
@@ -90,6 +95,18 @@ def test_rq_reads_the_job(redis: "Redis[Any]") -> None:
     assert job.created_at.tzinfo is not None
     assert queue.job_ids == ["outbox-42-g3"]
     assert Queue.all(connection=redis) == [queue]
+
+
+def test_each_job_of_a_batch_carries_its_own_id(redis: "Redis[Any]", broker: Broker) -> None:
+    ids = {"critical": [1, 255, 256, 65_536, 2**31, 2**62], "default": list(range(1000, 3100))}
+
+    broker.push([Row(id_, 0, queue) for queue, of_queue in ids.items() for id_ in of_queue])
+
+    for queue, of_queue in ids.items():
+        jobs = Queue(queue, connection=redis).get_jobs()
+        assert [(job.id, job.args, job.origin) for job in jobs] == [
+            (f"outbox-{id_}-g0", (id_,), queue) for id_ in of_queue
+        ]
 
 
 def test_nothing_but_the_id_travels(pushed: dict[bytes, bytes]) -> None:

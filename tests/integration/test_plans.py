@@ -14,7 +14,7 @@ UNTIL_A_PLAN_IS_KEPT = 15
 def deliver_one(connection: DbConnection) -> int:
     """Take one message the whole way, with the statements of relay and worker."""
     with transaction(connection):
-        ids = [row.id for row in relay_statements.take_batch(connection, 1)]
+        ids = [row.id for row in relay_statements.take_batch(connection, 1).rows]
         relay_statements.mark_published(connection, ids, "epoch", 30)
     with transaction(connection):
         claims = consumer_statements.claim(connection, ids, uuid4(), 60)

@@ -282,7 +282,7 @@ def test_a_wipe_between_push_and_commit_is_noticed(
 ) -> None:
     id_ = add_message(connection)
     with transaction(connection):
-        rows = statements.take_batch(connection, 10)
+        rows = statements.take_batch(connection, 10).rows
         epoch = broker.push(rows)
         redis.flushall()
         statements.mark_published(connection, [id_], epoch, LEASE)

@@ -63,6 +63,17 @@ def test_critical_goes_before_default_and_the_oldest_first(
     assert message(connection, late)["status"] == "pending"
 
 
+def test_no_more_rows_are_locked_than_are_taken(connection: Connection, database_url: str) -> None:
+    criticals, defaults = (add_messages(connection, 3, queue) for queue in ("critical", "default"))
+
+    with closing(connect(database_url, "another relay")) as another, transaction(connection), transaction(another):
+        taken = [[row.id for row in statements.take_batch(each, 2).rows] for each in (connection, another)]
+        left = [row.id for row in statements.take_batch(another, 10).rows if row.id not in taken[1]]
+
+    assert taken == [criticals[:2], [criticals[2], defaults[0]]]
+    assert left == defaults[1:]
+
+
 @pytest.mark.parametrize(("waited_seconds", "published"), [(31, (18, 2)), (29, (20, 0))])
 def test_a_critical_queue_that_never_empties_leaves_a_tenth_to_what_has_waited_long(
     connection: Connection, publisher: Publisher, redis_url: str, waited_seconds: int, published: tuple[int, int]
@@ -103,7 +114,7 @@ def test_an_absent_redis_leaves_the_messages_pending(connection: Connection) -> 
 
 
 def push_and_fail(connection: Connection, broker: Broker) -> None:
-    broker.push(statements.take_batch(connection, 10))
+    broker.push(statements.take_batch(connection, 10).rows)
     connection.execute("SELECT 1 / 0")
 
 

@@ -72,7 +72,7 @@ class Relay(Process):
 
     def take_batch(self, at: Moment) -> None:
         self.connection.execute("BEGIN")
-        self.batch = of_relay.take_batch(self.connection, 10)
+        self.batch = of_relay.take_batch(self.connection, 10).rows
         agree("batch", self.servers.rows(at.after.relays[self.number].batch), sorted(self.batch))
         if not self.batch:
             self.connection.execute("ROLLBACK")
