@@ -1,4 +1,4 @@
-"""Whether the database has the tables, constraints, indexes and functions of schema.sql, exactly as they stand there.
+"""Whether the database has the tables, constraints, rules and indexes of schema.sql, exactly as they stand there.
 
 schema.sql itself says what is expected: it is applied to temporary tables in a transaction that is rolled back, and the
 catalogue's description of both is compared. Nothing of the live tables is locked.
@@ -44,8 +44,7 @@ def _expected(connection: DbConnection) -> dict[str, str]:
     with connection.transaction(force_rollback=True):
         # Whoever applies the file at this moment holds its lock; that is not worth waiting for.
         connection.execute("SET LOCAL lock_timeout = '10s'; SET LOCAL search_path = pg_temp")
-        # PostgreSQL finds a function among the temporary objects only under its full name.
-        connection.execute("\n".join(statements).replace("CHECK (outbox_", "CHECK (pg_temp.outbox_"))
+        connection.execute("\n".join(statements))
         return _describe(connection, "pg_my_temp_schema()")
 
 
@@ -54,7 +53,7 @@ def _describe(connection: DbConnection, schema: str) -> dict[str, str]:
     rows = connection.execute(
         f"""
         WITH ours AS (
-            SELECT c.oid, c.relname, c.relkind, n.nspname
+            SELECT c.oid, c.relname, c.relkind, c.reltype, n.nspname
               FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
              WHERE n.oid = {schema} AND c.relkind IN ('r', 'v')
         )
@@ -75,9 +74,8 @@ def _describe(connection: DbConnection, schema: str) -> dict[str, str]:
                    pg_get_indexdef(indexrelid) || CASE WHEN indisvalid THEN '' ELSE ' INVALID' END
               FROM ours JOIN pg_index ON indrelid = ours.oid
             UNION ALL
-            SELECT nspname, format('function %s', proname), pg_get_functiondef(p.oid)
-              FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = pronamespace
-             WHERE n.oid = {schema} AND proname LIKE 'outbox%' AND prokind = 'f'
+            SELECT nspname, format('rule %s', conname), pg_get_constraintdef(pg_constraint.oid)
+              FROM ours JOIN pg_type ON typbasetype = ours.reltype JOIN pg_constraint ON contypid = pg_type.oid
         ) AS parts
         """  # noqa: S608 - two expressions of our own
     ).fetchall()

@@ -12,8 +12,11 @@ import psycopg
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from psycopg.conninfo import conninfo_to_dict
 
+from embedded.databases import Databases
 from shared.database import connect
+from tests.conftest import SCHEMA
 from tests.integration.test_schema import describe
 from tests.processes import ROOT
 from tests.waiting import wait_until
@@ -64,7 +67,7 @@ def test_a_database_made_with_schema_sql_is_left_as_it_is(database_url: str) -> 
 
 def test_rules_that_a_later_schema_sql_made_are_left_as_they_are(database_url: str) -> None:
     with connect(database_url, "test") as connection:
-        connection.execute("ALTER FUNCTION outbox_check_row COST 7")
+        connection.execute("ALTER DOMAIN valid_message ADD CONSTRAINT later CHECK ((VALUE).task <> 'x')")
     before = schema_of(database_url)
 
     upgrade(database_url)
@@ -72,9 +75,20 @@ def test_rules_that_a_later_schema_sql_made_are_left_as_they_are(database_url: s
     assert schema_of(database_url) == before
 
 
-def test_the_rules_hold_while_they_move_into_a_function(empty_database_url: str) -> None:
+def test_a_schema_sql_that_was_applied_between_two_migrations_changes_nothing_about_the_end(
+    postgres: Databases, database_url: str, empty_database_url: str
+) -> None:
+    upgrade(empty_database_url, "0007")
+    postgres.apply_schema(conninfo_to_dict(empty_database_url)["dbname"], SCHEMA)
+
+    upgrade(empty_database_url)
+
+    assert schema_of(empty_database_url) == schema_of(database_url)
+
+
+def test_the_rules_hold_while_they_move_into_a_function_and_into_a_type(empty_database_url: str) -> None:
     with connect(empty_database_url, "test") as connection:
-        for revision in ("0004", "0005", "0006", "0007"):
+        for revision in ("0004", "0005", "0006", "0007", "0008", "0009", "0010"):
             upgrade(empty_database_url, revision)
             connection.execute("INSERT INTO outbox (task, payload) VALUES ('t', '{}')")
 

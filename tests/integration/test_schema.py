@@ -49,6 +49,9 @@ def describe(connection: Connection) -> list[tuple[Any, ...]]:
         SELECT tablename, indexname, indexdef, '', '' FROM pg_indexes WHERE schemaname = 'public'
         UNION ALL
         SELECT '', proname, pg_get_functiondef(oid), '', '' FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+        UNION ALL
+        SELECT '', typname, format_type(typbasetype, typtypmod), '', '' FROM pg_type
+         WHERE typnamespace = 'public'::regnamespace AND typtype = 'd'
         ORDER BY 1, 2, 3
         """
     ).fetchall()
