@@ -69,11 +69,14 @@ CREATE TABLE IF NOT EXISTS outbox (
 );
 
 -- The rules of a message. An error names the first rule, in the order of the alphabet, that a row breaks. They belong to
--- a type instead of the table, since PostgreSQL reads the text of a table's constraints anew for each statement, and that
--- of a type's once in a session (docs/decisions/0020).
+-- a type instead of the table, since PostgreSQL reads the text of a table's constraints anew for each statement, and the
+-- text of a type's constraints once in a session (docs/decisions/0020). docs/migrations.md says how to change one.
 DO $$
 BEGIN
-    IF to_regtype('valid_message') IS NULL THEN
+    IF NOT EXISTS (
+        SELECT FROM pg_type JOIN pg_class ON pg_class.reltype = typbasetype
+         WHERE pg_class.oid = 'outbox'::regclass AND typname = 'valid_message'
+    ) THEN
         CREATE DOMAIN valid_message AS outbox
             CONSTRAINT outbox_task_not_empty CHECK ((VALUE).task <> '')
             CONSTRAINT outbox_queue_known CHECK ((VALUE).queue IN ('critical', 'default'))
@@ -97,8 +100,8 @@ BEGIN
                 (VALUE).status <> 'dead' OR (VALUE).last_error IS NOT NULL);
     END IF;
     IF NOT EXISTS (SELECT FROM pg_constraint WHERE conrelid = 'outbox'::regclass AND conname = 'outbox_rules') THEN
-        -- The cast fails for a row that breaks a rule. Of a row it has to be asked whether it is distinct from NULL; it
-        -- is NOT NULL only when each of its columns is.
+        -- The cast is the test: it fails for a row that breaks a rule. IS DISTINCT FROM NULL only makes a boolean of it;
+        -- IS NOT NULL would be false for a row with one NULL in it.
         ALTER TABLE outbox ADD CONSTRAINT outbox_rules CHECK ((outbox.*)::valid_message IS DISTINCT FROM NULL);
     END IF;
 END

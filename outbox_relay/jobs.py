@@ -34,7 +34,7 @@ local at = 6
 while ARGV[at] do
   local queue, call = ARGV[at], at + 2
   local list, ids = prefix .. ':queue:' .. queue, {{}}
-  for id, message in string.gmatch(ARGV[at + 1], '(outbox%-(%d+)%-g%d+)') do
+  for id, message in string.gmatch(ARGV[at + 1], '(outbox%-(%-?%d+)%-g%d+)') do
     redis.call('HSET', prefix .. ':job:' .. id,
       'created_at', now, 'data', ARGV[call],
       'success_callback_name', '', 'failure_callback_name', '', 'stopped_callback_name', '',
@@ -59,7 +59,10 @@ return {{redis.call('GET', KEYS[1]), redis.call('INFO', 'server')}}
 
 
 def job_id(row: Row) -> str:
-    """Name the job of this life of the message: pushed twice it is the same job, after a return another one."""
+    """Name the job of this life of the message: pushed twice it is the same job, after a return another one.
+
+    PUSH_SCRIPT finds the message's id in it.
+    """
     return f"outbox-{row.id}-g{row.generation}"
 
 

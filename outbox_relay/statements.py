@@ -42,7 +42,7 @@ BEGINNING: Final[Mapping[str, Start]] = dict.fromkeys(QUEUES, Start("-infinity")
 
 
 class Batch(NamedTuple):
-    """The rows that were taken, and of each queue that they come from the start behind its last one."""
+    """The rows that were taken and, for each queue among them, the start behind its last row."""
 
     rows: Sequence[Row]
     ends: Mapping[str, Start]
@@ -87,41 +87,40 @@ def take_batch(
         starts: of each queue, what comes after its start.
 
     """
-    # The outer LIMIT asks the second queue for what the first has left over, and for no row more: PostgreSQL runs the
+    # The last LIMIT asks the second queue for what the first has left over, and for no row more: PostgreSQL runs the
     # parts of a UNION ALL one after the other, and locks a row when it is asked for it.
     taken = connection.execute(
         """
         SELECT id, generation, queue, due_at::text
           FROM (
-              SELECT * FROM (
-                  SELECT id, generation, queue, due_at
-                    FROM outbox
-                   WHERE status = 'pending' AND queue = 'critical'
-                     AND due_at <= coalesce(to_timestamp(%(before)s), now())
-                     AND (due_at, id) > (%(critical_start)s::timestamptz, %(critical_id)s::bigint)
-                     AND NOT EXISTS (SELECT FROM outbox_breaker WHERE opened_at IS NOT NULL)
-                   ORDER BY due_at, id
-                   LIMIT %(size)s - CASE WHEN EXISTS (
-                             SELECT FROM outbox
-                              WHERE status = 'pending' AND queue = 'default'
-                                AND due_at < now() - make_interval(secs => %(starved)s)
-                                AND (due_at, id) > (%(default_start)s::timestamptz, %(default_id)s::bigint)
-                         ) THEN %(share)s ELSE 0 END
-                     FOR UPDATE SKIP LOCKED
-              ) AS critical
-              UNION ALL
-              SELECT * FROM (
-                  SELECT id, generation, queue, due_at
-                    FROM outbox
-                   WHERE status = 'pending' AND queue = 'default'
-                     AND due_at <= coalesce(to_timestamp(%(before)s), now())
-                     AND (due_at, id) > (%(default_start)s::timestamptz, %(default_id)s::bigint)
-                     AND NOT EXISTS (SELECT FROM outbox_breaker WHERE opened_at IS NOT NULL)
-                   ORDER BY due_at, id
-                   LIMIT %(size)s
-                     FOR UPDATE SKIP LOCKED
-              ) AS later
-          ) AS batch
+              SELECT id, generation, queue, due_at
+                FROM outbox
+               WHERE status = 'pending' AND queue = 'critical'
+                 AND due_at <= coalesce(to_timestamp(%(before)s), now())
+                 AND (due_at, id) > (%(critical_start)s::timestamptz, %(critical_id)s::bigint)
+                 AND NOT EXISTS (SELECT FROM outbox_breaker WHERE opened_at IS NOT NULL)
+               ORDER BY due_at, id
+               LIMIT %(size)s - CASE WHEN EXISTS (
+                         SELECT FROM outbox
+                          WHERE status = 'pending' AND queue = 'default'
+                            AND due_at < now() - make_interval(secs => %(starved)s)
+                            AND (due_at, id) > (%(default_start)s::timestamptz, %(default_id)s::bigint)
+                     ) THEN %(share)s ELSE 0 END
+                 FOR UPDATE SKIP LOCKED
+          ) AS critical
+        UNION ALL
+        SELECT id, generation, queue, due_at::text
+          FROM (
+              SELECT id, generation, queue, due_at
+                FROM outbox
+               WHERE status = 'pending' AND queue = 'default'
+                 AND due_at <= coalesce(to_timestamp(%(before)s), now())
+                 AND (due_at, id) > (%(default_start)s::timestamptz, %(default_id)s::bigint)
+                 AND NOT EXISTS (SELECT FROM outbox_breaker WHERE opened_at IS NOT NULL)
+               ORDER BY due_at, id
+               LIMIT %(size)s
+                 FOR UPDATE SKIP LOCKED
+          ) AS later
          LIMIT %(size)s
         """,
         {

@@ -15,15 +15,26 @@ branch_labels = None
 depends_on = None
 
 
+_FOUND = """
+    SELECT EXISTS (
+        SELECT FROM pg_type JOIN pg_class ON pg_class.reltype = typbasetype
+         WHERE pg_class.oid = 'outbox'::regclass AND typname = 'valid_message'
+    )
+"""
+
+
 def upgrade() -> None:
     """Make the type, and the constraint that casts each row to it, unless schema.sql did: its rules may be later."""
     connection = op.get_bind()
-    if connection.exec_driver_sql("SELECT to_regtype('valid_message')").scalar_one() is None:
+    if not connection.exec_driver_sql(_FOUND).scalar_one():
         connection.exec_driver_sql(Path(__file__).with_suffix(".sql").read_text())
-    rules = {check["name"]: check["sqltext"] for check in inspect(connection).get_check_constraints("outbox")}
-    if "outbox_check_row" in rules["outbox_rules"]:
+    constraints = {check["name"]: check["sqltext"] for check in inspect(connection).get_check_constraints("outbox")}
+    former = constraints.get("outbox_rules", "")
+    if "valid_message" in former:
+        return
+    if former:
         op.execute("ALTER TABLE outbox RENAME CONSTRAINT outbox_rules TO outbox_rules_by_function")
-        op.execute(
-            "ALTER TABLE outbox ADD CONSTRAINT outbox_rules"
-            " CHECK ((outbox.*)::valid_message IS DISTINCT FROM NULL) NOT VALID"
-        )
+    op.execute(
+        "ALTER TABLE outbox ADD CONSTRAINT outbox_rules"
+        " CHECK ((outbox.*)::valid_message IS DISTINCT FROM NULL) NOT VALID"
+    )

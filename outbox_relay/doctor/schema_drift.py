@@ -13,7 +13,7 @@ from outbox_relay.doctor.findings import Finding, fault, ok, skipped
 from outbox_relay.statements import DbConnection
 
 SCHEMA_FILE: Final = Path(__file__).parents[2] / "schema.sql"
-_FIX: Final = "apply schema.sql or the migrations; what differs has to be mended by hand"
+_FIX: Final = "run the migrations (of an empty database: schema.sql); what differs then has to be mended by hand"
 _SHOWN: Final = 4
 
 
@@ -75,7 +75,8 @@ def _describe(connection: DbConnection, schema: str) -> dict[str, str]:
               FROM ours JOIN pg_index ON indrelid = ours.oid
             UNION ALL
             SELECT nspname, format('rule %s', conname), pg_get_constraintdef(pg_constraint.oid)
-              FROM ours JOIN pg_type ON typbasetype = ours.reltype JOIN pg_constraint ON contypid = pg_type.oid
+              FROM ours JOIN pg_type ON typbasetype = ours.reltype AND typname = 'valid_message'
+              JOIN pg_constraint ON contypid = pg_type.oid
         ) AS parts
         """  # noqa: S608 - two expressions of our own
     ).fetchall()

@@ -1,12 +1,12 @@
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine, create_engine, select
+from sqlalchemy import Engine, create_engine, literal, select
 from sqlalchemy.orm import Session
 
 from shared.messages import SendVerifyEmail, SendWelcomeEmail
 from shared.models import outbox
-from shared.outbox import append
+from shared.outbox import append, append_for_each
 
 MESSAGE = SendVerifyEmail(username="alice")
 
@@ -72,3 +72,17 @@ def seconds_until_due(engine: Engine) -> float:
     with engine.connect() as connection:
         wait = connection.execute(select(outbox.c.due_at - outbox.c.created_at)).scalar_one()
         return float(wait.total_seconds())
+
+
+@pytest.mark.parametrize(
+    ("names", "payload"),
+    [(["who"], {"who": 'A "quoted" name'}), (["who", "days"], {"who": 'A "quoted" name', "days": 3})],
+    ids=["text alone", "text and a number"],
+)
+def test_each_row_of_a_source_becomes_a_message(engine: Engine, names: list[str], payload: dict[str, object]) -> None:
+    source = select(literal('A "quoted" name').label("who"), literal(3).label("days")).cte("source")
+
+    with engine.begin() as connection:
+        connection.execute(append_for_each(source, SendWelcomeEmail, {name: source.c[name] for name in names}))
+
+    assert messages(engine) == [("task:send_welcome_email", "default", payload, "pending")]

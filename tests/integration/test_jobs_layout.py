@@ -98,7 +98,7 @@ def test_rq_reads_the_job(redis: "Redis[Any]") -> None:
 
 
 def test_each_job_of_a_batch_carries_its_own_id(redis: "Redis[Any]", broker: Broker) -> None:
-    ids = {"critical": [1, 255, 256, 65_536, 2**31, 2**62], "default": list(range(1000, 3100))}
+    ids = {"critical": [-7, 1, 255, 256, 65_536, 2**31, 2**62], "default": list(range(1000, 3100))}
 
     broker.push([Row(id_, 0, queue) for queue, of_queue in ids.items() for id_ in of_queue])
 

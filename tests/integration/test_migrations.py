@@ -75,10 +75,11 @@ def test_rules_that_a_later_schema_sql_made_are_left_as_they_are(database_url: s
     assert schema_of(database_url) == before
 
 
+@pytest.mark.parametrize("revision", ["0004", "0005", "0007"])
 def test_a_schema_sql_that_was_applied_between_two_migrations_changes_nothing_about_the_end(
-    postgres: Databases, database_url: str, empty_database_url: str
+    postgres: Databases, database_url: str, empty_database_url: str, revision: str
 ) -> None:
-    upgrade(empty_database_url, "0007")
+    upgrade(empty_database_url, revision)
     postgres.apply_schema(conninfo_to_dict(empty_database_url)["dbname"], SCHEMA)
 
     upgrade(empty_database_url)

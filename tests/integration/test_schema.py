@@ -163,6 +163,22 @@ def test_an_impossible_state_is_refused(connection: Connection, rule: str, colum
     assert caught.value.diag.constraint_name == rule
 
 
+def test_a_rule_that_is_added_as_the_documents_say_finds_the_rows_that_break_it(connection: Connection) -> None:
+    connection.execute("INSERT INTO outbox (task, payload) VALUES ('old', '{}')")
+
+    connection.execute("ALTER DOMAIN valid_message ADD CONSTRAINT not_old CHECK ((VALUE).task <> 'old')")
+    connection.execute(
+        """
+        ALTER TABLE outbox DROP CONSTRAINT outbox_rules,
+            ADD CONSTRAINT outbox_rules CHECK ((outbox.*)::valid_message IS DISTINCT FROM NULL) NOT VALID
+        """
+    )
+    with pytest.raises(psycopg.errors.CheckViolation) as caught:
+        connection.execute("ALTER TABLE outbox VALIDATE CONSTRAINT outbox_rules")
+
+    assert caught.value.diag.constraint_name == "not_old"
+
+
 @pytest.mark.parametrize(
     ("constraint", "status", "finished_at", "lease_until"),
     [
