@@ -29,20 +29,24 @@ PUSH_SCRIPT: Final = f"""
 -- queue its name, the ids of its jobs in one text, and for each job the pickled call.
 -- Returns the marker and the server's description, which holds its run id.
 local prefix, now, timeout, push = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
+local model = prefix .. ':outbox:model'
 redis.call('SET', KEYS[1], ARGV[4], 'NX')
 local at = 6
 while ARGV[at] do
   local queue, call = ARGV[at], at + 2
   local list, ids = prefix .. ':queue:' .. queue, {{}}
+  -- A hash is copied in half the time in which its fields are set: Redis looks for each among those that it has.
+  redis.call('DEL', model)
+  redis.call('HSET', model,
+    'data', '', 'description', '', 'origin', queue, 'status', 'queued', 'created_at', now, 'enqueued_at', now,
+    'timeout', timeout, 'result_ttl', '{RESULT_TTL_SECONDS}', 'failure_ttl', '{FAILURE_TTL_SECONDS}',
+    'success_callback_name', '', 'failure_callback_name', '', 'stopped_callback_name', '',
+    'started_at', '', 'ended_at', '', 'last_heartbeat', '', 'worker_name', '', 'group_id', '')
   for id, message in string.gmatch(ARGV[at + 1], '(outbox%-(%-?%d+)%-g%d+)') do
-    redis.call('HSET', prefix .. ':job:' .. id,
-      'created_at', now, 'data', ARGV[call],
-      'success_callback_name', '', 'failure_callback_name', '', 'stopped_callback_name', '',
-      'started_at', '', 'ended_at', '', 'last_heartbeat', '', 'worker_name', '', 'group_id', '',
-      -- RQ's default description is the call with its arguments, and it is logged.
-      'origin', queue, 'description', 'outbox message ' .. message, 'enqueued_at', now,
-      'timeout', timeout, 'result_ttl', '{RESULT_TTL_SECONDS}', 'failure_ttl', '{FAILURE_TTL_SECONDS}',
-      'status', 'queued')
+    local job = prefix .. ':job:' .. id
+    redis.call('COPY', model, job, 'REPLACE')
+    -- RQ's default description is the call with its arguments, and it is logged.
+    redis.call('HSET', job, 'data', ARGV[call], 'description', 'outbox message ' .. message)
     call = call + 1
     ids[#ids + 1] = id
     if #ids == 1000 then  -- a command takes only so many arguments from Lua's stack
@@ -54,6 +58,7 @@ while ARGV[at] do
   redis.call('SADD', prefix .. ':queues', list)
   at = call
 end
+redis.call('DEL', model)
 return {{redis.call('GET', KEYS[1]), redis.call('INFO', 'server')}}
 """
 
