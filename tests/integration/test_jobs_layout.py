@@ -10,6 +10,7 @@ from redis import Redis
 from rq import Queue
 from rq.defaults import RQ_KEY_PREFIX
 from rq.job import Job, JobStatus
+from rq.serializers import DefaultSerializer
 
 from outbox_relay.broker import Broker, open_broker
 from outbox_relay.jobs import FAILURE_TTL_SECONDS, RESULT_TTL_SECONDS, job_id
@@ -98,14 +99,14 @@ def test_rq_reads_the_job(redis: "Redis[Any]") -> None:
 
 
 def test_each_job_of_a_batch_carries_its_own_id(redis: "Redis[Any]", broker: Broker) -> None:
-    ids = {"critical": [-7, 1, 255, 256, 65_536, 2**31, 2**62], "default": list(range(1000, 3100))}
+    ids = {"critical": [-7, 1, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, 2**62], "default": list(range(1000, 3100))}
 
     broker.push([Row(id_, 0, queue) for queue, of_queue in ids.items() for id_ in of_queue])
 
     for queue, of_queue in ids.items():
         jobs = Queue(queue, connection=redis).get_jobs()
-        assert [(job.id, job.args, job.origin) for job in jobs] == [
-            (f"outbox-{id_}-g0", (id_,), queue) for id_ in of_queue
+        assert [(job.id, job.origin, job.data) for job in jobs] == [
+            (f"outbox-{id_}-g0", queue, DefaultSerializer.dumps((ENTRY_POINT, None, (id_,), {}))) for id_ in of_queue
         ]
 
 
