@@ -102,14 +102,12 @@ class Relay:
 
         """
         self._observer.pass_begins()
-        connection = self._connect()
+        connection = self.connect()
         self._heartbeat.beat(connection)
         with self._observer.step("reap"):
             reaped = self._reap(connection)
         with self._observer.step("publish"):
             published = self._publisher.publish_batch(connection, self._settings.batch_size)
-        if published:
-            _log.info("published", messages=published)
         with self._observer.step("prune"):
             pruned = self._prune(connection)
         self._observer.pass_ends(published, reaped, pruned)
@@ -123,7 +121,7 @@ class Relay:
             BrokerUnavailableError: the same for Redis.
 
         """
-        connection = self._connect()
+        connection = self.connect()
         due_before = statements.clock(connection)
         self._reap(connection)
         total = 0
@@ -136,18 +134,19 @@ class Relay:
             total += published
         return total
 
-    def close(self) -> None:
-        """Drop all connections; an open transaction is rolled back by PostgreSQL."""
-        self._disconnect()
-        self._doorbell.close()
-        self._broker.close()
-
-    def _connect(self) -> DbConnection:
+    def connect(self) -> DbConnection:
+        """Give the connection to PostgreSQL, and open it if there is none. Raises psycopg.OperationalError."""
         if self._connection is None:
             self._connection = connect(self._settings.database_url, "outbox-relay")
             if self._outage is not None:
                 self._reap_running_from = monotonic() + RECONNECT_GRACE_SECONDS
         return self._connection
+
+    def close(self) -> None:
+        """Drop all connections; an open transaction is rolled back by PostgreSQL."""
+        self._disconnect()
+        self._doorbell.close()
+        self._broker.close()
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -184,7 +183,7 @@ class Relay:
         return pruned
 
     def _seconds_to_sleep(self, done: Pass) -> float:
-        next_due = self._publisher.next_due(self._connect())
+        next_due = self._publisher.next_due(self.connect())
         shortest = 0.0 if done.published else _SHORTEST_SLEEP_SECONDS
         until_due = self._settings.poll_seconds if next_due is None else max(shortest, next_due)
         until_pruning = max(0.0, self._prune_at - monotonic())

@@ -14,6 +14,7 @@ from shared.settings import RelaySettings
 def prepare(task: Task) -> MoveBatch:
     """Build the relay and connect."""
     relay = build(task)
+    relay.connect()
     return lambda: relay.run_once().published
 
 
