@@ -22,6 +22,7 @@ SOCKET_SECONDS: Final = 3.0
 
 _DELETED_AT_ONCE: Final = 1000
 _RUN_ID: Final = re.compile(rb"\nrun_id:(\w+)")
+"""Found from its first letters on; a pattern that begins with (?m)^ is tried at each letter of the answer."""
 
 
 class BrokerUnavailableError(OutboxError):

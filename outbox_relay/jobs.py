@@ -36,7 +36,6 @@ while ARGV[at] do
   local queue, call = ARGV[at], at + 2
   local list, ids = prefix .. ':queue:' .. queue, {{}}
   -- A hash is copied in half the time in which its fields are set: Redis looks for each among those that it has.
-  redis.call('DEL', model)
   redis.call('HSET', model,
     'data', '', 'description', '', 'origin', queue, 'status', 'queued', 'created_at', now, 'enqueued_at', now,
     'timeout', timeout, 'result_ttl', '{RESULT_TTL_SECONDS}', 'failure_ttl', '{FAILURE_TTL_SECONDS}',

@@ -110,7 +110,7 @@ class Publisher:
             emptied = {CRITICAL}
         else:
             emptied = set()
-        starts = {queue: start for queue, start in batch.ends.items() if queue not in emptied}
+        starts = dict(batch.ends)
         if emptied and (recent := statements.start_before_now(connection, LATE_SECONDS)):
             starts |= dict.fromkeys(emptied, recent)
         return {**self._starts, **starts}

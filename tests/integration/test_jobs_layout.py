@@ -99,7 +99,7 @@ def test_rq_reads_the_job(redis: "Redis[Any]") -> None:
 
 
 def test_each_job_of_a_batch_carries_its_own_id(redis: "Redis[Any]", broker: Broker) -> None:
-    ids = {"critical": [-7, 1, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, 2**62], "default": list(range(1000, 3100))}
+    ids = {"critical": [-7, 1, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, 2**62], "default": list(range(1000, 10_000))}
 
     broker.push([Row(id_, 0, queue) for queue, of_queue in ids.items() for id_ in of_queue])
 
@@ -108,6 +108,15 @@ def test_each_job_of_a_batch_carries_its_own_id(redis: "Redis[Any]", broker: Bro
         assert [(job.id, job.origin, job.data) for job in jobs] == [
             (f"outbox-{id_}-g0", queue, DefaultSerializer.dumps((ENTRY_POINT, None, (id_,), {}))) for id_ in of_queue
         ]
+
+
+def test_a_job_that_is_pushed_again_is_as_new(redis: "Redis[Any]", broker: Broker, pushed: dict[bytes, bytes]) -> None:
+    key = Job.key_for(job_id(ROW))
+    redis.hset(key, mapping={"status": "started", "worker_name": "a worker", "meta": "of its former run"})
+
+    broker.push([ROW])
+
+    assert {**redis.hgetall(key), **dict.fromkeys(TIMES)} == {**pushed, **dict.fromkeys(TIMES)}
 
 
 def test_nothing_but_the_id_travels(pushed: dict[bytes, bytes]) -> None:

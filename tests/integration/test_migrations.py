@@ -56,12 +56,20 @@ def test_the_migrations_of_an_empty_database_end_where_schema_sql_stands(
     assert schema_of(empty_database_url) == schema_of(database_url)
 
 
+def constraints_of(database_url: str) -> list[tuple[Any, ...]]:
+    """Constraints by their numbers: one that was made anew has another."""
+    with connect(database_url, "test") as connection:
+        return connection.execute(
+            "SELECT oid, conname FROM pg_constraint WHERE conrelid = 'outbox'::regclass ORDER BY oid"
+        ).fetchall()
+
+
 def test_a_database_made_with_schema_sql_is_left_as_it_is(database_url: str) -> None:
-    before = schema_of(database_url)
+    before = schema_of(database_url), constraints_of(database_url)
 
     upgrade(database_url)
 
-    assert schema_of(database_url) == before
+    assert (schema_of(database_url), constraints_of(database_url)) == before
     assert "(head)" in alembic(database_url, "current").stdout
 
 
