@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from consumer.control import LOOK_SECONDS
 from consumer.rq_jobs import LARGEST_DATA_BYTES, PoppedJob, message_id_of_call, message_id_of_job
@@ -47,6 +47,10 @@ class WorkerBroker:
         popped: Any = self._client.blpop(self._queue_keys, LOOK_SECONDS)
         return [] if popped is None else [PoppedJob(popped[0].decode(), popped[1])]
 
+    def connect_anew(self) -> None:
+        """Let the next command open a connection; see connect_anew below."""
+        connect_anew(self._client)
+
     def is_of_first_queue(self, job: PoppedJob) -> bool:
         """Tell whether the job came from the queue that goes before the others."""
         return job.queue_key == self._queue_keys[0]
@@ -75,7 +79,11 @@ class WorkerBroker:
             for name, jobs in (("successful_job_count", succeeded), ("failed_job_count", failed)):
                 if jobs:
                     pipe.hincrby(self._worker_key, name, len(jobs))
-            pipe.execute(raise_on_error=False)
+            replies = pipe.execute(raise_on_error=False)
+        for reply in replies:
+            if isinstance(reply, ReadOnlyError):
+                self.connect_anew()
+                raise reply
 
     def refuse(self) -> None:
         """Count a job that is not ours; its hash stays for whoever wants to know where it came from."""
@@ -83,3 +91,11 @@ class WorkerBroker:
 
     def _key(self, job: PoppedJob) -> bytes:
         return self._job_key_prefix + job.job_id
+
+
+def connect_anew(client: Redis) -> None:
+    """Let the client's next command open a connection, to whatever the name of its server means by then.
+
+    A server that was demoted refuses to write and keeps its clients. redis-py ends only what is broken.
+    """
+    client.connection_pool.disconnect(inuse_connections=False)

@@ -21,7 +21,7 @@ from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
 
-from consumer.broker import WorkerBroker
+from consumer.broker import WorkerBroker, connect_anew
 from consumer.control import LOOK_SECONDS, Control
 from consumer.rq_jobs import PlainSerializer
 from consumer.startup import EXIT_SETTINGS, STOP_SIGNALS
@@ -36,7 +36,7 @@ _WATCH_SECONDS: Final = 0.5
 _BEAT_SECONDS: Final = 5.0
 
 _TIDYING_SECONDS: Final = 2.0
-"""The longest wait for Redis where outcomes stand behind it."""
+"""The longest wait for Redis where outcomes or signals stand behind it."""
 
 
 class OutboxWorker(SimpleWorker):
@@ -93,8 +93,10 @@ class OutboxWorker(SimpleWorker):
         self._beat()
         _log.info("worker_started", queues=self.queue_names(), at_once=settings.concurrency, name=self.name)
         control = Control(at_once=_in_hand(settings.concurrency), max_jobs=max_jobs)
-        tidying = self._impatient_client()
-        team = Team(settings, self._broker(self.connection), self._broker(tidying), control, burst=burst)
+        patient, impatient = self.connection, self._impatient_client()
+        team = Team(settings, self._broker(patient), self._broker(impatient), control, burst=burst)
+        # For all that this thread asks of Redis: it has signals to obey.
+        self.connection = impatient
         threading.excepthook = _tell_what_ended_a_thread
         team.start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
@@ -103,9 +105,9 @@ class OutboxWorker(SimpleWorker):
             start_anew = self._watch(team, control, max_idle_time)
         finally:
             everybody_left = team.leave()
-        tidying.close()
         tracing().flush()
         self._say_goodbye()
+        impatient.close()
         _log.info("worker_stopped", jobs=control.jobs_done, name=self.name)
         if start_anew or not everybody_left:
             self._start_anew_or_exit(start_anew=start_anew)
@@ -193,7 +195,7 @@ class OutboxWorker(SimpleWorker):
                 pipe.expire(self.key, self.worker_ttl + 60)
                 pipe.execute()
         except (RedisError, OSError):
-            return
+            connect_anew(self.connection)
 
     def _say_goodbye(self) -> None:
         try:

@@ -4,12 +4,13 @@ import math
 import re
 import uuid
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import Any, Final, cast
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 from redis.retry import Retry
 
 from outbox_relay.jobs import PUSH_SCRIPT, job_id, push_arguments, timestamp
@@ -23,6 +24,7 @@ SOCKET_SECONDS: Final = 3.0
 _DELETED_AT_ONCE: Final = 1000
 _RUN_ID: Final = re.compile(rb"\nrun_id:(\w+)")
 """Found from its first letters on; a pattern that begins with (?m)^ is tried at each letter of the answer."""
+_NO_RUN_ID: Final = "-"
 
 
 class BrokerUnavailableError(OutboxError):
@@ -71,32 +73,37 @@ class Broker:
         """
         command = "LPUSH" if in_front else "RPUSH"
         head = (self._prefix, timestamp(), self._job_timeout_seconds, uuid.uuid4().hex, command)
-        with _translated():
+        with self._asked():
             reply: Any = self._push(keys=[self._marker], args=[*head, *push_arguments(rows)])
         marker, server = reply
         found = _RUN_ID.search(server)
-        return _epoch(marker, found[1].decode() if found else "-")
+        return _epoch(marker, found[1].decode() if found else _NO_RUN_ID)
 
     def epoch(self) -> str:
         """Name the present life of Redis. Raises BrokerUnavailableError."""
-        with _translated(), self._client.pipeline(transaction=True) as pipe:
+        with self._asked(), self._client.pipeline(transaction=True) as pipe:
             return self._execute_with_epoch(pipe)[0]
 
-    def read_lists(self) -> tuple[set[bytes], str]:
-        """Give the ids of all jobs that stand in the lists, and the epoch, as of one moment.
+    def read_lists(self, jobs: AbstractSet[bytes]) -> tuple[set[bytes], str]:
+        """Give those of the jobs that stand in the lists, and the epoch, as of one moment.
 
-        Standing in a list is the only proof that a job will be run: a hash outlives the job that was popped.
+        Standing in a list is the only proof that a job will be run: a hash outlives the job that was popped. The lists
+        are read whole: Redis would search all of them for each single id (LPOS).
+
+        Raises:
+            BrokerUnavailableError: nothing may be concluded.
+
         """
-        with _translated(), self._client.pipeline(transaction=True) as pipe:
+        with self._asked(), self._client.pipeline(transaction=True) as pipe:
             for queue in QUEUES:
                 pipe.lrange(self._queue_key(queue), 0, -1)
             epoch, replies = self._execute_with_epoch(pipe)
-        return {job for listed in replies for job in cast("list[bytes]", listed)}, epoch
+        return {job for listed in replies for job in cast("list[bytes]", listed) if job in jobs}, epoch
 
     def delete_orphans(self, rows: Sequence[Row]) -> None:
         """Delete the hashes of jobs that are in no list any more. Raises BrokerUnavailableError."""
         keys = [self._job_key(job_id(row)) for row in rows]
-        with _translated():
+        with self._asked():
             for start in range(0, len(keys), _DELETED_AT_ONCE):
                 self._client.unlink(*keys[start : start + _DELETED_AT_ONCE])
 
@@ -107,8 +114,24 @@ class Broker:
     def _execute_with_epoch(self, pipe: Any) -> tuple[str, list[object]]:  # noqa: ANN401 - redis-py types no pipeline
         pipe.get(self._marker)
         pipe.info("server")
-        *replies, marker, server = pipe.execute()
-        return _epoch(marker, server["run_id"]), replies
+        pipe.info("replication")
+        *replies, marker, server, replication = pipe.execute()
+        if replication.get("role") == "slave":
+            raise ReadOnlyError("what a replica holds is older, and its jobs are popped elsewhere")
+        return _epoch(marker, server.get("run_id") or _NO_RUN_ID), replies
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Translate errors. A server that refuses may have been demoted, and keeps its clients: connect anew.
+
+        Whatever the URL's name means by then is asked the next time.
+        """
+        try:
+            yield
+        except (RedisError, OSError) as exc:
+            self._client.connection_pool.disconnect(inuse_connections=False)
+            # The text may hold the server's address and user, the class says enough to act on.
+            raise BrokerUnavailableError(f"Redis cannot be used: {type(exc).__name__}") from exc
 
     def _queue_key(self, queue: str) -> str:
         return f"{self._prefix}:queue:{queue}"
@@ -119,12 +142,3 @@ class Broker:
 
 def _epoch(marker: bytes | None, run_id: str) -> str:
     return f"{marker.decode() if marker else '-'}/{run_id}"
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError) as exc:
-        # The text may hold the server's address and user, the class says enough to act on.
-        raise BrokerUnavailableError(f"Redis cannot be used: {type(exc).__name__}") from exc

@@ -1,7 +1,7 @@
 """Listening for the doorbell: a NOTIFY that says there may be something to publish.
 
 It only shortens a sleep. Every message is found by polling too, so that a lost ring, a connection that died or a pooler
-that passes no notifications costs one poll interval and nothing else.
+that passes no notifications costs one poll interval and, now and then, the time of a try to connect.
 """
 
 import os
@@ -17,7 +17,11 @@ from shared.messages import DOORBELL_CHANNEL
 
 _log = structlog.get_logger(__name__)
 
-_RETRY_SECONDS: Final = 5.0
+_FIRST_RETRY_SECONDS: Final = 5.0
+_LONGEST_RETRY_SECONDS: Final = 120.0
+"""An address that swallows packets takes three seconds of publishing at each try."""
+
+_DRAIN_SECONDS: Final = 1.0
 
 
 class Alarm:
@@ -54,11 +58,16 @@ class Doorbell:
         self._listen_url = listen_url
         self._connection: psycopg.Connection[Any] | None = None
         self._retry_at = 0.0
+        self._retry_seconds = _FIRST_RETRY_SECONDS
+        self._drain_at = 0.0
         self._outage_told = False
 
     def prepare(self) -> None:
         """Begin to listen, unless it is done or failed a moment ago. What is committed from now on rings."""
-        if self._connection is not None or monotonic() < self._retry_at:
+        if self._connection is not None:
+            self._drain_now_and_then(self._connection)
+            return
+        if monotonic() < self._retry_at:
             return
         try:
             self._connection = connect(self._listen_url, "outbox-relay-doorbell")
@@ -67,6 +76,7 @@ class Doorbell:
             self._lose(exc)
         else:
             self._outage_told = False
+            self._retry_seconds = _FIRST_RETRY_SECONDS
 
     def sleep(self, seconds: float, alarm: Alarm) -> None:
         """Sleep for `seconds` at the most."""
@@ -78,6 +88,16 @@ class Doorbell:
             alarm.silence()
         if self._connection is not None and len(ready) > (alarm.reader in ready):
             self._drain(self._connection)
+
+    def _drain_now_and_then(self, connection: psycopg.Connection[Any]) -> None:
+        """Read what has arrived, for a relay that never sleeps.
+
+        Where nobody reads, PostgreSQL's process for this connection waits, and with it the queue of notifications that
+        all databases of the server share.
+        """
+        if monotonic() >= self._drain_at:
+            self._drain_at = monotonic() + _DRAIN_SECONDS
+            self._drain(connection)
 
     def _drain(self, connection: psycopg.Connection[Any]) -> None:
         """Take all rings that have arrived: they all say the same."""
@@ -92,7 +112,8 @@ class Doorbell:
             _log.warning("doorbell_lost", error=type(exc).__name__, meaning="polling goes on alone")
             self._outage_told = True
         self.close()
-        self._retry_at = monotonic() + _RETRY_SECONDS
+        self._retry_at = monotonic() + self._retry_seconds
+        self._retry_seconds = min(_LONGEST_RETRY_SECONDS, self._retry_seconds * 2)
 
     def close(self) -> None:
         """Stop listening."""

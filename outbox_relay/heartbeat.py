@@ -1,7 +1,7 @@
 """Showing that a relay runs: a row in PostgreSQL, where the API, `stats` and `doctor` look.
 
 The row proves that the loop turns and that PostgreSQL answers it; a relay that stands still grows old in it. Nothing
-else depends on it: a relay whose table is missing says so once and goes on.
+else depends on it: a relay that cannot write it says so once and goes on.
 """
 
 import os
@@ -13,11 +13,13 @@ import psycopg
 import structlog
 
 from outbox_relay.statements import DbConnection
+from shared.database import transaction
 
 _log = structlog.get_logger(__name__)
 
 BEAT_SECONDS: Final = 5.0
 _FORGOTTEN_DAYS: Final = 1
+_LOCK_SECONDS: Final = 1
 
 
 class Heartbeat:
@@ -27,19 +29,28 @@ class Heartbeat:
         """Name this process."""
         self.name = f"{socket.gethostname()}/{os.getpid()}"
         self._beat_at = 0.0
-        self._missing_told = False
+        self._failure_told = False
 
     def beat(self, connection: DbConnection) -> None:
         """Write the row if it is time to. Raises psycopg.Error when PostgreSQL is unreachable."""
         if monotonic() < self._beat_at:
             return
         try:
-            show_relay(connection, self.name)
-        except psycopg.errors.UndefinedTable:
-            if not self._missing_told:
-                _log.warning("outbox_relays_missing", meaning="nobody can see this relay: apply schema.sql")
-                self._missing_told = True
+            with transaction(connection, lock_seconds=_LOCK_SECONDS):
+                show_relay(connection, self.name)
+        except psycopg.Error as exc:
+            if connection.closed:
+                raise
+            self._tell(exc)
+        else:
+            self._failure_told = False
         self._beat_at = monotonic() + BEAT_SECONDS
+
+    def _tell(self, exc: psycopg.Error) -> None:
+        if not self._failure_told:
+            # Somebody locks the row, the role may not write it, or schema.sql was not applied.
+            _log.warning("heartbeat_failed", error=type(exc).__name__, meaning="nobody can see this relay; it goes on")
+            self._failure_told = True
 
 
 def show_relay(connection: DbConnection, name: str) -> None:

@@ -1,6 +1,7 @@
 """Publishing: from pending rows to jobs on Redis, one bounded batch at a time."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from time import monotonic
 from typing import Final
 
@@ -11,7 +12,7 @@ from outbox_relay.broker import Broker
 from outbox_relay.shares import LOOKING_SHARE, period
 from outbox_relay.statements import BEGINNING, Batch, DbConnection, Row, Start
 from shared.database import transaction
-from shared.messages import CRITICAL, QUEUES
+from shared.messages import CRITICAL, DEFAULT, QUEUES
 
 _log = structlog.get_logger(__name__)
 
@@ -46,6 +47,8 @@ class Publisher:
         self._look_back_at = 0.0
         self.looked_back = True
         """Whether the last batch was taken from the beginning of the queues."""
+        self.has_more = False
+        """Whether more may be due than the last batch held."""
 
     def publish_batch(self, connection: DbConnection, size: int, due_before: float | None = None) -> int:
         """Publish up to `size` due messages and return how many.
@@ -60,8 +63,10 @@ class Publisher:
         with transaction(connection):
             batch = self._take(connection, size, due_before)
             published = self._publish(connection, batch.rows) if batch.rows else self._publish_probe(connection)
-            starts = self._starts_behind(connection, batch, size)
+            emptied = _emptied(batch, size)
+            starts = self._starts_behind(connection, batch, emptied)
         self._starts = starts
+        self.has_more = len(emptied) < len(QUEUES)
         return published
 
     def _publish(self, connection: DbConnection, rows: Sequence[Row]) -> int:
@@ -97,19 +102,12 @@ class Publisher:
         self._look_back_at = began + max(LOOK_BACK_SECONDS, period(began, LOOKING_SHARE))
         return batch
 
-    def _starts_behind(self, connection: DbConnection, batch: Batch, size: int) -> Mapping[str, Start]:
+    def _starts_behind(self, connection: DbConnection, batch: Batch, emptied: AbstractSet[str]) -> Mapping[str, Start]:
         """Give the starts behind a batch.
 
         Of a queue that has more: its last row, since others may be due at the same moment, as whatever one statement
         appends is. Of a queue of which all that was due is taken: a few seconds ago.
         """
-        critical = sum(row.queue == CRITICAL for row in batch.rows)
-        if len(batch.rows) < size:
-            emptied = set(QUEUES)
-        elif critical < size - statements.share_of_default(size):
-            emptied = {CRITICAL}
-        else:
-            emptied = set()
         starts = dict(batch.ends)
         if emptied and (recent := statements.start_before_now(connection, LATE_SECONDS)):
             starts |= dict.fromkeys(emptied, recent)
@@ -128,3 +126,13 @@ class Publisher:
             statements.mark_published(connection, [row.id], epoch, self._publish_lease_seconds)
             statements.mark_probe(connection, row.id, self._probe_patience_seconds)
         return len(probe)
+
+
+def _emptied(batch: Batch, size: int) -> AbstractSet[str]:
+    """Give the queues of which the batch surely holds all that was due: they left room in it that was theirs.
+
+    Critical is given all of it but what may be kept free for default, whether default has a use for that or not.
+    """
+    critical = sum(row.queue == CRITICAL for row in batch.rows)
+    room = {CRITICAL: size - statements.share_of_default(size) - critical, DEFAULT: size - len(batch.rows)}
+    return {queue for queue, left in room.items() if left > 0}

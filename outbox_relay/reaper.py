@@ -1,5 +1,6 @@
 """The reaper, part of every relay: brings back what a dead worker or a forgetful Redis left behind."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
@@ -7,7 +8,7 @@ from typing import Final
 import structlog
 
 from outbox_relay import statements
-from outbox_relay.broker import Broker
+from outbox_relay.broker import Broker, BrokerUnavailableError
 from outbox_relay.jobs import job_id
 from outbox_relay.statements import DbConnection, Reaped, Row, Suspect
 
@@ -63,7 +64,7 @@ class Reaper:
         suspect was pushed before the lists were read.
 
         Raises:
-            BrokerUnavailableError: nothing was changed.
+            BrokerUnavailableError: Redis could not be asked; nothing was changed.
 
         """
         epoch = self._broker.epoch()
@@ -71,18 +72,19 @@ class Reaper:
         if not suspects:
             self._missed_since.clear()
             return Round()
-        listed, epoch_of_lists = self._broker.read_lists()
+        listed, epoch_of_lists = self._broker.read_lists({_name(suspect) for suspect in suspects})
         if epoch_of_lists != epoch:
             # Redis began another life in between: the suspects were chosen by the old one.
             return Round(suspects=len(suspects))
-        missing = [suspect for suspect in suspects if job_id(suspect.row).encode() not in listed]
+        missing = [suspect for suspect in suspects if _name(suspect) not in listed]
         gone = set(missing)
         renewed = self._renew(connection, [suspect.row for suspect in suspects if suspect not in gone], epoch)
         by_lease = self._return(connection, self._missed_long_enough(missing))
         by_epoch = self._return(connection, [suspect.row for suspect in missing if not suspect.same_epoch])
-        got_further = renewed + by_lease + by_epoch > 0
+        got_further = bool(renewed or by_lease or by_epoch)
+        self._delete_orphans([*by_lease, *by_epoch])
         is_partial = got_further and len(suspects) == self._suspects_at_once
-        return Round((), renewed, by_lease, by_epoch, is_partial, len(suspects))
+        return Round((), renewed, len(by_lease), len(by_epoch), is_partial, len(suspects))
 
     def _missed_long_enough(self, missing: list[Suspect]) -> list[Row]:
         """Give the rows that were missing in an earlier round too, longer ago than a pop may precede its claim."""
@@ -96,13 +98,22 @@ class Reaper:
             statements.renew_found(connection, chunk, epoch, self._publish_lease_seconds) for chunk in _chunks(rows)
         )
 
-    def _return(self, connection: DbConnection, rows: list[Row]) -> int:
+    @staticmethod
+    def _return(connection: DbConnection, rows: list[Row]) -> list[Row]:
         returned = [row for chunk in _chunks(rows) for row in statements.return_missing(connection, chunk)]
-        if returned:
-            for chunk in _chunks(returned):
-                _log.warning("returned", message_ids=[row.id for row in chunk], meaning="Redis lost their jobs")
-            self._broker.delete_orphans(returned)
-        return len(returned)
+        for chunk in _chunks(returned):
+            _log.warning("returned", message_ids=[row.id for row in chunk], meaning="Redis lost their jobs")
+        return returned
+
+    def _delete_orphans(self, rows: list[Row]) -> None:
+        """Delete what the lost jobs left in Redis. Where it is away, that stays there and harms nobody."""
+        if rows:
+            with suppress(BrokerUnavailableError):
+                self._broker.delete_orphans(rows)
+
+
+def _name(suspect: Suspect) -> bytes:
+    return job_id(suspect.row).encode()
 
 
 def _chunks(rows: list[Row]) -> list[list[Row]]:

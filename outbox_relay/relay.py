@@ -10,7 +10,7 @@ import structlog
 from outbox_relay import statements
 from outbox_relay.broker import Broker, BrokerUnavailableError
 from outbox_relay.doorbell import Alarm, Doorbell
-from outbox_relay.heartbeat import Heartbeat
+from outbox_relay.heartbeat import BEAT_SECONDS, Heartbeat
 from outbox_relay.observer import Observer
 from outbox_relay.pruning import PRUNED_AT_ONCE, Pruner
 from outbox_relay.publishing import Publisher
@@ -111,7 +111,7 @@ class Relay:
         with self._observer.step("prune"):
             pruned = self._prune(connection)
         self._observer.pass_ends(published, reaped, pruned)
-        return Pass(published, published == self._settings.batch_size, reaped)
+        return Pass(published, self._publisher.has_more, reaped)
 
     def drain(self) -> int:
         """Publish what was due when this began, after one reaper round, and return how many messages.
@@ -163,13 +163,14 @@ class Relay:
         round_ = self._reaper.reap_published(connection)
         next_step = began + period(began, REAPING_SHARE if reaped or round_.suspects else LOOKING_SHARE)
         self._reap_at = next_step if round_.is_partial else max(next_step, monotonic() + REAP_SECONDS)
-        if round_ != Round():
+        if round_.returned_by_lease or round_.returned_by_epoch:
             _log.warning(
                 "missing_in_redis",
-                renewed=round_.renewed,
                 returned_by_lease=round_.returned_by_lease,
                 returned_by_epoch=round_.returned_by_epoch,
             )
+        elif round_.renewed:
+            _log.info("found_in_redis", renewed=round_.renewed, meaning="their jobs wait longer than a lease")
         return replace(round_, reaped=reaped)
 
     def _prune(self, connection: DbConnection) -> int:
@@ -187,7 +188,8 @@ class Relay:
         shortest = 0.0 if done.published else _SHORTEST_SLEEP_SECONDS
         until_due = self._settings.poll_seconds if next_due is None else max(shortest, next_due)
         until_pruning = max(0.0, self._prune_at - monotonic())
-        return min(self._settings.poll_seconds, until_due, until_pruning)
+        # However long that may be, the heartbeat goes on, and so does the search for lost jobs.
+        return min(self._settings.poll_seconds, until_due, until_pruning, BEAT_SECONDS)
 
     def _note_outage(self, exc: Exception) -> float:
         """Say once what is away, drop the connection if it is broken, and give the pause before the next try."""
@@ -196,10 +198,11 @@ class Relay:
             self._outage = what
             self._observer.outage(what)
             self._pause_seconds = _FIRST_PAUSE_SECONDS
+            # Once: a Redis that is full still answers the reaper, whose share of the time is a fifth.
+            self._reap_at = 0.0
             _log.error("outage", of=what, error=_describe(exc), meaning="trying again until it is back")
         if what == "postgresql":
             self._disconnect()
-        self._reap_at = 0.0
         pause = self._pause_seconds
         self._pause_seconds = min(_LONGEST_PAUSE_SECONDS, pause * 2)
         return pause

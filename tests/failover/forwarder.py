@@ -10,7 +10,7 @@ _CHUNK = 65_536
 
 
 class Forwarder:
-    """Forwards one port to another that may change; a change cuts what is open."""
+    """Forwards one port to another that may change; a change cuts what is open, unless it is told not to."""
 
     def __init__(self, target_port: int) -> None:
         """Listen, and forward."""
@@ -21,14 +21,16 @@ class Forwarder:
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, name="forwarder", daemon=True).start()
 
-    def lead_to(self, target_port: int) -> None:
+    def lead_to(self, target_port: int, *, cut: bool = True) -> None:
         """Send new connections elsewhere, and end those that lead to the old place."""
         with self._lock:
             if target_port == self._target_port:
                 return
             self._target_port = target_port
-            cut, self._open = self._open, set()
-        for each in cut:
+            if not cut:
+                return
+            old, self._open = self._open, set()
+        for each in old:
             _end(each)
 
     def close(self) -> None:

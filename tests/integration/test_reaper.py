@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -12,7 +13,7 @@ from rq.job import Job
 from embedded.redis import RedisServer
 from outbox_relay import reaper as reaper_module
 from outbox_relay import statements
-from outbox_relay.broker import Broker, open_broker
+from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
 from outbox_relay.publishing import Publisher
 from outbox_relay.reaper import POP_TO_CLAIM_SECONDS, Reaper, Round
 from outbox_relay.statements import Row
@@ -220,6 +221,33 @@ def test_the_hash_of_a_lost_job_is_deleted(
     reaper.reap_published(connection)
 
     assert not Job.exists(f"outbox-{id_}-g0", connection=redis)
+
+
+def test_a_hash_that_cannot_be_deleted_hides_no_return(
+    connection: Connection, broker: Broker, reaper: Reaper, monkeypatch: pytest.MonkeyPatch, redis: "Redis[Any]"
+) -> None:
+    add_message(connection)
+    publish(connection, broker)
+    redis.flushall()
+
+    def away(*_: object) -> None:
+        raise BrokerUnavailableError("Redis cannot be used: TimeoutError")
+
+    monkeypatch.setattr(Broker, "delete_orphans", away)
+
+    assert reaper.reap_published(connection).returned_by_epoch == 1
+
+
+def test_a_replica_is_not_asked_what_redis_holds(broker: Broker, own_redis: RedisServer, redis_url: str) -> None:
+    primary = urlsplit(redis_url)
+    with own_redis.client() as client:
+        client.replicaof(str(primary.hostname), primary.port)
+    with closing(open_broker(own_redis.url, RQ_KEY_PREFIX, 60)) as of_replica:
+        with pytest.raises(BrokerUnavailableError, match="ReadOnlyError"):
+            of_replica.epoch()
+        with pytest.raises(BrokerUnavailableError, match="ReadOnlyError"):
+            of_replica.read_lists(set())
+    assert broker.epoch()
 
 
 def test_a_message_that_was_claimed_between_two_rounds_is_left_alone(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -27,6 +28,7 @@ from outbox_relay.shares import LOOKING_SHARE, PRUNING_SHARE, REAPING_SHARE
 from shared.database import connect
 from shared.messages import DOORBELL_CHANNEL
 from shared.settings import RelaySettings
+from tests.failover.demotion import demotable_redis
 from tests.relay_settings import relay_settings
 from tests.rows import add_message, message
 from tests.waiting import wait_until
@@ -146,6 +148,57 @@ def test_an_absent_redis_is_told_once_and_waited_out(database_url: str, own_redi
 
     assert [line["of"] for line in relay.events("outage")] == ["redis"]
     assert [line["of"] for line in relay.events("back")] == ["redis"]
+
+
+def test_a_demoted_redis_is_left_for_its_successor(database_url: str, tmp_path: Path) -> None:
+    with demotable_redis(tmp_path) as redis, running(settings(database_url, redis.url)) as relay:
+        before = add(database_url)
+        wait_until(is_published(database_url, before), 5, "the message to be published")
+        redis.demote()
+        id_ = add(database_url)
+
+        wait_until(is_published(database_url, id_), 15, "the message to be published")
+        with redis.second.client() as client:
+            assert f"outbox-{id_}-g0" in Queue("default", connection=client).job_ids
+        assert relay.events("returned") == []
+
+
+def test_a_full_redis_does_not_make_the_reaper_take_more_than_its_share(
+    database_url: str, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[float] = []
+
+    def round_(_reaper: Reaper, _connection: object) -> Round:
+        began.append(time.monotonic())
+        return Round()
+
+    monkeypatch.setattr(Reaper, "reap_published", round_)
+    monkeypatch.setattr("outbox_relay.relay._LONGEST_PAUSE_SECONDS", 0.25)
+    monkeypatch.setattr("outbox_relay.relay.REAP_SECONDS", 2.0)
+    with own_redis.client() as client:
+        client.set("full", "x" * 1_000_000)
+        client.config_set("maxmemory", "1mb")
+    with running(settings(database_url, own_redis.url)) as relay:
+        wait_until(lambda: began, 5, "the first round")
+        add(database_url)
+        wait_until(lambda: relay.events("outage"), 5, "the outage to be told")
+        wait_until(lambda: len(began) == 3, 20, "two rounds more, the first since Redis might be empty")
+
+    assert began[2] - began[1] >= 2
+
+
+def test_a_locked_heartbeat_keeps_nothing_back(database_url: str, redis_url: str) -> None:
+    with (
+        connect(database_url, "somebody") as connection,
+        connection.transaction(),
+    ):
+        connection.execute("LOCK TABLE outbox_relays")
+        with running(settings(database_url, redis_url)) as relay:
+            id_ = add(database_url)
+
+            wait_until(is_published(database_url, id_), 10, "the message to be published")
+            assert [line["error"] for line in relay.events("heartbeat_failed")] == ["LockNotAvailable"]
+            assert relay.events("outage") == []
 
 
 def test_an_absent_postgresql_is_told_once_and_waited_out(own_postgres: PostgresServer, redis_url: str) -> None:

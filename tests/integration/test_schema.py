@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.schema import Table
 
 from embedded.databases import Databases
+from embedded.errors import EmbeddedError
 from embedded.postgres_files import binaries
 from shared.models import metadata
 from tests.conftest import SCHEMA
@@ -34,6 +35,16 @@ def test_a_second_application_changes_nothing_and_keeps_the_rows(
 
     assert describe(connection) == before
     assert connection.execute("SELECT count(*) FROM outbox").fetchone() == (1,)
+
+
+def test_applied_again_beside_a_long_write_it_gives_up_instead_of_holding_up_everybody(
+    connection: Connection, postgres: Databases, database_url: str
+) -> None:
+    with psycopg.connect(database_url) as long_write:
+        long_write.execute("INSERT INTO users VALUES ('ada', 'ada@example.com', 'Ada', '!')")
+
+        with pytest.raises(EmbeddedError, match="lock timeout"):
+            postgres.apply_schema(connection.info.dbname, SCHEMA)
 
 
 def describe(connection: Connection) -> list[tuple[Any, ...]]:

@@ -190,8 +190,10 @@ def _road(
 
 
 def _pop_all(broker: Broker) -> list[int]:
-    listed, _ = broker.read_lists()
-    broker._client.delete(*(f"{RQ_KEY_PREFIX}:queue:{queue}" for queue in ("critical", "default")))  # noqa: SLF001
+    client = broker._client  # noqa: SLF001
+    queues = [f"{RQ_KEY_PREFIX}:queue:{queue}" for queue in ("critical", "default")]
+    listed = {job for queue in queues for job in client.lrange(queue, 0, -1)}
+    client.delete(*queues)
     return sorted(int(job.split(b"-")[1]) for job in listed)
 
 

@@ -13,6 +13,7 @@ from embedded.mail_catcher import MailCatcher
 from embedded.postgres import PostgresServer
 from embedded.programs import Program
 from embedded.redis import RedisServer
+from tests.failover.demotion import demotable_redis
 from tests.integration.outbox_worker.service import WAIT, Service, said, service_of
 from tests.preloading import Preloaded
 from tests.waiting import wait_until
@@ -44,6 +45,22 @@ def test_it_goes_on_after_redis_was_restarted(
         service.wait_for_done(service.publish())
         assert [line["of"] for line in said(worker, "outage")] == ["redis"]
         wait_until(lambda: said(worker, "back"), WAIT, "the end of the outage to be told")
+
+
+def test_a_demoted_redis_is_left_for_its_successor(
+    database_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
+) -> None:
+    with demotable_redis(tmp_path) as redis, service_of(database_url, redis.url, mailbox, origin, tmp_path) as service:
+        service.start_impatient("consumer.outbox_worker:_BEAT_SECONDS=0.5", "--name", "our-worker")
+        service.wait_for_done(service.publish())
+        redis.demote()
+
+        with redis.second.client() as client:
+            client.flushall()
+            service.wait_for_done(service.publish(2))
+            service.wait_for_done(service.publish())
+            wait_until(lambda: client.keys(f"{RQ_KEY_PREFIX}:worker:our-worker"), WAIT, "the worker to be shown again")
+            wait_until(lambda: not client.keys(f"{RQ_KEY_PREFIX}:job:*"), WAIT, "all jobs to be deleted")
 
 
 def test_no_outcome_waits_for_a_redis_that_stands_still(

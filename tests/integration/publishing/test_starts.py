@@ -50,9 +50,17 @@ def pending_ids(connection: DbConnection) -> list[int]:
 
 def add_late(connection: DbConnection, queue: str = "default") -> int:
     """Write a message whose transaction takes five seconds."""
+    return add_late_by(connection, 5, queue)
+
+
+def add_late_by(connection: DbConnection, seconds: float, queue: str = "default") -> int:
+    """Write a message whose transaction takes so long."""
     [(id_,)] = connection.execute(
-        "INSERT INTO outbox (task, payload, queue, due_at) VALUES ('t', '{}', %s, now() - interval '5 s') RETURNING id",
-        [queue],
+        """
+        INSERT INTO outbox (task, payload, queue, due_at) VALUES ('t', '{}', %s, now() - make_interval(secs => %s))
+        RETURNING id
+        """,
+        [queue, seconds],
     )
     return int(id_)
 
@@ -105,6 +113,24 @@ def test_a_backlog_of_both_queues_is_walked_over_once(connection: DbConnection, 
     # The look for default rows that have waited for too long reads one more in each batch.
     assert published == [BATCH] * 10
     assert pending_entries_read(connection) - before < 1.3 * sum(published)
+
+
+@pytest.mark.usefixtures("no_look_back")
+def test_a_backlog_of_critical_is_gone_on_with_where_default_does_not_use_its_share(
+    connection: DbConnection, publisher: Publisher
+) -> None:
+    add_backlog(connection, 4, "critical", seconds_ago=60)
+    for _ in range(2):
+        add_late_by(connection, 60)
+    share = statements.share_of_default(BATCH)
+
+    first = publisher.publish_batch(connection, BATCH)
+    has_more = publisher.has_more
+    others = [publisher.publish_batch(connection, BATCH) for _ in range(4)]
+
+    assert (first, has_more) == (BATCH - share + 2, True)
+    assert others == [BATCH, BATCH, BATCH, share]
+    assert not publisher.has_more
 
 
 @pytest.mark.usefixtures("no_look_back")

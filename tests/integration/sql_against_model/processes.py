@@ -117,7 +117,7 @@ class Relay(Process):
         self.suspects = [suspect.row for suspect in suspects]
 
     def read_lists(self, at: Moment) -> None:
-        listed, self.epoch = self.servers.broker.read_lists()
+        listed, self.epoch = self.servers.broker.read_lists({job_id(row).encode() for row in self.suspects})
         found = sorted(row for row in self.suspects if job_id(row).encode() in listed)
         agree("found", self.servers.rows(at.after.relays[self.number].found), found)
 
