@@ -36,7 +36,7 @@ class Database:
         """Since when (monotonic) a transaction is under way, with all that is done inside it; None between two."""
 
     @contextmanager
-    def transaction(self, *, lock_seconds: int = LOCK_SECONDS) -> Iterator[DbConnection]:
+    def transaction(self, *, lock_seconds: float = LOCK_SECONDS) -> Iterator[DbConnection]:
         """Run one transaction that waits for each lock for so many seconds at the most.
 
         Whatever goes wrong, the connection is not used again.

@@ -61,6 +61,8 @@ class Intake(threading.Thread):
         self._unsettled = 0
         self._straight_jobs = 0
         self._first_queue_empty_at = monotonic()
+        self.has_finished = False
+        """Whether it has ended as it should."""
 
     @property
     def busy_since(self) -> float | None:
@@ -90,6 +92,7 @@ class Intake(threading.Thread):
                 break
             jobs = []
         self._database.close()
+        self.has_finished = True
 
     def _pop(self, room: int) -> list[PoppedJob]:
         is_starving = monotonic() - self._first_queue_empty_at > STARVED_SECONDS

@@ -17,11 +17,13 @@ from consumer.patience import Patience, pauses
 from consumer.registry import TASKS
 from consumer.statements import Breaker
 from consumer.task import Mail, Payload, Preparation, UndeliverableError
-from shared.database import DbConnection
+from shared.database import LOCK_SECONDS, DbConnection
 from shared.settings import ConsumerSettings
 
 _MAIL_SERVER_AWAY: Final = NotBegun("the mail server is away")
 _TOO_LATE: Final = NotBegun("no time was left to prepare and send the mail")
+_ALONE_LOCK_SECONDS: Final = 1.0
+"""For a message whose row may be the one that is locked: others, whose mails are made, wait for it."""
 _LOCKED: Final = NotBegun("a row that its mail needs stayed locked", is_its_own=True)
 
 
@@ -42,7 +44,7 @@ class Preparer:
         self._settings = settings
         self._patience = patience
 
-    def prepare(self, held: Sequence[Held]) -> Prepared:
+    def prepare(self, held: Sequence[Held], *, lock_seconds: float = LOCK_SECONDS) -> Prepared:
         """Make the mails. One that cannot be made does not keep the others from being made."""
         prepared = Prepared()
         for pause in pauses():
@@ -50,7 +52,7 @@ class Preparer:
             if not held:
                 return prepared
             try:
-                self._prepare_together(held, prepared)
+                self._prepare_together(held, prepared, lock_seconds)
             except LOCKED:
                 self._divide(held, _LOCKED, prepared)
             except OVERTIME as exc:
@@ -85,12 +87,12 @@ class Preparer:
             prepared.ended.append(_unmade(held[0], outcome))
             return
         for each in held:
-            alone = self.prepare([each])
+            alone = self.prepare([each], lock_seconds=_ALONE_LOCK_SECONDS)
             prepared.ready.extend(alone.ready)
             prepared.ended.extend(alone.ended)
 
-    def _prepare_together(self, held: Sequence[Held], prepared: Prepared) -> None:
-        with self._database.transaction() as connection:
+    def _prepare_together(self, held: Sequence[Held], prepared: Prepared, lock_seconds: float) -> None:
+        with self._database.transaction(lock_seconds=lock_seconds) as connection:
             breaker = statements.read_breaker(connection)
             made = self._make(connection, held, breaker)
         prepared.ready.extend(made.ready)

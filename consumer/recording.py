@@ -23,6 +23,9 @@ _STOOD_STILL: Final = Failed("the worker stood still: the lease was over")
 _LOCK_SECONDS: Final = 1
 """Nobody of ours holds the row of a running message for as long as that."""
 
+_ALONE_LOCK_SECONDS: Final = 0.05
+"""For an outcome of which it is known that its row may be locked: others wait behind it, and it is tried again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settled:
@@ -60,7 +63,7 @@ class Recorder:
         self._unheard.clear()
         if len(batch) > 1:
             try:
-                return self._record_together(batch)
+                return self._record_together(batch, _LOCK_SECONDS)
             except Exception as exc:  # noqa: BLE001 - whoever records must not end: all outcomes would go with it
                 self._doubt(batch, exc)
                 if _is_away(exc):
@@ -83,7 +86,7 @@ class Recorder:
 
     def _record_alone(self, ended: Ended) -> list[Settled]:
         try:
-            return self._record_together([ended])
+            return self._record_together([ended], _ALONE_LOCK_SECONDS)
         except Exception as exc:  # noqa: BLE001 - as above
             self._doubt([ended], exc)
             if _is_away(exc):
@@ -92,6 +95,7 @@ class Recorder:
                 self._refused[ended.held.claim] = ended
             else:
                 # Refused for good, and no longer ours: it would only take a place for ever.
+                self._doubtful.discard(ended.held.claim)
                 return [Settled(ended, Verdict.DATABASE_AWAY)]
         return []
 
@@ -101,9 +105,9 @@ class Recorder:
                 _log.warning("outcome_waits", message_id=each.held.claim.id, error=type(exc).__name__)
                 self._doubtful.add(each.held.claim)
 
-    def _record_together(self, batch: Sequence[Ended]) -> list[Settled]:
+    def _record_together(self, batch: Sequence[Ended], lock_seconds: float) -> list[Settled]:
         self._news.clear()
-        with self._database.transaction(lock_seconds=_LOCK_SECONDS) as connection:
+        with self._database.transaction(lock_seconds=lock_seconds) as connection:
             verdicts = self._write(connection, batch)
         for tell in self._news:
             tell()

@@ -23,6 +23,13 @@ _GREEDY_OPCODES: Final = {"PUT", "LONG_BINPUT"}
 """They store at a place whose number the writer chooses: five bytes, and the unpickler takes gigabytes (CPython
 gh-115952). RQ writes protocol 5, which has no use for them."""
 
+_OPCODES_OF_A_CALL: Final = {
+    *("PROTO", "FRAME", "STOP", "MARK", "TUPLE", "TUPLE1", "EMPTY_DICT", "NONE", "MEMOIZE", "BINPUT"),
+    *("SHORT_BINUNICODE", "BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1"),
+}
+"""What pickle needs for a call of our entry point. Nothing of it names a value twice: fifty tuples, each of which holds
+the one before it twice, are 300 bytes, and hashing the outermost takes days, in which no signal is heard."""
+
 _OUR_JOB: Final = re.compile(rb"outbox-(\d{1,19})-g\d{1,10}")
 
 
@@ -67,7 +74,10 @@ def message_id_of_job(job_id: bytes) -> int | None:
 def message_id_of_call(data: bytes) -> int | None:
     """Give the message that a job's stored call names, or None when it calls anything but our entry point."""
     try:
-        function, instance, args, kwargs = PlainSerializer.loads(_decompressed(data))
+        pickled = _decompressed(data)
+        if any(opcode.name not in _OPCODES_OF_A_CALL for opcode, _, _ in pickletools.genops(pickled)):
+            return None
+        function, instance, args, kwargs = PlainSerializer.loads(pickled)
     except Exception:  # noqa: BLE001 - a stranger's bytes may make pickle raise anything
         return None
     if (function, instance, kwargs) != (ENTRY_POINT, None, {}) or not isinstance(args, tuple) or len(args) != 1:

@@ -20,10 +20,13 @@ class SmtpConnection(smtplib.SMTP):
     """
 
     def __init__(
-        self, server: SmtpServer, tls_context: ssl.SSLContext, helo_name: str, step_seconds: float, until: float
+        self, server: SmtpServer, tls_context: ssl.SSLContext | None, helo_name: str, step_seconds: float, until: float
     ) -> None:
-        """Connect and read the greeting. Raises OSError or smtplib.SMTPException."""
-        self._wrap = tls_context.wrap_socket if server.security == "smtps" else None
+        """Connect, over TLS where there is a context for it, and read the greeting.
+
+        Raises OSError or smtplib.SMTPException.
+        """
+        self._wrap = None if tls_context is None else tls_context.wrap_socket
         self._step_seconds = step_seconds
         self.until = until
         try:

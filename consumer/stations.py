@@ -2,8 +2,9 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Final
 
 import structlog
@@ -77,6 +78,8 @@ class WritingThread(threading.Thread):
         self._control = control
         self._patience = patience
         self._to_write = to_write
+        self._pauses = pauses()
+        self._retry_at = 0.0
         self._untidied: deque[tuple[PoppedJob, Verdict]] = deque(maxlen=_UNTIDIED_KEPT)
 
     @property
@@ -87,23 +90,34 @@ class WritingThread(threading.Thread):
     def run(self) -> None:
         """Write until there is no more; what PostgreSQL did not take again and again, until it is time to leave."""
         while (batch := self._next_batch()) is not None:
-            self._settle(self._recorder.record(batch))
-            # New outcomes come first: one that PostgreSQL refuses holds up nobody else.
-            self._retry_until(lambda: not self._to_write.empty())
-        self._retry_until(self._patience.may_give_up)
+            if batch:
+                self._settle(self._recorder.record(batch))
+            self._retry_now_and_then()
+        for pause in pauses():
+            if not self._recorder.is_waiting or self._patience.may_give_up():
+                break
+            self._patience.sleep(pause)
+            self._settle(self._recorder.retry())
         self._settle(self._recorder.give_up())
         self._database.close()
 
-    def _retry_until(self, enough: Callable[[], bool]) -> None:
-        for pause in pauses():
-            if not self._recorder.is_waiting or enough():
-                return
-            self._patience.sleep(pause)
+    def _retry_now_and_then(self) -> None:
+        """Try what PostgreSQL did not take by a clock of its own: new outcomes do not wait for it."""
+        if not self._recorder.is_waiting:
+            self._pauses, self._retry_at = pauses(), 0.0
+        elif monotonic() >= self._retry_at:
             self._settle(self._recorder.retry())
+            self._retry_at = monotonic() + next(self._pauses)
 
     def _next_batch(self) -> list[Ended] | None:
-        """Wait for an outcome, and give it with all the others that are there; None when there are no more."""
-        first = self._to_write.get()
+        """Wait for an outcome, and give it with all the others that are there.
+
+        None when there are no more; nothing when it is time to try again what PostgreSQL did not take.
+        """
+        try:
+            first = self._to_write.get(timeout=self._seconds_to_retry())
+        except Empty:
+            return []
         if first is None:
             return None
         batch = [first]
@@ -117,6 +131,9 @@ class WritingThread(threading.Thread):
                 break
             batch.append(another)
         return batch
+
+    def _seconds_to_retry(self) -> float | None:
+        return max(0.0, self._retry_at - monotonic()) if self._recorder.is_waiting else None
 
     def _settle(self, settled: Sequence[Settled]) -> None:
         """Make room for others, say what became of each message, and tidy its job up."""

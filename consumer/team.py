@@ -76,8 +76,8 @@ class Team:
         return all(thread.is_alive() for thread in self._threads())
 
     def ended_as_it_should(self) -> bool:
-        """Tell whether no thread but the intake has ended: it does so when there is no more to be taken."""
-        return all(thread.is_alive() for thread in (*self._senders, self._writer))
+        """Tell whether no thread but the intake has ended, and it because there is no more to be taken."""
+        return self._intake.has_finished and all(thread.is_alive() for thread in (*self._senders, self._writer))
 
     def wait(self, seconds: float) -> None:
         """Wait for so long, or until the intake ends."""

@@ -30,7 +30,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
 _BEGIN: Final = f"""
 BEGIN;
 SET LOCAL idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_SECONDS}s';
-SET LOCAL lock_timeout = '%ds'
+SET LOCAL lock_timeout = '%dms'
 """
 
 
@@ -63,7 +63,7 @@ def is_pooled(connection: DbConnection) -> bool:
 
 
 @contextmanager
-def transaction(connection: psycopg.Connection[Any], *, lock_seconds: int = LOCK_SECONDS) -> Iterator[None]:
+def transaction(connection: psycopg.Connection[Any], *, lock_seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Run a transaction that PostgreSQL itself ends if this process freezes in the middle of it.
 
     Args:
@@ -74,7 +74,7 @@ def transaction(connection: psycopg.Connection[Any], *, lock_seconds: int = LOCK
         psycopg.Error: it was rolled back; or, when the answer to COMMIT was lost, nobody knows.
 
     """
-    connection.execute((_BEGIN % lock_seconds).encode())
+    connection.execute((_BEGIN % (lock_seconds * 1000)).encode())
     try:
         yield
     except BaseException:

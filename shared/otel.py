@@ -1,6 +1,7 @@
 """Tracing with OpenTelemetry. Imported only where OUTBOX_TRACING asks for it."""
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -18,6 +19,7 @@ from shared.tracing import Kind, OpenSpan, Span, Tracing
 from shared.version import VERSION
 
 _HEADER: Final = "traceparent"
+_FLUSH_SECONDS: Final = 1.0
 _KINDS: Final = {
     "server": SpanKind.SERVER,
     "producer": SpanKind.PRODUCER,
@@ -80,8 +82,13 @@ class OtelTracing(Tracing):
         return _traceparent(trace.set_span_in_context(recorded))
 
     def flush(self) -> None:
-        """Send what waits, for as long as OTEL_BSP_EXPORT_TIMEOUT allows."""
-        self.provider.force_flush()
+        """Send what waits, or give up after a second: behind it stand a worker's next mail, and its end.
+
+        OpenTelemetry takes a limit, and does not look at it.
+        """
+        sending = threading.Thread(target=self.provider.force_flush, name="flush", daemon=True)
+        sending.start()
+        sending.join(_FLUSH_SECONDS)
 
 
 class _RecordedSpan(Span):

@@ -5,10 +5,11 @@ and the packages of the extra `tracing`), spans go where OpenTelemetry's own var
 OTEL_EXPORTER_OTLP_ENDPOINT. A message carries its trace in the column `traceparent` (W3C Trace Context).
 """
 
-import importlib.util
+import importlib
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Final, Literal
 
 from shared.errors import SettingsError
@@ -111,7 +112,7 @@ def configure_tracing(service: str) -> None:
     """
     if not check_tracing() or _active.tracing.is_on:
         return
-    use_tracing(importlib.import_module("shared.otel").otlp_tracing(service))
+    use_tracing(_otel().otlp_tracing(service))
 
 
 def check_tracing() -> bool:
@@ -119,6 +120,15 @@ def check_tracing() -> bool:
     chosen = os.environ.get(_VARIABLE, _OFF)
     if chosen not in {_OFF, _OTLP}:
         raise SettingsError({_VARIABLE: [f"has to be {_OFF} or {_OTLP}."]})
-    if chosen == _OTLP and importlib.util.find_spec("opentelemetry") is None:
-        raise SettingsError({_VARIABLE: ["needs more packages: pip install -r requirements-tracing.lock"]})
+    if chosen == _OTLP:
+        _otel()
     return chosen == _OTLP
+
+
+def _otel() -> ModuleType:
+    """Import what needs the packages. Raises SettingsError when one of them is missing."""
+    try:
+        return importlib.import_module("shared.otel")
+    except ImportError as exc:
+        problem = "needs more packages: pip install -r requirements-tracing.lock"
+        raise SettingsError({_VARIABLE: [problem]}) from exc

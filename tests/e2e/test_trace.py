@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -174,10 +175,26 @@ def test_a_wrong_value_and_missing_packages_are_told_by_name(monkeypatch: pytest
         return caught.value.problems
 
     wrong = told("yes")
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    # The exporter alone is missing: each distribution of OpenTelemetry brings the package of that name.
+    monkeypatch.delitem(sys.modules, "shared.otel", raising=False)
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
 
     assert re.search("off or otlp", str(wrong["OUTBOX_TRACING"]))
     assert re.search("requirements-tracing.lock", str(told("otlp")["OUTBOX_TRACING"]))
+
+
+def test_a_collector_that_does_not_answer_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.otel._FLUSH_SECONDS", 0.01)
+    answered = threading.Event()
+
+    class Silent(TracerProvider):
+        def force_flush(self, timeout_millis: int = 30000) -> bool:  # noqa: ARG002
+            return answered.wait(60)
+
+    OtelTracing(Silent()).flush()
+
+    assert not answered.is_set()
+    answered.set()
 
 
 def test_switched_on_it_sends_with_the_service_s_name(monkeypatch: pytest.MonkeyPatch) -> None:

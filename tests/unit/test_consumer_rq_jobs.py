@@ -115,8 +115,20 @@ def test_the_serializer_refuses_tricks_with_the_protocol(data: bytes) -> None:
     assert written.getvalue() == ""
 
 
-@pytest.mark.parametrize("data", [b"\x80\x02Nr\xff\xff\xff\x03.", b"Np67108863\n."])
-def test_a_few_bytes_cannot_take_gigabytes(data: bytes) -> None:
+def nested_twice(depth: int) -> bytes:
+    """A tuple that holds the one before it twice, and so on, as the key of a dictionary."""
+    levels = b"".join(b"h%ch%c\x86\x94" % (level, level) for level in range(depth))
+    return b"\x80\x04)\x94%b}h%cNs." % (levels, depth)
+
+
+def test_a_few_bytes_nest_as_they_should() -> None:
+    assert PlainSerializer.loads(nested_twice(2)) == {(((), ()), ((), ())): None}
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x80\x02Nr\xff\xff\xff\x03.", b"Np67108863\n.", nested_twice(60)], ids=["LONG_BINPUT", "PUT", "nested"]
+)
+def test_a_few_bytes_can_take_neither_gigabytes_nor_days(data: bytes) -> None:
     script = f"import consumer.rq_jobs as jobs; print(jobs.message_id_of_call({data!r}))"
     # Not ru_maxrss: that begins with what this process had at the fork.
     peak = "print(*[line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM:')])"

@@ -27,4 +27,4 @@ def connection(database_url: str) -> Iterator["Connection[Any]"]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.database._BEGIN", "BEGIN; SET LOCAL lock_timeout = '%d00ms'")
+    monkeypatch.setattr("shared.database._BEGIN", "BEGIN; SET LOCAL lock_timeout = '%d00us'")

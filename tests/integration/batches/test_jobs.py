@@ -2,10 +2,13 @@
 
 import os
 import signal
+import threading
 from contextlib import closing
 from queue import SimpleQueue
 from typing import Any
+from unittest.mock import Mock
 
+import pytest
 from psycopg import Connection
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -21,6 +24,33 @@ from embedded.redis import RedisServer
 from shared.messages import ENTRY_POINT
 from tests.integration.batches.desk import Desk, add_messages
 from tests.waiting import wait_until
+
+
+@pytest.mark.parametrize(("defect", "has_finished"), [(None, True), (ZeroDivisionError, False)])
+def test_an_intake_that_a_defect_ends_has_not_finished(
+    desk: Desk,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    defect: type[Exception] | None,
+    has_finished: bool,  # noqa: FBT001
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(WorkerBroker, "pop", Mock(side_effect=defect, return_value=[]))
+    with closing(Redis.from_url(redis_url)) as redis:
+        intake = Intake(
+            WorkerBroker(redis, ["q"], "rq:job:", "worker"),
+            Control(at_once=1, max_jobs=None),
+            desk.database,
+            desk.claimer,
+            desk.preparer,
+            burst=True,
+            to_send=SimpleQueue(),
+            to_write=SimpleQueue(),
+        )
+        intake.start()
+        intake.join(10)
+
+    assert (intake.is_alive(), intake.has_finished) == (False, has_finished)
 
 
 def test_a_job_that_has_to_be_read_is_kept_while_redis_is_away(

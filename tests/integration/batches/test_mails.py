@@ -1,6 +1,7 @@
 """Mails that are made together."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from consumer.outcomes import NotMade
 from consumer.registry import TASKS
 from consumer.task import Mail, Payload, Preparation, Prepared, Task, UserPayload
 from consumer.verdicts import Verdict
+from shared.database import LOCK_SECONDS, DbConnection
 from tests.integration.batches.desk import WELCOME, Desk, add_messages, locked
 from tests.rows import add_message, add_user, message
 
@@ -81,17 +83,31 @@ def test_a_task_that_forgets_a_message_has_failed_at_it(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_mail_whose_user_stays_locked_is_put_back_for_a_while(desk: Desk, connection: "Connection[Any]") -> None:
+def test_a_mail_whose_user_stays_locked_is_put_back_for_a_while(
+    desk: Desk, connection: "Connection[Any]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    begin = desk.database.transaction
+
+    def note(**limits: float) -> AbstractContextManager[DbConnection]:
+        waits.append(limits["lock_seconds"])
+        return begin(**limits)
+
     add_user(connection, "bob")
     good, bad = add_message(connection), add_message(connection, payload={"username": "bob"})
 
     with locked(desk.url, "UPDATE users SET username = 'robert' WHERE username = %s", "bob"):
-        prepared = desk.preparer.prepare(desk.hold([good, bad]))
+        held = desk.hold([good, bad])
+        monkeypatch.setattr(desk.database, "transaction", note)
+        prepared = desk.preparer.prepare(held)
+        monkeypatch.undo()
     [ended] = prepared.ended
     verdicts = desk.recorder.record([ended])
 
     assert [ready.held.claim.id for ready in prepared.ready] == [good]
+    # The first wait is the whole batch's. Each message that is locked takes a short one more of its neighbours' time.
+    assert waits == [LOCK_SECONDS, 1, 1]
     assert [each.verdict for each in verdicts] == [Verdict.PUT_BACK]
     row = message(connection, bad)
-    waits = connection.execute("SELECT due_at > now() + interval '30 s' FROM outbox WHERE id = %s", [bad]).fetchone()
-    assert (row["status"], row["attempt"], waits) == ("pending", 0, (True,))
+    is_late = connection.execute("SELECT due_at > now() + interval '30 s' FROM outbox WHERE id = %s", [bad]).fetchone()
+    assert (row["status"], row["attempt"], is_late) == ("pending", 0, (True,))

@@ -25,6 +25,7 @@ from consumer.task import UndeliverableError
 from consumer.verdicts import Verdict
 from tests.integration.batches.desk import Desk, add_messages, locked
 from tests.rows import message
+from tests.waiting import wait_until
 
 
 def test_outcomes_of_every_kind_are_written_together(desk: Desk, connection: "Connection[Any]") -> None:
@@ -90,6 +91,38 @@ def test_a_row_that_stays_locked_holds_up_no_other_outcome(desk: Desk, connectio
     assert verdicts == {ids[0]: Verdict.DONE, ids[2]: Verdict.DONE}
     assert (still_waiting, [each.verdict for each in unlocked]) == ([], [Verdict.DONE])
     assert not desk.recorder.is_waiting
+
+
+def test_outcomes_that_come_one_by_one_do_not_wait_for_a_row_that_stays_locked(
+    desk: Desk, connection: "Connection[Any]", redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *others = desk.hold(add_messages(connection, 41))
+    tries: list[float] = []
+    retry = desk.recorder.retry
+    monkeypatch.setattr(desk.recorder, "retry", lambda: [tries.append(0), retry()][1])
+    to_write: SimpleQueue[Ended | None] = SimpleQueue()
+    with closing(Redis.from_url(redis_url)) as redis:
+        broker = WorkerBroker(redis, ["q"], "job:", "worker")
+        control = Control(at_once=50, max_jobs=None)
+        control.took(41)
+        writer = WritingThread(desk.recorder, desk.database, broker, control, Patience(), to_write)
+        writer.start()
+        with locked(desk.url, "SELECT FROM outbox WHERE id = %s FOR UPDATE", first.claim.id):
+            to_write.put(Ended(first, Accepted()))
+            for each in others:
+                to_write.put(Ended(each, Accepted()))
+                wait_until(lambda id_=each.claim.id: status_of(connection, id_) == "done", 10, "the outcome")
+            tried_beside_them = len(tries)
+        wait_until(lambda: status_of(connection, first.claim.id) == "done", 10, "the locked outcome")
+        to_write.put(None)
+        writer.join(10)
+
+    # By a clock of its own, 0.1, 0.2, 0.4 … seconds apart; not after each of the others.
+    assert 0 < tried_beside_them < len(others) / 2
+
+
+def status_of(connection: "Connection[Any]", message_id: int) -> str:
+    return str(message(connection, message_id)["status"])
 
 
 def test_an_outcome_that_is_refused_for_good_is_let_go_when_the_lease_is_over(

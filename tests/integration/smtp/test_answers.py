@@ -99,7 +99,14 @@ def test_a_recipient_may_be_accepted_in_other_words(mailer: Open, manner: Answer
 
 
 @both_manners
-@pytest.mark.parametrize("answer", ["200 hm", "354 more", "what?", "999 no"])
+@pytest.mark.parametrize("command", ["MAIL", "RCPT", CONTENT])
+def test_a_yes_with_an_unknown_number_is_a_yes(mailer: Open, manner: Answers, command: str) -> None:
+    with ScriptedMailServer({**manner, command: "259 well then"}) as server:
+        assert mailer(server.port).send(MAIL, lease()) == Accepted()
+
+
+@both_manners
+@pytest.mark.parametrize("answer", ["354 more", "what?", "999 no"])
 def test_an_answer_that_is_none_may_mean_acceptance(mailer: Open, manner: Answers, answer: str) -> None:
     with ScriptedMailServer({**manner, CONTENT: answer}) as server:
         outcome = mailer(server.port).send(MAIL, lease())

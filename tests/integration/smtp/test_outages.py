@@ -9,6 +9,20 @@ from tests.integration.smtp.sending import MAIL, QUICK, Open, lease
 from tests.scripted_mail_server import GREETING, HANG_UP, ScriptedMailServer
 
 
+def test_a_login_that_makes_no_sense_is_an_outage(mailer: Open) -> None:
+    answers = {"EHLO": "250-scripted\n250 AUTH CRAM-MD5", "AUTH": "334 abcde"}
+    with ScriptedMailServer(answers) as server:
+        outcome = mailer(server.port, login=("user", "password")).send(MAIL, lease())
+
+    assert outcome == Outage("the mail server refuses our login (SMTP_URL) (Error)")
+
+
+def test_without_tls_nothing_is_read_that_tls_needs(mailer: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssl.create_default_context", lambda: pytest.fail("20 ms for nothing"))
+    with ScriptedMailServer({}) as server:
+        assert mailer(server.port).send(MAIL, lease()) == Accepted()
+
+
 @pytest.mark.parametrize(
     ("fault", "outage"),
     [
