@@ -5,10 +5,12 @@ The application is built in each worker after the fork and connects at its first
 
 import atexit
 import json
+import logging
 import os
 import shutil
 import signal
 import socket
+import struct
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +50,7 @@ from shared.settings import read_api_settings
 from shared.tracing import check_tracing
 
 _LARGEST_PORT: Final = 65_535
+_STANDSTILL_SECONDS: Final = 10
 
 
 def _port() -> int:
@@ -57,13 +60,21 @@ def _port() -> int:
     return int(text)
 
 
+class WithoutSlowClients(logging.Filter):
+    """Holds back gunicorn's stack traces about clients that let the server wait for too long."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the record is about anything else."""
+        return not (record.exc_info and isinstance(record.exc_info[1], BlockingIOError))
+
+
 class PathLogger(Logger):
     """gunicorn's logger without query strings, which hold the codes of links."""
 
     def setup(self, cfg: Any) -> None:  # noqa: ANN401 - gunicorn has no types
         """Cut them out of the lines about requests that are no HTTP."""
         super().setup(cfg)
-        self.error_log.filters = [WithoutQueryString()]
+        self.error_log.filters = [WithoutQueryString(), WithoutSlowClients()]
 
     def atoms(self, *request: Any) -> dict[str, Any]:  # noqa: ANN401 - gunicorn has no types
         """Encode the path again: a line break in it would start a log line of the client's own making."""
@@ -80,6 +91,17 @@ def _answer_with_a_problem(client: socket.socket, status: int, reason: str, _mes
         f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\r\n"
     )
     gunicorn.util.write_nonblock(client, (head + body).encode("ascii"))
+
+
+def when_ready(server: Any) -> None:  # noqa: ANN401 - gunicorn has no types
+    """Let a client that stands still in mid-request, or does not read its answer, hold a thread for seconds alone.
+
+    gunicorn waits without a limit once the first byte has come. Sockets inherit these from the one that accepts them
+    (socket(7), Linux). One byte every few seconds still holds a thread: against that stands a proxy that buffers.
+    """
+    for listener in server.LISTENERS:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _STANDSTILL_SECONDS, 0))
 
 
 def _hold_sigterm() -> None:
@@ -111,7 +133,8 @@ except SettingsError as error:
 worker_class = "gthread"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 threads = 4
-# A request's own limits are seconds; this one is for a process that stands still.
+# What a request asks of PostgreSQL or waits for from its client has limits of seconds; this one is for a process that
+# stands still.
 timeout = 30
 graceful_timeout = 20
 keepalive = 5

@@ -71,6 +71,9 @@ def create_app(
     app.json.sort_keys = False  # type: ignore[attr-defined] # flask's default provider has it
     app.url_map.merge_slashes = False
     use_request_ids(app)
+    # Before the limits, so that what they refuse is timed and traced too.
+    add_metrics(app, engine)
+    trace_requests(app, believe_header=settings.trusted_proxies > 0)
     limit_rates(app, RateLimiter(settings.rate_limits))
     app.register_blueprint(users_blueprint(accounts, settings.secret_keys))
     app.register_blueprint(verification_blueprint(engine, doorbell, settings.secret_keys))
@@ -82,8 +85,6 @@ def create_app(
         app.register_blueprint(ops_blueprint(engine, ops_token))
     app.register_error_handler(Exception, _answer_error)
     app.after_request(harden)
-    add_metrics(app, engine)
-    trace_requests(app, believe_header=settings.trusted_proxies > 0)
     app.extensions[_EXTENSION] = _Parts(engine, doorbell)
     if count := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
@@ -100,6 +101,12 @@ def close(app: Flask) -> None:
 def _answer_error(error: Exception) -> ResponseReturnValue:
     """Answer with a problem; a browser that is at none of our addresses gets a page."""
     problem = problem_of(error)
-    if request.blueprint is None and prefers_html(request):
-        return page("problem.html", problem.status, problem=problem)
-    return respond(problem)
+    if request.blueprint is not None:
+        return respond(problem)
+    if prefers_html(request):
+        response = page("problem.html", problem.status, problem=problem)
+        response.headers.extend(problem.headers)
+    else:
+        response = respond(problem)
+    response.vary.add("Accept")
+    return response

@@ -36,7 +36,7 @@ def read_object(request: Request) -> dict[str, Any]:
         raise ProblemError(415, "The body has to be JSON: send it with Content-Type: application/json.")
     body = _parse(read(request))
     if not isinstance(body, dict):
-        whole = FieldError("", 'Not a JSON object: send one, as in {"name": "value"}.')
+        whole = FieldError("", 'Not a JSON object: send one, as in {"name": "value"}.', is_whole_body=True)
         raise ProblemError(422, "The body has to be a JSON object.", errors=[whole])
     return body
 

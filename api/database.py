@@ -1,7 +1,7 @@
 """The API's way to PostgreSQL: a small pool, one statement a use case, and an answer within seconds.
 
-Every connection is in autocommit mode, since every use case is one statement. No setting of the session is made:
-behind a PgBouncer that pools transactions it would be handed on to strangers.
+A connection is in autocommit mode, since most use cases are one statement; the others begin a transaction. No setting
+of the session is made: behind a PgBouncer that pools transactions it would be handed on to strangers.
 """
 
 import time

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import quote
 
 import structlog
 from flask import Response
@@ -36,17 +37,19 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """What is wrong with one field and how to mend it; never its value."""
+    """What is wrong with one field, or with the whole body, and how to mend it; never its value."""
 
     field: str
     detail: str
     in_body: bool = True
+    is_whole_body: bool = False
 
     def as_json(self) -> dict[str, str]:
         """Give the members of one entry of `errors`; a parameter of a URL has no place that a pointer could name."""
         if not self.in_body:
             return {"field": self.field, "detail": self.detail}
-        return {"field": self.field, "pointer": _pointer(self.field), "detail": self.detail}
+        pointer = "#" if self.is_whole_body else _pointer(self.field)
+        return {"field": self.field, "pointer": pointer, "detail": self.detail}
 
 
 class ProblemError(OutboxError):
@@ -116,9 +119,8 @@ def detail_of(status: int) -> str:
 
 def _pointer(field: str) -> str:
     """Point into the body: a JSON Pointer as a URI fragment (RFC 6901, 6)."""
-    if not field:
-        return "#"
-    return "#/" + field.replace("~", "~0").replace("/", "~1")
+    # What a fragment may hold (RFC 3986, 3.5); the name may hold half of a surrogate pair, which has no UTF-8.
+    return "#/" + quote(field.replace("~", "~0").replace("/", "~1"), safe="~!$&'()*+,;=:@", errors="replace")
 
 
 def _chain(error: BaseException) -> list[str]:

@@ -57,9 +57,10 @@ def parse_texts(texts: Mapping[str, str]) -> RateLimits:
 
 def _limit(text: str) -> "RateLimitItem":
     """Parse one limit. Raises ValueError."""
-    from limits import parse  # noqa: PLC0415 - relay and worker have no limits, and do not pay for the library
+    from limits import parse_many  # noqa: PLC0415 - relay and worker have no limits, and do not pay for the library
 
-    return parse(text)
+    [limit] = parse_many(text)
+    return limit
 
 
 def _check_limit(text: str) -> None:
@@ -68,7 +69,7 @@ def _check_limit(text: str) -> None:
     except ValueError:
         is_usable = False
     if not is_usable:
-        raise ValidationError(f"is not a rate limit: write one as in '30 per minute', or '{OFF}'.")
+        raise ValidationError(f"is not one rate limit: write it as in '30 per minute', or '{OFF}'.")
 
 
 def _check_networks(text: str) -> None:

@@ -20,6 +20,10 @@ from shared.errors import SettingsError
 from shared.rate_limits import NONE, RateLimits
 
 MINIMUM_KEY_CHARACTERS: Final = 32
+NO_SECRET: Final = (
+    f"needs at least {MINIMUM_KEY_CHARACTERS} printable characters:"
+    " make them with python -c 'import secrets; print(secrets.token_urlsafe(32))'."
+)
 _POSTGRESQL_SCHEMES: Final = {"postgresql", "postgres", "postgresql+psycopg"}
 _REDIS_SCHEMES: Final = {"redis", "rediss", "unix"}
 _SMTP_PORTS: Final = {"smtp": 25, "smtps": 465, "smtp+starttls": 587}
@@ -228,6 +232,7 @@ def _positive(largest: float) -> validate.Range:
 
 
 def _split(url: str) -> SplitResult:
+    _refuse_blanks(url)
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises when it is no number up to 65535
@@ -236,12 +241,22 @@ def _split(url: str) -> SplitResult:
     return parts
 
 
+def _refuse_blanks(url: str) -> None:
+    """Refuse what urlsplit would drop without a word and the program that gets the URL would not: a final line break.
+
+    Raises ValidationError.
+    """
+    if " " in url or not url.isprintable():
+        raise ValidationError(_not_a_url("it holds a blank, a line break or another character that is no part of it"))
+
+
 def _not_a_url(why: str) -> str:
     return f"is not a usable URL: {why}."
 
 
 def _postgresql_url(text: str) -> str:
     """Give the URL in the form that libpq reads; it may name several hosts (libpq, 'Connection URIs')."""
+    _refuse_blanks(text)
     scheme, separator, rest = text.partition("://")
     if not separator or scheme not in _POSTGRESQL_SCHEMES:
         raise ValidationError(_not_a_url("it has to start with postgresql://"))
@@ -311,9 +326,11 @@ def _mailbox_url(text: str) -> str | None:
 
 def _secret_keys(text: str) -> tuple[str, ...]:
     keys = tuple(key.strip() for key in text.split(","))
-    if any(len(key) < MINIMUM_KEY_CHARACTERS for key in keys):
-        raise ValidationError(
-            f"needs at least {MINIMUM_KEY_CHARACTERS} characters a key (several keys are separated by commas):"
-            " make one with python -c 'import secrets; print(secrets.token_urlsafe(32))'."
-        )
+    if not all(map(is_secret, keys)):
+        raise ValidationError(f"{NO_SECRET} Several keys are separated by commas.")
     return keys
+
+
+def is_secret(key: str) -> bool:
+    """Tell whether a key is long enough to be one, and text: what is no UTF-8 in the environment cannot be used."""
+    return len(key) >= MINIMUM_KEY_CHARACTERS and key.isprintable()

@@ -14,23 +14,22 @@ from itsdangerous import BadSignature, Signer, TimestampSigner
 from werkzeug.wrappers import Response
 
 from shared.errors import SettingsError
-from shared.settings import MINIMUM_KEY_CHARACTERS
+from shared.settings import NO_SECRET, is_secret
 
 PATH: Final = "/ops"
 SESSION_SECONDS: Final = 8 * 3600
 _COOKIE: Final = "outbox_ops"
 _VARIABLE: Final = "OPS_TOKEN"
-_TOO_SHORT: Final = (
-    f"needs at least {MINIMUM_KEY_CHARACTERS} characters: make one with"
-    " python -c 'import secrets; print(secrets.token_urlsafe(32))'."
-)
 
 
 def read_ops_token() -> str | None:
-    """Read OPS_TOKEN; None when it is not set. Raises SettingsError when it is too short to be a secret."""
-    token = os.environ.get(_VARIABLE)
-    if token is not None and len(token) < MINIMUM_KEY_CHARACTERS:
-        raise SettingsError({_VARIABLE: [_TOO_SHORT]})
+    """Read OPS_TOKEN; None when it is not set. Raises SettingsError when it cannot be a secret."""
+    given = os.environ.get(_VARIABLE)
+    if given is None:
+        return None
+    token = given.strip()
+    if not is_secret(token):
+        raise SettingsError({_VARIABLE: [NO_SECRET]})
     return token
 
 

@@ -10,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from shared.settings import read_api_settings, read_consumer_settings, read_database_url, read_relay_settings
+from shared.version import VERSION
 from tests.processes import ROOT, worker_settings
 
 FILES = sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
@@ -48,6 +49,12 @@ def variables(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", sorted(RESOURCES))
 def test_kubernetes_takes_it(name: str) -> None:
     kubernetes_validate.validate(RESOURCES[name], "1.33", strict=True)
+
+
+def test_all_run_the_same_build() -> None:
+    [image] = {container(name)["image"] for name in WORKLOADS}
+
+    assert image == f"registry.example.com/outbox-signup:{VERSION}"
 
 
 @pytest.mark.parametrize("name", sorted(WORKLOADS))

@@ -1,12 +1,16 @@
 """The API as it is run: gunicorn with the project's own configuration."""
 
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.api_service import ALICE, KEY
 from tests.gunicorn import END_SECONDS, gunicorn, gunicorn_program
 from tests.preloading import Preloaded
+from tests.waiting import wait_until
 
 
 def start_with(origin: Preloaded, log: Path, **settings: str) -> tuple[int, str]:
@@ -49,6 +53,31 @@ def test_large_body_without_a_length_is_too_large_through_gunicorn_too(
         )
 
     assert (response.status_code, response.headers["Content-Type"]) == (413, "application/problem+json")
+
+
+def test_clients_that_stand_still_hold_no_thread_for_long(
+    api_origin: Preloaded, database_url: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "gunicorn.log"
+    with gunicorn(api_origin, database_url, log, WEB_CONCURRENCY="1") as client, ExitStack() as still:
+        server = ("127.0.0.1", client.base_url.port)
+        head = b"POST /v1/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+        for sent in (head, head, b"GET /healthz HT", b"GET /healthz HT"):
+            still.enter_context(socket.create_connection(server)).sendall(sent)
+
+        # Four of four threads are held: a fifth client waits, but no longer than the others may stand still.
+        wait_until(lambda: not is_answered(client), 20, "all threads to be held")
+        wait_until(lambda: is_answered(client), 40, "a thread")
+        wait_until(lambda: log.read_text().count('"POST /v1/users" 400') == 2, 40, "the requests to be given up")
+
+    assert "Traceback" not in log.read_text()
+
+
+def is_answered(client: httpx.Client) -> bool:
+    try:
+        return client.get("/healthz", timeout=1).is_success
+    except httpx.TimeoutException:
+        return False
 
 
 def test_what_never_reaches_the_application_is_a_problem_too(

@@ -40,6 +40,14 @@ def test_request_past_the_limit_is_refused_with_the_time_to_wait(api: ApiService
     assert 1 <= int(responses[2].headers["Retry-After"]) <= 60
 
 
+def test_what_is_refused_is_timed_too(api: ApiService) -> None:
+    for _ in range(3):
+        sign_up(api)
+
+    told = api.client().get("/metrics").text
+    assert 'http_request_seconds_count{route="/v1/users"} 3.0' in told
+
+
 def test_every_answer_says_how_much_is_left(api: ApiService) -> None:
     responses = [sign_up(api) for _ in range(3)]
 

@@ -183,6 +183,7 @@ def test_only_a_development_stack_shows_where_its_mails_are(database_url: str, a
         {"Sec-Fetch-Site": "cross-site", "Origin": "null"},
         {"Origin": "https://evil.example"},
         {"Origin": "http://localhost.evil.example"},
+        {"Origin": "http://["},
     ],
 )
 def test_form_of_another_site_is_refused(api: ApiService, path: str, headers: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """The console: who gets in, what it shows, and what its buttons do."""
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -214,10 +215,11 @@ def test_a_page_may_run_its_own_script_alone_and_is_framed_by_nobody(operator: F
     assert ["frame-ancestors 'none'" in policy, answer.headers["Cache-Control"] == "no-store"] == [True, True]
 
 
-def test_a_short_token_stops_the_start_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPS_TOKEN", "short")
+@pytest.mark.parametrize("token", ["short", os.fsdecode(b"\xff" * 32), f"{'k' * 31}\n"])
+def test_a_token_that_cannot_be_one_stops_the_start_by_its_name(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("OPS_TOKEN", token)
 
-    with pytest.raises(SettingsError, match="OPS_TOKEN: needs at least 32 characters"):
+    with pytest.raises(SettingsError, match="OPS_TOKEN: needs at least 32 printable characters"):
         read_ops_token()
 
 

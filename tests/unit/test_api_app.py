@@ -111,10 +111,11 @@ def test_unknown_path_is_a_problem() -> None:
     assert {"type": "about:blank", "title": "Not Found", "status": 404}.items() <= response.get_json().items()
 
 
-def test_other_method_is_a_problem_that_names_the_right_one() -> None:
-    response = create_app(SETTINGS).test_client().delete("/v1/users")
+@pytest.mark.parametrize("mimetype", ["application/problem+json", "text/html"])
+def test_other_method_is_a_problem_that_names_the_right_one(mimetype: str) -> None:
+    response = create_app(SETTINGS).test_client().delete("/v1/users", headers={"Accept": mimetype})
 
-    assert (response.status_code, response.mimetype) == (405, "application/problem+json")
+    assert (response.status_code, response.mimetype, response.vary.to_header()) == (405, mimetype, "Accept")
     assert {"POST", "OPTIONS"} == set(response.headers["Allow"].split(", "))
 
 

@@ -174,10 +174,13 @@ def test_unknown_fields_are_named_beside_invalid_ones() -> None:
     ]
 
 
-def test_pointer_escapes_the_name_of_a_field() -> None:
-    [error] = refusal({**ALICE, "~/": 1}).errors
+@pytest.mark.parametrize(
+    ("field", "pointer"), [("~/", "#/~0~1"), ("a b%é", "#/a%20b%25%C3%A9"), ("", "#/"), ("\ud800", "#/%3F")]
+)
+def test_pointer_escapes_the_name_of_a_field(field: str, pointer: str) -> None:
+    [error] = refusal({**ALICE, field: 1}).errors
 
-    assert error.as_json() == {"field": "~/", "pointer": "#/~0~1", "detail": "Unknown: leave this field out."}
+    assert error.as_json() == {"field": field, "pointer": pointer, "detail": "Unknown: leave this field out."}
 
 
 def test_no_message_repeats_what_was_sent() -> None:

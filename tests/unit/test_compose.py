@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -36,7 +37,10 @@ READ_BY_OTHERS = {
     "PGPASSWORD",  # libpq, in every connection
     "PORT",  # gunicorn.conf.py
     "RQ_WORKER_CLASS",  # rq
+    "RATE_LIMIT_EXEMPT",  # shared/rate_limits.py, for read_api_settings
 }
+BEHIND_A_GATEWAY = {"TRUSTED_PROXIES", "RATE_LIMIT_EXEMPT"}
+"""A laptop's API is reached directly; one in a container through Docker's gateway."""
 SECRET_NAME = re.compile("PASSWORD|SECRET|KEY|TOKEN")
 REQUIRED = re.compile(r"\$\{(\w+):\?[^}]+}")
 WITH_DEFAULT = re.compile(r"\$\{(\w+):-([^}]*)}")
@@ -106,7 +110,7 @@ def test_a_process_is_started_as_the_tests_start_it(service: str, stack: Stack) 
 def test_a_process_gets_the_variables_that_the_tests_give_it(service: str, stack: Stack) -> None:
     expected = program(stack, service).command.env.keys() - {"PATH", "HOME", "LANG"}
 
-    assert expected == environment(service).keys() - {"PGPASSWORD"}
+    assert expected == environment(service).keys() - {"PGPASSWORD"} - BEHIND_A_GATEWAY
 
 
 @pytest.mark.parametrize("service", OURS)
@@ -115,6 +119,14 @@ def test_what_a_process_is_given_is_enough_for_it_to_start(service: str, monkeyp
         monkeypatch.setenv(name, filled_in(text))
 
     READERS[service]()
+
+
+@pytest.mark.parametrize("gateway", ["172.17.0.1", "172.31.0.1", "192.168.48.1"])
+def test_a_proxy_that_speaks_for_everybody_is_not_limited(gateway: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in environment("api").items():
+        monkeypatch.setenv(name, filled_in(text))
+
+    assert any(ip_address(gateway) in network for network in read_api_settings().rate_limits.exempt)
 
 
 @pytest.mark.parametrize("service", OURS)

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 
 import pytest
@@ -128,12 +129,20 @@ def test_an_empty_or_malformed_value_is_refused_by_name(
         (CONSUMER, "MAIL_FROM", "Bank <no-reply@bank.example>\nBcc: eve@example.com"),
         (CONSUMER, "BASE_URL", "ftp://host"),
         (CONSUMER, "BASE_URL", "http://host?query"),
+        (CONSUMER, "BASE_URL", "http://host\n"),
+        (CONSUMER, "BASE_URL", "http://host/ "),
+        (CONSUMER, "BASE_URL", "http://exa mple.com"),
+        (RELAY, "DATABASE_URL", "postgresql://host/bank\n"),
+        (RELAY, "RQ_REDIS_URL", "redis://host/0\n"),
+        (CONSUMER, "SMTP_URL", "smtp://user:password\n@host"),
         (CONSUMER, "SECRET_KEY", "k" * 31),
         (CONSUMER, "SECRET_KEY", f"{KEY},short"),
         (CONSUMER, "SECRET_KEY", f"{KEY},"),
+        (CONSUMER, "SECRET_KEY", os.fsdecode(b"\xff" * 32)),
         (CONSUMER, "WORKER_CONCURRENCY", "0"),
         (API, "SIGNUP_MAIL_DELAY_SECONDS", "-1"),
         (API, "SIGNUP_RATE_LIMIT", "0 per minute"),
+        (API, "SIGNUP_RATE_LIMIT", "30 per minute; 500 per day"),
         (API, "SIGNUP_RATE_LIMIT", "10 per fortnight"),
         (API, "RATE_LIMIT_EXEMPT", "10.0.0.1/8"),
     ],
