@@ -71,6 +71,22 @@ def test_service_goes_on_when_postgresql_is_back(own_postgres: PostgresServer) -
         assert [username for _, username in api.messages()] == ["alice", "bob"]
 
 
+def test_no_signup_pays_for_a_connection_that_died_in_the_pool(api: ApiService) -> None:
+    statuses = [api.sign_up().status_code]
+    api.sql(
+        """
+        SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = 'outbox-api'
+        """
+    )
+    statuses.append(api.sign_up(username="bob", email="bob@example.com").status_code)
+    backends = api.sql("SELECT DISTINCT pid FROM pg_stat_activity WHERE application_name = 'outbox-api'")
+    statuses.append(api.sign_up(username="eve", email="eve@example.com").status_code)
+
+    assert statuses == [201, 201, 201]
+    assert api.sql("SELECT DISTINCT pid FROM pg_stat_activity WHERE application_name = 'outbox-api'") == backends
+
+
 def test_frozen_postgresql_is_told_within_seconds(
     own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
