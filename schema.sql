@@ -3,7 +3,7 @@
 --   psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f schema.sql
 --
 -- It may be applied again at any time: what is there already is left alone. Where somebody keeps a table locked for
--- half a second it gives up, having changed nothing, instead of making everybody wait behind it: apply it once more.
+-- two seconds it gives up, having changed nothing, instead of making everybody wait behind it: apply it once more.
 -- `outbox` holds the messages that still have something ahead of them, `outbox_finished` those that are
 -- history, and the view `outbox_messages` shows both. Moving a finished row out keeps the live table as small
 -- as the work that waits, however long the history grows.
@@ -13,8 +13,9 @@ BEGIN;
 -- Two processes that apply this file at once would race between IF NOT EXISTS and the catalogue.
 SELECT pg_advisory_xact_lock(7382945610291);
 SET LOCAL client_min_messages = warning;
--- CREATE INDEX locks its table even where the index exists, until COMMIT.
-SET LOCAL lock_timeout = '500ms';
+-- CREATE INDEX locks its table even where the index exists, until COMMIT. An autovacuum makes way after a second
+-- (deadlock_timeout).
+SET LOCAL lock_timeout = '2s';
 
 CREATE TABLE IF NOT EXISTS users (
     username           text        PRIMARY KEY,

@@ -23,8 +23,8 @@ _STOOD_STILL: Final = Failed("the worker stood still: the lease was over")
 _LOCK_SECONDS: Final = 1
 """Nobody of ours holds the row of a running message for as long as that."""
 
-_ALONE_LOCK_SECONDS: Final = 0.05
-"""For an outcome of which it is known that its row may be locked: others wait behind it, and it is tried again."""
+_AGAIN_LOCK_SECONDS: Final = 0.05
+"""For an outcome that PostgreSQL did not take before, alone or among others: others wait behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,17 @@ class Recorder:
                 if _is_away(exc):
                     self._unheard = {each.held.claim: each for each in batch}
                     return []
-        return [settled for each in batch for settled in self._record_alone(each)]
+        lock_seconds = _LOCK_SECONDS if len(batch) == 1 else _AGAIN_LOCK_SECONDS
+        return [settled for each in batch for settled in self._record_alone(each, lock_seconds)]
 
     def retry(self) -> list[Settled]:
         """Try again what waits, and give those that are settled."""
         refused = [*self._refused.values()]
         self._refused.clear()
-        return [*self.record([]), *(settled for each in refused for settled in self._record_alone(each))]
+        return [
+            *self.record([]),
+            *(settled for each in refused for settled in self._record_alone(each, _AGAIN_LOCK_SECONDS)),
+        ]
 
     def give_up(self) -> list[Settled]:
         """Let go of what could not be written: a relay takes those messages back when their leases are over."""
@@ -84,9 +88,9 @@ class Recorder:
         self._refused.clear()
         return [Settled(each, Verdict.DATABASE_AWAY) for each in waiting]
 
-    def _record_alone(self, ended: Ended) -> list[Settled]:
+    def _record_alone(self, ended: Ended, lock_seconds: float) -> list[Settled]:
         try:
-            return self._record_together([ended], _ALONE_LOCK_SECONDS)
+            return self._record_together([ended], lock_seconds)
         except Exception as exc:  # noqa: BLE001 - as above
             self._doubt([ended], exc)
             if _is_away(exc):

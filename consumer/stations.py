@@ -79,7 +79,7 @@ class WritingThread(threading.Thread):
         self._patience = patience
         self._to_write = to_write
         self._pauses = pauses()
-        self._retry_at = 0.0
+        self._retry_at: float | None = None
         self._untidied: deque[tuple[PoppedJob, Verdict]] = deque(maxlen=_UNTIDIED_KEPT)
 
     @property
@@ -104,7 +104,9 @@ class WritingThread(threading.Thread):
     def _retry_now_and_then(self) -> None:
         """Try what PostgreSQL did not take by a clock of its own: new outcomes do not wait for it."""
         if not self._recorder.is_waiting:
-            self._pauses, self._retry_at = pauses(), 0.0
+            self._pauses, self._retry_at = pauses(), None
+        elif self._retry_at is None:
+            self._retry_at = monotonic() + next(self._pauses)
         elif monotonic() >= self._retry_at:
             self._settle(self._recorder.retry())
             self._retry_at = monotonic() + next(self._pauses)
@@ -133,7 +135,7 @@ class WritingThread(threading.Thread):
         return batch
 
     def _seconds_to_retry(self) -> float | None:
-        return max(0.0, self._retry_at - monotonic()) if self._recorder.is_waiting else None
+        return None if self._retry_at is None else max(0.0, self._retry_at - monotonic())
 
     def _settle(self, settled: Sequence[Settled]) -> None:
         """Make room for others, say what became of each message, and tidy its job up."""

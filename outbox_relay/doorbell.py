@@ -21,6 +21,9 @@ _FIRST_RETRY_SECONDS: Final = 5.0
 _LONGEST_RETRY_SECONDS: Final = 120.0
 """An address that swallows packets takes three seconds of publishing at each try."""
 
+_CHEAP_SECONDS: Final = 0.5
+"""A server that is down refuses at once."""
+
 _DRAIN_SECONDS: Final = 1.0
 
 
@@ -67,13 +70,15 @@ class Doorbell:
         if self._connection is not None:
             self._drain_now_and_then(self._connection)
             return
-        if monotonic() < self._retry_at:
+        began = monotonic()
+        if began < self._retry_at:
             return
         try:
             self._connection = connect(self._listen_url, "outbox-relay-doorbell")
             self._connection.execute(f"LISTEN {DOORBELL_CHANNEL}")
         except psycopg.Error as exc:
             self._lose(exc)
+            self._retry_seconds = self._next_pause(took=monotonic() - began)
         else:
             self._outage_told = False
             self._retry_seconds = _FIRST_RETRY_SECONDS
@@ -113,7 +118,10 @@ class Doorbell:
             self._outage_told = True
         self.close()
         self._retry_at = monotonic() + self._retry_seconds
-        self._retry_seconds = min(_LONGEST_RETRY_SECONDS, self._retry_seconds * 2)
+
+    def _next_pause(self, *, took: float) -> float:
+        """Give the pause after the next try that fails: longer and longer, unless a try costs nothing."""
+        return _FIRST_RETRY_SECONDS if took < _CHEAP_SECONDS else min(_LONGEST_RETRY_SECONDS, self._retry_seconds * 2)
 
     def close(self) -> None:
         """Stop listening."""

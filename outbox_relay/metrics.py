@@ -1,5 +1,6 @@
 """The relay's metrics: what this process did, and what the outbox looks like."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from time import monotonic
 from typing import Final
@@ -10,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from outbox_relay.lag_metrics import LagCollector
 from outbox_relay.observer import Observer
 from outbox_relay.reaper import Round
+from outbox_relay.statements import Reaped
 from shared.database import connect
 from shared.figures import SELECT_LIVE, SELECT_SURROUNDINGS, live_states, surroundings
 from shared.outbox_metrics import OutboxCollector, State
@@ -77,16 +79,22 @@ class RelayMetrics(Observer):
         """Time a step."""
         return self._step_seconds.labels(name).time()
 
-    def pass_ends(self, published: int, reaped: Round, pruned: int) -> None:
+    def claims_reaped(self, claims: Sequence[Reaped]) -> None:
+        """Count them."""
+        for claim in claims:
+            self._reaped.labels(claim.status).inc()
+
+    def round_ends(self, round_: Round) -> None:
+        """Count what it found."""
+        self._renewed.inc(round_.renewed)
+        self._returned.labels("lease").inc(round_.returned_by_lease)
+        self._returned.labels("epoch").inc(round_.returned_by_epoch)
+
+    def pass_ends(self, published: int, pruned: int) -> None:
         """Count what a pass did."""
         if published:
             self._pushed.inc(published)
             self._batches.observe(published)
-        for claim in reaped.reaped:
-            self._reaped.labels(claim.status).inc()
-        self._renewed.inc(reaped.renewed)
-        self._returned.labels("lease").inc(reaped.returned_by_lease)
-        self._returned.labels("epoch").inc(reaped.returned_by_epoch)
         self._pruned.inc(pruned)
 
     def outage(self, of: str) -> None:

@@ -1,8 +1,10 @@
 """What a relay tells about its work, to whoever wants to know."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from outbox_relay.reaper import Round
+from outbox_relay.statements import Reaped
 
 
 class Observer:
@@ -15,8 +17,14 @@ class Observer:
         """One step of a pass (reap, publish or prune) is made inside this context."""
         return nullcontext()
 
-    def pass_ends(self, published: int, reaped: Round, pruned: int) -> None:
-        """A pass was made without a failure: what it did."""
+    def claims_reaped(self, claims: Sequence[Reaped]) -> None:
+        """The claims of dead workers were taken back."""
+
+    def round_ends(self, round_: Round) -> None:
+        """Forgotten messages were looked for, and what was missing was mended."""
+
+    def pass_ends(self, published: int, pruned: int) -> None:
+        """A pass was made without a failure: what it did besides."""
 
     def outage(self, of: str) -> None:
         """A server (redis or postgresql) is away; told once each time."""

@@ -26,9 +26,8 @@ _RENEWED_AT_ONCE: Final = 5000
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round of the reaper did."""
+    """What one search for forgotten messages did."""
 
-    reaped: tuple[Reaped, ...] = ()
     renewed: int = 0
     returned_by_lease: int = 0
     returned_by_epoch: int = 0
@@ -84,7 +83,7 @@ class Reaper:
         got_further = bool(renewed or by_lease or by_epoch)
         self._delete_orphans([*by_lease, *by_epoch])
         is_partial = got_further and len(suspects) == self._suspects_at_once
-        return Round((), renewed, len(by_lease), len(by_epoch), is_partial, len(suspects))
+        return Round(renewed, len(by_lease), len(by_epoch), is_partial, len(suspects))
 
     def _missed_long_enough(self, missing: list[Suspect]) -> list[Row]:
         """Give the rows that were missing in an earlier round too, longer ago than a pop may precede its claim."""

@@ -1,6 +1,6 @@
 """The relay's loop: reap, publish, sleep. One bounded piece of work at a time, so that a signal is obeyed at once."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from outbox_relay.heartbeat import BEAT_SECONDS, Heartbeat
 from outbox_relay.observer import Observer
 from outbox_relay.pruning import PRUNED_AT_ONCE, Pruner
 from outbox_relay.publishing import Publisher
-from outbox_relay.reaper import Reaper, Round
+from outbox_relay.reaper import Reaper
 from outbox_relay.rest import Rest
 from outbox_relay.shares import LOOKING_SHARE, PRUNING_SHARE, REAPING_SHARE, period
 from outbox_relay.statements import DbConnection
@@ -40,7 +40,6 @@ class Pass:
 
     published: int = 0
     full: bool = False
-    round: Round = field(default_factory=Round)
 
 
 class Relay:
@@ -105,13 +104,13 @@ class Relay:
         connection = self.connect()
         self._heartbeat.beat(connection)
         with self._observer.step("reap"):
-            reaped = self._reap(connection)
+            self._reap(connection)
         with self._observer.step("publish"):
             published = self._publisher.publish_batch(connection, self._settings.batch_size)
         with self._observer.step("prune"):
             pruned = self._prune(connection)
-        self._observer.pass_ends(published, reaped, pruned)
-        return Pass(published, self._publisher.has_more, reaped)
+        self._observer.pass_ends(published, pruned)
+        return Pass(published, self._publisher.has_more)
 
     def drain(self) -> int:
         """Publish what was due when this began, after one reaper round, and return how many messages.
@@ -153,14 +152,17 @@ class Relay:
             self._connection.close()
             self._connection = None
 
-    def _reap(self, connection: DbConnection) -> Round:
+    def _reap(self, connection: DbConnection) -> None:
         if monotonic() < self._reap_at:
-            return Round()
+            return
         began = monotonic()
         reaped = self._reaper.reap_running(connection) if began >= self._reap_running_from else ()
         for claim in reaped:
             _log.warning("reaped", message_id=claim.id, attempt=claim.attempt, status=claim.status)
+        # At once: Redis may be away for what comes next, and the claims stay reaped.
+        self._observer.claims_reaped(reaped)
         round_ = self._reaper.reap_published(connection)
+        self._observer.round_ends(round_)
         next_step = began + period(began, REAPING_SHARE if reaped or round_.suspects else LOOKING_SHARE)
         self._reap_at = next_step if round_.is_partial else max(next_step, monotonic() + REAP_SECONDS)
         if round_.returned_by_lease or round_.returned_by_epoch:
@@ -171,7 +173,6 @@ class Relay:
             )
         elif round_.renewed:
             _log.info("found_in_redis", renewed=round_.renewed, meaning="their jobs wait longer than a lease")
-        return replace(round_, reaped=reaped)
 
     def _prune(self, connection: DbConnection) -> int:
         """Delete one step of history: soon again while there is more, else after a while."""

@@ -1,5 +1,6 @@
 """Tracing with OpenTelemetry. Imported only where OUTBOX_TRACING asks for it."""
 
+import atexit
 import os
 import threading
 from collections.abc import Iterator
@@ -32,9 +33,13 @@ _PROPAGATOR: Final = TraceContextTextMapPropagator()
 def otlp_tracing(service: str) -> "OtelTracing":
     """Build tracing that sends spans over OTLP/HTTP, in a thread of its own; OTEL_* variables say where and how."""
     name = os.environ.get("OTEL_SERVICE_NAME", service)
-    provider = TracerProvider(resource=Resource.create({"service.name": name, "service.version": VERSION}))
+    resource = Resource.create({"service.name": name, "service.version": VERSION})
+    # Its own way of ending waits half a minute for a collector that does not answer.
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return OtelTracing(provider)
+    tracing = OtelTracing(provider)
+    atexit.register(tracing.flush)
+    return tracing
 
 
 class OtelTracing(Tracing):

@@ -247,7 +247,11 @@ def _refuse_blanks(url: str) -> None:
     Raises ValidationError.
     """
     if " " in url or not url.isprintable():
-        raise ValidationError(_not_a_url("it holds a blank, a line break or another character that is no part of it"))
+        raise ValidationError(
+            _not_a_url(
+                "it holds a blank, a line break or another character that is none of a URL; a blank is %20 there"
+            )
+        )
 
 
 def _not_a_url(why: str) -> str:

@@ -18,7 +18,6 @@ from bench.sizes import Sizes
 from bench.workload import add_messages, settle
 from outbox_relay.observer import Observer
 from outbox_relay.pruning import Pruner
-from outbox_relay.reaper import Round
 from shared.database import connect
 
 MEDIAN, P99, LONGEST, PRUNED = "median ms/step", "p99 ms", "longest ms", "rows pruned/s"
@@ -60,7 +59,7 @@ class PruningSteps(Observer):
         if name == "prune":
             self._took = (time.perf_counter() - started) * 1000
 
-    def pass_ends(self, published: int, reaped: Round, pruned: int) -> None:  # noqa: ARG002 - as the relay calls it
+    def pass_ends(self, published: int, pruned: int) -> None:  # noqa: ARG002 - as the relay calls it
         """Keep the time of a step that had something to delete."""
         if pruned:
             self.pruned += pruned

@@ -30,7 +30,9 @@ class DemotableRedis:
         self.url = f"redis://{LOOPBACK}:{self._name.port}/0"
 
     def demote(self) -> None:
-        """Let the second be the primary. No connection to the first is cut."""
+        """Let the second be the primary, with all that the first has. No connection to the first is cut."""
+        with self.first.client() as client:
+            client.wait(1, 10_000)
         with self.second.client() as client:
             client.replicaof("NO", "ONE")
         with self.first.client() as client:

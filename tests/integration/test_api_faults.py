@@ -5,12 +5,14 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import psycopg
 import pytest
 import structlog
+from sqlalchemy import Engine
 
+from api.database import build_engine, connected
 from embedded.postgres import PostgresServer
 from tests.api_service import ALICE, PAGE, ApiService, api_service
 
@@ -71,20 +73,25 @@ def test_service_goes_on_when_postgresql_is_back(own_postgres: PostgresServer) -
         assert [username for _, username in api.messages()] == ["alice", "bob"]
 
 
-def test_no_signup_pays_for_a_connection_that_died_in_the_pool(api: ApiService) -> None:
-    statuses = [api.sign_up().status_code]
-    api.sql(
-        """
-        SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-         WHERE datname = current_database() AND application_name = 'outbox-api'
-        """
-    )
-    statuses.append(api.sign_up(username="bob", email="bob@example.com").status_code)
-    backends = api.sql("SELECT DISTINCT pid FROM pg_stat_activity WHERE application_name = 'outbox-api'")
-    statuses.append(api.sign_up(username="eve", email="eve@example.com").status_code)
+def test_no_use_case_pays_for_a_connection_that_died_in_the_pool(database_url: str) -> None:
+    engine = build_engine(database_url)
+    with closing(psycopg.connect(database_url, autocommit=True)) as administrator:
+        first = backend_of(engine)
+        administrator.execute("SELECT pg_terminate_backend(%s, 5000)", [first])
+        second = backend_of(engine)
+        with connected(engine) as connection:
+            # As a console's query that took too long does.
+            connection.connection.driver_connection.close()
+        third = backend_of(engine)
 
-    assert statuses == [201, 201, 201]
-    assert api.sql("SELECT DISTINCT pid FROM pg_stat_activity WHERE application_name = 'outbox-api'") == backends
+    assert len({first, second, third}) == 3
+    assert backend_of(engine) == third
+    engine.dispose()
+
+
+def backend_of(engine: Engine) -> int:
+    with connected(engine) as connection:
+        return int(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
 
 
 def test_frozen_postgresql_is_told_within_seconds(

@@ -83,7 +83,9 @@ def test_an_outage_is_counted_once_and_its_end_is_seen() -> None:
 
 def test_reaped_claims_are_counted_by_what_became_of_the_message() -> None:
     metrics = RelayMetrics("postgresql://127.0.0.1:1/x")
-    metrics.pass_ends(0, Round((Reaped(1, "pending", 2), Reaped(2, "dead", 11)), renewed=5), 7)
+    metrics.claims_reaped([Reaped(1, "pending", 2), Reaped(2, "dead", 11)])
+    metrics.round_ends(Round(renewed=5))
+    metrics.pass_ends(0, 7)
 
     found = scrape(metrics)
     assert [value(found, "outbox_reaped_claims_total", status=status) for status in ("pending", "dead")] == [1, 1]
@@ -93,7 +95,7 @@ def test_reaped_claims_are_counted_by_what_became_of_the_message() -> None:
 
 def test_without_postgresql_a_scrape_says_so_and_keeps_what_this_process_counted() -> None:
     metrics = RelayMetrics(f"postgresql://127.0.0.1:{free_port()}/x")
-    metrics.pass_ends(3, Round(), 0)
+    metrics.pass_ends(3, 0)
 
     found = scrape(metrics)
 

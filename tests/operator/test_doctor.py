@@ -202,7 +202,7 @@ def a_message_that_nobody_publishes(at: Installation) -> None:
         (mail_server_away, "mail server", "cannot be used"),
         (an_open_breaker, "breaker", "421 busy"),
         (a_relay_that_fell_silent, "relay", "none is alive, the last was seen"),
-        (a_short_secret, "settings", "SECRET_KEY needs at least 32 characters"),
+        (a_short_secret, "settings", "SECRET_KEY needs at least 32 printable characters"),
         (a_timeout_beyond_the_lease, "settings", "SMTP_TIMEOUT_SECONDS must not be longer"),
         (a_lease_shorter_than_a_pop, "leases", "OUTBOX_PUBLISH_LEASE_SECONDS is 2"),
         (a_message_that_nobody_publishes, "waiting", "a due message has been waiting"),
