@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -19,6 +19,7 @@ PATIENCE: Final = 60.0
 
 _BACKLOG: Final = 20
 _LONGEST_WORK_SECONDS: Final = 0.5
+_LOOK_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,20 @@ def _let_die(scene: Scene, number: int, point: Point) -> None:
 
 
 def terminate_under_load(scene: Scene, terms: int, random: Random) -> Tally:
-    """Let one worker after the other work for a moment of random length and then ask it to stop."""
+    """Let one worker after the other work for a moment of random length and then ask it to stop.
+
+    Messages keep coming until the last one has stopped: a signal between Python's look at its signals and the system
+    call of RQ's pop is heard when the pop ends, and without a job that is after minutes.
+    """
     scene.start_relay()
     ids = scene.sign_up(_BACKLOG)
     moments = [random.uniform(0, _LONGEST_WORK_SECONDS) for _ in range(terms)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for _ in pool.map(lambda victim: _let_stop(scene, *victim), enumerate(moments)):
+        stops = [pool.submit(_let_stop, scene, *victim) for victim in enumerate(moments)]
+        while wait(stops, timeout=_LOOK_SECONDS).not_done:
             ids += scene.sign_up(max(0, _BACKLOG - scene.count()))
+        for stop in stops:
+            stop.result()
         _finish(scene)
     return _count(scene, terms, ids)
 
