@@ -42,11 +42,10 @@ import gunicorn.http.wsgi
 import gunicorn.util
 from gunicorn.glogging import Logger
 
-from api.ops.access import read_ops_token
 from api.problems import PROBLEM_TYPE, ProblemError, detail_of, members
 from api.request_log import WithoutQueryString
 from shared.errors import SettingsError
-from shared.settings import read_api_settings
+from shared.settings import read_api_settings, read_ops_token
 from shared.tracing import check_tracing
 
 _LARGEST_PORT: Final = 65_535

@@ -15,7 +15,6 @@ from api.docs_routes import docs_blueprint
 from api.doorbell import Doorbell
 from api.health import health_blueprint
 from api.metrics import add_metrics
-from api.ops.access import read_ops_token
 from api.ops.routes import ops_blueprint
 from api.pages import page, prefers_html
 from api.problems import problem_of, respond
@@ -29,7 +28,7 @@ from api.signup_pages import signup_pages
 from api.users_routes import users_blueprint
 from api.verification_routes import verification_blueprint
 from shared.logs import configure_logging
-from shared.settings import ApiSettings, read_api_settings
+from shared.settings import ApiSettings, read_api_settings, read_ops_token
 from shared.tracing import configure_tracing
 
 _EXTENSION: Final = "outbox-api"

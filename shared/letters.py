@@ -54,25 +54,30 @@ def count_dead(connection: DbConnection) -> int:
 
 def retry(connection: DbConnection, message_id: int) -> bool:
     """Make one dead letter pending again, with all its attempts. False when it is no dead letter."""
-    return _retry(connection, message_id, 1) == 1
+    return bool(_retry(connection, message_id, message_id, 1))
 
 
 def retry_all(connection: DbConnection) -> int:
-    """Make every dead letter pending again, in steps that lock few rows at a time; return how many."""
-    total = 0
-    while step := _retry(connection, None, _RETRIED_AT_ONCE):
-        total += step
+    """Make every dead letter pending again, in steps that lock few rows at a time; return how many.
+
+    Each once: those that die again meanwhile stay dead.
+    """
+    [(newest,)] = connection.execute("SELECT coalesce(max(id), 0) FROM outbox WHERE status = 'dead'").fetchall()
+    total = last = 0
+    while step := _retry(connection, last + 1, newest, _RETRIED_AT_ONCE):
+        total += len(step)
+        last = max(step)
     return total
 
 
-def _retry(connection: DbConnection, message_id: int | None, limit: int) -> int:
+def _retry(connection: DbConnection, first_id: int, last_id: int, limit: int) -> list[int]:
     # A new generation: jobs of its former lives that still lie about in Redis have other ids.
-    return connection.execute(
+    retried = connection.execute(
         """
         WITH chosen AS MATERIALIZED (
             SELECT id
               FROM outbox
-             WHERE status = 'dead' AND (%(id)s::bigint IS NULL OR id = %(id)s)
+             WHERE status = 'dead' AND id BETWEEN %(first)s AND %(last)s
              ORDER BY id
              LIMIT %(limit)s
                FOR UPDATE
@@ -81,9 +86,11 @@ def _retry(connection: DbConnection, message_id: int | None, limit: int) -> int:
            SET status = 'pending', generation = generation + 1, attempt = 0, due_at = now()
           FROM chosen
          WHERE o.id = chosen.id AND o.status = 'dead'
+        RETURNING o.id
         """,
-        {"id": message_id, "limit": limit},
-    ).rowcount
+        {"first": first_id, "last": last_id, "limit": limit},
+    ).fetchall()
+    return [id_ for (id_,) in retried]
 
 
 def discard(connection: DbConnection, message_id: int, reason: str) -> bool:

@@ -4,6 +4,7 @@ Every process asks only for what it needs: the relay knows neither SECRET_KEY no
 malformed is reported at once, by the variable's name and never with its value, which may be a secret.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.headerregistry import Address
@@ -24,6 +25,7 @@ NO_SECRET: Final = (
     f"needs at least {MINIMUM_KEY_CHARACTERS} printable characters:"
     " make them with python -c 'import secrets; print(secrets.token_urlsafe(32))'."
 )
+_CONSOLE_VARIABLE: Final = "OPS_TOKEN"
 _POSTGRESQL_SCHEMES: Final = {"postgresql", "postgres", "postgresql+psycopg"}
 _REDIS_SCHEMES: Final = {"redis", "rediss", "unix"}
 _SMTP_PORTS: Final = {"smtp": 25, "smtps": 465, "smtp+starttls": 587}
@@ -333,6 +335,17 @@ def _secret_keys(text: str) -> tuple[str, ...]:
     if not all(map(is_secret, keys)):
         raise ValidationError(f"{NO_SECRET} Several keys are separated by commas.")
     return keys
+
+
+def read_ops_token() -> str | None:
+    """Read OPS_TOKEN; None when it is not set. Raises SettingsError when it cannot be a secret."""
+    given = os.environ.get(_CONSOLE_VARIABLE)
+    if given is None:
+        return None
+    token = given.strip()
+    if not is_secret(token):
+        raise SettingsError({_CONSOLE_VARIABLE: [NO_SECRET]})
+    return token
 
 
 def is_secret(key: str) -> bool:

@@ -5,7 +5,6 @@ cookie holds a random number, signed with the token: a new token ends every sess
 """
 
 import hmac
-import os
 import secrets
 from typing import Final
 
@@ -13,24 +12,9 @@ from flask import Request
 from itsdangerous import BadSignature, Signer, TimestampSigner
 from werkzeug.wrappers import Response
 
-from shared.errors import SettingsError
-from shared.settings import NO_SECRET, is_secret
-
 PATH: Final = "/ops"
 SESSION_SECONDS: Final = 8 * 3600
 _COOKIE: Final = "outbox_ops"
-_VARIABLE: Final = "OPS_TOKEN"
-
-
-def read_ops_token() -> str | None:
-    """Read OPS_TOKEN; None when it is not set. Raises SettingsError when it cannot be a secret."""
-    given = os.environ.get(_VARIABLE)
-    if given is None:
-        return None
-    token = given.strip()
-    if not is_secret(token):
-        raise SettingsError({_VARIABLE: [NO_SECRET]})
-    return token
 
 
 class Access:

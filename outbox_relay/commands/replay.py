@@ -39,7 +39,12 @@ def replay(
             fail(f"more than {limit} messages: narrow the time range, or raise --limit")
         if count and not yes:
             click.confirm(f"append {count} new messages for {task}?", abort=True, err=True)
-        appended = history.replay(connection, chosen) if count else 0
+        with connection.transaction():
+            appended = history.replay(connection, chosen) if count else 0
+            if appended != count:
+                fail(
+                    f"{appended} messages instead of {count}, since more have finished: nothing is appended, ask again"
+                )
         if appended:
             connection.execute(f"NOTIFY {DOORBELL_CHANNEL}")
     if as_json:

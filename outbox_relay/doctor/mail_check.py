@@ -22,7 +22,7 @@ def check_mail_server(server: SmtpServer) -> Finding:
                 session.login(server.user, server.password)
     except smtplib.SMTPAuthenticationError as exc:
         return fault(_CHECK, f"it refuses the user or the password ({exc.smtp_code})", "mend SMTP_URL")
-    except (smtplib.SMTPException, ssl.SSLError, OSError) as exc:
+    except (smtplib.SMTPException, ssl.SSLError, OSError, ValueError) as exc:  # ValueError: a host that is no name
         # The text may hold an address of somebody.
         return fault(_CHECK, f"it cannot be used: {type(exc).__name__}", "start the mail server, or mend SMTP_URL")
     return ok(_CHECK, f"it greets ({server.security})")

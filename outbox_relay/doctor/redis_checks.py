@@ -34,7 +34,7 @@ def check_redis(redis_url: str, key_prefix: str) -> Iterator[Finding]:
             yield _check_clock(client)
             for queue in QUEUES:
                 yield _check_workers(client, key_prefix, queue)
-        except (RedisError, OSError) as exc:
+        except (RedisError, OSError, ValueError) as exc:  # ValueError: a host that is no name
             # The text may hold the server's address and user.
             yield fault("redis", f"it cannot be used: {type(exc).__name__}", "start Redis, or mend RQ_REDIS_URL")
 

@@ -10,11 +10,11 @@ from flask.testing import FlaskClient
 from limits import parse
 from werkzeug.test import TestResponse
 
-from api.ops.access import read_ops_token
 from outbox_relay.heartbeat import show_relay
 from shared.database import connect
 from shared.errors import SettingsError
 from shared.rate_limits import RateLimits
+from shared.settings import read_ops_token
 from tests.api_service import ApiService, api_service
 from tests.rows import add_message, history_rows_read, message
 

@@ -5,6 +5,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from embedded.ports import free_port
+from shared import letters
 from tests.operator.running import run, run_json
 from tests.rows import add_message, message
 
@@ -58,6 +59,24 @@ def test_all_letters_are_retried_and_nothing_else(connection: Connection) -> Non
     assert ended.output == "3 dead letters are pending again\n"
     assert {message(connection, id_)["status"] for id_ in dead} == {"pending"}
     assert message(connection, running)["status"] == "running"
+
+
+def test_a_letter_that_dies_again_meanwhile_is_retried_once(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        add_message(connection, status="dead")
+    retry_step = letters._retry  # noqa: SLF001
+
+    def retry_and_die(*arguments: Any) -> list[int]:
+        retried = retry_step(*arguments)
+        connection.execute("UPDATE outbox SET status = 'dead', last_error = 'no' WHERE status = 'pending'")
+        return retried
+
+    monkeypatch.setattr(letters, "_RETRIED_AT_ONCE", 1)
+    monkeypatch.setattr(letters, "_retry", retry_and_die)
+
+    assert letters.retry_all(connection) == 3
 
 
 @pytest.mark.parametrize("status", ["pending", "published", "running"])

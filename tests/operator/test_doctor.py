@@ -170,6 +170,14 @@ def a_short_secret(at: Installation) -> None:
     at.set("SECRET_KEY", "too short")
 
 
+def a_short_token(at: Installation) -> None:
+    at.set("OPS_TOKEN", "too short")
+
+
+def a_mail_server_whose_name_is_none(at: Installation) -> None:
+    at.set("SMTP_URL", "smtp://mail..example.com:25")
+
+
 def a_timeout_beyond_the_lease(at: Installation) -> None:
     at.set("SMTP_TIMEOUT_SECONDS", "50")
 
@@ -203,6 +211,8 @@ def a_message_that_nobody_publishes(at: Installation) -> None:
         (an_open_breaker, "breaker", "421 busy"),
         (a_relay_that_fell_silent, "relay", "none is alive, the last was seen"),
         (a_short_secret, "settings", "SECRET_KEY needs at least 32 printable characters"),
+        (a_short_token, "settings", "OPS_TOKEN needs at least 32 printable characters"),
+        (a_mail_server_whose_name_is_none, "mail server", "it cannot be used: UnicodeError"),
         (a_timeout_beyond_the_lease, "settings", "SMTP_TIMEOUT_SECONDS must not be longer"),
         (a_lease_shorter_than_a_pop, "leases", "OUTBOX_PUBLISH_LEASE_SECONDS is 2"),
         (a_message_that_nobody_publishes, "waiting", "a due message has been waiting"),

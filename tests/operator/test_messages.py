@@ -118,6 +118,18 @@ def test_a_replay_that_is_not_agreed_to_appends_nothing(connection: Connection) 
     assert (ended.exit_code, run_json("list", "--state", "pending")) == (1, [])
 
 
+def test_a_replay_appends_no_more_than_what_was_agreed_to(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(connection, add_message(connection))
+    monkeypatch.setattr("click.confirm", lambda *_, **__: finish(connection, add_message(connection)))
+
+    ended = replay()
+
+    assert (ended.exit_code, "2 messages instead of 1" in ended.output) == (1, True)
+    assert run_json("list", "--state", "pending") == []
+
+
 def test_a_replay_of_more_than_the_limit_is_refused(connection: Connection) -> None:
     for _ in range(3):
         finish(connection, add_message(connection))
