@@ -110,8 +110,12 @@ def _finished_between(connection: DbConnection, since: datetime, until: datetime
         """
         WITH fresh AS MATERIALIZED (
             SELECT queue, attempt,
-                   greatest(0, extract(epoch FROM coalesce(published_at, claimed_at) - due_at))::float8 AS publish,
-                   extract(epoch FROM finished_at - created_at)::float8 AS delivery
+                   CASE WHEN isfinite(due_at) THEN
+                       greatest(0, extract(epoch FROM coalesce(published_at, claimed_at) - due_at))::float8
+                   END AS publish,
+                   CASE WHEN isfinite(created_at) THEN
+                       extract(epoch FROM finished_at - created_at)::float8
+                   END AS delivery
               FROM outbox_finished
              WHERE status = 'done' AND finished_at > %(since)s AND finished_at <= %(until)s
         )
@@ -119,7 +123,7 @@ def _finished_between(connection: DbConnection, since: datetime, until: datetime
           FROM fresh WHERE publish IS NOT NULL GROUP BY 2, 3
         UNION ALL
         SELECT 'outbox_delivery_seconds', queue, width_bucket(delivery, %(seconds)s::float8[]), count(*), sum(delivery)
-          FROM fresh GROUP BY 2, 3
+          FROM fresh WHERE delivery IS NOT NULL GROUP BY 2, 3
         UNION ALL
         SELECT 'outbox_attempts_per_message', queue, width_bucket(attempt - 0.5::float8, %(attempts)s::float8[]),
                count(*), sum(attempt)

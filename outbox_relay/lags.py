@@ -35,13 +35,17 @@ def recent_lags(connection: DbConnection, window_seconds: float) -> list[Lag]:
     rows = connection.execute(
         """
         SELECT queue, count(*),
-               percentile_cont(0.5) WITHIN GROUP (ORDER BY publish),
-               percentile_cont(0.99) WITHIN GROUP (ORDER BY publish),
-               percentile_cont(0.5) WITHIN GROUP (ORDER BY delivery),
-               percentile_cont(0.99) WITHIN GROUP (ORDER BY delivery)
+               coalesce(percentile_cont(0.5) WITHIN GROUP (ORDER BY publish), 0),
+               coalesce(percentile_cont(0.99) WITHIN GROUP (ORDER BY publish), 0),
+               coalesce(percentile_cont(0.5) WITHIN GROUP (ORDER BY delivery), 0),
+               coalesce(percentile_cont(0.99) WITHIN GROUP (ORDER BY delivery), 0)
           FROM (SELECT queue,
-                       greatest(0, extract(epoch FROM coalesce(published_at, claimed_at) - due_at))::float8 AS publish,
-                       extract(epoch FROM finished_at - created_at)::float8 AS delivery
+                       CASE WHEN isfinite(due_at) THEN
+                           greatest(0, extract(epoch FROM coalesce(published_at, claimed_at) - due_at))::float8
+                       END AS publish,
+                       CASE WHEN isfinite(created_at) THEN
+                           extract(epoch FROM finished_at - created_at)::float8
+                       END AS delivery
                   FROM outbox_finished
                  WHERE status = 'done' AND finished_at > now() - make_interval(secs => %s)
                  ORDER BY finished_at DESC

@@ -16,7 +16,8 @@ RELAY_SILENT_SECONDS: Final = 20.0
 """A relay shows itself every five seconds; one that was silent for so long does not run, or stands still."""
 
 SELECT_LIVE: Final = """
-    SELECT 'pending', queue, count(*), extract(epoch FROM clock_timestamp() - min(due_at))::float8
+    SELECT 'pending', queue, count(*),
+           coalesce(extract(epoch FROM clock_timestamp() - min(due_at) FILTER (WHERE isfinite(due_at))), 0)::float8
       FROM outbox WHERE status = 'pending' GROUP BY queue
     UNION ALL
     SELECT 'published', queue, count(*), extract(epoch FROM clock_timestamp() - min(published_at))::float8
@@ -26,7 +27,8 @@ SELECT_LIVE: Final = """
       FROM outbox WHERE status = 'running' GROUP BY queue
     UNION ALL
     SELECT 'dead', queue, count(*),
-           extract(epoch FROM clock_timestamp() - min(coalesce(claimed_at, created_at)))::float8
+           coalesce(extract(epoch FROM clock_timestamp() - min(coalesce(claimed_at, created_at))
+                                                           FILTER (WHERE isfinite(created_at))), 0)::float8
       FROM outbox WHERE status = 'dead' GROUP BY queue
 """
 """Rows for `live_states`: each statement of it is served by the partial index of its state."""

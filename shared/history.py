@@ -12,6 +12,12 @@ from psycopg.rows import class_row, dict_row
 
 from shared.database import DbConnection
 
+_TIMES: Final = """
+    CASE WHEN isfinite(created_at) THEN created_at END AS created_at,
+    CASE WHEN isfinite(due_at) THEN due_at END AS due_at
+"""
+"""A message may be due at a time without end, which Python has no value for; then it is shown without one."""
+
 LIVE: Final = ("pending", "published", "running", "dead")
 FINISHED: Final = ("done", "discarded")
 
@@ -25,8 +31,8 @@ class Listed:
     queue: str
     status: str
     attempt: int
-    created_at: datetime
-    due_at: datetime
+    created_at: datetime | None
+    due_at: datetime | None
     finished_at: datetime | None
     last_error: str | None
 
@@ -57,26 +63,26 @@ def list_messages(
 
 def _newest(table: str) -> str:
     return f"""
-        SELECT id, task, queue, status, attempt, created_at, due_at, finished_at, last_error
+        SELECT id, task, queue, status, attempt, {_TIMES}, finished_at, last_error
           FROM {table}
          WHERE status = ANY(%(states)s)
            AND (%(queue)s::text IS NULL OR queue = %(queue)s)
            AND (%(task)s::text IS NULL OR task = %(task)s)
          ORDER BY id DESC
          LIMIT %(limit)s
-    """  # noqa: S608 - two table names of our own
+    """  # noqa: S608 - a table's name and two expressions of our own
 
 
 def read_message(connection: DbConnection, message_id: int) -> dict[str, Any] | None:
     """Read everything that is kept of a message but its payload; None when there is no such message."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
-            """
-            SELECT id, task, queue, status, attempt, max_retries, generation, created_at, due_at, published_at,
+            f"""
+            SELECT id, task, queue, status, attempt, max_retries, generation, {_TIMES}, published_at,
                    claimed_at, finished_at, lease_until, last_error, failures, traceparent
               FROM outbox_messages
              WHERE id = %s
-            """,
+            """,  # noqa: S608 - two expressions of our own
             [message_id],
         ).fetchone()
 

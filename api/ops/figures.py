@@ -95,7 +95,7 @@ def _last_hour(connection: DbConnection) -> list[Minute]:
                           FROM outbox_finished
                          WHERE finished_at > now() - make_interval(mins => ago + 1)
                            AND finished_at <= now() - make_interval(mins => ago)
-                           AND status = 'done'
+                           AND status = 'done' AND isfinite(created_at)
                          ORDER BY finished_at
                          LIMIT %(sampled)s) AS sample
          GROUP BY ago

@@ -1,9 +1,11 @@
 """`list`, `show`, `replay` and `prune`."""
 
+import json
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
 
 from shared.letters import discard
@@ -55,6 +57,20 @@ def test_a_list_holds_only_what_was_asked_for(connection: Connection, options: l
     }
 
     assert [names[each["id"]] for each in run_json("list", *options)] == expected
+
+
+@pytest.mark.parametrize("due_at", ["infinity", "-infinity"])
+def test_a_due_time_without_end_is_no_obstacle(connection: Connection, due_at: str) -> None:
+    ids = [finish(connection, add_message(connection), at="now"), add_message(connection)]
+    for table in ("outbox", "outbox_finished"):
+        connection.execute(SQL("UPDATE {} SET due_at = %s").format(Identifier(table)), [due_at])
+
+    listed, shown, stats = run("list", "--json"), [run("show", id_) for id_ in ids], run("stats", "--json")
+
+    assert [each.exit_code for each in (listed, *shown)] == [0, 0, 0], listed.output
+    assert [each["due_at"] for each in json.loads(listed.stdout)] == [None, None]
+    assert json.loads(stats.stdout)
+    assert "Infinity" not in stats.stdout
 
 
 def test_a_message_s_story_tells_every_time_and_every_failed_attempt(connection: Connection) -> None:
