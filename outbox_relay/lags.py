@@ -6,7 +6,7 @@ from typing import Final
 from outbox_relay.statements import DbConnection
 
 _ROWS_READ: Final = 100_000
-"""The newest of the window; what is older changes no figure that an operator acts on."""
+"""The newest of the window: a figure of them is one of the window, if it says how long they took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +29,20 @@ class Lag:
     delivery_p99: float
 
 
-def recent_lags(connection: DbConnection, window_seconds: float) -> list[Lag]:
-    """Measure the messages that were done within the last `window_seconds`, by queue."""
+def recent_lags(connection: DbConnection, window_seconds: float) -> tuple[list[Lag], float]:
+    """Measure the messages that were done within the last `window_seconds`, by queue, or the newest of them.
+
+    Returns the lags, and the seconds in which the messages that were measured were done.
+    """
     # now() and not clock_timestamp(): an index is searched only for what cannot change during the statement.
     rows = connection.execute(
         """
-        SELECT queue, count(*),
+        SELECT queue, extract(epoch FROM now() - min(finished_at))::float8, count(*),
                coalesce(percentile_cont(0.5) WITHIN GROUP (ORDER BY publish), 0),
                coalesce(percentile_cont(0.99) WITHIN GROUP (ORDER BY publish), 0),
                coalesce(percentile_cont(0.5) WITHIN GROUP (ORDER BY delivery), 0),
                coalesce(percentile_cont(0.99) WITHIN GROUP (ORDER BY delivery), 0)
-          FROM (SELECT queue,
+          FROM (SELECT queue, finished_at,
                        CASE WHEN isfinite(due_at) THEN
                            greatest(0, extract(epoch FROM coalesce(published_at, claimed_at) - due_at))::float8
                        END AS publish,
@@ -55,4 +58,6 @@ def recent_lags(connection: DbConnection, window_seconds: float) -> list[Lag]:
         """,
         [window_seconds, _ROWS_READ],
     ).fetchall()
-    return [Lag(*row) for row in rows]
+    lags = [Lag(queue, *figures) for queue, _, *figures in rows]
+    is_all = sum(lag.done for lag in lags) < _ROWS_READ
+    return lags, window_seconds if is_all else max(1.0, *(oldest for _, oldest, *_ in rows))

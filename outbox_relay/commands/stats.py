@@ -80,11 +80,12 @@ def _watch(connection: DbConnection, interval: float, window: float, *, as_json:
 def _look(connection: DbConnection, window: float) -> Glance:
     row = connection.execute(SELECT_SURROUNDINGS).fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+    lags, seconds = recent_lags(connection, window)
     return Glance(
         live=live_states(connection.execute(SELECT_LIVE).fetchall()),
         surroundings=surroundings(row),
-        lags=recent_lags(connection, window),
-        window_seconds=window,
+        lags=lags,
+        window_seconds=seconds,
     )
 
 

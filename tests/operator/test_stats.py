@@ -60,6 +60,25 @@ def test_lags_are_those_of_the_window(connection: Connection) -> None:
     assert (lag["publish_p50"], lag["delivery_p99"]) == pytest.approx((2.0, 20.0))
 
 
+def test_the_rate_of_more_messages_than_are_read_is_that_of_those_that_were_read(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outbox_relay.lags._ROWS_READ", 20)
+    connection.execute(
+        """
+        INSERT INTO outbox_finished (id, task, payload, queue, status, due_at, generation, attempt, max_retries,
+                                     failures, created_at, finished_at)
+        SELECT n, 't', '{}', 'default', 'done', at, 0, 1, 10, '[]', at, at
+          FROM generate_series(1, 200) AS n, LATERAL (SELECT now() - n * interval '500 ms') AS t (at)
+        """
+    )
+
+    glance = run_json("stats", "--window", 300)
+
+    assert glance["window_seconds"] == pytest.approx(10, abs=5)
+    assert glance["done_per_second"] == pytest.approx(20 / glance["window_seconds"])
+
+
 def test_a_glance_reads_little_of_a_long_history(connection: Connection) -> None:
     connection.execute(
         """
