@@ -16,7 +16,7 @@ from api.doorbell import Doorbell
 from api.health import health_blueprint
 from api.metrics import add_metrics
 from api.ops.routes import ops_blueprint
-from api.pages import page, prefers_html
+from api.pages import prefers_html, problem_page
 from api.problems import problem_of, respond
 from api.rate_limits import RateLimiter, limit_rates
 from api.request_ids import use_request_ids
@@ -102,10 +102,7 @@ def _answer_error(error: Exception) -> ResponseReturnValue:
     problem = problem_of(error)
     if request.blueprint is not None:
         return respond(problem)
-    if prefers_html(request):
-        response = page("problem.html", problem.status, problem=problem)
-        response.headers.extend(problem.headers)
-    else:
-        response = respond(problem)
+    html = prefers_html(request)
+    response = problem_page("problem.html", problem, problem=problem) if html else respond(problem)
     response.vary.add("Accept")
     return response

@@ -116,6 +116,7 @@ def _replace_if_dead(
         # By us: it was used without SQLAlchemy, which would have noticed.
         raise DisconnectionError("the connection is closed")
     if _LENT_BEFORE not in record.info:
+        # A new one is not looked at: the pool gives up, with an error of its own, when it is refused twice.
         record.info[_LENT_BEFORE] = True
         return
     look = poll()

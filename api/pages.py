@@ -3,6 +3,8 @@
 from flask import Request, Response, make_response, render_template, request
 from werkzeug.datastructures import MIMEAccept
 
+from api.problems import ProblemError
+
 _HTML = "text/html"
 _JSON = ("application/json", "application/problem+json", "application/*")
 _ANYTHING = "*/*"
@@ -24,6 +26,13 @@ def page(template: str, status: int = 200, **values: object) -> Response:
     """Render a page. `root` is the way up from the request's path to `/`, also behind a proxy that adds a prefix."""
     root = "../" * request.path.count("/", 1)
     return make_response(render_template(template, root=root, **values), status)
+
+
+def problem_page(template: str, problem: ProblemError, /, **values: object) -> Response:
+    """Render a page about a problem, with its status and its headers (Allow, Retry-After)."""
+    response = page(template, problem.status, **values)
+    response.headers.extend(problem.headers)
+    return response
 
 
 def _qualities(accepted: MIMEAccept) -> dict[str, float]:

@@ -10,7 +10,7 @@ from werkzeug.exceptions import HTTPException
 
 from api.accounts import Accounts
 from api.bodies import read
-from api.pages import page
+from api.pages import page, problem_page
 from api.problems import ProblemError, problem_of
 from api.same_origin import refuse_foreign_forms
 from api.schemas import ResendSchema, SignUpSchema, load
@@ -95,9 +95,7 @@ def _show_error(error: Exception) -> ResponseReturnValue:
     errors: dict[str, list[str]] = {}
     for each in problem.errors:
         errors.setdefault(each.field, []).append(each.detail)
-    response = page(template, problem.status, typed=_typed_before(), errors=errors, problem=problem.detail)
-    response.headers.extend(problem.headers)
-    return response
+    return problem_page(template, problem, typed=_typed_before(), errors=errors, problem=problem.detail)
 
 
 def _typed_before() -> Mapping[str, str]:

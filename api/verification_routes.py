@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from api.bodies import is_json, read, read_object
 from api.doorbell import Doorbell
-from api.pages import page, prefers_html
+from api.pages import page, prefers_html, problem_page
 from api.problems import FieldError, ProblemError, problem_of, respond
 from api.schemas import VerifySchema, load
 from api.verification import Link, LinkState, Verification, look_up, verify_email
@@ -105,9 +105,7 @@ def _answer_error(error: Exception) -> ResponseReturnValue:
     problem = problem_of(error)
     if not prefers_html(request):
         return respond(problem)
-    response = page(_PAGES.get(problem.status, "problem.html"), problem.status, problem=problem)
-    response.headers.extend(problem.headers)
-    return response
+    return problem_page(_PAGES.get(problem.status, "problem.html"), problem, problem=problem)
 
 
 def _vary_by_accept(response: Response) -> Response:

@@ -4,7 +4,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
 
 from consumer.control import LOOK_SECONDS
 from consumer.rq_jobs import LARGEST_DATA_BYTES, PoppedJob, message_id_of_call, message_id_of_job
@@ -23,6 +27,15 @@ for _, list in ipairs(KEYS) do
 end
 return popped
 """
+
+
+def no_retry() -> Retry:
+    """Give the rule of a client that repeats no command by itself, and opens a connection after each error.
+
+    redis-py keeps a connection on which the server refused. One that was demoted to a replica keeps its clients, while
+    the name in the URL leads to its successor.
+    """
+    return Retry(NoBackoff(), 0, supported_errors=(RedisConnectionError, RedisTimeoutError, ResponseError))
 
 
 class WorkerBroker:
@@ -46,10 +59,6 @@ class WorkerBroker:
         """Take the next job that arrives, or none after a second."""
         popped: Any = self._client.blpop(self._queue_keys, LOOK_SECONDS)
         return [] if popped is None else [PoppedJob(popped[0].decode(), popped[1])]
-
-    def connect_anew(self) -> None:
-        """Let the next command open a connection; see connect_anew below."""
-        connect_anew(self._client)
 
     def is_of_first_queue(self, job: PoppedJob) -> bool:
         """Tell whether the job came from the queue that goes before the others."""
@@ -79,11 +88,12 @@ class WorkerBroker:
             for name, jobs in (("successful_job_count", succeeded), ("failed_job_count", failed)):
                 if jobs:
                     pipe.hincrby(self._worker_key, name, len(jobs))
-            replies = pipe.execute(raise_on_error=False)
-        for reply in replies:
-            if isinstance(reply, ReadOnlyError):
-                self.connect_anew()
-                raise reply
+            try:
+                pipe.execute()
+            except ReadOnlyError:
+                raise
+            except ResponseError:
+                return  # the counters' key holds something else; the jobs are deleted
 
     def refuse(self) -> None:
         """Count a job that is not ours; its hash stays for whoever wants to know where it came from."""
@@ -91,11 +101,3 @@ class WorkerBroker:
 
     def _key(self, job: PoppedJob) -> bytes:
         return self._job_key_prefix + job.job_id
-
-
-def connect_anew(client: Redis) -> None:
-    """Let the client's next command open a connection, to whatever the name of its server means by then.
-
-    A server that was demoted refuses to write and keeps its clients. redis-py ends only what is broken.
-    """
-    client.connection_pool.disconnect(inuse_connections=False)

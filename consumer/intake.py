@@ -80,7 +80,6 @@ class Intake(threading.Thread):
                 named = [(job, self._broker.message_id(job)) for job in jobs]
             except (RedisError, OSError) as exc:
                 self._control.note_redis(type(exc).__name__)
-                self._broker.connect_anew()
                 self._control.stopping.wait(pause)
                 pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
                 continue

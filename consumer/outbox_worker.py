@@ -11,9 +11,7 @@ from typing import Any, Final
 import click
 import structlog
 from redis import ConnectionPool, Redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 from rq import worker_registration
 from rq.connections import parse_connection
 from rq.job import Job
@@ -21,7 +19,7 @@ from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
 
-from consumer.broker import WorkerBroker, connect_anew
+from consumer.broker import WorkerBroker, no_retry
 from consumer.control import LOOK_SECONDS, Control
 from consumer.rq_jobs import PlainSerializer
 from consumer.startup import EXIT_SETTINGS, STOP_SIGNALS
@@ -87,7 +85,7 @@ class OutboxWorker(SimpleWorker):
             click.echo(exc, err=True)
             sys.exit(EXIT_SETTINGS)
         # A pop whose answer was lost must not be repeated silently, and a push is never repeated by us at all.
-        self.connection.set_retry(Retry(NoBackoff(), 0))
+        self.connection.set_retry(no_retry())
         self._install_signal_handlers()
         self.birth_date = self.last_heartbeat = now()
         self._beat()
@@ -124,7 +122,7 @@ class OutboxWorker(SimpleWorker):
         settings.update(
             socket_timeout=_TIDYING_SECONDS,
             socket_connect_timeout=_TIDYING_SECONDS,
-            retry=Retry(NoBackoff(), 0),
+            retry=no_retry(),
         )
         return client_class.from_pool(ConnectionPool(connection_class=connection_class, **settings))
 
@@ -195,7 +193,7 @@ class OutboxWorker(SimpleWorker):
                 pipe.expire(self.key, self.worker_ttl + 60)
                 pipe.execute()
         except (RedisError, OSError):
-            connect_anew(self.connection)
+            return
 
     def _say_goodbye(self) -> None:
         try:

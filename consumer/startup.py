@@ -8,10 +8,9 @@ from typing import Final
 import click
 import structlog
 from redis import Redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
+from consumer.broker import no_retry
 from shared.errors import SettingsError
 from shared.logs import configure_logging
 from shared.settings import read_consumer_settings
@@ -45,7 +44,7 @@ def check_settings_and_wait_for_redis(redis_url: str | None) -> None:
     except SettingsError as exc:
         click.echo(exc, err=True)
         sys.exit(EXIT_SETTINGS)
-    client = Redis.from_url(redis_url or settings.redis_url, retry=Retry(NoBackoff(), 0), socket_timeout=3)
+    client = Redis.from_url(redis_url or settings.redis_url, retry=no_retry(), socket_timeout=3)
     pause = 0.1
     told: str | None = None
     while (error := _failure(client)) is not None:

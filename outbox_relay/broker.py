@@ -10,7 +10,9 @@ from typing import Any, Final, cast
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from outbox_relay.jobs import PUSH_SCRIPT, job_id, push_arguments, timestamp
@@ -31,14 +33,21 @@ class BrokerUnavailableError(OutboxError):
     """Redis cannot be reached or refuses to work."""
 
 
-def open_broker(redis_url: str, key_prefix: str, run_lease_seconds: float) -> "Broker":
-    """Prepare a connection that never repeats a command by itself; nothing is sent yet.
+def no_retry() -> Retry:
+    """Give the rule of a client that repeats no command by itself, and opens a connection after each error.
 
     redis-py's default repeats a MULTI whose reply was lost: every job would stand in the list twice, without a word.
+    And it keeps a connection on which the server refused. One that was demoted to a replica keeps its clients, while
+    the name in the URL leads to its successor.
     """
+    return Retry(NoBackoff(), 0, supported_errors=(RedisConnectionError, RedisTimeoutError, ResponseError))
+
+
+def open_broker(redis_url: str, key_prefix: str, run_lease_seconds: float) -> "Broker":
+    """Prepare a connection that never repeats a command by itself; nothing is sent yet."""
     client = Redis.from_url(
         redis_url,
-        retry=Retry(NoBackoff(), 0),
+        retry=no_retry(),
         socket_timeout=SOCKET_SECONDS,
         socket_connect_timeout=SOCKET_SECONDS,
     )
@@ -73,7 +82,7 @@ class Broker:
         """
         command = "LPUSH" if in_front else "RPUSH"
         head = (self._prefix, timestamp(), self._job_timeout_seconds, uuid.uuid4().hex, command)
-        with self._asked():
+        with _translated():
             reply: Any = self._push(keys=[self._marker], args=[*head, *push_arguments(rows)])
         marker, server = reply
         found = _RUN_ID.search(server)
@@ -81,7 +90,7 @@ class Broker:
 
     def epoch(self) -> str:
         """Name the present life of Redis. Raises BrokerUnavailableError."""
-        with self._asked(), self._client.pipeline(transaction=True) as pipe:
+        with _translated(), self._client.pipeline(transaction=True) as pipe:
             return self._execute_with_epoch(pipe)[0]
 
     def read_lists(self, jobs: AbstractSet[bytes]) -> tuple[set[bytes], str]:
@@ -94,7 +103,7 @@ class Broker:
             BrokerUnavailableError: nothing may be concluded.
 
         """
-        with self._asked(), self._client.pipeline(transaction=True) as pipe:
+        with _translated(), self._client.pipeline(transaction=True) as pipe:
             for queue in QUEUES:
                 pipe.lrange(self._queue_key(queue), 0, -1)
             epoch, replies = self._execute_with_epoch(pipe)
@@ -103,7 +112,7 @@ class Broker:
     def delete_orphans(self, rows: Sequence[Row]) -> None:
         """Delete the hashes of jobs that are in no list any more. Raises BrokerUnavailableError."""
         keys = [self._job_key(job_id(row)) for row in rows]
-        with self._asked():
+        with _translated():
             for start in range(0, len(keys), _DELETED_AT_ONCE):
                 self._client.unlink(*keys[start : start + _DELETED_AT_ONCE])
 
@@ -117,21 +126,10 @@ class Broker:
         pipe.info("replication")
         *replies, marker, server, replication = pipe.execute()
         if replication.get("role") == "slave":
+            # It answers, so that nothing but this tells redis-py to leave it.
+            self._client.connection_pool.disconnect(inuse_connections=False)
             raise ReadOnlyError("what a replica holds is older, and its jobs are popped elsewhere")
         return _epoch(marker, server.get("run_id") or _NO_RUN_ID), replies
-
-    @contextmanager
-    def _asked(self) -> Iterator[None]:
-        """Translate errors. A server that refuses may have been demoted, and keeps its clients: connect anew.
-
-        Whatever the URL's name means by then is asked the next time.
-        """
-        try:
-            yield
-        except (RedisError, OSError) as exc:
-            self._client.connection_pool.disconnect(inuse_connections=False)
-            # The text may hold the server's address and user, the class says enough to act on.
-            raise BrokerUnavailableError(f"Redis cannot be used: {type(exc).__name__}") from exc
 
     def _queue_key(self, queue: str) -> str:
         return f"{self._prefix}:queue:{queue}"
@@ -142,3 +140,12 @@ class Broker:
 
 def _epoch(marker: bytes | None, run_id: str) -> str:
     return f"{marker.decode() if marker else '-'}/{run_id}"
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as exc:
+        # The text may hold the server's address and user, the class says enough to act on.
+        raise BrokerUnavailableError(f"Redis cannot be used: {type(exc).__name__}") from exc

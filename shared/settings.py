@@ -21,7 +21,7 @@ from shared.errors import SettingsError
 from shared.rate_limits import NONE, RateLimits
 
 MINIMUM_KEY_CHARACTERS: Final = 32
-NO_SECRET: Final = (
+_NO_SECRET: Final = (
     f"needs at least {MINIMUM_KEY_CHARACTERS} printable characters:"
     " make them with python -c 'import secrets; print(secrets.token_urlsafe(32))'."
 )
@@ -332,8 +332,8 @@ def _mailbox_url(text: str) -> str | None:
 
 def _secret_keys(text: str) -> tuple[str, ...]:
     keys = tuple(key.strip() for key in text.split(","))
-    if not all(map(is_secret, keys)):
-        raise ValidationError(f"{NO_SECRET} Several keys are separated by commas.")
+    if not all(map(_is_secret, keys)):
+        raise ValidationError(f"{_NO_SECRET} Several keys are separated by commas.")
     return keys
 
 
@@ -343,11 +343,11 @@ def read_ops_token() -> str | None:
     if given is None:
         return None
     token = given.strip()
-    if not is_secret(token):
-        raise SettingsError({_CONSOLE_VARIABLE: [NO_SECRET]})
+    if not _is_secret(token):
+        raise SettingsError({_CONSOLE_VARIABLE: [_NO_SECRET]})
     return token
 
 
-def is_secret(key: str) -> bool:
+def _is_secret(key: str) -> bool:
     """Tell whether a key is long enough to be one, and text: what is no UTF-8 in the environment cannot be used."""
     return len(key) >= MINIMUM_KEY_CHARACTERS and key.isprintable()

@@ -7,11 +7,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from redis import Redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
-from outbox_relay.broker import SOCKET_SECONDS
+from outbox_relay.broker import SOCKET_SECONDS, no_retry
 from outbox_relay.doctor.findings import Finding, fault, ok, warning
 from outbox_relay.doctor.postgresql_checks import compare_clocks
 from shared.messages import QUEUES
@@ -25,7 +23,7 @@ _HEARTBEAT_SECONDS: Final = 480
 def check_redis(redis_url: str, key_prefix: str) -> Iterator[Finding]:
     """Look at Redis and at the workers that show themselves there."""
     client = Redis.from_url(
-        redis_url, retry=Retry(NoBackoff(), 0), socket_timeout=SOCKET_SECONDS, socket_connect_timeout=SOCKET_SECONDS
+        redis_url, retry=no_retry(), socket_timeout=SOCKET_SECONDS, socket_connect_timeout=SOCKET_SECONDS
     )
     with closing(client):
         try:

@@ -18,21 +18,12 @@ from outbox_relay.publishing import Publisher
 from outbox_relay.reaper import POP_TO_CLAIM_SECONDS, Reaper, Round
 from outbox_relay.statements import Row
 from shared.database import connect, transaction
+from tests.clock import Clock
 from tests.rows import add_message, message
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 LEASE = 30.0
 NO_GRACE = 0.0
-
-
-class Clock:
-    """The reaper's monotonic clock, in the test's hands."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

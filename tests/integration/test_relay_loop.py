@@ -120,6 +120,17 @@ def test_a_sleeping_relay_wakes_for_the_next_message_that_becomes_due(database_u
         wait_until(is_published(database_url, id_), 10, "the message to be published")
 
 
+def test_no_sleep_is_longer_than_the_time_between_two_heartbeats(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outbox_relay.relay.BEAT_SECONDS", 0.05)
+    with running(settings(database_url, redis_url, poll_seconds=LONG_POLL)):
+        wait_until(lambda: listens(database_url), 5, "the relay to listen")
+        id_ = add(database_url)
+
+        wait_until(is_published(database_url, id_), 5, "the message to be published")
+
+
 def test_a_lost_doorbell_leaves_polling_alone_at_work(database_url: str, redis_url: str) -> None:
     with running(settings(database_url, redis_url)) as relay:
         wait_until(lambda: listens(database_url), 5, "the relay to listen")

@@ -7,16 +7,7 @@ import pytest
 
 from outbox_relay import doorbell as doorbell_module
 from outbox_relay.doorbell import Doorbell
-
-
-class Clock:
-    """The doorbell's monotonic clock, in the test's hands."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture
