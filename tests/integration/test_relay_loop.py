@@ -124,8 +124,10 @@ def test_no_sleep_is_longer_than_the_time_between_two_heartbeats(
     database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("outbox_relay.relay.BEAT_SECONDS", 0.05)
+    sleeps: list[float] = []
+    monkeypatch.setattr(Rest, "end", lambda _rest: sleeps.append(time.monotonic()))
     with running(settings(database_url, redis_url, poll_seconds=LONG_POLL)):
-        wait_until(lambda: listens(database_url), 5, "the relay to listen")
+        wait_until(lambda: sleeps, 10, "the relay to sleep")
         id_ = add(database_url)
 
         wait_until(is_published(database_url, id_), 5, "the message to be published")

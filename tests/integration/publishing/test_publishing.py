@@ -1,6 +1,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,7 +15,9 @@ from embedded.redis import RedisServer
 from outbox_relay import statements
 from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
 from outbox_relay.publishing import Publisher
+from outbox_relay.statements import Row
 from shared.database import connect, transaction
+from tests.failover.demotion import demotable_redis
 from tests.integration.publishing.publishers import LEASE, publisher_to
 from tests.rows import add_message, message
 
@@ -228,6 +231,19 @@ def test_next_due_is_the_nearest_of_both_queues(connection: Connection) -> None:
 
     add_messages(connection, 1, "critical")
     assert statements.next_due(connection) == pytest.approx(0, abs=2)
+
+
+def test_the_push_after_a_refused_one_goes_where_the_name_leads(tmp_path: Path) -> None:
+    with demotable_redis(tmp_path) as redis, closing(open_broker(redis.url, RQ_KEY_PREFIX, 60)) as broker:
+        broker.push([Row(1, 0, "default")])
+        redis.demote()
+
+        with pytest.raises(BrokerUnavailableError):
+            broker.push([Row(2, 0, "default")])
+        broker.push([Row(2, 0, "default")])
+
+        with redis.second.client() as client:
+            assert Queue("default", connection=client).job_ids == ["outbox-1-g0", "outbox-2-g0"]
 
 
 def test_a_frozen_redis_rolls_the_batch_back_within_seconds(connection: Connection, own_redis: RedisServer) -> None:
