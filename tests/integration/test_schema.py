@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,9 +43,12 @@ def test_applied_again_beside_a_long_write_it_gives_up_instead_of_holding_up_eve
 ) -> None:
     with psycopg.connect(database_url) as long_write:
         long_write.execute("INSERT INTO users VALUES ('ada', 'ada@example.com', 'Ada', '!')")
+        began = time.monotonic()
 
         with pytest.raises(EmbeddedError, match="lock timeout"):
             postgres.apply_schema(connection.info.dbname, SCHEMA)
+
+    assert time.monotonic() - began < 10
 
 
 def describe(connection: Connection) -> list[tuple[Any, ...]]:

@@ -64,6 +64,7 @@ def test_a_due_time_without_end_is_no_obstacle(connection: Connection, due_at: s
     ids = [finish(connection, add_message(connection), at="now"), add_message(connection)]
     for table in ("outbox", "outbox_finished"):
         connection.execute(SQL("UPDATE {} SET due_at = %s").format(Identifier(table)), [due_at])
+    connection.execute("UPDATE outbox_finished SET published_at = now()")
 
     listed, shown, stats = run("list", "--json"), [run("show", id_) for id_ in ids], run("stats", "--json")
 
