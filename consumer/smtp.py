@@ -16,6 +16,7 @@ from typing import Final
 
 from consumer.lease import Lease
 from consumer.outcomes import Accepted, Failed, LeaseOver, Outage, Outcome
+from consumer.reply_codes import policy_code
 from consumer.smtp_connection import SmtpConnection
 from shared.settings import SmtpServer
 
@@ -165,7 +166,7 @@ class Mailer:
             raise _OutageError(f"the mail server is closing: {reason}", reached=True)
         if not _refuses(code):
             raise _OutageError(f"the mail server's answer makes no sense: {reason}", reached=True)
-        return Failed(f"refused: {reason}", is_permanent=code >= _PERMANENT)
+        return Failed(f"refused: {reason}", is_permanent=code >= _PERMANENT, policy_code=policy_code(code, text))
 
     def _forget_sender(self) -> None:
         """Make the connection ready for another mail. Servers that hang up on a refusal do not change the refusal."""
@@ -190,12 +191,14 @@ class Mailer:
             connection.send(b".\r\n")
             code, text = connection.getreply()
         except (OSError, smtplib.SMTPException) as exc:
-            return Failed(f"no answer after the mail was sent ({type(exc).__name__})", maybe_accepted=True)
+            reason = f"no answer after the mail was sent ({type(exc).__name__})"
+            return Failed(reason, maybe_accepted=True, is_unanswered=True)
         if _agrees(code):
             return Accepted()
         if not _refuses(code):
             return Failed(f"unexpected answer {code} after the mail was sent", maybe_accepted=True)
-        return Failed(f"refused: {_scrubbed(code, text, envelope.recipient)}", is_permanent=code >= _PERMANENT)
+        reason = _scrubbed(code, text, envelope.recipient)
+        return Failed(f"refused: {reason}", is_permanent=code >= _PERMANENT, policy_code=policy_code(code, text))
 
 
 def _agrees(code: int) -> bool:

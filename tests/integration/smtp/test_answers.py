@@ -7,6 +7,10 @@ from embedded.mail_catcher import MailCatcher
 from tests.integration.smtp.sending import LONG, MAIL, QUICK, Answers, Open, both_manners, lease, takes
 from tests.scripted_mail_server import CONTENT, HANG_UP, PIPELINING, ScriptedMailServer
 
+UNANSWERED = Failed(
+    "no answer after the mail was sent (SMTPServerDisconnected)", maybe_accepted=True, is_unanswered=True
+)
+
 
 def test_an_accepted_mail_is_accepted(mailbox: MailCatcher, mailer: Open) -> None:
     assert mailer(mailbox.smtp_port).send(MAIL, lease()) == Accepted()
@@ -84,6 +88,30 @@ def test_a_refusal_stays_one_when_the_server_hangs_up_behind_it(mailer: Open, ma
     assert outcomes == [Failed("refused: 550 no", is_permanent=True)] * 2
 
 
+@both_manners
+@pytest.mark.parametrize("step", ["RCPT", "DATA", CONTENT])
+@pytest.mark.parametrize(
+    ("answer", "policy_code"),
+    [
+        ("554 5.7.1 relay access denied", "5.7.1"),
+        ("550-5.7.26 unauthenticated\n550 5.7.26 see our policy", "5.7.26"),
+        ("550 5.1.1 no such user", None),
+        ("550 relay access denied", None),
+        ("450 4.7.1 too much mail", None),
+        ("550 5.7.1x", None),
+        ("550 4.7.1 a class that contradicts the code", None),
+    ],
+)
+def test_a_refusal_by_policy_names_its_code(
+    mailer: Open, manner: Answers, step: str, answer: str, policy_code: str | None
+) -> None:
+    with ScriptedMailServer({**manner, step: answer}) as server:
+        outcome = mailer(server.port).send(MAIL, lease())
+
+    assert isinstance(outcome, Failed)
+    assert (outcome.policy_code, outcome.maybe_accepted) == (policy_code, False)
+
+
 def test_a_refusal_does_not_repeat_the_address(mailer: Open) -> None:
     with ScriptedMailServer({"RCPT": "550-5.1.1 <Alice@Example.com>: no\n550 user alice."}) as server:
         outcome = mailer(server.port).send(MAIL, lease())
@@ -156,7 +184,7 @@ def test_silence_after_the_dot_may_mean_acceptance(mailbox: MailCatcher, mailer:
 
     outcome = mailer(mailbox.smtp_port, step_seconds=QUICK).send(MAIL, lease())
 
-    assert outcome == Failed("no answer after the mail was sent (SMTPServerDisconnected)", maybe_accepted=True)
+    assert outcome == UNANSWERED
 
 
 def test_silence_after_the_dot_ends_at_the_deadline(mailbox: MailCatcher, mailer: Open) -> None:
@@ -167,7 +195,7 @@ def test_silence_after_the_dot_ends_at_the_deadline(mailbox: MailCatcher, mailer
     with takes(1.0, 8.0):
         outcome = sender.send(MAIL, lease(3.0))
 
-    assert outcome == Failed("no answer after the mail was sent (SMTPServerDisconnected)", maybe_accepted=True)
+    assert outcome == UNANSWERED
 
 
 def test_a_connection_lost_after_the_dot_may_mean_acceptance(mailbox: MailCatcher, mailer: Open) -> None:
@@ -176,7 +204,7 @@ def test_a_connection_lost_after_the_dot_may_mean_acceptance(mailbox: MailCatche
 
     outcome = sender.send(MAIL, lease())
 
-    assert outcome == Failed("no answer after the mail was sent (SMTPServerDisconnected)", maybe_accepted=True)
+    assert outcome == UNANSWERED
     assert len(mailbox.mails()) == 1
     mailbox.set_fault(None)
     assert sender.send(MAIL, lease()) == Accepted()
