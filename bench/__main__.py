@@ -1,5 +1,6 @@
 """The command line: `python -m bench`, or `make bench`."""
 
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from bench.servers import Servers
 from bench.sizes import FULL, QUICK, SMOKE, Sizes
 from bench.terminal import Terminal
 from embedded.errors import EmbeddedError
+from embedded.postgres_files import PROGRAMS_VARIABLE
 from embedded.signals import interrupt_on_signals
 from embedded.stack import ROOT
 
@@ -39,6 +41,12 @@ _SIZES = {"full": FULL, "quick": QUICK, "smoke": SMOKE}
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Also put each table between its markers in this document.",
 )
+@click.option(
+    "--postgres",
+    "postgres_programs",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The folder of another PostgreSQL's programs, such as /usr/lib/postgresql/15/bin.",
+)
 @click.option("--profile", "profiled", type=click.Choice(list(PROFILES)), help="Show where the time goes, instead.")
 def main(
     *,
@@ -47,6 +55,7 @@ def main(
     words: tuple[str, ...],
     folder: Path | None,
     document: Path | None,
+    postgres_programs: Path | None,
     profiled: str | None,
 ) -> None:
     """Measure the service beside the usual way, the floor and its peers, on servers of its own.
@@ -55,6 +64,8 @@ def main(
     """
     interrupt_on_signals()
     terminal = Terminal()
+    if postgres_programs is not None:
+        os.environ[PROGRAMS_VARIABLE] = str(postgres_programs)
     folder = folder or ROOT / ".bench" / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}-{size}"
     try:
         with Servers.running() as servers:

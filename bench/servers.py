@@ -155,10 +155,14 @@ class Servers:
     def versions(self) -> dict[str, str]:
         """Name the servers' versions."""
         with psycopg.connect(self.postgres.url()) as connection:
-            row = connection.execute("SHOW server_version").fetchone()
+            row = connection.execute("SELECT current_setting('server_version'), pg_jit_available()").fetchone()
         with self.redis.client() as client:
             redis: dict[str, object] = client.info("server")
-        return {"PostgreSQL": str(row[0]) if row else "?", "Redis": str(redis["redis_version"])}
+        version, has_jit = row or ("?", False)
+        return {
+            "PostgreSQL": f"{version}, JIT {'on' if has_jit else 'not available'}",
+            "Redis": str(redis["redis_version"]),
+        }
 
     def sync_microseconds(self) -> float:
         """Give the median time of writing a page and making the disk keep it, beside the database's files."""

