@@ -29,6 +29,8 @@ def _share_metrics() -> None:
     ours = f"{_OUR_FOLDERS}{os.getpid()}-"
     given = Path(os.environ.get(_METRICS_FOLDER, "")).name
     if given.startswith(ours) or (given and not given.startswith(_OUR_FOLDERS)):
+        if not os.access(os.environ[_METRICS_FOLDER], os.R_OK | os.W_OK | os.X_OK):
+            raise SystemExit(f"{_METRICS_FOLDER}: has to be a folder that this process may read and write.")
         return
     folder = tempfile.mkdtemp(prefix=ours, dir=_SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None)
     os.environ[_METRICS_FOLDER] = folder
@@ -45,18 +47,11 @@ from gunicorn.glogging import Logger
 from api.problems import PROBLEM_TYPE, ProblemError, detail_of, members
 from api.request_log import WithoutQueryString
 from shared.errors import SettingsError
+from shared.server_settings import check_server_settings, read_port, read_web_concurrency
 from shared.settings import read_api_settings, read_ops_token
 from shared.tracing import check_tracing
 
-_LARGEST_PORT: Final = 65_535
 _STANDSTILL_SECONDS: Final = 10
-
-
-def _port() -> int:
-    text = os.environ.get("PORT", "8080")
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _LARGEST_PORT):
-        raise SettingsError({"PORT": [f"has to be a whole number from 1 to {_LARGEST_PORT}."]})
-    return int(text)
 
 
 class WithoutSlowClients(logging.Filter):
@@ -121,7 +116,9 @@ def _let_sigterm_end_a_worker() -> None:
 os.register_at_fork(before=_hold_sigterm, after_in_parent=_release_sigterm, after_in_child=_let_sigterm_end_a_worker)
 
 try:
-    bind = f"0.0.0.0:{_port()}"
+    check_server_settings()
+    bind = f"0.0.0.0:{read_port()}"
+    workers = read_web_concurrency()
     # The workers read them again; a wrong one stops the start here, with one clear message.
     read_api_settings()
     check_tracing()
@@ -130,7 +127,6 @@ except SettingsError as error:
     raise SystemExit(str(error)) from None
 
 worker_class = "gthread"
-workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 threads = 4
 # What a request asks of PostgreSQL or waits for from its client has limits of seconds; this one is for a process that
 # stands still.

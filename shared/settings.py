@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 from shared import rate_limits
 from shared.errors import SettingsError
 from shared.rate_limits import NONE, RateLimits
+from shared.redis_parameters import check_redis_parameters
 
 MINIMUM_KEY_CHARACTERS: Final = 32
 _NO_SECRET: Final = (
@@ -280,6 +281,7 @@ def _redis_url(text: str) -> str:
         raise ValidationError(_not_a_url("it has to be redis://host:port/db, rediss://… or unix://path"))
     if parts.scheme != "unix" and parts.path not in {"", "/"} and not parts.path[1:].isdecimal():
         raise ValidationError(_not_a_url("what follows the host has to be the number of a database"))
+    check_redis_parameters(parts.scheme, parts.query)
     return text
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from outbox_relay.doctor.findings import Finding, fault, ok, skipped
 from outbox_relay.reaper import POP_TO_CLAIM_SECONDS
 from shared.errors import SettingsError
+from shared.server_settings import check_server_settings
 from shared.settings import RelaySettings, read_api_settings, read_consumer_settings, read_ops_token
 
 _OF_OTHERS: Final = ("SECRET_KEY", "MAIL_FROM")
@@ -15,7 +16,12 @@ _OF_OTHERS: Final = ("SECRET_KEY", "MAIL_FROM")
 
 def check_settings_of_others() -> Iterator[Finding]:
     """Read what API and worker would read here. A variable that is not set in this shell proves nothing."""
-    problems = {**_problems(read_api_settings), **_problems(read_consumer_settings), **_problems(read_ops_token)}
+    problems = {
+        **_problems(read_api_settings),
+        **_problems(read_consumer_settings),
+        **_problems(read_ops_token),
+        **_problems(check_server_settings),
+    }
     for name, texts in sorted(problems.items()):
         if name in os.environ:
             yield fault("settings", f"{name} {' '.join(texts)}", f"mend {name}; the process that reads it cannot start")

@@ -120,6 +120,34 @@ def test_malformed_port_stops_the_start_by_its_name(api_origin: Preloaded, tmp_p
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("processes", ["0", "-1", "1001"])
+def test_number_of_processes_that_makes_no_sense_stops_the_start_by_its_name(
+    api_origin: Preloaded, tmp_path: Path, processes: str
+) -> None:
+    settings = {"DATABASE_URL": "postgresql://x@127.0.0.1:1/x", "SECRET_KEY": KEY, "WEB_CONCURRENCY": processes}
+
+    exit_code, said = start_with(api_origin, tmp_path / "gunicorn.log", **settings, PORT="none")
+
+    assert exit_code == 1
+    assert "PORT: has to be a whole number from 1 to 65535" in said
+    assert "WEB_CONCURRENCY: has to be a whole number from 1 to 1000" in said
+    assert "Traceback" not in said
+
+
+def test_folder_for_counts_that_does_not_exist_stops_the_start_by_its_name(
+    api_origin: Preloaded, tmp_path: Path
+) -> None:
+    settings = {"DATABASE_URL": "postgresql://x@127.0.0.1:1/x", "SECRET_KEY": KEY}
+
+    exit_code, said = start_with(
+        api_origin, tmp_path / "gunicorn.log", **settings, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "absent")
+    )
+
+    assert exit_code == 1
+    assert "PROMETHEUS_MULTIPROC_DIR: has to be a folder" in said
+    assert "Traceback" not in said
+
+
 def test_malformed_settings_stop_the_start_by_their_names(api_origin: Preloaded, tmp_path: Path) -> None:
     settings = {"DATABASE_URL": "mysql://x", "SECRET_KEY": "short-and-secret", "TRUSTED_PROXIES": "many"}
 

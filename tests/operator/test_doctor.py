@@ -174,6 +174,10 @@ def a_short_token(at: Installation) -> None:
     at.set("OPS_TOKEN", "too short")
 
 
+def a_number_of_processes_that_is_none(at: Installation) -> None:
+    at.set("WEB_CONCURRENCY", "two")
+
+
 def a_mail_server_whose_name_is_none(at: Installation) -> None:
     at.set("SMTP_URL", "smtp://mail..example.com:25")
 
@@ -212,6 +216,7 @@ def a_message_that_nobody_publishes(at: Installation) -> None:
         (a_relay_that_fell_silent, "relay", "none is alive, the last was seen"),
         (a_short_secret, "settings", "SECRET_KEY needs at least 32 printable characters"),
         (a_short_token, "settings", "OPS_TOKEN needs at least 32 printable characters"),
+        (a_number_of_processes_that_is_none, "settings", "WEB_CONCURRENCY has to be a whole number from 1 to 1000"),
         (a_mail_server_whose_name_is_none, "mail server", "it cannot be used: UnicodeError"),
         (a_timeout_beyond_the_lease, "settings", "SMTP_TIMEOUT_SECONDS must not be longer"),
         (a_lease_shorter_than_a_pop, "leases", "OUTBOX_PUBLISH_LEASE_SECONDS is 2"),

@@ -1,0 +1,83 @@
+"""What may follow the question mark of RQ_REDIS_URL: parameters of redis-py, with values that it takes.
+
+redis-py reads the URL when a client is built and the parameters' names when the client first connects. Either ends the
+process with a traceback that does not name the variable. This module knows beforehand; the tests hold it against
+redis-py, which `shared` may not import.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+from urllib.parse import parse_qs
+
+from environs import ValidationError
+
+_Check = Callable[[str], bool]
+
+
+def _is_number(text: str, kind: type[int] | type[float], least: float) -> bool:
+    try:
+        return least <= kind(text) < float("inf")
+    except ValueError:
+        return False
+
+
+def _whole(least: int) -> _Check:
+    return lambda text: _is_number(text, int, least)
+
+
+def _is_seconds(text: str) -> bool:
+    return _is_number(text, float, 0) and float(text) > 0
+
+
+def _one_of(*words: str) -> _Check:
+    return lambda text: text in words
+
+
+_is_switch: Final = _one_of("true", "false", "True", "False", "yes", "no", "1", "0")
+_is_text: Final[_Check] = bool
+
+_ANYWHERE: Final[Mapping[str, _Check]] = {
+    "client_name": _is_text,
+    "db": _whole(0),
+    "health_check_interval": _whole(0),
+    "max_connections": _whole(1),
+    "password": _is_text,
+    "protocol": _one_of("2", "3"),
+    "retry_on_timeout": _is_switch,
+    "socket_connect_timeout": _is_seconds,
+    "socket_read_size": _whole(1),
+    "socket_timeout": _is_seconds,
+    "username": _is_text,
+}
+_TCP: Final[Mapping[str, _Check]] = {**_ANYWHERE, "socket_keepalive": _is_switch}
+_TLS: Final[Mapping[str, _Check]] = {
+    **_TCP,
+    "ssl_ca_certs": _is_text,
+    "ssl_ca_path": _is_text,
+    "ssl_cert_reqs": _one_of("none", "optional", "required"),
+    "ssl_certfile": _is_text,
+    "ssl_check_hostname": _is_switch,
+    "ssl_ciphers": _is_text,
+    "ssl_keyfile": _is_text,
+    "ssl_min_version": _whole(0),
+    "ssl_password": _is_text,
+}
+PARAMETERS: Final[Mapping[str, Mapping[str, _Check]]] = {"redis": _TCP, "rediss": _TLS, "unix": _ANYWHERE}
+"""By the URL's scheme, which parameters there are. One that would change what replies look like is none of them."""
+
+
+def check_redis_parameters(scheme: str, query: str) -> None:
+    """Raise ValidationError for a parameter that cannot be used.
+
+    The error never repeats what was given: an unescaped question mark makes a parameter of the rest of a password.
+    """
+    known = PARAMETERS[scheme]
+    for name, values in parse_qs(query).items():
+        if name not in known:
+            raise ValidationError(
+                "is not a usable URL: behind its question mark stands a parameter that is none of"
+                f" {', '.join(sorted(known))}; a question mark in a password is %3F."
+            )
+        # redis-py takes the first of several.
+        if not known[name](values[0]):
+            raise ValidationError(f"is not a usable URL: the value of its parameter {name} cannot be used.")
