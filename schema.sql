@@ -69,8 +69,20 @@ CREATE TABLE IF NOT EXISTS outbox (
     created_at    timestamptz NOT NULL DEFAULT now(),
     published_at  timestamptz,
     claimed_at    timestamptz,
-    finished_at   timestamptz
+    finished_at   timestamptz,
+    -- The message's name towards the world, in the Message-ID of its mails. The claim gives one to a row that has none.
+    uid           uuid        DEFAULT gen_random_uuid()
 );
+
+-- A table that an earlier version of this file made has no uid. In two steps, so that no row is rewritten: rows from
+-- before get theirs from their claim.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'outbox'::regclass AND attname = 'uid') THEN
+        ALTER TABLE outbox ADD COLUMN uid uuid, ALTER COLUMN uid SET DEFAULT gen_random_uuid();
+    END IF;
+END
+$$;
 
 -- The rules of a message. An error names the first rule, in the order of the alphabet, that a row breaks. They belong to
 -- a type instead of the table, since PostgreSQL reads the text of a table's constraints anew for each statement, and the
@@ -132,16 +144,26 @@ CREATE TABLE IF NOT EXISTS outbox_finished (
     CONSTRAINT outbox_finished_holds_no_claim CHECK (claim_token IS NULL AND lease_until IS NULL)
 );
 
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'outbox_finished'::regclass AND attname = 'uid') THEN
+        ALTER TABLE outbox_finished ADD COLUMN uid uuid;
+    END IF;
+END
+$$;
+
 -- Serves prune (the oldest finished rows).
 CREATE INDEX IF NOT EXISTS outbox_finished_age_idx ON outbox_finished (finished_at);
 
 CREATE OR REPLACE VIEW outbox_messages AS
     SELECT id, task, payload, queue, status, due_at, generation, attempt, max_retries, claim_token, lease_until,
-           broker_epoch, last_error, failures, traceparent, created_at, published_at, claimed_at, finished_at
+           broker_epoch, last_error, failures, traceparent, created_at, published_at, claimed_at, finished_at,
+           uid
       FROM outbox
     UNION ALL
     SELECT id, task, payload, queue, status, due_at, generation, attempt, max_retries, claim_token, lease_until,
-           broker_epoch, last_error, failures, traceparent, created_at, published_at, claimed_at, finished_at
+           broker_epoch, last_error, failures, traceparent, created_at, published_at, claimed_at, finished_at,
+           uid
       FROM outbox_finished;
 
 -- One row: is the mail server reachable? While it is not (opened_at is set), only a probe is published.

@@ -8,6 +8,7 @@ from email.headerregistry import Address
 from email.utils import format_datetime
 from functools import cache
 from typing import Final
+from uuid import UUID
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
@@ -28,12 +29,13 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _REFUSAL: Final = "the user's address or name cannot stand in a mail's header"
 
 
-def compose(mail: Mail, message_id: int, sender: Address) -> Envelope:
+def compose(mail: Mail, uid: UUID, sender: Address) -> Envelope:
     """Turn a mail into what the mail server gets.
 
-    The Message-ID (RFC 5322, 3.6.4) comes from the outbox message's id: a second copy of the same message carries the
-    same one, so that mailboxes can tell. Auto-Submitted (RFC 3834) keeps holiday notices away. There is no
-    List-Unsubscribe: each mail answers something that its reader did, and nobody is on a list.
+    The Message-ID (RFC 5322, 3.6.4) is the outbox message's uid: a second copy of the same message carries the same
+    one, so that mailboxes can tell, and no other message of any database does. Auto-Submitted (RFC 3834) keeps holiday
+    notices away. There is no List-Unsubscribe: each mail answers something that its reader did, and nobody is on a
+    list.
 
     Raises:
         UndeliverableError: the address or the name cannot stand in a header.
@@ -45,7 +47,7 @@ def compose(mail: Mail, message_id: int, sender: Address) -> Envelope:
         ("To", _mailbox(mail.recipient_name, address, "To")),
         ("Subject", _words(mail.subject, "Subject")),
         ("Date", format_datetime(datetime.now(UTC))),
-        ("Message-ID", f"<outbox-{message_id}@{sender.domain}>"),
+        ("Message-ID", f"<{uid}@{sender.domain}>"),
         ("Auto-Submitted", "auto-generated"),
     ]
     values = {**mail.values, "name": mail.recipient_name, "sender_name": sender.display_name or sender.domain}

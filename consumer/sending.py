@@ -45,7 +45,7 @@ class Sender:
 
     def _send(self, ready: Ready) -> Outcome:
         try:
-            envelope = compose(ready.mail, ready.held.claim.id, self._mail_from)
+            envelope = compose(ready.mail, ready.held.claim.uid, self._mail_from)
         except UndeliverableError as exc:
             return NotMade(exc.reason, is_permanent=True)
         except Exception as exc:  # noqa: BLE001 - a bug in a template is this message's failure, not the worker's

@@ -31,6 +31,7 @@ class Claim:
     due_at: float
     published_at: float | None
     traceparent: str | None
+    uid: UUID
 
     @property
     def is_last_attempt(self) -> bool:
@@ -51,16 +52,18 @@ def claim(connection: DbConnection, message_ids: Sequence[int], token: UUID, lea
 
     A pending row may be claimed too: its job was pushed by a relay that has not committed yet (this statement waits
     for that relay's row locks; SKIP LOCKED here would cost the message a whole lease) or that died before it could. The
-    generation is not compared: whichever job arrives first does the work.
+    generation is not compared: whichever job arrives first does the work. A row from before the column, or whose writer
+    left it empty, gets its uid here: before its first mail is sent, and for good.
     """
     rows = connection.execute(
         """
         UPDATE outbox
            SET status = 'running', attempt = attempt + 1, claim_token = %(token)s, claimed_at = clock_timestamp(),
-               lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
+               lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
+               uid = coalesce(uid, gen_random_uuid())
          WHERE id = ANY(%(ids)s::bigint[]) AND (status = 'published' OR (status = 'pending' AND due_at <= now()))
         RETURNING id, claim_token, task, payload::text, attempt, max_retries,
-                  extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent
+                  extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent, uid
         """,
         {"ids": list(message_ids), "token": token, "lease": lease_seconds},
     ).fetchall()
@@ -80,7 +83,7 @@ def find_own_claims(connection: DbConnection, message_ids: Sequence[int], token:
     rows = connection.execute(
         """
         SELECT id, claim_token, task, payload::text, attempt, max_retries,
-               extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent
+               extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent, uid
           FROM outbox
          WHERE id = ANY(%s::bigint[]) AND status = 'running' AND claim_token = %s
         """,
@@ -113,9 +116,9 @@ def ack(connection: DbConnection, claims: Sequence[Claim]) -> set[int]:
         )
         INSERT INTO outbox_finished (
             id, task, payload, queue, status, due_at, generation, attempt, max_retries, broker_epoch, last_error,
-            failures, traceparent, created_at, published_at, claimed_at, finished_at)
+            failures, traceparent, created_at, published_at, claimed_at, finished_at, uid)
         SELECT id, task, payload, queue, 'done', due_at, generation, attempt, max_retries, broker_epoch, last_error,
-               failures, traceparent, created_at, published_at, claimed_at, clock_timestamp()
+               failures, traceparent, created_at, published_at, claimed_at, clock_timestamp(), uid
           FROM finished
         RETURNING id
         """,

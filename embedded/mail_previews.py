@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from email.headerregistry import Address
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 from consumer.mails import compose
 from consumer.task import Mail
 from embedded.mail_folder import CaughtMail
 from shared.links import verification_link
 
+_UID: Final = UUID(int=1)
 _SENDER: Final = Address("Outbox Signup", "no-reply", "example.com")
 _LINK: Final = verification_link("https://example.com", 1, "MDKTmUjthi0Ocl6bWIZ6r2ViDJ0lqX4pHVRZ6vU3wVU")
 _READER: Final = ("ada@example.com", "Ada Lovelace")
@@ -25,5 +27,5 @@ def preview(name: str) -> CaughtMail | None:
     """Compose the mail of that template anew; None for an unknown one."""
     if (mail := PREVIEWS.get(name)) is None:
         return None
-    envelope = compose(mail, 1, _SENDER)
+    envelope = compose(mail, _UID, _SENDER)
     return CaughtMail(Path(f"{name}.eml"), envelope.sender, (envelope.recipient,), envelope.content)

@@ -79,7 +79,7 @@ def read_message(connection: DbConnection, message_id: int) -> dict[str, Any] | 
         return cursor.execute(
             f"""
             SELECT id, task, queue, status, attempt, max_retries, generation, {_TIMES}, published_at,
-                   claimed_at, finished_at, lease_until, last_error, failures, traceparent
+                   claimed_at, finished_at, lease_until, last_error, failures, traceparent, uid
               FROM outbox_messages
              WHERE id = %s
             """,  # noqa: S608 - two expressions of our own

@@ -102,9 +102,9 @@ def discard(connection: DbConnection, message_id: int, reason: str) -> bool:
         )
         INSERT INTO outbox_finished (
             id, task, payload, queue, status, due_at, generation, attempt, max_retries, last_error, failures,
-            traceparent, created_at, published_at, claimed_at, finished_at)
+            traceparent, created_at, published_at, claimed_at, finished_at, uid)
         SELECT id, task, payload, queue, 'discarded', due_at, generation, attempt, max_retries, %s, failures,
-               traceparent, created_at, published_at, claimed_at, clock_timestamp()
+               traceparent, created_at, published_at, claimed_at, clock_timestamp(), uid
           FROM gone
         """,
         [message_id, f"discarded: {reason}"],

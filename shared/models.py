@@ -52,6 +52,7 @@ def _message_columns(*, live: bool) -> list[Column[object]]:
         _moment("published_at"),
         _moment("claimed_at"),
         _moment("finished_at"),
+        Column("uid", Uuid, server_default=default("gen_random_uuid()")),
     ]
 
 

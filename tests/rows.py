@@ -67,6 +67,12 @@ def message(connection: Connection[Any], message_id: int) -> dict[str, Any]:
     return row
 
 
+def ids_by_message_id(connection: Connection[Any], domain: str) -> dict[str, int]:
+    """Give the messages' ids by the Message-ID that a sender of this domain writes; the mail itself shows no id."""
+    rows = connection.execute("SELECT uid, id FROM outbox_messages WHERE uid IS NOT NULL").fetchall()
+    return {f"<{uid}@{domain}>": id_ for uid, id_ in rows}
+
+
 def history_rows_read(connection: Connection[Any]) -> int:
     """Tell how many rows of history this session, and those that have ended, have read."""
     return _rows_read(connection, "outbox_finished", SQL("seq_tup_read + idx_tup_fetch"))

@@ -97,7 +97,7 @@ class _Console:
         with _raw(self._engine) as connection:
             found = None if message_id is None else read_message(connection, message_id)
         if found is None:
-            raise ProblemError(404, "There is no such message: its number stands in the log lines and in every mail.")
+            raise ProblemError(404, "There is no such message: its number stands in the log lines.")
         return _page("ops/message.html", message=found, moments=_MOMENTS)
 
     def retry(self, message_id: int) -> AnyResponse:

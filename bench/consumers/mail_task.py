@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.policy import SMTP
-from email.utils import format_datetime, localtime
+from email.utils import format_datetime, localtime, make_msgid
 from functools import cache
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -74,7 +74,7 @@ def send_mail(message_id: int) -> None:
         record = connections.database.execute(_RECORD, values).fetchone()
     if record is None:
         return
-    mail = _compose(message_id, *record)
+    mail = _compose(*record)
     connections.mail_server.send_message(mail)
     connections.database.execute(_ACK, values)
 
@@ -90,7 +90,7 @@ def _connections() -> _Connections:
     return kept
 
 
-def _compose(message_id: int, record_id: int, address: str, name: str) -> EmailMessage:
+def _compose(record_id: int, address: str, name: str) -> EmailMessage:
     code = sign([os.environ["SECRET_KEY"]], record_id, address)
     values = {"name": name, "link": verification_link(os.environ["BASE_URL"], record_id, code)}
     mail = EmailMessage(policy=SMTP)
@@ -98,7 +98,7 @@ def _compose(message_id: int, record_id: int, address: str, name: str) -> EmailM
     mail["To"] = f"{name} <{address}>"
     mail["Subject"] = "Verify your address"
     mail["Date"] = format_datetime(localtime())
-    mail["Message-ID"] = f"<outbox-{message_id}@example.org>"
+    mail["Message-ID"] = make_msgid(domain="example.org")
     text, html = load_templates()
     mail.set_content(text.render(values))
     mail.add_alternative(html.render(values), subtype="html")

@@ -11,7 +11,18 @@ from shared import history
 from shared.messages import QUEUES
 
 _MOMENTS = ("created_at", "due_at", "published_at", "claimed_at", "lease_until", "finished_at")
-_FACTS = ("task", "queue", "status", "attempt", "max_retries", "generation", *_MOMENTS, "last_error", "traceparent")
+_FACTS = (
+    "task",
+    "queue",
+    "status",
+    "attempt",
+    "max_retries",
+    "generation",
+    *_MOMENTS,
+    "last_error",
+    "traceparent",
+    "uid",
+)
 
 
 @click.command(name="list")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
@@ -11,12 +12,12 @@ from shared.links import is_authentic
 from tests.chaos.commands import SECRET_KEY
 from tests.chaos.evidence import Copy
 
-_MESSAGE_ID: Final = re.compile(r"<outbox-(\d+)@[\w.-]+>")
+_MESSAGE_ID: Final = re.compile(r"<([0-9a-f-]{36})@[\w.-]+>")
 
 
-def copies_of(folder: MailFolder) -> list[Copy]:
-    """Read every mail in the order of their arrival."""
-    return [_copy(mail) for mail in folder.mails()]
+def copies_of(folder: MailFolder, ids: Mapping[str, int]) -> list[Copy]:
+    """Read every mail in the order of their arrival; `ids` are the messages by their uids."""
+    return [_copy(mail, ids) for mail in folder.mails()]
 
 
 def ids_in_log(log_file: Path) -> set[int]:
@@ -34,13 +35,13 @@ def _id_in(line: str) -> int | None:
         return None  # a line that its process died at
 
 
-def _copy(mail: CaughtMail) -> Copy:
+def _copy(mail: CaughtMail, ids: Mapping[str, int]) -> Copy:
     found = _MESSAGE_ID.fullmatch(str(mail.message.get("Message-ID", "")).strip())
     recipient = mail.recipients[0]
     link = mail.links[0] if mail.links else ""
     return Copy(
         name=mail.name,
-        message_id=int(found[1]) if found else None,
+        message_id=ids.get(found[1]) if found else None,
         recipient=recipient,
         link=link,
         is_authentic=_is_ours(link, recipient),

@@ -30,7 +30,7 @@ class Copy:
     """A mail that arrived.
 
     Attributes:
-        message_id: the number in its Message-ID, None for any other form.
+        message_id: the message that its Message-ID names, None when that names no message of the database.
         is_authentic: its link was signed for this address.
         arrived_at: seconds since 1970, as all times here.
 

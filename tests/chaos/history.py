@@ -51,6 +51,11 @@ def read_messages(connection: psycopg.Connection[Any]) -> dict[int, Message]:
     return {row[0]: Message(*row) for row in rows}
 
 
+def read_uids(connection: psycopg.Connection[Any]) -> dict[str, int]:
+    """Give the id of each message, live or finished, by its uid."""
+    return {str(uid): id_ for uid, id_ in connection.execute("SELECT uid, id FROM outbox_messages").fetchall()}
+
+
 def is_quiet(connection: psycopg.Connection[Any]) -> bool:
     """Tell whether no message has anything ahead of it. A dead letter waits for an operator alone."""
     return connection.execute("SELECT FROM outbox WHERE status <> 'dead' LIMIT 1").fetchone() is None

@@ -146,7 +146,7 @@ def _collect(stack: Stack, load: Load, injector: Injector) -> Evidence:
         changes = history.read_changes(connection)
         users = history.read_users(connection)
         messages = history.read_messages(connection)
-    copies = copies_of(stack.mails)
+        copies = copies_of(stack.mails, history.read_uids(connection))
     seen = {change.message_id for change in changes} | ids_in_log(stack.log_file("api"))
     return Evidence(
         signups=load.signups,

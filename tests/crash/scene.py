@@ -24,6 +24,7 @@ from shared.database import connect
 from shared.messages import SendVerifyEmail
 from tests.crash.launch import NO_WAITING
 from tests.preloading import Preloaded, PreloadedProgram, rq_key_prefix
+from tests.rows import ids_by_message_id
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -192,16 +193,16 @@ class Scene:
 
     def mails_of(self, message_id: int) -> list[CaughtMail]:
         """Return the copies of a message's mail, by their Message-ID."""
-        return [
-            mail for mail in self.mailbox.mails() if mail.message["Message-ID"] == f"<outbox-{message_id}@{DOMAIN}>"
-        ]
+        ids = ids_by_message_id(self.connection, DOMAIN)
+        return [mail for mail in self.mailbox.mails() if ids[mail.message["Message-ID"]] == message_id]
 
     def copies(self, ids: Sequence[int]) -> dict[int, int]:
         """Return how many copies of each message's mail have arrived."""
-        found = dict.fromkeys((f"<outbox-{id_}@{DOMAIN}>" for id_ in ids), 0)
+        by_message_id = ids_by_message_id(self.connection, DOMAIN)
+        found = dict.fromkeys(ids, 0)
         for mail in self.mailbox.mails():
-            found[str(mail.message["Message-ID"])] += 1
-        return dict(zip(ids, found.values(), strict=True))
+            found[by_message_id[mail.message["Message-ID"]]] += 1
+        return found
 
     def report(self) -> str:
         """Tell all that is known, for a test that failed."""

@@ -6,6 +6,7 @@ from email.header import decode_header, make_header
 from email.headerregistry import Address
 from email.policy import compat32
 from html.parser import HTMLParser
+from uuid import uuid4
 
 import pytest
 
@@ -21,6 +22,7 @@ from shared.links import sign, verification_link
 from shared.settings import SmtpServer
 
 SENDER = Address("Müller & Söhne", "no-reply", "example.org")
+UID = uuid4()
 LINK = verification_link("https://example.org", 2**63 - 1, sign(["k" * 32], 2**63 - 1, "ada@example.com"))
 KINDS = {"verify_email": {"link": LINK}, "welcome_email": {"username": "ada_1"}}
 NAMES = [
@@ -57,7 +59,7 @@ def received(mailbox: MailCatcher, name: str = "Ada Lovelace", kind: str = "veri
     mail = Mail("ada@example.com", name, "Grüße: bitte bestätigen", kind, KINDS[kind])
     mailer = Mailer(SmtpServer("smtp", LOOPBACK, mailbox.smtp_port), step_seconds=5, helo_name="example.org")
     try:
-        envelope = compose(mail, 7, SENDER)
+        envelope = compose(mail, UID, SENDER)
         assert mailer.send(envelope, Lease.start(60)) == Accepted()
     finally:
         mailer.close()
@@ -167,13 +169,13 @@ def test_no_field_becomes_a_header(field: str, end: str) -> None:
     fields = {"name": "Ada", "address": "ada@example.com", "subject": "Hello", field: hostile}
 
     with pytest.raises(UndeliverableError):
-        compose(Mail(fields["address"], fields["name"], fields["subject"], "verify_email", {"link": LINK}), 7, SENDER)
+        compose(Mail(fields["address"], fields["name"], fields["subject"], "verify_email", {"link": LINK}), UID, SENDER)
 
 
 def test_line_end_in_a_value_stays_in_its_part(mailbox: MailCatcher) -> None:
     mail = Mail("ada@example.com", "Ada", "Hello", "welcome_email", {"username": "x\r\n\r\n--=_outbox--\r\n.\r\ny"})
     mailer = Mailer(SmtpServer("smtp", LOOPBACK, mailbox.smtp_port), step_seconds=5, helo_name="example.org")
-    mailer.send(compose(mail, 7, SENDER), Lease.start(60))
+    mailer.send(compose(mail, UID, SENDER), Lease.start(60))
     mailer.close()
 
     [caught] = mailbox.mails()

@@ -83,7 +83,7 @@ def test_rules_that_a_later_schema_sql_made_are_left_as_they_are(database_url: s
     assert schema_of(database_url) == before
 
 
-@pytest.mark.parametrize("revision", ["0004", "0005", "0007"])
+@pytest.mark.parametrize("revision", ["0004", "0005", "0007", "0010"])
 def test_a_schema_sql_that_was_applied_between_two_migrations_changes_nothing_about_the_end(
     postgres: Databases, database_url: str, empty_database_url: str, revision: str
 ) -> None:
@@ -105,6 +105,21 @@ def test_the_rules_hold_while_they_move_into_a_function_and_into_a_type(empty_da
                 connection.execute("INSERT INTO outbox (task, payload, queue) VALUES ('t', '{}', 'urgent')")
 
             assert caught.value.diag.constraint_name == "outbox_queue_known", revision
+
+
+def test_a_uid_is_for_new_rows_and_rewrites_no_old_one(empty_database_url: str) -> None:
+    upgrade(empty_database_url, "0010")
+    with connect(empty_database_url, "test") as connection:
+        add = "INSERT INTO outbox (task, payload) VALUES ('t', '{}')"
+        files = "SELECT pg_relation_filenode('outbox'), pg_relation_filenode('outbox_finished')"
+        connection.execute(add)
+        before = connection.execute(files).fetchone()
+
+        upgrade(empty_database_url)
+
+        connection.execute(add)
+        uids = connection.execute("SELECT uid IS NOT NULL FROM outbox_messages ORDER BY id").fetchall()
+        assert (uids, connection.execute(files).fetchone()) == ([(False,), (True,)], before)
 
 
 def test_there_is_one_way_to_one_head() -> None:

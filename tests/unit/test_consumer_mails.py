@@ -8,6 +8,7 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import compat32, default
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 import time_machine
@@ -19,6 +20,7 @@ from consumer.task import Mail, UndeliverableError
 from shared.links import sign, verification_link
 
 SENDER = Address("Signup", "noreply", "example.org")
+UID = UUID("6f1c0f4e-4e39-4be1-9a53-2f4b7f0d9c11")
 LINK = verification_link("https://example.org", 2**63 - 1, sign(["x" * 32], 2**63 - 1, "alice@example.com"))
 HEADERS = ["From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "MIME-Version", "Content-Type"]
 
@@ -54,8 +56,8 @@ def verify_mail(name: str = "Alice Adams", recipient: str = "alice@example.com")
     return Mail(recipient, name, "Verify your address", "verify_email", {"link": LINK})
 
 
-def composed(mail: Mail | None = None, *, message_id: int = 7, sender: Address = SENDER) -> Envelope:
-    return compose(mail or verify_mail(), message_id, sender)
+def composed(mail: Mail | None = None, *, uid: UUID = UID, sender: Address = SENDER) -> Envelope:
+    return compose(mail or verify_mail(), uid, sender)
 
 
 def parsed(envelope: Envelope) -> EmailMessage:
@@ -221,9 +223,11 @@ def test_the_sender_arrives_with_its_name(name: str) -> None:
 
 
 def test_every_copy_of_a_message_has_the_same_message_id() -> None:
-    first, second, other = (parsed(composed(message_id=id_))["Message-ID"] for id_ in (7, 7, 8))
+    other_uid = uuid4()
 
-    assert (first, second, other) == ("<outbox-7@example.org>", "<outbox-7@example.org>", "<outbox-8@example.org>")
+    first, second, other = (parsed(composed(uid=uid))["Message-ID"] for uid in (UID, UID, other_uid))
+
+    assert (first, second, other) == (f"<{UID}@example.org>", f"<{UID}@example.org>", f"<{other_uid}@example.org>")
 
 
 @time_machine.travel(datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC), tick=False)

@@ -15,7 +15,7 @@ from shared.database import connect
 from shared.messages import SendVerifyEmail
 from tests.preloading import Preloaded
 from tests.processes import OUTBOX_WORKER, events, publish, started, worker_module, worker_settings
-from tests.rows import add_message, add_user, message
+from tests.rows import add_message, add_user, ids_by_message_id, message
 from tests.waiting import wait_until
 
 WAIT = 20.0
@@ -66,7 +66,8 @@ class Service:
 
     def sent(self) -> list[int]:
         """Give the messages whose mails have arrived, in their order."""
-        return [int(mail.message["Message-ID"].split("-")[1].split("@")[0]) for mail in self.mailbox.mails()]
+        ids = ids_by_message_id(self.connection, "example.org")
+        return [ids[mail.message["Message-ID"]] for mail in self.mailbox.mails()]
 
     def status(self, message_id: int) -> str:
         return str(message(self.connection, message_id)["status"])

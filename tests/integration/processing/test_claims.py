@@ -39,7 +39,7 @@ def test_a_message_is_sent_and_done(world: World, mailbox: MailCatcher, logs: Lo
     assert (row["last_error"], row["failures"]) == (None, [])
     [mail] = mailbox.mails()
     assert mail.recipients == ("alice@example.com",)
-    assert mail.message["Message-ID"] == f"<outbox-{id_}@example.org>"
+    assert mail.message["Message-ID"] == f"<{row['uid']}@example.org>"
     [line] = logs
     assert {**line, "seconds": 0} == {
         "event": "message",
@@ -169,4 +169,6 @@ def test_one_consumer_works_on_many_messages(world: World, mailbox: MailCatcher)
     ended = [consumer.process(id_) for id_ in ids]
 
     assert ended == [Verdict.DONE] * 5
-    assert [mail.message["Message-ID"] for mail in mailbox.mails()] == [f"<outbox-{id_}@example.org>" for id_ in ids]
+    assert [mail.message["Message-ID"] for mail in mailbox.mails()] == [
+        f"<{world.message(id_)['uid']}@example.org>" for id_ in ids
+    ]
