@@ -1,7 +1,7 @@
-"""Showing that a relay runs: a row in PostgreSQL, where the API, `stats` and `doctor` look.
+"""Showing that a relay works: a row in PostgreSQL, where the API, `stats` and `doctor` look.
 
-The row proves that the loop turns and that PostgreSQL answers it; a relay that stands still grows old in it. Nothing
-else depends on it: a relay that cannot write it says so once and goes on.
+The row is written after a pass that worked, so that a relay that only starts again and again, stands still, or cannot
+use Redis grows old in it. Nothing else depends on it: a relay that cannot write it says so once and goes on.
 """
 
 import os
@@ -32,7 +32,7 @@ class Heartbeat:
         self._failure_told = False
 
     def beat(self, connection: DbConnection) -> None:
-        """Write the row if it is time to. Raises psycopg.Error when PostgreSQL is unreachable."""
+        """Write the row if it is time to: a pass has worked. Raises psycopg.Error when PostgreSQL is unreachable."""
         if monotonic() < self._beat_at:
             return
         try:

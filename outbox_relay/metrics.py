@@ -1,6 +1,6 @@
 """The relay's metrics: what this process did, and what the outbox looks like."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from time import monotonic
 from typing import Final
@@ -9,6 +9,7 @@ import psycopg
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from outbox_relay.lag_metrics import LagCollector
+from outbox_relay.liveness import Liveness
 from outbox_relay.observer import Observer
 from outbox_relay.reaper import Round
 from outbox_relay.statements import Reaped
@@ -26,11 +27,10 @@ _STEP_SECONDS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 class RelayMetrics(Observer):
     """Counts what a relay tells. Every label has a handful of values, all known here."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, clock: Callable[[], float] = monotonic) -> None:
         """Prepare every metric at zero, so that a first event is an increase."""
         self.registry = CollectorRegistry()
-        self.turned_at = monotonic()
-        """When (monotonic) the loop began its latest pass."""
+        self.liveness = Liveness(clock)
         self._pushed = self._counter("outbox_pushed_messages", "Messages pushed into Redis by this relay")
         self._batches = Histogram(
             "outbox_push_batch_messages",
@@ -73,7 +73,7 @@ class RelayMetrics(Observer):
 
     def pass_begins(self) -> None:
         """Note that the loop turns."""
-        self.turned_at = monotonic()
+        self.liveness.pass_begins()
 
     def step(self, name: str) -> AbstractContextManager[object]:
         """Time a step."""
@@ -92,6 +92,7 @@ class RelayMetrics(Observer):
 
     def pass_ends(self, published: int, pruned: int) -> None:
         """Count what a pass did."""
+        self.liveness.pass_worked()
         if published:
             self._pushed.inc(published)
             self._batches.observe(published)
@@ -100,11 +101,13 @@ class RelayMetrics(Observer):
     def outage(self, of: str) -> None:
         """Count an outage."""
         self.recovery()
+        self.liveness.outage(of)
         self._outages.labels(of).inc()
         self._away.labels(of).set(1)
 
     def recovery(self) -> None:
         """Note that nothing is away any more."""
+        self.liveness.recovery()
         for server in _SERVERS:
             self._away.labels(server).set(0)
 

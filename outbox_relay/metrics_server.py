@@ -1,19 +1,15 @@
-"""The relay's own small HTTP server: `/metrics`, and `/healthz` for a supervisor that asks if the loop stands still."""
+"""The relay's own small HTTP server: `/metrics`, `/healthz` for a supervisor, and `/readyz`."""
 
 import socket
 import threading
 from collections.abc import Callable, Iterable
 from socketserver import TCPServer, ThreadingMixIn
-from time import monotonic
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import make_wsgi_app
 
 from outbox_relay.metrics import RelayMetrics
-
-STILL_SECONDS: Final = 60.0
-"""A pass takes milliseconds, and an outage ends it within seconds: a relay whose pass takes so long is stuck."""
 
 _CLIENT_SECONDS: Final = 10.0
 
@@ -58,12 +54,16 @@ def _application(metrics: RelayMetrics) -> _Answer:
             case "/metrics":
                 return exposition(environ, start_response)
             case "/healthz":
-                still = monotonic() - metrics.turned_at
-                status = "200 OK" if still < STILL_SECONDS else "503 Service Unavailable"
-                body = f"the loop turned {still:.0f} s ago\n"
+                status, body = _status(holds=metrics.liveness.is_alive()), metrics.liveness.describe()
+            case "/readyz":
+                status, body = _status(holds=metrics.liveness.is_ready()), metrics.liveness.describe()
             case _:
-                status, body = "404 Not Found", "there is /metrics and /healthz\n"
+                status, body = "404 Not Found", "there is /metrics, /healthz and /readyz"
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
-        return [body.encode()]
+        return [f"{body}\n".encode()]
 
     return answer
+
+
+def _status(*, holds: bool) -> str:
+    return "200 OK" if holds else "503 Service Unavailable"

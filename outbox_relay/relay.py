@@ -102,13 +102,14 @@ class Relay:
         """
         self._observer.pass_begins()
         connection = self.connect()
-        self._heartbeat.beat(connection)
         with self._observer.step("reap"):
             self._reap(connection)
         with self._observer.step("publish"):
             published = self._publisher.publish_batch(connection, self._settings.batch_size)
         with self._observer.step("prune"):
             pruned = self._prune(connection)
+        # Last: a relay is seen by others for its work, not for its start.
+        self._heartbeat.beat(connection)
         self._observer.pass_ends(published, pruned)
         return Pass(published, self._publisher.has_more)
 

@@ -13,7 +13,7 @@ from shared.messages import QUEUES
 LIVE_STATES: Final = ("pending", "published", "running", "dead")
 
 RELAY_SILENT_SECONDS: Final = 20.0
-"""A relay shows itself every five seconds; one that was silent for so long does not run, or stands still."""
+"""A relay shows itself every five seconds after a pass that worked; one that was silent for so long does no work."""
 
 SELECT_LIVE: Final = """
     SELECT 'pending', queue, count(*),

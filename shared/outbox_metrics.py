@@ -56,10 +56,10 @@ def _around(around: Surroundings) -> Iterator[Metric]:
         "Messages that are history, as PostgreSQL's statistics estimate it",
         value=around.finished_estimate,
     )
-    yield GaugeMetricFamily("outbox_relays_alive", "Relays that have shown themselves lately", value=around.relays)
+    yield GaugeMetricFamily("outbox_relays_alive", "Relays that made a pass that worked lately", value=around.relays)
     yield GaugeMetricFamily(
         "outbox_relay_seen_seconds",
-        "How long ago the latest relay showed itself; infinite when none ever did",
+        "How long ago a relay last showed that a pass worked; infinite when none ever did",
         value=math.inf if around.relay_seen_seconds is None else around.relay_seen_seconds,
     )
     yield GaugeMetricFamily(

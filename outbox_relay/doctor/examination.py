@@ -1,6 +1,6 @@
 """All checks in the order in which faults cause each other: settings, servers, schema, then what runs on them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import psycopg
 
@@ -11,6 +11,7 @@ from outbox_relay.doctor.postgresql_checks import check_clock, check_server, che
 from outbox_relay.doctor.redis_checks import check_redis
 from outbox_relay.doctor.schema_drift import check_schema
 from outbox_relay.doctor.settings_check import check_leases, check_settings_of_others
+from outbox_relay.statements import DbConnection
 from shared.database import connect
 from shared.errors import SettingsError
 from shared.settings import RelaySettings, read_smtp_server
@@ -26,24 +27,37 @@ def examine(settings: RelaySettings, longest_transaction_seconds: float) -> Iter
     """
     yield from check_settings_of_others()
     yield check_leases(settings)
-    yield from _check_database(settings, longest_transaction_seconds)
+    is_usable = yield from _check_database(
+        settings, lambda connection: _check_postgresql(connection, longest_transaction_seconds)
+    )
     yield from check_redis(settings.redis_url, settings.key_prefix)
     yield from _check_mail()
+    if is_usable:
+        yield from _check_database(settings, lambda connection: check_outbox(connection, settings))
 
 
-def _check_database(settings: RelaySettings, longest_transaction_seconds: float) -> Iterator[Finding]:
+def _check_database(
+    settings: RelaySettings, check: Callable[[DbConnection], Iterator[Finding]]
+) -> Generator[Finding, None, bool]:
+    """Run checks that need PostgreSQL, and return whether they ran to their end."""
     try:
         with connect(settings.database_url, "outbox-doctor") as connection:
-            yield from check_server(connection)
-            yield check_clock(connection)
-            yield check_snapshots(connection, longest_transaction_seconds)
-            yield check_schema(connection)
-            yield check_vacuum(connection)
-            yield from check_outbox(connection, settings)
+            yield from check(connection)
     except psycopg.errors.UndefinedTable:
         yield fault("outbox", "its tables are missing", "apply schema.sql with psql")
     except psycopg.Error as exc:
         yield fault("postgresql", f"it cannot be used: {type(exc).__name__}", "start PostgreSQL, or mend DATABASE_URL")
+    else:
+        return True
+    return False
+
+
+def _check_postgresql(connection: DbConnection, longest_transaction_seconds: float) -> Iterator[Finding]:
+    yield from check_server(connection)
+    yield check_clock(connection)
+    yield check_snapshots(connection, longest_transaction_seconds)
+    yield check_schema(connection)
+    yield check_vacuum(connection)
 
 
 def _check_mail() -> Iterator[Finding]:

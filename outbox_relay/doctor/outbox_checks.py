@@ -35,7 +35,7 @@ def _check_relay(around: Surroundings) -> Finding:
         return ok("relay", f"{around.relays} alive")
     seen = around.relay_seen_seconds
     says = "none has ever run here" if seen is None else f"none is alive, the last was seen {seen:.0f} s ago"
-    return fault("relay", says, "start one: python -m outbox_relay")
+    return fault("relay", says, "start one: python -m outbox_relay; where one runs, its log names what it waits for")
 
 
 def _check_breaker(connection: DbConnection, around: Surroundings) -> Finding:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -12,15 +13,17 @@ from rq.defaults import RQ_KEY_PREFIX
 
 from embedded.ports import LOOPBACK, free_port
 from outbox_relay import lag_metrics
-from outbox_relay.broker import open_broker
+from outbox_relay.broker import BrokerUnavailableError, open_broker
 from outbox_relay.doorbell import Alarm
+from outbox_relay.liveness import READY_SECONDS, STILL_SECONDS
 from outbox_relay.metrics import RelayMetrics
-from outbox_relay.metrics_server import STILL_SECONDS, serve
+from outbox_relay.metrics_server import serve
 from outbox_relay.reaper import Round
 from outbox_relay.relay import Relay
 from outbox_relay.statements import Reaped
 from shared.database import connect
 from shared.settings import RelaySettings, read_relay_settings
+from tests.clock import Clock
 from tests.operations.scraping import Samples, samples, value
 from tests.rows import add_message, history_rows_read
 
@@ -154,16 +157,78 @@ def test_no_scrape_reads_the_whole_history(connection: Connection, database_url:
     assert history_rows_read(connection) - before < 1000
 
 
-def test_the_relay_answers_on_its_address(database_url: str) -> None:
-    metrics = RelayMetrics(database_url)
+@contextmanager
+def served(metrics: RelayMetrics) -> Iterator[httpx.Client]:
     server = serve((LOOPBACK, free_port()), metrics)
-    with httpx.Client(base_url=f"http://{LOOPBACK}:{server.server_port}", trust_env=False) as client:
+    try:
+        with httpx.Client(base_url=f"http://{LOOPBACK}:{server.server_port}", trust_env=False) as client:
+            yield client
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_the_relay_answers_on_its_address(database_url: str) -> None:
+    with served(RelayMetrics(database_url)) as client:
         found = samples(client.get("/metrics").text)
-        healthy, elsewhere = client.get("/healthz"), client.get("/")
-        metrics.turned_at -= STILL_SECONDS
-        stuck = client.get("/healthz")
-    server.shutdown()
-    server.server_close()
+        elsewhere = client.get("/")
 
     assert value(found, "outbox_postgresql_up") == 1
-    assert [answer.status_code for answer in (healthy, elsewhere, stuck)] == [200, 404, 503]
+    assert elsewhere.status_code == 404
+
+
+def test_a_relay_is_alive_and_ready_after_a_pass_that_worked_and_not_after_its_start() -> None:
+    metrics = RelayMetrics("postgresql://127.0.0.1:1/x")
+    with served(metrics) as client:
+        metrics.pass_begins()
+        started = [client.get(path) for path in ("/healthz", "/readyz")]
+        metrics.pass_ends(0, 0)
+        worked = [client.get(path) for path in ("/healthz", "/readyz")]
+
+    assert [answer.status_code for answer in started] == [503, 503]
+    assert "no pass has worked yet" in started[0].text
+    assert [answer.status_code for answer in worked] == [200, 200]
+
+
+def test_a_relay_that_waits_for_a_server_is_alive_and_not_ready() -> None:
+    metrics = RelayMetrics("postgresql://127.0.0.1:1/x")
+    with served(metrics) as client:
+        metrics.pass_begins()
+        metrics.outage("redis")
+        alive, ready = client.get("/healthz"), client.get("/readyz")
+        metrics.pass_begins()
+        metrics.pass_ends(0, 0)
+        metrics.recovery()
+        back = client.get("/readyz")
+
+    assert (alive.status_code, ready.status_code, back.status_code) == (200, 503, 200)
+    assert "redis is away" in ready.text
+
+
+@pytest.mark.parametrize("server_away", [False, True])
+def test_a_relay_whose_pass_does_not_end_is_not_alive(*, server_away: bool) -> None:
+    clock = Clock()
+    metrics = RelayMetrics("postgresql://127.0.0.1:1/x", clock)
+    with served(metrics) as client:
+        metrics.pass_begins()
+        metrics.pass_ends(0, 0)
+        if server_away:
+            metrics.outage("postgresql")
+        clock.now += READY_SECONDS
+        late = client.get("/readyz")
+        clock.now += STILL_SECONDS - READY_SECONDS
+        stuck = client.get("/healthz")
+
+    assert (late.status_code, stuck.status_code) == (503, 503)
+
+
+def test_a_relay_that_cannot_use_redis_is_not_seen_by_others(connection: Connection, settings: RelaySettings) -> None:
+    metrics = RelayMetrics(settings.database_url)
+    nowhere = replace(settings, redis_url=f"redis://{LOOPBACK}:{free_port()}/0")
+    with relay_with(metrics, nowhere) as relay, pytest.raises(BrokerUnavailableError):
+        relay.run_once()
+    unseen = value(scrape(metrics), "outbox_relays_alive")
+    with relay_with(metrics, settings) as relay:
+        relay.run_once()
+
+    assert (unseen, value(scrape(metrics), "outbox_relays_alive")) == (0, 1)

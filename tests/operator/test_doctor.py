@@ -232,6 +232,13 @@ def test_a_fault_is_named_with_its_cause(healthy: Installation, plant: Any, chec
     assert (next(iter(found)), cause in found[check]) == (check, True), found
 
 
+def test_what_keeps_the_relays_from_working_is_named_before_them(healthy: Installation) -> None:
+    a_relay_that_fell_silent(healthy)
+    redis_away(healthy)
+
+    assert list(faults()) == ["redis", "relay"]
+
+
 def test_a_clock_that_went_wrong_is_named(healthy: Installation) -> None:
     with time_machine.travel(datetime.now(UTC).timestamp() + 120):
         found = faults()
