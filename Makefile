@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo up check test chaos proof fuzz bench screenshots format lock clean
+.PHONY: help demo up check test world chaos proof fuzz bench screenshots format lock clean
 
 # The first Python that is new enough. Another one: make PYTHON=/path/to/python3.12 …
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
@@ -28,6 +28,9 @@ check: $(READY) ## Format, lint, types, import rules
 
 test: $(READY) ## Run the test suite against real servers that it starts itself
 	$(RUN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+world: $(READY) ## The tests of the road on Debian's PostgreSQL, Redis, PgBouncer, Postfix: make world WORLD_ARGS="-k postfix"
+	$(RUN)/python -m tests.world $(WORLD_ARGS)
 
 chaos: $(READY) ## Kill everything at random while people sign up: make chaos CHAOS_ARGS="--seed 1 --duration 60"
 	$(RUN)/python -m tests.chaos $(CHAOS_ARGS)

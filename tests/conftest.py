@@ -9,11 +9,13 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+import psycopg
 import pytest
+from psycopg import sql
 from redis import Redis
 
 from embedded.databases import Databases
@@ -56,8 +58,20 @@ _IGNORED_PREFIXES = ("OUTBOX_", "RQ_", "SMTP_", "PG", "REDIS_", "FLASK_")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the tests of pages write their pictures."""
+    """Let the tests of pages write their pictures, and `make world` set up servers as other people do."""
     parser.addoption("--screenshots", action="store_true", help="write docs/images anew (tests/browser)")
+    parser.addoption(
+        "--postgres-setting",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set this in every PostgreSQL that the tests start; may be repeated",
+    )
+    parser.addoption(
+        "--postgres-schema",
+        metavar="NAME",
+        help="let each of their databases have this schema, in place of `public` on the search_path",
+    )
 
 
 def pytest_configure() -> None:
@@ -80,14 +94,32 @@ def server_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def postgres(server_folder: Path) -> Iterator[Databases]:
+def start_postgres(pytestconfig: pytest.Config) -> Callable[[Path], PostgresServer]:
+    """A function that starts a PostgreSQL in a folder, set up as the command line says."""
+    settings = dict(setting.split("=", 1) for setting in pytestconfig.getoption("--postgres-setting"))
+    schema: str | None = pytestconfig.getoption("--postgres-schema")
+    if schema is not None:
+        settings["search_path"] = schema
+
+    def start(folder: Path) -> PostgresServer:
+        server = PostgresServer(folder, settings={**POSTGRES_SETTINGS, **settings})
+        server.start()
+        if schema is not None:
+            with psycopg.connect(server.url("template1"), autocommit=True) as connection:
+                connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+        return server
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def postgres(server_folder: Path, start_postgres: Callable[[Path], PostgresServer]) -> Iterator[Databases]:
     """The session's PostgreSQL: a server of its own, or the one of TEST_DATABASE_URL."""
     if url := os.environ.get("TEST_DATABASE_URL"):
         yield GivenPostgres(url)
         return
     _need_postgres()
-    server = PostgresServer(server_folder / "postgres", settings=POSTGRES_SETTINGS)
-    server.start()
+    server = start_postgres(server_folder / "postgres")
     yield server
     server.remove()
 
@@ -119,12 +151,11 @@ def database_url(postgres: Databases, database_template: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def own_postgres(server_folder: Path) -> Iterator[PostgresServer]:
+def own_postgres(server_folder: Path, start_postgres: Callable[[Path], PostgresServer]) -> Iterator[PostgresServer]:
     """A running server of the test's own with a database `outbox` that has the schema."""
     _need_postgres()
-    server = PostgresServer(server_folder / f"postgres-{secrets.token_hex(4)}", settings=POSTGRES_SETTINGS)
+    server = start_postgres(server_folder / f"postgres-{secrets.token_hex(4)}")
     try:
-        server.start()
         server.create_database("outbox")
         server.apply_schema("outbox", SCHEMA)
         yield server
