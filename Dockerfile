@@ -21,6 +21,7 @@ COPY shared shared
 COPY api api
 COPY outbox_relay outbox_relay
 COPY consumer consumer
+COPY redis_client redis_client
 # The project itself is not installed: each of the three commands finds the rooms in the folder that it is started in.
 # The files belong to root, the processes to somebody who may read them and no more.
 RUN chmod -R a+rX /app \

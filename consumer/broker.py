@@ -4,11 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.retry import Retry
 
 from consumer.control import LOOK_SECONDS
 from consumer.rq_jobs import LARGEST_DATA_BYTES, PoppedJob, message_id_of_call, message_id_of_job
@@ -27,15 +23,6 @@ for _, list in ipairs(KEYS) do
 end
 return popped
 """
-
-
-def no_retry() -> Retry:
-    """Give the rule of a client that repeats no command by itself, and opens a connection after each error.
-
-    redis-py keeps a connection on which the server refused. One that was demoted to a replica keeps its clients, while
-    the name in the URL leads to its successor.
-    """
-    return Retry(NoBackoff(), 0, supported_errors=(RedisConnectionError, RedisTimeoutError, ResponseError))
 
 
 class WorkerBroker:

@@ -10,20 +10,23 @@ from typing import Any, Final
 
 import click
 import structlog
-from redis import ConnectionPool, Redis
+from redis import Redis
 from redis.exceptions import RedisError
+from redis.sentinel import SentinelConnectionPool
 from rq import worker_registration
-from rq.connections import parse_connection
 from rq.job import Job
 from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
 
-from consumer.broker import WorkerBroker, no_retry
+from consumer.broker import WorkerBroker
 from consumer.control import LOOK_SECONDS, Control
+from consumer.redis_connection import same_redis
 from consumer.rq_jobs import PlainSerializer
 from consumer.startup import EXIT_SETTINGS, STOP_SIGNALS
 from consumer.team import Team
+from redis_client.retrying import no_retry
+from redis_client.sentinels import leave_replaced_master
 from shared.errors import SettingsError
 from shared.settings import read_consumer_settings
 from shared.tracing import configure_tracing, tracing
@@ -53,6 +56,7 @@ class OutboxWorker(SimpleWorker):
         kwargs.update(serializer=PlainSerializer, job_class=Job, queue_class=None)
         super().__init__(names, *args, **kwargs)
         self._beat_at = 0.0
+        self._clients: tuple[Redis, ...] = ()
 
     @property
     def dequeue_timeout(self) -> int:
@@ -84,17 +88,18 @@ class OutboxWorker(SimpleWorker):
         except SettingsError as exc:
             click.echo(exc, err=True)
             sys.exit(EXIT_SETTINGS)
-        # A pop whose answer was lost must not be repeated silently, and a push is never repeated by us at all.
-        self.connection.set_retry(no_retry())
+        patient = self.connection = self._patient_client()
         self._install_signal_handlers()
         self.birth_date = self.last_heartbeat = now()
         self._beat()
         _log.info("worker_started", queues=self.queue_names(), at_once=settings.concurrency, name=self.name)
         control = Control(at_once=_in_hand(settings.concurrency), max_jobs=max_jobs)
-        patient, impatient = self.connection, self._impatient_client()
+        # It gives up soon, where the other one waits 10 s longer than a pop may take.
+        impatient = same_redis(patient, _TIDYING_SECONDS, _TIDYING_SECONDS)
         team = Team(settings, self._broker(patient), self._broker(impatient), control, burst=burst)
         # For all that this thread asks of Redis: it has signals to obey.
         self.connection = impatient
+        self._clients = (impatient, patient)
         threading.excepthook = _tell_what_ended_a_thread
         team.start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
@@ -116,15 +121,16 @@ class OutboxWorker(SimpleWorker):
         keys = [queue.key for queue in self.queues]
         return WorkerBroker(client, keys, Job.redis_job_namespace_prefix, self.key)
 
-    def _impatient_client(self) -> Redis:
-        """Reach the same Redis and give up soon, where RQ's own connection waits 10 s longer than a pop may take."""
-        client_class, connection_class, settings = parse_connection(self.connection)
-        settings.update(
-            socket_timeout=_TIDYING_SECONDS,
-            socket_connect_timeout=_TIDYING_SECONDS,
-            retry=no_retry(),
-        )
-        return client_class.from_pool(ConnectionPool(connection_class=connection_class, **settings))
+    def _patient_client(self) -> Redis:
+        """Return RQ's own connection, whose deadline is longer than a pop may take.
+
+        Behind Sentinel it is one of ours instead: it gives up a sentinel that is silent, whoever configured RQ's.
+        """
+        if isinstance(self.connection.connection_pool, SentinelConnectionPool):
+            return same_redis(self.connection, self.connection_timeout, _TIDYING_SECONDS)
+        # A pop whose answer was lost must not be repeated silently, and a push is never repeated by us at all.
+        self.connection.set_retry(no_retry())
+        return self.connection
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Take no further job; what is in hand is finished. A second signal changes nothing."""
@@ -185,6 +191,7 @@ class OutboxWorker(SimpleWorker):
         if monotonic() < self._beat_at:
             return
         self._beat_at = monotonic() + _BEAT_SECONDS
+        leave_replaced_master(*self._clients)
         self.last_heartbeat = now()
         try:
             with self.connection.pipeline(transaction=False) as pipe:

@@ -3,14 +3,15 @@
 import signal
 import sys
 import time
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import click
 import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
-from consumer.broker import no_retry
+from consumer.redis_connection import check_connection_class, open_as_rq_does, same_redis
 from shared.errors import SettingsError
 from shared.logs import configure_logging
 from shared.settings import read_consumer_settings
@@ -23,13 +24,14 @@ EXIT_SETTINGS: Final = 2
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 _LONGEST_PAUSE_SECONDS: Final = 2.0
+_REDIS_SECONDS: Final = 3.0
 
 
-def check_settings_and_wait_for_redis(redis_url: str | None) -> None:
+def check_settings_and_wait_for_redis(params: Mapping[str, Any]) -> None:
     """Return when the worker can start.
 
     Args:
-        redis_url: what `rq worker --url` was given, else RQ_REDIS_URL counts.
+        params: the options of `rq worker`, by name: they say where Redis is.
 
     Raises:
         SystemExit: a setting is missing or malformed; its name was printed.
@@ -39,12 +41,13 @@ def check_settings_and_wait_for_redis(redis_url: str | None) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     configure_logging()
     try:
-        settings = read_consumer_settings()
+        read_consumer_settings()
         check_tracing()
+        of_rq = open_as_rq_does(params)
     except SettingsError as exc:
         click.echo(exc, err=True)
         sys.exit(EXIT_SETTINGS)
-    client = Redis.from_url(redis_url or settings.redis_url, retry=no_retry(), socket_timeout=3)
+    client = same_redis(of_rq, _REDIS_SECONDS, _REDIS_SECONDS)
     pause = 0.1
     told: str | None = None
     while (error := _failure(client)) is not None:
@@ -54,6 +57,15 @@ def check_settings_and_wait_for_redis(redis_url: str | None) -> None:
         time.sleep(pause)
         pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
     client.close()
+
+
+def stop_without_connection_class(params: Mapping[str, Any]) -> None:
+    """End one of RQ's commands, with the name of the setting, where it could not read RQ_REDIS_URL."""
+    try:
+        check_connection_class(params)
+    except SettingsError as exc:
+        click.echo(exc, err=True)
+        sys.exit(EXIT_SETTINGS)
 
 
 def _failure(client: Redis) -> str | None:

@@ -160,6 +160,7 @@ class Stack:
             DATABASE_URL=self.database_url,
             RQ_REDIS_URL=self.redis.url,
             RQ_WORKER_CLASS="consumer.worker.OutboxWorker",
+            RQ_CONNECTION_CLASS="consumer.redis_connection.SentinelRedis",
             SMTP_URL=self.smtp_url,
             MAIL_FROM=MAIL_FROM,
             BASE_URL=self.api_url,

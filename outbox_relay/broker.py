@@ -6,23 +6,23 @@ import uuid
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any, Final, cast
 
 from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.retry import Retry
+from redis.exceptions import ReadOnlyError, RedisError
 
 from outbox_relay.jobs import PUSH_SCRIPT, job_id, push_arguments, timestamp
 from outbox_relay.statements import Row
+from redis_client.opening import open_redis
+from redis_client.sentinels import leave_replaced_master
 from shared.errors import OutboxError
 from shared.messages import QUEUES
 
 SOCKET_SECONDS: Final = 3.0
 """Below the limit that PostgreSQL sets on an idle transaction: a frozen Redis rolls the batch back, not the server."""
 
+_ASK_SENTINELS_SECONDS: Final = 5.0
 _DELETED_AT_ONCE: Final = 1000
 _RUN_ID: Final = re.compile(rb"\nrun_id:(\w+)")
 """Found from its first letters on; a pattern that begins with (?m)^ is tried at each letter of the answer."""
@@ -33,24 +33,9 @@ class BrokerUnavailableError(OutboxError):
     """Redis cannot be reached or refuses to work."""
 
 
-def no_retry() -> Retry:
-    """Give the rule of a client that repeats no command by itself, and opens a connection after each error.
-
-    redis-py's default repeats a MULTI whose reply was lost: every job would stand in the list twice, without a word.
-    And it keeps a connection on which the server refused. One that was demoted to a replica keeps its clients, while
-    the name in the URL leads to its successor.
-    """
-    return Retry(NoBackoff(), 0, supported_errors=(RedisConnectionError, RedisTimeoutError, ResponseError))
-
-
 def open_broker(redis_url: str, key_prefix: str, run_lease_seconds: float) -> "Broker":
     """Prepare a connection that never repeats a command by itself; nothing is sent yet."""
-    client = Redis.from_url(
-        redis_url,
-        retry=no_retry(),
-        socket_timeout=SOCKET_SECONDS,
-        socket_connect_timeout=SOCKET_SECONDS,
-    )
+    client = open_redis(redis_url, socket_timeout=SOCKET_SECONDS, socket_connect_timeout=SOCKET_SECONDS)
     return Broker(client, key_prefix, job_timeout_seconds=math.ceil(run_lease_seconds))
 
 
@@ -68,6 +53,7 @@ class Broker:
         self._marker = f"{key_prefix}:outbox:epoch"
         self._job_timeout_seconds = job_timeout_seconds
         self._push = client.register_script(PUSH_SCRIPT)
+        self._ask_sentinels_at = 0.0
 
     def push(self, rows: Sequence[Row], *, in_front: bool = False) -> str:
         """Push the jobs of these rows in one atomic step and return the epoch that they were pushed into.
@@ -115,6 +101,12 @@ class Broker:
         with _translated():
             for start in range(0, len(keys), _DELETED_AT_ONCE):
                 self._client.unlink(*keys[start : start + _DELETED_AT_ONCE])
+
+    def leave_replaced_master(self) -> None:
+        """Behind Sentinel, every few seconds: drop the connections to a server that is no longer the master."""
+        if monotonic() >= self._ask_sentinels_at:
+            leave_replaced_master(self._client)
+            self._ask_sentinels_at = monotonic() + _ASK_SENTINELS_SECONDS
 
     def close(self) -> None:
         """Drop the connections."""

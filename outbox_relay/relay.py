@@ -157,6 +157,7 @@ class Relay:
         if monotonic() < self._reap_at:
             return
         began = monotonic()
+        self._broker.leave_replaced_master()
         reaped = self._reaper.reap_running(connection) if began >= self._reap_running_from else ()
         for claim in reaped:
             _log.warning("reaped", message_id=claim.id, attempt=claim.attempt, status=claim.status)

@@ -14,6 +14,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from shared.sentinel_url import is_sentinel_url, parse_sentinel_url
+
 _LONGEST_REASON: Final = 200
 
 _QUOTED_CLASSES: Final = frozenset({"08", "25", "28", "3D", "3F", "40", "53", "55", "57", "58"})
@@ -32,7 +34,9 @@ _POSTGRESQL_SERVER: Final = re.compile(
 _POSTGRESQL_PORT: Final = "5432"
 
 _REDIS_PORT: Final = "6379"
-_REDIS_CONNECTING: Final = re.compile(r"Error(?: -?\d+)? connecting to [^ ]*\. ")
+_REDIS_CONNECTING: Final = re.compile(r"Error(?: -?\d+)? connecting to (?P<address>[^ ]*)\. ")
+_NO_MASTER: Final = "MasterNotFoundError"
+"""redis-py's error where no sentinel names a master; `shared` does not import redis."""
 _REDIS_PIPELINE: Final = re.compile(r"Command # \d+ .* of pipeline caused error: ")
 
 
@@ -77,6 +81,8 @@ def redis_cause(error: BaseException, redis_url: str) -> str:
         redis_url: as RQ_REDIS_URL has it; of several hosts all are named.
 
     """
+    if is_sentinel_url(redis_url):
+        return _cause_behind_sentinel(error, redis_url)
     try:
         parts = urlsplit(redis_url)
     except ValueError:
@@ -143,6 +149,23 @@ def _redis_reason(error: BaseException) -> str:
     if isinstance(code, str) and code not in {"", "ERR"} and not text.startswith(code):
         text = f"{code} {text}"
     return text or type(error).__name__
+
+
+def _cause_behind_sentinel(error: BaseException, redis_url: str) -> str:
+    """Return what the sentinels said, or else what is wrong with the master that they name."""
+    name = type(error).__name__
+    try:
+        url = parse_sentinel_url(redis_url)
+    except ValueError:
+        return name
+    if name == _NO_MASTER:
+        cause = str(error)  # our own text, which names each sentinel
+    else:
+        found = _REDIS_CONNECTING.search(_first_line(str(error)))
+        at = f" at {found['address']}" if found else ""
+        cause = f"the master of {url.service!r}{at}: {_redis_reason(error)}"
+    secrets = [unquote(urlsplit(url.master_url).password or ""), url.sentinel_password]
+    return _without_secrets(cause, [each for each in secrets if each], name)
 
 
 def _redis_servers(parts: SplitResult) -> str:

@@ -20,6 +20,7 @@ from shared import rate_limits
 from shared.errors import SettingsError
 from shared.rate_limits import NONE, RateLimits
 from shared.redis_parameters import check_redis_parameters
+from shared.sentinel_url import is_sentinel_url, parse_sentinel_url
 
 MINIMUM_KEY_CHARACTERS: Final = 32
 _NO_SECRET: Final = (
@@ -276,11 +277,26 @@ def _postgresql_url(text: str) -> str:
 
 
 def _redis_url(text: str) -> str:
+    if is_sentinel_url(text):
+        return _sentinel_url(text)
     parts = _split(text)
     if parts.scheme not in _REDIS_SCHEMES or not (parts.hostname or parts.path):
-        raise ValidationError(_not_a_url("it has to be redis://host:port/db, rediss://… or unix://path"))
+        raise ValidationError(
+            _not_a_url("it has to be redis://host:port/db, rediss://…, redis+sentinel://… or unix://path")
+        )
     if parts.scheme != "unix" and parts.path not in {"", "/"} and not parts.path[1:].isdecimal():
         raise ValidationError(_not_a_url("what follows the host has to be the number of a database"))
+    check_redis_parameters(parts.scheme, parts.query)
+    return text
+
+
+def _sentinel_url(text: str) -> str:
+    _refuse_blanks(text)
+    try:
+        address = parse_sentinel_url(text)
+    except ValueError as exc:
+        raise ValidationError(_not_a_url(str(exc))) from None
+    parts = urlsplit(address.master_url)
     check_redis_parameters(parts.scheme, parts.query)
     return text
 

@@ -9,9 +9,10 @@ from typing import Any, Final
 from redis import Redis
 from redis.exceptions import RedisError
 
-from outbox_relay.broker import SOCKET_SECONDS, no_retry
+from outbox_relay.broker import SOCKET_SECONDS
 from outbox_relay.doctor.findings import Finding, fault, ok, warning
 from outbox_relay.doctor.postgresql_checks import compare_clocks
+from redis_client.opening import open_redis
 from shared.messages import QUEUES
 
 _LOWEST_VERSION: Final = (6, 2)
@@ -22,9 +23,7 @@ _HEARTBEAT_SECONDS: Final = 480
 
 def check_redis(redis_url: str, key_prefix: str) -> Iterator[Finding]:
     """Look at Redis and at the workers that show themselves there."""
-    client = Redis.from_url(
-        redis_url, retry=no_retry(), socket_timeout=SOCKET_SECONDS, socket_connect_timeout=SOCKET_SECONDS
-    )
+    client = open_redis(redis_url, socket_timeout=SOCKET_SECONDS, socket_connect_timeout=SOCKET_SECONDS)
     with closing(client):
         try:
             info: Any = client.info()

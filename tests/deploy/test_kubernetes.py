@@ -27,7 +27,7 @@ READERS: dict[str, Callable[[], object]] = {
     "Deployment/outbox-worker": read_consumer_settings,
     "Job/outbox-migrate": read_database_url,
 }
-READ_BY_OTHERS = {"PORT", "RQ_WORKER_CLASS"}
+READ_BY_OTHERS = {"PORT", "RQ_CONNECTION_CLASS", "RQ_WORKER_CLASS"}
 LEAVE_SECONDS = 5
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from embedded.ports import LOOPBACK
 from embedded.redis import RedisServer
 from tests.failover.forwarder import Forwarder
+from tests.failover.sentinels import REPLICATE_AT_ONCE
 from tests.waiting import wait_until
 
 _SECONDS = 20.0
@@ -17,9 +18,9 @@ class DemotableRedis:
 
     def __init__(self, folder: Path) -> None:
         """Start both, with the replica in step."""
-        self.first = RedisServer(folder / "first", append_only=False)
+        self.first = RedisServer(folder / "first", append_only=False, settings=REPLICATE_AT_ONCE)
         self.first.start()
-        self.second = RedisServer(folder / "second", append_only=False)
+        self.second = RedisServer(folder / "second", append_only=False, settings=REPLICATE_AT_ONCE)
         self.second.start()
         with self.second.client() as client:
             client.replicaof(LOOPBACK, self.first.port)

@@ -36,6 +36,7 @@ LASTING = sorted(SERVICES.keys() - {ONE_SHOT})
 READ_BY_OTHERS = {
     "PGPASSWORD",  # libpq, in every connection
     "PORT",  # gunicorn.conf.py
+    "RQ_CONNECTION_CLASS",  # rq
     "RQ_WORKER_CLASS",  # rq
     "RATE_LIMIT_EXEMPT",  # shared/rate_limits.py, for read_api_settings
 }
@@ -224,7 +225,7 @@ def test_a_health_check_finds_what_it_imports(service: str) -> None:
 def test_the_image_holds_everything_that_the_product_needs() -> None:
     rooms = {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests", "embedded", "bench"}
 
-    assert rooms == {"api", "outbox_relay", "consumer", "shared"}
+    assert rooms == {"api", "outbox_relay", "consumer", "redis_client", "shared"}
     assert sources("COPY") == {
         *rooms,
         "migrations",

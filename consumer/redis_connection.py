@@ -1,0 +1,89 @@
+"""RQ_CONNECTION_CLASS=consumer.redis_connection.SentinelRedis, and the clients that an OutboxWorker makes of RQ's.
+
+RQ's command line hands RQ_REDIS_URL to this class before it builds a worker, and so do `rq info` and the others.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, Self, cast
+
+import click
+from redis import ConnectionPool, Redis
+from redis.sentinel import SentinelConnectionPool
+from rq.cli.helpers import CliConfig
+from rq.connections import parse_connection
+from rq.defaults import DEFAULT_CONNECTION_CLASS
+
+from redis_client.opening import open_master
+from redis_client.retrying import no_retry
+from redis_client.sentinels import Sentinels
+from shared.errors import SettingsError
+from shared.sentinel_url import is_sentinel_url
+
+CONNECTION_CLASS: Final = "consumer.redis_connection.SentinelRedis"
+
+
+class SentinelRedis(Redis):
+    """redis-py's client, which also understands `redis+sentinel://` and then speaks to the master of the moment."""
+
+    @classmethod
+    def from_url(cls, url: str, **kwargs: Any) -> Self:  # noqa: ANN401 - redis-py's signature
+        """Return a client for what the URL names; nothing is sent yet.
+
+        Raises:
+            ClickException: it names sentinels and is malformed; the text says what is wrong, without a value.
+
+        """
+        if not is_sentinel_url(url):
+            return cast("Self", super().from_url(url, **kwargs))
+        try:
+            return open_master(url, cls, **kwargs)
+        except ValueError as exc:
+            raise click.ClickException(f"RQ_REDIS_URL is not a usable URL: {exc}.") from None
+
+
+def check_connection_class(params: Mapping[str, Any]) -> None:
+    """Raise SettingsError where redis-py's own class, RQ's default, would be handed a URL that names sentinels."""
+    url = params.get("url")
+    if url and is_sentinel_url(url) and params.get("connection_class") == DEFAULT_CONNECTION_CLASS:
+        raise SettingsError(
+            {"RQ_CONNECTION_CLASS": [f"has to be {CONNECTION_CLASS} where RQ_REDIS_URL names sentinels."]}
+        )
+
+
+def open_as_rq_does(params: Mapping[str, Any]) -> Redis:
+    """Return a client like the one that RQ's command line is about to make of its options; nothing is sent yet.
+
+    Args:
+        params: the options of `rq worker`, by name: they may name a module of settings instead of a URL.
+
+    Raises:
+        SettingsError: RQ cannot make one.
+
+    """
+    check_connection_class(params)
+    try:
+        client: Redis = CliConfig(
+            url=params.get("url"),
+            config=params.get("config"),
+            connection_class=params.get("connection_class", DEFAULT_CONNECTION_CLASS),
+        ).connection
+    except ValueError:  # its text may hold a part of the URL
+        raise SettingsError({"RQ_REDIS_URL": ["is not a URL that redis-py understands."]}) from None
+    return client
+
+
+def same_redis(client: Redis, seconds: float, connect_seconds: float) -> Redis:
+    """Return a client of the same server or the same sentinels, with deadlines of its own, that repeats no command."""
+    client_class, connection_class, options = parse_connection(client)
+    options.update(socket_timeout=seconds, socket_connect_timeout=connect_seconds, retry=no_retry())
+    pool: Any = client.connection_pool
+    if not isinstance(pool, SentinelConnectionPool):
+        return client_class.from_pool(ConnectionPool(connection_class=connection_class, **options))
+    del options["connection_pool"]
+    given = [each.connection_pool.connection_kwargs for each in pool.sentinel_manager.sentinels]
+    sentinels = Sentinels([(each["host"], each["port"]) for each in given], **pool.sentinel_manager.sentinel_kwargs)
+    return client_class.from_pool(
+        SentinelConnectionPool(  # type: ignore[no-untyped-call]
+            pool.service_name, sentinels, connection_class=connection_class, **options
+        )
+    )

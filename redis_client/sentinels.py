@@ -1,0 +1,76 @@
+"""redis-py's Sentinel client, with deadlines, and with errors that say what each sentinel answered."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from redis import Redis
+from redis.exceptions import RedisError
+from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
+
+from redis_client.retrying import no_retry
+from shared.outage_causes import redis_cause
+
+SENTINEL_SECONDS: Final = 1.0
+"""The longest wait for one sentinel. The others are asked after it, while PostgreSQL may hold a relay's transaction."""
+
+
+class Sentinels(Sentinel):
+    """Finds the master as redis-py does: the first sentinel that knows one that is up; it is asked first next time."""
+
+    def __init__(self, addresses: Sequence[tuple[str, int]], **options: Any) -> None:  # noqa: ANN401 - redis-py's
+        """Prepare a client for each; nothing is sent yet.
+
+        Args:
+            addresses: host and port of each.
+            options: redis-py's, for user, password and TLS of the sentinels themselves.
+
+        """
+        options.update(socket_timeout=SENTINEL_SECONDS, socket_connect_timeout=SENTINEL_SECONDS, retry=no_retry())
+        super().__init__(addresses, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+
+    def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Return host and port of the master.
+
+        Raises:
+            MasterNotFoundError: no sentinel names one; the text has host and port of each, and what it said.
+
+        """
+        answers = []
+        for sentinel in list(self.sentinels):
+            where = address_of(sentinel)
+            try:
+                services: Any = sentinel.sentinel_masters()
+            except (RedisError, OSError, ValueError) as exc:  # ValueError: a host that is no name
+                answers.append(redis_cause(exc, f"redis://{where}").rstrip("."))
+                continue
+            state = services.get(service_name)
+            if state is None:
+                answers.append(f"{where}: it watches no service of this name")
+            elif not self.check_master_state(state, service_name):  # type: ignore[no-untyped-call]
+                answers.append(f"{where}: it says that the master, {state['ip']}:{state['port']}, is down")
+            else:
+                self.sentinels = [sentinel, *(each for each in self.sentinels if each is not sentinel)]
+                return state["ip"], state["port"]
+        raise MasterNotFoundError(f"no sentinel names a master for the service {service_name!r}: {'; '.join(answers)}")
+
+
+def leave_replaced_master(*clients: Redis) -> None:
+    """Ask the sentinels who the master is, and drop the clients' connections to another one.
+
+    A server that was replaced in a planned failover, or while it stood still, stays a master for some seconds, until
+    the sentinels reach it and turn it into a replica: what is pushed there meanwhile is lost. With one server, and
+    while no sentinel names a master, nothing is done.
+    """
+    with suppress(RedisError, OSError, ValueError):
+        for client in clients:
+            pool: Any = client.connection_pool
+            if isinstance(pool, SentinelConnectionPool):
+                pool.get_master_address()  # type: ignore[no-untyped-call]
+
+
+def address_of(client: Redis) -> str:
+    """Return host and port of a client's server, as a URL has them."""
+    options = client.connection_pool.connection_kwargs
+    host = options.get("host", "localhost")
+    return f"[{host}]:{options.get('port')}" if ":" in host else f"{host}:{options.get('port')}"

@@ -1,0 +1,175 @@
+"""A master, its replica, and sentinels that watch both: real ones, of the `redis-server` that runs the two."""
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from embedded.ports import LOOPBACK, free_port
+from embedded.programs import Command, Program
+from embedded.redis import RedisServer, redis_binary
+from tests.waiting import wait_until
+
+SERVICE = "outbox"
+
+REPLICATE_AT_ONCE = {"repl-diskless-sync-delay": "0"}
+"""A master waits for five seconds by default, for other replicas that may come."""
+
+_SECONDS = 60.0
+_CONFIGURATION = """
+port {port}
+bind {loopback}
+dir {folder}
+sentinel monitor {service} {loopback} {master} {quorum}
+sentinel down-after-milliseconds {service} 1000
+sentinel failover-timeout {service} 10000
+"""
+
+
+class Sentinels:
+    """Watch a master; they are asked at `url`."""
+
+    def __init__(
+        self, folder: Path, master: RedisServer, *, count: int = 1, password: str = "", master_password: str = ""
+    ) -> None:
+        """Start them.
+
+        Args:
+            folder: for their files.
+            master: what they watch.
+            count: how many.
+            password: what they want to hear themselves.
+            master_password: what the master wants to hear.
+
+        """
+        self.ports = [free_port() for _ in range(count)]
+        self._password = password
+        self._master_password = master_password
+        lines = [f"requirepass {password}"] if password else []
+        lines += [f"sentinel auth-pass {SERVICE} {master_password}"] if master_password else []
+        self.programs = [
+            Program(_command(folder / f"sentinel-{port}", port, master.port, count // 2 + 1, lines))
+            for port in self.ports
+        ]
+        for program in self.programs:
+            program.start()
+        wait_until(lambda: self.master_port() == master.port, _SECONDS, "the sentinels to watch the master")
+
+    @property
+    def url(self) -> str:
+        """What RQ_REDIS_URL says."""
+        return self.url_with()
+
+    def url_with(self, *, service: str = SERVICE, password: str | None = None) -> str:
+        """Return the same with something wrong."""
+        login = f":{self._master_password}@" if self._master_password else ""
+        hosts = ",".join(f"{LOOPBACK}:{port}" for port in self.ports)
+        own = self._password if password is None else password
+        return f"redis+sentinel://{login}{hosts}/{service}/0" + (f"?sentinel_password={own}" if own else "")
+
+    def master_port(self) -> int | None:
+        """Return where the master of the moment is; None while they do not agree."""
+        try:
+            ports = {int(self._ask(port).sentinel_get_master_addr_by_name(SERVICE)[1]) for port in self.ports}
+        except (RedisError, OSError, TypeError):
+            return None
+        return ports.pop() if len(ports) == 1 else None
+
+    def know(self, replica: RedisServer) -> bool:
+        """Return whether each of them knows the replica, in step, and all the others."""
+        try:
+            return all(
+                [each["port"] for each in self._ask(port).sentinel_slaves(SERVICE) if _is_in_step(each)]
+                == [replica.port]
+                and len(self._ask(port).sentinel_sentinels(SERVICE)) == len(self.ports) - 1
+                for port in self.ports
+            )
+        except (RedisError, OSError):
+            return False
+
+    def order_failover(self) -> None:
+        """Let the replica be the master, as an operator does before work on the old one."""
+        self._ask(self.ports[0]).execute_command("SENTINEL FAILOVER", SERVICE)
+
+    def stop(self) -> None:
+        """End them."""
+        for program in self.programs:
+            program.kill()
+
+    def _ask(self, port: int) -> Redis:
+        return Redis(host=LOOPBACK, port=port, password=self._password or None, socket_timeout=2, decode_responses=True)
+
+
+class WatchedPair:
+    """A master and a replica in step, with sentinels that promote it."""
+
+    def __init__(self, folder: Path, *, count: int = 1) -> None:
+        """Start all of it."""
+        self.first = RedisServer(folder / "first", append_only=False, settings=REPLICATE_AT_ONCE)
+        self.first.start()
+        self.second = RedisServer(folder / "second", append_only=False, settings=REPLICATE_AT_ONCE)
+        self.second.start()
+        with self.second.client() as client:
+            client.replicaof(LOOPBACK, self.first.port)
+            wait_until(lambda: client.info("replication")["master_link_status"] == "up", _SECONDS, "the replica")
+        self.sentinels = Sentinels(folder, self.first, count=count)
+        wait_until(lambda: self.sentinels.know(self.second), _SECONDS, "the sentinels to know the replica")
+
+    @property
+    def url(self) -> str:
+        """What RQ_REDIS_URL says."""
+        return self.sentinels.url
+
+    def wait_for_promotion(self) -> None:
+        """Return when the replica is the master, and the sentinels say so."""
+        wait_until(lambda: self.sentinels.master_port() == self.second.port, _SECONDS, "the sentinels to promote it")
+        wait_until(lambda: role(self.second) == "master", _SECONDS, "the replica to be the master")
+
+    def freeze_first(self) -> None:
+        """Let the master stand still: its sockets stay open and say nothing."""
+        os.kill(self.first.pid, signal.SIGSTOP)
+
+    def thaw_first(self) -> None:
+        """Let it go on."""
+        os.kill(self.first.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End all of it."""
+        self.sentinels.stop()
+        self.second.kill()
+        self.first.kill()
+
+
+@contextmanager
+def watched_pair(folder: Path, *, count: int = 1) -> Iterator[WatchedPair]:
+    """Run all of it."""
+    pair = WatchedPair(folder, count=count)
+    try:
+        yield pair
+    finally:
+        pair.stop()
+
+
+def role(server: RedisServer) -> str:
+    """Return what the server says that it is."""
+    with server.client() as client:
+        return str(client.info("replication")["role"])
+
+
+def _is_in_step(replica: dict[str, object]) -> bool:
+    return replica["master-link-status"] == "ok"
+
+
+def _command(folder: Path, port: int, master: int, quorum: int, lines: Sequence[str]) -> Command:
+    folder.mkdir(parents=True)
+    file = folder / "sentinel.conf"
+    text = _CONFIGURATION.format(
+        port=port, loopback=LOOPBACK, folder=folder, service=SERVICE, master=master, quorum=quorum
+    )
+    file.write_text("\n".join([text, *lines, ""]))
+    argv = [redis_binary(), file, "--sentinel"]
+    return Command("Sentinel", argv, {"PATH": "/usr/bin:/bin", "LANG": "C"}, folder, folder / "sentinel.log")

@@ -1,0 +1,189 @@
+"""Redis behind a real Sentinel: the relay, workers of both classes, RQ's commands and `doctor`."""
+
+import json
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from consumer.redis_connection import CONNECTION_CLASS
+from embedded.mail_catcher import MailCatcher
+from embedded.programs import Program
+from embedded.redis import RedisServer
+from outbox_relay.broker import open_broker
+from shared.database import connect
+from tests import processes
+from tests.failover.redis_pair import waiting_jobs
+from tests.failover.sentinels import Sentinels, role, watched_pair
+from tests.preloading import Preloaded
+from tests.processes import OUTBOX_WORKER, publish, worker_settings
+from tests.rows import add_message, add_user, message
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.e2e
+
+WAIT = 20.0
+RELAY = [sys.executable, "-m", "outbox_relay"]
+RQ = [sys.executable, "-m", "rq.cli"]
+WORKER = [*RQ, "worker", "critical", "default"]
+
+OF_MASTER, OF_SENTINEL = "of-master", "of-sentinel"
+
+RQ_SETTINGS = """
+SENTINEL = {{
+    "INSTANCES": [("127.0.0.1", {port})],
+    "MASTER_NAME": "outbox",
+    "PASSWORD": "of-master",
+    "SENTINEL_KWARGS": {{"password": "of-sentinel", "socket_timeout": 1}},
+}}
+"""
+
+
+@dataclass
+class Watched:
+    """A server with a password, and a sentinel with another one that watches it."""
+
+    master: RedisServer
+    sentinels: Sentinels
+
+
+@dataclass
+class Service:
+    """A database with a user, and the service's commands, which find Redis by `settings`."""
+
+    database_url: str
+    settings: dict[str, str]
+    origin: Preloaded
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.connection = connect(self.database_url, "test")
+        add_user(self.connection)
+
+    def run(self, argv: list[str], **settings: str | None) -> CompletedProcess[str]:
+        """Run a command that ends by itself; None takes a setting away."""
+        return processes.run(argv, self._with(settings), self._log_file(), self.origin)
+
+    @contextmanager
+    def started(self, argv: list[str], **settings: str | None) -> Iterator[Program]:
+        with processes.started(argv, self._with(settings), self._log_file(), self.origin) as program:
+            yield program
+
+    def examine(self, **settings: str) -> dict[str, str]:
+        """Return what `doctor` finds of Redis."""
+        examined = self.run([*RELAY, "doctor", "--json"], **settings).stdout
+        [found] = [each for each in json.loads(examined.splitlines()[-1]) if each["check"] == "redis"]
+        return dict(found)
+
+    def add(self, count: int = 1) -> list[int]:
+        return [add_message(self.connection, queue="critical") for _ in range(count)]
+
+    def statuses(self, ids: list[int]) -> set[object]:
+        return {message(self.connection, id_)["status"] for id_ in ids}
+
+    def wait_for_done(self, ids: list[int]) -> None:
+        wait_until(lambda: self.statuses(ids) == {"done"}, WAIT, "the messages to be done")
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def _with(self, settings: Mapping[str, str | None]) -> dict[str, str]:
+        return {name: text for name, text in {**self.settings, **settings}.items() if text is not None}
+
+    def _log_file(self) -> Path:
+        return self.folder / f"{secrets.token_hex(4)}.log"
+
+
+@pytest.fixture
+def watched(own_redis: RedisServer, tmp_path: Path) -> Iterator[Watched]:
+    with own_redis.client() as client:
+        client.config_set("requirepass", OF_MASTER)
+    sentinels = Sentinels(tmp_path / "sentinel", own_redis, password=OF_SENTINEL, master_password=OF_MASTER)
+    try:
+        yield Watched(own_redis, sentinels)
+    finally:
+        sentinels.stop()
+
+
+@pytest.fixture
+def service(
+    database_url: str, watched: Watched, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
+) -> Iterator[Service]:
+    settings = {
+        **worker_settings(database_url, watched.sentinels.url, mailbox.smtp_url),
+        "RQ_CONNECTION_CLASS": CONNECTION_CLASS,
+        "RQ_WORKER_CLASS": OUTBOX_WORKER,
+    }
+    with closing(Service(database_url, settings, origin, tmp_path)) as opened:
+        yield opened
+
+
+def test_every_command_finds_the_master(service: Service) -> None:
+    ids = service.add(2)
+    relayed = service.run([*RELAY, "--once"])
+    assert (relayed.returncode, service.statuses(ids)) == (0, {"published"}), relayed.stdout
+
+    listed = service.run([*RQ, "info"])
+    ended = service.run([*WORKER, "--burst", "--max-jobs", "1"])
+    stock = service.run([*WORKER, "--burst"], RQ_WORKER_CLASS=None)
+
+    assert (listed.returncode, "2 jobs total" in listed.stdout) == (0, True), listed.stdout
+    assert (ended.returncode, stock.returncode) == (0, 0), ended.stdout + stock.stdout
+    assert service.statuses(ids) == {"done"}
+    assert service.examine()["verdict"] == "ok"
+
+
+def test_rq_s_own_settings_serve_its_commands(service: Service, watched: Watched, tmp_path: Path) -> None:
+    (tmp_path / "rq_settings.py").write_text(RQ_SETTINGS.format(port=watched.sentinels.ports[0]))
+    of_rq = ["--config", "rq_settings", "--path", str(tmp_path)]
+    alone = {"RQ_REDIS_URL": None, "RQ_CONNECTION_CLASS": None}
+    ids = service.add(2)
+    assert service.run([*RELAY, "--once"], RQ_CONNECTION_CLASS=None).returncode == 0
+
+    listed = service.run([*RQ, "info", *of_rq], **alone)
+    ended = service.run([*WORKER, *of_rq, "--burst", "--max-jobs", "1"], **alone)
+    stock = service.run([*WORKER, *of_rq, "--burst"], **alone, RQ_WORKER_CLASS=None)
+
+    assert (listed.returncode, "2 jobs total" in listed.stdout) == (0, True), listed.stdout
+    assert (ended.returncode, stock.returncode) == (0, 0), ended.stdout + stock.stdout
+    assert service.statuses(ids) == {"done"}
+
+
+@pytest.mark.parametrize("command", ["worker", "info"])
+def test_without_the_connection_class_its_name_is_told(service: Service, command: str) -> None:
+    stopped = service.run([*RQ, command], RQ_CONNECTION_CLASS=None)
+
+    assert stopped.returncode == 2
+    assert f"RQ_CONNECTION_CLASS: has to be {CONNECTION_CLASS}" in stopped.stdout
+    assert ["Traceback" in stopped.stdout, "of-master" in stopped.stdout] == [False, False]
+
+
+def test_a_malformed_url_on_rq_s_command_line_is_told(service: Service) -> None:
+    stopped = service.run([*RQ, "info", "--url", "redis+sentinel://:of-master@localhost"], RQ_WORKER_CLASS=None)
+
+    assert (stopped.returncode, "name of the service" in stopped.stdout) == (1, True), stopped.stdout
+    assert ["Traceback" in stopped.stdout, "of-master" in stopped.stdout] == [False, False]
+
+
+def test_a_replaced_master_is_left_before_it_is_a_replica(database_url: str, tmp_path: Path) -> None:
+    with (
+        watched_pair(tmp_path) as pair,
+        closing(open_broker(pair.url, "rq", 60)) as broker,
+        connect(database_url, "test") as connection,
+    ):
+        before = broker.epoch()
+        pair.sentinels.order_failover()
+        pair.wait_for_promotion()
+        assert role(pair.first) == "master"
+
+        broker.leave_replaced_master()
+        add_message(connection)
+        publish(connection, pair.url)
+
+        assert broker.epoch() != before
+        assert [len(waiting_jobs(server)) for server in (pair.first, pair.second)] == [0, 1]
