@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any, Final, cast
+from typing import Any, Final
 
+import structlog
 from redis import Redis
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
-from outbox_relay.jobs import PUSH_SCRIPT, job_id, push_arguments, timestamp
+from outbox_relay.jobs import MARKER_CHARACTERS, PUSH_SCRIPT, job_id, push_arguments, timestamp
 from outbox_relay.statements import Row
 from redis_client.opening import open_redis
 from redis_client.sentinels import leave_replaced_master
@@ -27,6 +28,11 @@ _DELETED_AT_ONCE: Final = 1000
 _RUN_ID: Final = re.compile(rb"\nrun_id:(\w+)")
 """Found from its first letters on; a pattern that begins with (?m)^ is tried at each letter of the answer."""
 _NO_RUN_ID: Final = "-"
+_MARKER: Final = re.compile(rb"[0-9A-Fa-f]{%d}" % MARKER_CHARACTERS)
+_NO_MARKER: Final = "-"
+_WRONG_TYPE: Final = "WRONGTYPE"
+
+_log = structlog.get_logger(__name__)
 
 
 class BrokerUnavailableError(OutboxError):
@@ -43,7 +49,8 @@ class Broker:
     """Pushes jobs in RQ's own layout and tells one life of Redis from the next.
 
     The epoch is a marker that a push sets if it is absent, together with the server's run id: an emptied Redis has
-    another marker, a restarted or failed-over one another run id.
+    another marker, a restarted or failed-over one another run id. Where INFO is refused to us the run id is not known:
+    what a failover lost is then looked for when its leases are over.
     """
 
     def __init__(self, client: Redis, key_prefix: str, job_timeout_seconds: int) -> None:
@@ -54,9 +61,14 @@ class Broker:
         self._job_timeout_seconds = job_timeout_seconds
         self._push = client.register_script(PUSH_SCRIPT)
         self._ask_sentinels_at = 0.0
+        self._info_is_refused = False
+        self.refused_queues: frozenset[str] = frozenset()
+        """Those whose key holds something else than a list, so that the latest push left out their jobs."""
 
     def push(self, rows: Sequence[Row], *, in_front: bool = False) -> str:
         """Push the jobs of these rows in one atomic step and return the epoch that they were pushed into.
+
+        The jobs of `refused_queues` are left out.
 
         Args:
             rows: whose jobs.
@@ -70,14 +82,15 @@ class Broker:
         head = (self._prefix, timestamp(), self._job_timeout_seconds, uuid.uuid4().hex, command)
         with _translated():
             reply: Any = self._push(keys=[self._marker], args=[*head, *push_arguments(rows)])
-        marker, server = reply
+        marker, server, refused = reply
+        self.refused_queues = frozenset(queue.decode() for queue in refused)
+        self._note_info(is_refused=not server)
         found = _RUN_ID.search(server)
         return _epoch(marker, found[1].decode() if found else _NO_RUN_ID)
 
     def epoch(self) -> str:
         """Name the present life of Redis. Raises BrokerUnavailableError."""
-        with _translated(), self._client.pipeline(transaction=True) as pipe:
-            return self._execute_with_epoch(pipe)[0]
+        return self._read([])[0]
 
     def read_lists(self, jobs: AbstractSet[bytes]) -> tuple[set[bytes], str]:
         """Give those of the jobs that stand in the lists, and the epoch, as of one moment.
@@ -89,11 +102,8 @@ class Broker:
             BrokerUnavailableError: nothing may be concluded.
 
         """
-        with _translated(), self._client.pipeline(transaction=True) as pipe:
-            for queue in QUEUES:
-                pipe.lrange(self._queue_key(queue), 0, -1)
-            epoch, replies = self._execute_with_epoch(pipe)
-        return {job for listed in replies for job in cast("list[bytes]", listed) if job in jobs}, epoch
+        epoch, lists = self._read(QUEUES)
+        return {job for listed in lists for job in listed if job in jobs}, epoch
 
     def delete_orphans(self, rows: Sequence[Row]) -> None:
         """Delete the hashes of jobs that are in no list any more. Raises BrokerUnavailableError."""
@@ -112,18 +122,50 @@ class Broker:
         """Drop the connections."""
         self._client.close()
 
-    def _execute_with_epoch(self, pipe: Any) -> tuple[str, list[object]]:  # noqa: ANN401 - redis-py types no pipeline
-        pipe.get(self._marker)
-        pipe.info("server")
-        pipe.info("replication")
-        *replies, marker, server, replication = pipe.execute()
-        if replication.get("role") == "slave":
+    def _read(self, queues: Sequence[str]) -> tuple[str, list[list[bytes]]]:
+        """Give the epoch and these queues' jobs, as of one moment. Raises BrokerUnavailableError."""
+        with _translated():
+            if not self._info_is_refused:
+                try:
+                    return self._read_at_once(queues, with_info=True)
+                except ReadOnlyError:
+                    raise
+                except ResponseError:
+                    pass  # a refused command fails the whole MULTI: without INFO it shows whether that was it
+            found = self._read_at_once(queues, with_info=False)
+        self._note_info(is_refused=True)
+        return found
+
+    def _read_at_once(self, queues: Sequence[str], *, with_info: bool) -> tuple[str, list[list[bytes]]]:
+        with self._client.pipeline(transaction=True) as pipe:
+            for queue in queues:
+                pipe.lrange(self.queue_key(queue), 0, -1)
+            pipe.get(self._marker)
+            if with_info:
+                pipe.info("server")
+                pipe.info("replication")
+            replies: list[Any] = [_unless_of_another_type(reply) for reply in pipe.execute(raise_on_error=False)]
+        lists, (marker, *infos) = replies[: len(queues)], replies[len(queues) :]
+        run_id = infos[0].get("run_id") if infos else None
+        if infos and infos[1].get("role") == "slave":
             # It answers, so that nothing but this tells redis-py to leave it.
             self._client.connection_pool.disconnect(inuse_connections=False)
             raise ReadOnlyError("what a replica holds is older, and its jobs are popped elsewhere")
-        return _epoch(marker, server.get("run_id") or _NO_RUN_ID), replies
+        # A key that holds something else than a list holds no job.
+        return _epoch(marker, run_id or _NO_RUN_ID), [listed or [] for listed in lists]
 
-    def _queue_key(self, queue: str) -> str:
+    def _note_info(self, *, is_refused: bool) -> None:
+        """Say once that INFO is refused; a push tries it each time."""
+        if is_refused and not self._info_is_refused:
+            _log.warning(
+                "redis.info_refused",
+                meaning="a failover is noticed by leases alone",
+                fix="let this Redis user run INFO (ACL SETUSER … +info)",
+            )
+        self._info_is_refused = is_refused
+
+    def queue_key(self, queue: str) -> str:
+        """Give the key of a queue's list, as RQ names it."""
         return f"{self._prefix}:queue:{queue}"
 
     def _job_key(self, job: str) -> str:
@@ -131,7 +173,18 @@ class Broker:
 
 
 def _epoch(marker: bytes | None, run_id: str) -> str:
-    return f"{marker.decode() if marker else '-'}/{run_id}"
+    """Name an epoch. What is none of our markers is as good as none: the next push writes one over it."""
+    is_ours = marker is not None and _MARKER.fullmatch(marker)
+    return f"{marker.decode() if marker and is_ours else _NO_MARKER}/{run_id}"
+
+
+def _unless_of_another_type(reply: object) -> object:
+    """Give what a key holds, None where that is of another type than it should be. Raises any other error."""
+    if not isinstance(reply, Exception):
+        return reply
+    if isinstance(reply, ResponseError) and str(reply).startswith(_WRONG_TYPE):
+        return None
+    raise reply
 
 
 @contextmanager

@@ -23,42 +23,57 @@ FAILURE_TTL_SECONDS: Final = 86_400
 _STORED: Final = b"\x78\x01\x01"
 """zlib's usual window, no dictionary; the last block, which is stored as it is."""
 
+MARKER_CHARACTERS: Final = 32
+"""Of the epoch's marker, all of them hexadecimal."""
+
 PUSH_SCRIPT: Final = f"""
 -- Push a whole batch: one round trip, one atomic step, and the fields that all jobs share are not sent each time.
 -- KEYS: the epoch's marker. ARGV: key prefix, present time, job timeout, a new marker, RPUSH or LPUSH, then for each
 -- queue its name, the ids of its jobs in one text, and for each job the pickled call.
--- Returns the marker and the server's description, which holds its run id.
+-- Returns the marker, the server's description with its run id ('' where INFO is refused), and the queues that took
+-- nothing since their keys hold something else than a list.
 local prefix, now, timeout, push = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 local model = prefix .. ':outbox:model'
-redis.call('SET', KEYS[1], ARGV[4], 'NX')
+local marker, refused = redis.pcall('GET', KEYS[1]), {{}}
+if type(marker) ~= 'string' or #marker ~= {MARKER_CHARACTERS} or string.find(marker, '%X') then
+  marker = ARGV[4]  -- there was none, or somebody else wrote something there
+  redis.call('SET', KEYS[1], marker)
+end
 local at = 6
 while ARGV[at] do
   local queue, call = ARGV[at], at + 2
   local list, ids = prefix .. ':queue:' .. queue, {{}}
+  local length = redis.pcall('LLEN', list)
+  local is_list = type(length) == 'number' or not string.find(length.err, 'WRONGTYPE', 1, true)
   -- A hash is copied in half the time in which its fields are set: Redis looks for each among those that it has.
+  redis.call('DEL', model)
   redis.call('HSET', model,
     'data', '', 'description', '', 'origin', queue, 'status', 'queued', 'created_at', now, 'enqueued_at', now,
     'timeout', timeout, 'result_ttl', '{RESULT_TTL_SECONDS}', 'failure_ttl', '{FAILURE_TTL_SECONDS}',
     'success_callback_name', '', 'failure_callback_name', '', 'stopped_callback_name', '',
     'started_at', '', 'ended_at', '', 'last_heartbeat', '', 'worker_name', '', 'group_id', '')
   for id, message in string.gmatch(ARGV[at + 1], '(outbox%-(%-?%d+)%-g%d+)') do
-    local job = prefix .. ':job:' .. id
-    redis.call('COPY', model, job, 'REPLACE')
-    -- RQ's default description is the call with its arguments, and it is logged.
-    redis.call('HSET', job, 'data', ARGV[call], 'description', 'outbox message ' .. message)
+    if is_list then
+      local job = prefix .. ':job:' .. id
+      redis.call('COPY', model, job, 'REPLACE')
+      -- RQ's default description is the call with its arguments, and it is logged.
+      redis.call('HSET', job, 'data', ARGV[call], 'description', 'outbox message ' .. message)
+      ids[#ids + 1] = id
+    end
     call = call + 1
-    ids[#ids + 1] = id
     if #ids == 1000 then  -- a command takes only so many arguments from Lua's stack
       redis.call(push, list, unpack(ids))
       ids = {{}}
     end
   end
   if #ids > 0 then redis.call(push, list, unpack(ids)) end
-  redis.call('SADD', prefix .. ':queues', list)
+  if not is_list then refused[#refused + 1] = queue end
+  redis.pcall('SADD', prefix .. ':queues', list)  -- for RQ's lists of queues; no job depends on it
   at = call
 end
 redis.call('DEL', model)
-return {{redis.call('GET', KEYS[1]), redis.call('INFO', 'server')}}
+local server = redis.pcall('INFO', 'server')
+return {{marker, type(server) == 'string' and server or '', refused}}
 """
 
 

@@ -10,8 +10,9 @@ import structlog
 from outbox_relay import statements
 from outbox_relay.broker import Broker
 from outbox_relay.shares import LOOKING_SHARE, period
-from outbox_relay.statements import BEGINNING, Batch, DbConnection, Row, Start
+from outbox_relay.statements import BEGINNING, END, Batch, DbConnection, Row, Start
 from shared.database import transaction
+from shared.logs import lines_of
 from shared.messages import CRITICAL, DEFAULT, QUEUES
 
 _log = structlog.get_logger(__name__)
@@ -19,6 +20,9 @@ _log = structlog.get_logger(__name__)
 LOOK_BACK_SECONDS: Final = 1.0
 """The time between two looks from the beginning, for messages that were committed late, or came back. More where such a
 look takes long."""
+
+BLOCKED_SECONDS: Final = 1.0
+"""For so long no message is taken for a queue whose key in Redis holds something else than a list."""
 
 LATE_SECONDS: Final = 10.0
 """Messages are committed in another order than that of due_at, by as much as their transactions' lengths differ."""
@@ -45,6 +49,9 @@ class Publisher:
         self._probe_patience_seconds = probe_patience_seconds
         self._starts = BEGINNING
         self._look_back_at = 0.0
+        self._blocked_until: dict[str, float] = {}
+        """Queues whose key in Redis holds no list, and when (monotonic) they are tried again."""
+        self._named_as_blocked: set[str] = set()
         self.looked_back = True
         """Whether the last batch was taken from the beginning of the queues."""
         self.has_more = False
@@ -60,6 +67,15 @@ class Publisher:
             BrokerUnavailableError: the batch was rolled back; its rows are pending as before.
 
         """
+        self._unblock()
+        while True:
+            blocked_before = len(self._blocked_until)
+            published = self._publish_next(connection, size, due_before)
+            if published or len(self._blocked_until) == blocked_before:
+                return published
+            # All that was taken belongs to a queue that takes nothing: now what is due for the other one.
+
+    def _publish_next(self, connection: DbConnection, size: int, due_before: float | None) -> int:
         with transaction(connection):
             batch = self._take(connection, size, due_before)
             published = self._publish(connection, batch.rows) if batch.rows else self._publish_probe(connection)
@@ -70,11 +86,37 @@ class Publisher:
         return published
 
     def _publish(self, connection: DbConnection, rows: Sequence[Row]) -> int:
-        ids = [row.id for row in rows]
         epoch = self._broker.push(rows)
-        _log.info("pushed", message_ids=ids)
-        statements.mark_published(connection, ids, epoch, self._publish_lease_seconds)
-        return len(rows)
+        pushed = self._without_refused(rows)
+        for ids in lines_of([row.id for row in pushed]):
+            _log.info("pushed", message_ids=ids)
+        statements.mark_published(connection, [row.id for row in pushed], epoch, self._publish_lease_seconds)
+        return len(pushed)
+
+    def _without_refused(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Give the rows whose jobs were pushed; nothing is taken for the others' queues for a while."""
+        refused = self._broker.refused_queues
+        for queue in refused:
+            if queue not in self._named_as_blocked:
+                _log.error(
+                    "queue.blocked",
+                    key=self._broker.queue_key(queue),
+                    meaning="the key holds no list: the queue's messages stay pending",
+                    fix="rename the key, or delete it if nobody misses what it holds",
+                )
+            self._named_as_blocked.add(queue)
+            self._blocked_until[queue] = monotonic() + BLOCKED_SECONDS
+        for queue in {row.queue for row in rows} - refused:
+            if queue in self._named_as_blocked:
+                self._named_as_blocked.remove(queue)
+                _log.info("queue.unblocked", key=self._broker.queue_key(queue))
+        return [row for row in rows if row.queue not in refused]
+
+    def _unblock(self) -> None:
+        """Try a blocked queue again, from its beginning, when its time has come."""
+        for queue in [queue for queue, until in self._blocked_until.items() if monotonic() >= until]:
+            del self._blocked_until[queue]
+            self.look_back()
 
     def look_back(self) -> None:
         """Take the next batch from the beginning of the queues."""
@@ -85,10 +127,10 @@ class Publisher:
         if self.looked_back:
             # This too walks over everything.
             began = monotonic()
-            due = statements.next_due(connection)
+            due = statements.next_due(connection, self._unblocked(BEGINNING))
             self._look_back_at += period(began, LOOKING_SHARE)
             return due
-        due = statements.next_due(connection, self._starts)
+        due = statements.next_due(connection, self._unblocked(self._starts))
         until_look_back = self._look_back_at - monotonic()
         return until_look_back if due is None else min(due, until_look_back)
 
@@ -97,10 +139,14 @@ class Publisher:
         began = monotonic()
         self.looked_back = began >= self._look_back_at
         if not self.looked_back:
-            return statements.take_batch(connection, size, due_before, self._starts)
-        batch = statements.take_batch(connection, size, due_before)
+            return statements.take_batch(connection, size, due_before, self._unblocked(self._starts))
+        batch = statements.take_batch(connection, size, due_before, self._unblocked(BEGINNING))
         self._look_back_at = began + max(LOOK_BACK_SECONDS, period(began, LOOKING_SHARE))
         return batch
+
+    def _unblocked(self, starts: Mapping[str, Start]) -> Mapping[str, Start]:
+        """Give the starts, so that of a blocked queue nothing is seen."""
+        return {**starts, **dict.fromkeys(self._blocked_until, END)} if self._blocked_until else starts
 
     def _starts_behind(self, connection: DbConnection, batch: Batch, emptied: AbstractSet[str]) -> Mapping[str, Start]:
         """Give the starts behind a batch.
@@ -119,13 +165,17 @@ class Publisher:
         It goes before the jobs that were pushed while the server was well: behind a hundred thousand of them, which the
         consumers all put back, nobody would learn for half an hour that the server has returned.
         """
-        probe = statements.take_probe(connection)
+        probe = statements.take_probe(connection, [queue for queue in QUEUES if queue not in self._blocked_until])
+        pushed = 0
         for row in probe:
             epoch = self._broker.push([row], in_front=True)
+            if not self._without_refused([row]):
+                continue
             _log.info("pushed", message_ids=[row.id], meaning="it tries the mail server")
             statements.mark_published(connection, [row.id], epoch, self._publish_lease_seconds)
             statements.mark_probe(connection, row.id, self._probe_patience_seconds)
-        return len(probe)
+            pushed += 1
+        return pushed
 
 
 def _emptied(batch: Batch, size: int) -> AbstractSet[str]:

@@ -11,6 +11,7 @@ from outbox_relay import statements
 from outbox_relay.broker import Broker, BrokerUnavailableError
 from outbox_relay.jobs import job_id
 from outbox_relay.statements import DbConnection, Reaped, Row, Suspect
+from shared.logs import lines_of
 
 _log = structlog.get_logger(__name__)
 
@@ -100,8 +101,8 @@ class Reaper:
     @staticmethod
     def _return(connection: DbConnection, rows: list[Row]) -> list[Row]:
         returned = [row for chunk in _chunks(rows) for row in statements.return_missing(connection, chunk)]
-        for chunk in _chunks(returned):
-            _log.warning("returned", message_ids=[row.id for row in chunk], meaning="Redis lost their jobs")
+        for ids in lines_of([row.id for row in returned]):
+            _log.warning("returned", message_ids=ids, meaning="Redis lost their jobs")
         return returned
 
     def _delete_orphans(self, rows: list[Row]) -> None:

@@ -40,6 +40,9 @@ class Start(NamedTuple):
 BEGINNING: Final[Mapping[str, Start]] = dict.fromkeys(QUEUES, Start("-infinity"))
 """The starts from which every pending message is seen."""
 
+END: Final = Start("infinity", 2**63 - 1)
+"""The start from which none is."""
+
 
 class Batch(NamedTuple):
     """The rows that were taken and, for each queue among them, the start behind its last row."""
@@ -165,8 +168,8 @@ def start_before_now(connection: DbConnection, seconds: float) -> Start | None:
     return Start(*rows[0]) if rows else None
 
 
-def take_probe(connection: DbConnection) -> list[Row]:
-    """Lock one due message to try a mail server with that was unreachable, if it is time to try.
+def take_probe(connection: DbConnection, queues: Sequence[str] = QUEUES) -> list[Row]:
+    """Lock one due message of these queues to try a mail server with that was unreachable, if it is time to try.
 
     The breaker's row is locked first, so that of several relays one sends the probe.
     """
@@ -180,11 +183,12 @@ def take_probe(connection: DbConnection) -> list[Row]:
         )
         SELECT id, generation, queue
           FROM outbox
-         WHERE status = 'pending' AND due_at <= now() AND EXISTS (SELECT FROM breaker)
+         WHERE status = 'pending' AND queue = ANY(%s) AND due_at <= now() AND EXISTS (SELECT FROM breaker)
          ORDER BY queue, due_at, id
          LIMIT 1
            FOR UPDATE SKIP LOCKED
-        """
+        """,
+        [list(queues)],
     ).fetchall()
     return [Row(*row) for row in rows]
 

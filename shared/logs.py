@@ -2,8 +2,13 @@
 
 import logging
 import sys
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import structlog
+
+IDS_IN_A_LINE: Final = 100
+"""What reads log lines cuts or drops long ones."""
 
 
 def configure_logging() -> None:
@@ -34,3 +39,9 @@ def configure_logging() -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+
+
+def lines_of(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Divide the ids of many messages into as many as one log line holds."""
+    for start in range(0, len(ids), IDS_IN_A_LINE):
+        yield ids[start : start + IDS_IN_A_LINE]

@@ -4,10 +4,10 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from outbox_relay.broker import SOCKET_SECONDS
 from outbox_relay.doctor.findings import Finding, fault, ok, warning
@@ -26,14 +26,27 @@ def check_redis(redis_url: str, key_prefix: str) -> Iterator[Finding]:
     client = open_redis(redis_url, socket_timeout=SOCKET_SECONDS, socket_connect_timeout=SOCKET_SECONDS)
     with closing(client):
         try:
-            info: Any = client.info()
-            yield from _judge(info)
+            client.ping()
+            yield from _check_server(client)
             yield _check_clock(client)
             for queue in QUEUES:
                 yield _check_workers(client, key_prefix, queue)
         except (RedisError, OSError, ValueError) as exc:  # ValueError: a host that is no name
             # The text may hold the server's address and user.
             yield fault("redis", f"it cannot be used: {type(exc).__name__}", "start Redis, or mend RQ_REDIS_URL")
+
+
+def _check_server(client: Redis) -> Iterator[Finding]:
+    try:
+        info: Any = client.info()
+    except ResponseError as exc:
+        yield warning(
+            "redis",
+            f"it answers, but INFO is refused ({type(exc).__name__}): its version, role and settings are not known",
+            "let this Redis user run INFO (ACL SETUSER … +info)",
+        )
+    else:
+        yield from _judge(info)
 
 
 def _judge(info: dict[str, Any]) -> Iterator[Finding]:
@@ -66,7 +79,7 @@ def _check_clock(client: Redis) -> Finding:
 
 def _check_workers(client: Redis, key_prefix: str, queue: str) -> Finding:
     """Count the workers of a queue as RQ registers them."""
-    keys: Any = client.smembers(f"{key_prefix}:workers:{queue}")
+    keys = _members(client, f"{key_prefix}:workers:{queue}")
     seen = [moment for key in keys if (moment := _last_seen(client, key)) is not None]
     alive = [moment for moment in seen if (datetime.now(UTC) - moment).total_seconds() < _HEARTBEAT_SECONDS]
     if not alive:
@@ -76,8 +89,18 @@ def _check_workers(client: Redis, key_prefix: str, queue: str) -> Finding:
 
 
 def _last_seen(client: Redis, key: bytes) -> datetime | None:
-    text: Any = client.hget(key.decode(), "last_heartbeat")
     try:
-        return datetime.fromisoformat(text.decode()) if text else None
-    except ValueError:
+        text: Any = client.hget(cast("str", key), "last_heartbeat")  # what others wrote may be no text
+        moment = datetime.fromisoformat(text.decode()) if text else None
+    except (ValueError, ResponseError):  # somebody else's value, or not even a hash
         return None
+    return None if moment is None else moment.replace(tzinfo=moment.tzinfo or UTC)
+
+
+def _members(client: Redis, key: str) -> set[bytes]:
+    """Give a set's members; none of a key that holds something else."""
+    try:
+        members: Any = client.smembers(key)
+    except ResponseError:
+        return set()
+    return set(members)

@@ -1,5 +1,6 @@
 """`doctor` on a healthy installation, and with one fault planted at a time."""
 
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
@@ -291,3 +292,25 @@ def test_no_password_is_shown(healthy: Installation) -> None:
     healthy.set("SMTP_URL", f"smtp://u:hunter2@127.0.0.1:{free_port()}")
 
     assert "hunter2" not in run("doctor").output
+
+
+def test_what_others_wrote_where_workers_show_themselves_is_no_obstacle(healthy: Installation) -> None:
+    names = f"{RQ_KEY_PREFIX}:workers"
+    healthy.redis.sadd(f"{names}:critical", b"\xff", f"{names}:critical", f"{RQ_KEY_PREFIX}:worker:two")
+    healthy.redis.hset(f"{RQ_KEY_PREFIX}:worker:two", "last_heartbeat", "2020-01-01")
+    healthy.redis.delete(f"{names}:default")
+    healthy.redis.set(f"{names}:default", "x")
+
+    found = {(each["check"], each["verdict"]) for each in run_json("doctor")}
+
+    assert {("workers", "fault"), ("redis", "ok")} <= found
+
+
+def test_a_redis_that_refuses_info_is_not_called_away(healthy: Installation) -> None:
+    rights: dict[str, Any] = {"keys": ["*"], "channels": ["*"], "categories": ["+@all"], "commands": ["-info"]}
+    healthy.redis.acl_setuser("no-info", enabled=True, passwords=["+x"], **rights)
+    healthy.set("RQ_REDIS_URL", os.environ["RQ_REDIS_URL"].replace("redis://", "redis://no-info:x@"))
+
+    [finding] = [each for each in run_json("doctor") if each["check"] == "redis"]
+
+    assert (finding["verdict"], "INFO is refused" in finding["says"]) == ("warning", True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import structlog
 from redis import Redis
 from rq import Queue
 from rq.defaults import RQ_KEY_PREFIX
@@ -263,3 +264,14 @@ def test_a_due_time_without_end_is_no_obstacle(connection: Connection, due_at: s
     add_message(connection, due_at=due_at)
 
     assert statements.next_due(connection) == seconds
+
+
+def test_a_log_line_holds_at_most_a_hundred_ids(connection: Connection, publisher: Publisher) -> None:
+    ids = add_messages(connection, 250)
+
+    with structlog.testing.capture_logs() as logs:
+        publisher.publish_batch(connection, 1000)
+
+    lines = [line["message_ids"] for line in logs if line["event"] == "pushed"]
+    assert [len(line) for line in lines] == [100, 100, 50]
+    assert [id_ for line in lines for id_ in line] == ids

@@ -266,17 +266,18 @@ def test_critical_that_comes_a_little_late_goes_before_a_backlog_of_default(
 
 @pytest.mark.usefixtures("no_look_back")
 def test_a_batch_that_was_rolled_back_is_the_next_one_again(
-    connection: DbConnection, publisher: Publisher, redis_url: str
+    connection: DbConnection, publisher: Publisher, emptiable_redis_url: str
 ) -> None:
     add_backlog(connection, 3)
     all_ids = pending_ids(connection)
     publisher.publish_batch(connection, BATCH)
-    with Redis.from_url(redis_url) as client:
-        client.rename("rq:queue:default", "elsewhere")
-        client.set("rq:queue:default", "no list, so that the push fails")
-        with pytest.raises(BrokerUnavailableError):
-            publisher.publish_batch(connection, BATCH)
-        client.delete("rq:queue:default")
+    with Redis.from_url(emptiable_redis_url) as client:
+        client.config_set("min-replicas-to-write", "1")
+        try:
+            with pytest.raises(BrokerUnavailableError):
+                publisher.publish_batch(connection, BATCH)
+        finally:
+            client.config_set("min-replicas-to-write", "0")
 
     publisher.publish_batch(connection, BATCH)
 
