@@ -7,6 +7,7 @@ of the session is made: behind a PgBouncer that pools transactions it would be h
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from select import POLLIN, poll
 from typing import Any, Final, TypeVar
 
@@ -19,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from shared.database import conninfo, is_pooled
 from shared.errors import OutboxError
+from shared.outage_causes import postgresql_cause
 
 ANSWER_SECONDS: Final = 5.0
 """A statement that PostgreSQL has not answered by then is given up, with its connection."""
@@ -32,9 +34,12 @@ _AWAY: Final = (
     psycopg.InterfaceError,
     # A primary that became a standby; the next connection finds the new one.
     psycopg.errors.ReadOnlySqlTransaction,
+    # Nothing was written, and it is for the operator to mend.
+    psycopg.errors.InsufficientPrivilege,
 )
 
 _LENT_BEFORE: Final = "lent before"
+_ADDRESS: Final = "outbox_address"
 
 _Result = TypeVar("_Result")
 
@@ -50,6 +55,13 @@ class DatabaseUnavailableError(OutboxError):
 
 class SchemaMissingError(DatabaseUnavailableError):
     """The database has no tables yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """Where the engine connects to, for the words about an outage."""
+
+    url: str = field(repr=False)
 
 
 class PromptConnection(psycopg.Connection[Any]):
@@ -99,6 +111,7 @@ def build_engine(database_url: str) -> Engine:
         # An error's text shall not hold an address.
         hide_parameters=True,
         pool_timeout=_POOL_SECONDS,
+        execution_options={_ADDRESS: _Address(database_url)},
     )
     event.listen(engine, "checkout", _replace_if_dead)
     return engine
@@ -134,21 +147,19 @@ def connected(engine: Engine) -> Iterator[Connection]:
     except PoolTimeoutError as exc:
         raise DatabaseUnavailableError("every connection of the pool is in use") from exc
     except DBAPIError as exc:
+        if exc.orig is None:
+            raise
         if isinstance(exc.orig, psycopg.errors.UndefinedTable):
-            raise SchemaMissingError(describe(exc.orig)) from exc
+            raise SchemaMissingError(cause_of(engine, exc.orig)) from exc
         if exc.connection_invalidated or isinstance(exc.orig, _AWAY):
-            raise DatabaseUnavailableError(describe(exc.orig)) from exc
+            raise DatabaseUnavailableError(cause_of(engine, exc.orig)) from exc
         raise
 
 
-def describe(error: BaseException | None) -> str:
-    """Name an error of the driver without quoting PostgreSQL, whose DETAIL repeats values."""
-    if not isinstance(error, psycopg.Error):
-        return type(error).__name__
-    if error.sqlstate:
-        return f"{type(error).__name__} ({error.sqlstate})"
-    # Without a SQLSTATE the words are libpq's or psycopg's own: hosts, ports and reasons, no values.
-    return " ".join(str(error).split())
+def cause_of(engine: Engine, error: BaseException) -> str:
+    """Return where the engine's database is and why it cannot be used; it holds nothing that a client sent."""
+    address: _Address = engine.get_execution_options()[_ADDRESS]
+    return postgresql_cause(error, address.url)
 
 
 def patience() -> CTE:

@@ -14,8 +14,9 @@ from typing import Final
 import psycopg
 import structlog
 
-from api.database import PromptConnection, connect, describe
+from api.database import PromptConnection, connect
 from shared.messages import DOORBELL_CHANNEL
+from shared.outage_causes import postgresql_cause
 
 _SHORTEST_PAUSE_SECONDS: Final = 0.002
 _LONGEST_PAUSE_SECONDS: Final = 0.032
@@ -105,7 +106,7 @@ class _Ringer(threading.Thread):
             self._notify()
         except Exception as exc:  # noqa: BLE001 - the top of a thread that has to outlive every failure
             self._hang_up()
-            self._keep_quiet(describe(exc))
+            self._keep_quiet(postgresql_cause(exc, self._database_url))
         else:
             if self._failed_rings:
                 _log.info("doorbell rings again", failed_rings=self._failed_rings)

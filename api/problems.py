@@ -12,8 +12,9 @@ import structlog
 from flask import Response
 from werkzeug.exceptions import HTTPException
 
-from api.database import DatabaseUnavailableError, describe
+from api.database import DatabaseUnavailableError
 from shared.errors import OutboxError
+from shared.outage_causes import postgresql_reason
 
 RETRY_AFTER_SECONDS: Final = "5"
 
@@ -128,7 +129,7 @@ def _chain(error: BaseException) -> list[str]:
     names: list[str] = []
     current: BaseException | None = error
     while current is not None and len(names) < _FRAMES:
-        names.append(describe(current))
+        names.append(postgresql_reason(current))
         current = current.__cause__ or current.__context__
     return names
 

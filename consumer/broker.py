@@ -8,6 +8,7 @@ from redis.exceptions import ReadOnlyError, ResponseError
 
 from consumer.control import LOOK_SECONDS
 from consumer.rq_jobs import LARGEST_DATA_BYTES, PoppedJob, message_id_of_call, message_id_of_job
+from redis_client.addresses import client_cause
 
 _POP_SCRIPT: Final = """
 -- Take up to ARGV[1] jobs, all of the first list before any of the second. LPOP's own count needs Redis 6.2.
@@ -85,6 +86,10 @@ class WorkerBroker:
     def refuse(self) -> None:
         """Count a job that is not ours; its hash stays for whoever wants to know where it came from."""
         self._client.hincrby(self._worker_key, "failed_job_count", 1)
+
+    def cause(self, error: BaseException) -> str:
+        """Return where this Redis is and why it cannot be used; it holds no secret."""
+        return client_cause(error, self._client)
 
     def _key(self, job: PoppedJob) -> bytes:
         return self._job_key_prefix + job.job_id

@@ -17,6 +17,7 @@ from consumer.rq_jobs import PoppedJob
 from consumer.spans import begin_span
 from consumer.verdicts import Verdict
 from shared.errors import OutboxError
+from shared.outage_causes import postgresql_reason
 
 Wanted = Mapping[int, PoppedJob | None]
 """Messages by id, with the job that named each."""
@@ -108,17 +109,17 @@ class Claimer:
             except LOCKED as exc:
                 # Whoever holds a row for so long is no process of ours: the others are claimed without it.
                 if is_locked and _is_too_late(may_stand, patience_until):
-                    raise _AwayError(type(exc).__name__) from exc
+                    raise _AwayError(self._database.cause(exc)) from exc
                 is_locked = True
             except UNREACHABLE as exc:
                 first_lease = first_lease or lease
                 impatient = self._patience.is_leaving() or monotonic() + pause > patience_until
                 if self._patience.may_give_up() or (impatient and may_stand is None):
-                    raise _AwayError(type(exc).__name__) from exc
+                    raise _AwayError(self._database.cause(exc)) from exc
                 self._patience.sleep(pause)
             except psycopg.Error as exc:
                 if may_stand is None or may_stand.is_over():
-                    raise _RefusedError(type(exc).__name__) from exc
+                    raise _RefusedError(postgresql_reason(exc)) from exc
                 self._patience.sleep(pause)
             except BaseTimeoutException as exc:
                 raise _AwayError(type(exc).__name__) from exc

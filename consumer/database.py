@@ -8,6 +8,7 @@ from typing import Final
 import psycopg
 
 from shared.database import LOCK_SECONDS, DbConnection, connect, transaction
+from shared.outage_causes import postgresql_cause
 
 LOCKED: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 """Somebody holds a row for longer than we want to wait."""
@@ -64,6 +65,10 @@ class Database:
                 return connection.execute("SHOW transaction_read_only").fetchone() == ("off",)
         except psycopg.Error:
             return False
+
+    def cause(self, error: BaseException) -> str:
+        """Return where this database is and why it cannot be used; it holds no secret and no value of a message."""
+        return postgresql_cause(error, self._database_url)
 
     def close(self) -> None:
         """Drop the connection; the next transaction opens another."""

@@ -79,7 +79,7 @@ class Intake(threading.Thread):
                 jobs = jobs or self._pop(room)
                 named = [(job, self._broker.message_id(job)) for job in jobs]
             except (RedisError, OSError) as exc:
-                self._control.note_redis(type(exc).__name__)
+                self._control.note_redis(self._broker.cause(exc))
                 self._control.stopping.wait(pause)
                 pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
                 continue

@@ -52,8 +52,12 @@ def _put_back(message_id: int, problem: SettingsError) -> None:
     reason = f"a worker cannot start: {', '.join(sorted(problem.problems))}"
     try:
         database = Database(read_database_url())
+    except SettingsError as exc:
+        _log.warning("not_put_back", message_id=message_id, error=type(exc).__name__)
+        return
+    try:
         with database.transaction() as connection:
             statements.put_back_unclaimed(connection, message_id, reason, _SETTINGS_SECONDS)
         database.close()
-    except (SettingsError, psycopg.Error) as exc:
-        _log.warning("not_put_back", message_id=message_id, error=type(exc).__name__)
+    except psycopg.Error as exc:
+        _log.warning("not_put_back", message_id=message_id, error=database.cause(exc))

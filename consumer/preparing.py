@@ -59,7 +59,7 @@ class Preparer:
                 self._divide(held, NotMade(f"{type(exc).__name__} while the mail was prepared"), prepared)
             except UNREACHABLE as exc:
                 if self._patience.may_give_up():
-                    prepared.ended.extend(_unmade(each, NotBegun(type(exc).__name__)) for each in held)
+                    prepared.ended.extend(_unmade(each, NotBegun(self._database.cause(exc))) for each in held)
                     return prepared
                 self._patience.sleep(pause)
                 continue

@@ -106,7 +106,7 @@ class Recorder:
     def _doubt(self, batch: Sequence[Ended], exc: Exception) -> None:
         for each in batch:
             if each.held.claim not in self._doubtful:
-                _log.warning("outcome_waits", message_id=each.held.claim.id, error=type(exc).__name__)
+                _log.warning("outcome_waits", message_id=each.held.claim.id, error=self._database.cause(exc))
                 self._doubtful.add(each.held.claim)
 
     def _record_together(self, batch: Sequence[Ended], lock_seconds: float) -> list[Settled]:

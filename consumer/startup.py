@@ -12,6 +12,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from consumer.redis_connection import check_connection_class, open_as_rq_does, same_redis
+from redis_client.addresses import client_cause
 from shared.errors import SettingsError
 from shared.logs import configure_logging
 from shared.settings import read_consumer_settings
@@ -72,5 +73,5 @@ def _failure(client: Redis) -> str | None:
     try:
         client.ping()
     except (RedisError, OSError) as exc:
-        return type(exc).__name__  # the text may hold the server's address and user
+        return client_cause(exc, client)
     return None

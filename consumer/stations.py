@@ -145,7 +145,7 @@ class WritingThread(threading.Thread):
                 tell(each.ended.held.claim.id, each.verdict, each.ended.held, each.ended.reason)
             self._tidy_up(settled)
         except (RedisError, OSError) as exc:
-            self._control.note_redis(type(exc).__name__)
+            self._control.note_redis(self._broker.cause(exc))
         except Exception as exc:  # noqa: BLE001 - a writer that ends would be missed
             _log.error("not_tidied_up", error=type(exc).__name__)
 

@@ -21,6 +21,7 @@ from outbox_relay.metrics_server import serve
 from outbox_relay.relay import Relay
 from shared.errors import SettingsError
 from shared.logs import configure_logging
+from shared.outage_causes import postgresql_cause
 from shared.settings import RelaySettings, read_relay_settings
 
 _log = structlog.get_logger("outbox_relay")
@@ -87,7 +88,7 @@ def _run(settings: RelaySettings, *, once: bool) -> None:
         _serve_metrics(settings, metrics)
     try:
         if once:
-            _drain(relay)
+            _drain(relay, settings.database_url)
         else:
             _log.info("relay_started", batch_size=settings.batch_size, poll_seconds=settings.poll_seconds)
             relay.run()
@@ -108,14 +109,14 @@ def _serve_metrics(settings: RelaySettings, metrics: RelayMetrics) -> None:
         sys.exit(EXIT_SETTINGS)
 
 
-def _drain(relay: Relay) -> None:
+def _drain(relay: Relay, database_url: str) -> None:
     try:
         published = relay.drain()
     except BrokerUnavailableError as exc:
         _log.error("not_published", error=str(exc))
         sys.exit(EXIT_UNREACHABLE)
     except psycopg.Error as exc:
-        _log.error("not_published", error=f"PostgreSQL cannot be used: {type(exc).__name__}")
+        _log.error("not_published", error=f"PostgreSQL cannot be used: {postgresql_cause(exc, database_url)}")
         sys.exit(EXIT_UNREACHABLE)
     _log.info("drained", messages=published)
 

@@ -15,6 +15,7 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from outbox_relay.jobs import MARKER_CHARACTERS, PUSH_SCRIPT, job_id, push_arguments, timestamp
 from outbox_relay.statements import Row
+from redis_client.addresses import client_cause
 from redis_client.opening import open_redis
 from redis_client.sentinels import leave_replaced_master
 from shared.errors import OutboxError
@@ -80,7 +81,7 @@ class Broker:
         """
         command = "LPUSH" if in_front else "RPUSH"
         head = (self._prefix, timestamp(), self._job_timeout_seconds, uuid.uuid4().hex, command)
-        with _translated():
+        with _translated(self._client):
             reply: Any = self._push(keys=[self._marker], args=[*head, *push_arguments(rows)])
         marker, server, refused = reply
         self.refused_queues = frozenset(queue.decode() for queue in refused)
@@ -108,7 +109,7 @@ class Broker:
     def delete_orphans(self, rows: Sequence[Row]) -> None:
         """Delete the hashes of jobs that are in no list any more. Raises BrokerUnavailableError."""
         keys = [self._job_key(job_id(row)) for row in rows]
-        with _translated():
+        with _translated(self._client):
             for start in range(0, len(keys), _DELETED_AT_ONCE):
                 self._client.unlink(*keys[start : start + _DELETED_AT_ONCE])
 
@@ -124,7 +125,7 @@ class Broker:
 
     def _read(self, queues: Sequence[str]) -> tuple[str, list[list[bytes]]]:
         """Give the epoch and these queues' jobs, as of one moment. Raises BrokerUnavailableError."""
-        with _translated():
+        with _translated(self._client):
             if not self._info_is_refused:
                 try:
                     return self._read_at_once(queues, with_info=True)
@@ -188,9 +189,8 @@ def _unless_of_another_type(reply: object) -> object:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(client: Redis) -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as exc:
-        # The text may hold the server's address and user, the class says enough to act on.
-        raise BrokerUnavailableError(f"Redis cannot be used: {type(exc).__name__}") from exc
+        raise BrokerUnavailableError(f"Redis cannot be used: {client_cause(exc, client)}") from exc

@@ -14,6 +14,7 @@ import structlog
 
 from shared.database import connect
 from shared.messages import DOORBELL_CHANNEL
+from shared.outage_causes import postgresql_cause
 
 _log = structlog.get_logger(__name__)
 
@@ -114,7 +115,9 @@ class Doorbell:
 
     def _lose(self, exc: psycopg.Error) -> None:
         if not self._outage_told:
-            _log.warning("doorbell_lost", error=type(exc).__name__, meaning="polling goes on alone")
+            _log.warning(
+                "doorbell_lost", error=postgresql_cause(exc, self._listen_url), meaning="polling goes on alone"
+            )
             self._outage_told = True
         self.close()
         self._retry_at = monotonic() + self._retry_seconds

@@ -14,6 +14,7 @@ import structlog
 
 from outbox_relay.statements import DbConnection
 from shared.database import transaction
+from shared.outage_causes import postgresql_reason
 
 _log = structlog.get_logger(__name__)
 
@@ -49,7 +50,9 @@ class Heartbeat:
     def _tell(self, exc: psycopg.Error) -> None:
         if not self._failure_told:
             # Somebody locks the row, the role may not write it, or schema.sql was not applied.
-            _log.warning("heartbeat_failed", error=type(exc).__name__, meaning="nobody can see this relay; it goes on")
+            _log.warning(
+                "heartbeat_failed", error=postgresql_reason(exc), meaning="nobody can see this relay; it goes on"
+            )
             self._failure_told = True
 
 

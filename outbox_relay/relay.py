@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 import structlog
@@ -19,6 +19,7 @@ from outbox_relay.rest import Rest
 from outbox_relay.shares import LOOKING_SHARE, PRUNING_SHARE, REAPING_SHARE, period
 from outbox_relay.statements import DbConnection
 from shared.database import connect
+from shared.outage_causes import postgresql_cause
 from shared.settings import RelaySettings
 
 _log = structlog.get_logger(__name__)
@@ -203,7 +204,7 @@ class Relay:
             self._pause_seconds = _FIRST_PAUSE_SECONDS
             # Once: a Redis that is full still answers the reaper, whose share of the time is a fifth.
             self._reap_at = 0.0
-            _log.error("outage", of=what, error=_describe(exc), meaning="trying again until it is back")
+            _log.error("outage", of=what, error=self._describe(exc), meaning="trying again until it is back")
         if what == "postgresql":
             self._disconnect()
         pause = self._pause_seconds
@@ -217,14 +218,12 @@ class Relay:
             self._outage = None
             self._pause_seconds = _FIRST_PAUSE_SECONDS
 
-
-def _describe(exc: Exception) -> str:
-    """Name the error without the text of a library, which may hold an address; our own texts are safe."""
-    if isinstance(exc, psycopg.errors.IdleInTransactionSessionTimeout):
-        return "this relay stood still in mid-batch: PostgreSQL ended its transaction, nothing was changed"
-    if isinstance(exc, psycopg.errors.UndefinedTable):
-        return "a table is missing: apply schema.sql"
-    if isinstance(exc, psycopg.Error):
-        state: Any = exc.sqlstate
-        return type(exc).__name__ if state is None else f"{type(exc).__name__} ({state})"
-    return str(exc)
+    def _describe(self, exc: Exception) -> str:
+        """Name the error without the text of a library, which may hold an address; our own texts are safe."""
+        if isinstance(exc, psycopg.errors.IdleInTransactionSessionTimeout):
+            return "this relay stood still in mid-batch: PostgreSQL ended its transaction, nothing was changed"
+        if isinstance(exc, psycopg.errors.UndefinedTable):
+            return "a table is missing: apply schema.sql"
+        if isinstance(exc, psycopg.Error):
+            return postgresql_cause(exc, self._settings.database_url)
+        return str(exc)

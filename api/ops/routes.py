@@ -12,7 +12,7 @@ from flask import Blueprint, Response, g, make_response, redirect, render_templa
 from sqlalchemy import Engine
 from werkzeug.wrappers import Response as AnyResponse
 
-from api.database import DatabaseUnavailableError, connected, describe
+from api.database import DatabaseUnavailableError, cause_of, connected
 from api.ops.access import PATH, Access
 from api.ops.figures import look
 from api.ops.plot import HEIGHT, WIDTH, draw
@@ -149,8 +149,13 @@ def _raw(engine: Engine) -> Iterator[DbConnection]:
     with connected(engine) as connection:
         try:
             yield cast("DbConnection", connection.connection.driver_connection)
-        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.UndefinedTable) as exc:
-            raise DatabaseUnavailableError(describe(exc)) from exc
+        except (
+            psycopg.OperationalError,
+            psycopg.InterfaceError,
+            psycopg.errors.UndefinedTable,
+            psycopg.errors.InsufficientPrivilege,
+        ) as exc:
+            raise DatabaseUnavailableError(cause_of(engine, exc)) from exc
 
 
 def _page(template: str, status: int = 200, **values: object) -> Response:

@@ -11,6 +11,7 @@ import psycopg
 from outbox_relay.statements import DbConnection
 from shared.database import connect
 from shared.errors import SettingsError
+from shared.outage_causes import postgresql_cause
 from shared.settings import read_database_url
 
 EXIT_FAILED: Final = 1
@@ -45,4 +46,4 @@ def operator_database() -> Iterator[DbConnection]:
     except psycopg.errors.UndefinedTable:
         fail("a table is missing: apply schema.sql")
     except psycopg.Error as exc:
-        fail(f"PostgreSQL cannot be used: {type(exc).__name__}")
+        fail(f"PostgreSQL cannot be used: {postgresql_cause(exc, database_url)}")

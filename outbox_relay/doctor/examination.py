@@ -14,6 +14,7 @@ from outbox_relay.doctor.settings_check import check_leases, check_settings_of_o
 from outbox_relay.statements import DbConnection
 from shared.database import connect
 from shared.errors import SettingsError
+from shared.outage_causes import postgresql_cause
 from shared.settings import RelaySettings, read_smtp_server
 
 
@@ -45,8 +46,12 @@ def _check_database(
             yield from check(connection)
     except psycopg.errors.UndefinedTable:
         yield fault("outbox", "its tables are missing", "apply schema.sql with psql")
+    except psycopg.errors.InsufficientPrivilege as exc:
+        cause = postgresql_cause(exc, settings.database_url)
+        yield fault("grants", f"this role may not look: {cause}", "grant it what docs/roles.sql grants to the relay")
     except psycopg.Error as exc:
-        yield fault("postgresql", f"it cannot be used: {type(exc).__name__}", "start PostgreSQL, or mend DATABASE_URL")
+        cause = postgresql_cause(exc, settings.database_url)
+        yield fault("postgresql", f"it cannot be used: {cause}", "start PostgreSQL, or mend DATABASE_URL")
     else:
         return True
     return False

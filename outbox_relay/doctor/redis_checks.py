@@ -14,6 +14,7 @@ from outbox_relay.doctor.findings import Finding, fault, ok, warning
 from outbox_relay.doctor.postgresql_checks import compare_clocks
 from redis_client.opening import open_redis
 from shared.messages import QUEUES
+from shared.outage_causes import redis_cause
 
 _LOWEST_VERSION: Final = (6, 2)
 _FULL: Final = 0.9
@@ -32,8 +33,8 @@ def check_redis(redis_url: str, key_prefix: str) -> Iterator[Finding]:
             for queue in QUEUES:
                 yield _check_workers(client, key_prefix, queue)
         except (RedisError, OSError, ValueError) as exc:  # ValueError: a host that is no name
-            # The text may hold the server's address and user.
-            yield fault("redis", f"it cannot be used: {type(exc).__name__}", "start Redis, or mend RQ_REDIS_URL")
+            cause = redis_cause(exc, redis_url)
+            yield fault("redis", f"it cannot be used: {cause}", "start Redis, or mend RQ_REDIS_URL")
 
 
 def _check_server(client: Redis) -> Iterator[Finding]:

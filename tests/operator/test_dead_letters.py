@@ -133,8 +133,10 @@ def test_an_unknown_message_is_named(connection: Connection, arguments: tuple[ob
 
 
 def test_an_absent_postgresql_is_told_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", f"postgresql://u:hunter2@127.0.0.1:{free_port()}/x")
+    port = free_port()
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://u:hunter2@127.0.0.1:{port}/x")
 
     ended = run("dead")
 
-    assert (ended.exit_code, ended.output) == (1, "PostgreSQL cannot be used: OperationalError\n")
+    cause = f"PostgreSQL cannot be used: 127.0.0.1:{port}: Connection refused\n"
+    assert (ended.exit_code, ended.output) == (1, cause)

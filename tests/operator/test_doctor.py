@@ -139,6 +139,24 @@ def postgresql_away(at: Installation) -> None:
     at.set("DATABASE_URL", f"postgresql://postgres@127.0.0.1:{free_port()}/outbox")
 
 
+def no_such_database(at: Installation) -> None:
+    at.set("DATABASE_URL", f"{os.environ['DATABASE_URL'].rpartition('/')[0]}/nothing_here")
+
+
+def a_name_that_does_not_resolve(at: Installation) -> None:
+    at.set("DATABASE_URL", "postgresql://nobody.invalid/outbox")
+
+
+def no_grant(at: Installation) -> None:
+    at.sql("CREATE ROLE without_grants LOGIN")
+    at.set("DATABASE_URL", os.environ["DATABASE_URL"].replace("//postgres@", "//without_grants@"))
+
+
+def a_redis_that_lets_us_do_nothing(at: Installation) -> None:
+    at.redis.acl_setuser("relay", enabled=True, passwords=["+hunter2"], commands=["+ping"])
+    at.set("RQ_REDIS_URL", os.environ["RQ_REDIS_URL"].replace("redis://", "redis://relay:hunter2@"))
+
+
 def redis_away(at: Installation) -> None:
     at.set("RQ_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
 
@@ -207,18 +225,22 @@ def a_message_that_nobody_publishes(at: Installation) -> None:
         (no_schema, "schema", "table outbox is missing"),
         (commits_that_are_not_on_disk, "postgresql settings", "synchronous_commit is off"),
         (no_autovacuum, "vacuum", "autovacuum is switched off"),
-        (postgresql_away, "postgresql", "cannot be used"),
-        (redis_away, "redis", "cannot be used"),
+        (postgresql_away, "postgresql", ": Connection refused"),
+        (no_such_database, "postgresql", 'FATAL: database "nothing_here" does not exist'),
+        (a_name_that_does_not_resolve, "postgresql", "failed to resolve host 'nobody.invalid'"),
+        (no_grant, "grants", "permission denied for table"),
+        (redis_away, "redis", ": Connection refused"),
+        (a_redis_that_lets_us_do_nothing, "redis", "NOPERM"),
         (a_redis_that_evicts, "redis eviction", "allkeys-lru"),
         (a_redis_that_is_a_replica, "redis", "replica"),
         (no_worker_for_default, "workers", "no worker is alive for default"),
-        (mail_server_away, "mail server", "cannot be used"),
+        (mail_server_away, "mail server", ": Connection refused"),
         (an_open_breaker, "breaker", "421 busy"),
         (a_relay_that_fell_silent, "relay", "none is alive, the last was seen"),
         (a_short_secret, "settings", "SECRET_KEY needs at least 32 printable characters"),
         (a_short_token, "settings", "OPS_TOKEN needs at least 32 printable characters"),
         (a_number_of_processes_that_is_none, "settings", "WEB_CONCURRENCY has to be a whole number from 1 to 1000"),
-        (a_mail_server_whose_name_is_none, "mail server", "it cannot be used: UnicodeError"),
+        (a_mail_server_whose_name_is_none, "mail server", "it cannot be used: mail..example.com:25: UnicodeError"),
         (a_timeout_beyond_the_lease, "settings", "SMTP_TIMEOUT_SECONDS must not be longer"),
         (a_lease_shorter_than_a_pop, "leases", "OUTBOX_PUBLISH_LEASE_SECONDS is 2"),
         (a_message_that_nobody_publishes, "waiting", "a due message has been waiting"),

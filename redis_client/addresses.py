@@ -1,0 +1,29 @@
+"""Where a client connects to, for the words about an outage: RQ's command line may name another Redis than we read."""
+
+from typing import Any
+
+from redis import Redis
+from redis.sentinel import SentinelConnectionPool
+
+from shared.outage_causes import redis_cause
+
+
+def client_cause(error: BaseException, client: Redis) -> str:
+    """Return where the client's Redis is and why it cannot be used; it holds no secret."""
+    return redis_cause(error, _address_of(client))
+
+
+def _address_of(client: Redis) -> str:
+    """Return an address without a login: of one server, or of the sentinels that name it."""
+    pool: Any = client.connection_pool
+    if isinstance(pool, SentinelConnectionPool):
+        sentinels: list[Redis] = pool.sentinel_manager.sentinels
+        return f"redis://{','.join(_host_and_port(each) for each in sentinels)}"
+    path = pool.connection_kwargs.get("path")
+    return f"redis://{_host_and_port(client)}" if path is None else f"unix://{path}"
+
+
+def _host_and_port(client: Redis) -> str:
+    options: dict[str, Any] = client.connection_pool.connection_kwargs
+    host = str(options.get("host", "localhost"))
+    return f"{f'[{host}]' if ':' in host else host}:{options.get('port', 6379)}"
