@@ -24,6 +24,7 @@ from api.request_log import hide_query_strings
 from api.request_traces import trace_requests
 from api.resend_routes import resend_blueprint
 from api.security_headers import harden
+from api.side_connections import SideConnections
 from api.signup_pages import signup_pages
 from api.users_routes import users_blueprint
 from api.verification_routes import verification_blueprint
@@ -32,14 +33,16 @@ from shared.settings import ApiSettings, read_api_settings, read_ops_token
 from shared.tracing import configure_tracing
 
 _EXTENSION: Final = "outbox-api"
+_WAIT_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What an app holds open."""
+    """What an app may hold open."""
 
     engine: Engine
     doorbell: Doorbell
+    side_connections: tuple[SideConnections, ...]
 
 
 def create_app(
@@ -62,6 +65,9 @@ def create_app(
         hide_query_strings()
     engine = build_engine(settings.database_url)
     doorbell = doorbell or Doorbell(settings.database_url)
+    # Not of the pool: a scrape or a look at the console never takes the place of a signup.
+    scrapes = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
+    looks = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
 
     accounts = Accounts(engine, doorbell, settings.secret_keys, settings.signup_mail_delay_seconds)
 
@@ -71,7 +77,7 @@ def create_app(
     app.url_map.merge_slashes = False
     use_request_ids(app)
     # Before the limits, so that what they refuse is timed and traced too.
-    add_metrics(app, engine)
+    add_metrics(app, scrapes)
     trace_requests(app, believe_header=settings.trusted_proxies > 0)
     limit_rates(app, RateLimiter(settings.rate_limits))
     app.register_blueprint(users_blueprint(accounts, settings.secret_keys))
@@ -81,10 +87,10 @@ def create_app(
     app.register_blueprint(health_blueprint(engine))
     app.register_blueprint(docs_blueprint())
     if ops_token is not None:
-        app.register_blueprint(ops_blueprint(engine, ops_token))
+        app.register_blueprint(ops_blueprint(looks, ops_token))
     app.register_error_handler(Exception, _answer_error)
     app.after_request(harden)
-    app.extensions[_EXTENSION] = _Parts(engine, doorbell)
+    app.extensions[_EXTENSION] = _Parts(engine, doorbell, (scrapes, looks))
     if count := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
     return app
@@ -95,6 +101,8 @@ def close(app: Flask) -> None:
     parts: _Parts = app.extensions[_EXTENSION]
     parts.doorbell.close()
     parts.engine.dispose()
+    for connections in parts.side_connections:
+        connections.close()
 
 
 def _answer_error(error: Exception) -> ResponseReturnValue:

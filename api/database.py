@@ -4,15 +4,13 @@ A connection is in autocommit mode, since most use cases are one statement; the 
 of the session is made: behind a PgBouncer that pools transactions it would be handed on to strangers.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from select import POLLIN, poll
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import psycopg
-from psycopg.abc import PQGen
 from sqlalchemy import CTE, Connection, Engine, create_engine, event, func, literal_column, select, true
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -21,9 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from shared.database import conninfo, is_pooled
 from shared.errors import OutboxError
 from shared.outage_causes import postgresql_cause
-
-ANSWER_SECONDS: Final = 5.0
-"""A statement that PostgreSQL has not answered by then is given up, with its connection."""
+from shared.prompt_connection import PromptConnection
 
 LOCK_SECONDS: Final = 3
 """How long a statement waits for a row that somebody else holds: below ANSWER_SECONDS, so that PostgreSQL ends it."""
@@ -40,8 +36,6 @@ _AWAY: Final = (
 
 _LENT_BEFORE: Final = "lent before"
 _ADDRESS: Final = "outbox_address"
-
-_Result = TypeVar("_Result")
 
 
 class DatabaseUnavailableError(OutboxError):
@@ -62,33 +56,6 @@ class _Address:
     """Where the engine connects to, for the words about an outage."""
 
     url: str = field(repr=False)
-
-
-class PromptConnection(psycopg.Connection[Any]):
-    """A connection that gives up on a server which is connected and silent, as a frozen one is.
-
-    libpq has a timeout for connecting and none for a statement, and PostgreSQL's own needs a server that runs.
-    """
-
-    def wait(self, gen: PQGen[_Result], *args: Any, **kwargs: Any) -> _Result:  # noqa: ANN401 - as psycopg has them
-        """Wait for an answer as psycopg does. Raises psycopg.OperationalError after ANSWER_SECONDS."""
-        return super().wait(self._limited(gen), *args, **kwargs)
-
-    def _limited(self, gen: PQGen[_Result]) -> PQGen[_Result]:
-        """Pass on what psycopg's generator waits for; psycopg resumes it ten times a second if nothing happens."""
-        deadline = time.monotonic() + ANSWER_SECONDS
-        try:
-            state = next(gen)
-            while True:
-                ready = yield state
-                if not ready and time.monotonic() > deadline:
-                    # The statement's state is unknown, so the connection cannot be used again.
-                    self.close()
-                    raise psycopg.OperationalError(f"PostgreSQL did not answer within {ANSWER_SECONDS:g} s")
-                state = gen.send(ready)
-        except StopIteration as end:
-            result: _Result = end.value
-            return result
 
 
 def connect(database_url: str) -> PromptConnection:

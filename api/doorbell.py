@@ -14,9 +14,10 @@ from typing import Final
 import psycopg
 import structlog
 
-from api.database import PromptConnection, connect
+from api.database import connect
 from shared.messages import DOORBELL_CHANNEL
 from shared.outage_causes import postgresql_cause
+from shared.prompt_connection import PromptConnection
 
 _SHORTEST_PAUSE_SECONDS: Final = 0.002
 _LONGEST_PAUSE_SECONDS: Final = 0.032

@@ -11,11 +11,12 @@ from typing import Any, Final
 from flask import Blueprint, Flask, Response, g, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
-from sqlalchemy import Engine
 
-from api.database import DatabaseUnavailableError, connected
-from shared.figures import SELECT_LIVE, SELECT_SURROUNDINGS, live_states, surroundings
-from shared.outbox_metrics import OutboxCollector, State
+from api.database import DatabaseUnavailableError
+from api.side_connections import DatabaseSlowError, SideConnections
+from shared.figures import read_live_states, read_surroundings
+from shared.outbox_metrics import OutboxCollector, Reading
+from shared.read_transaction import read_transaction
 
 SHARED_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -23,7 +24,7 @@ _NO_ROUTE: Final = "none"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 
 
-def add_metrics(app: Flask, engine: Engine) -> None:
+def add_metrics(app: Flask, connections: SideConnections) -> None:
     """Count the application's requests from now on, and answer /metrics."""
     registry = CollectorRegistry()
     requests = Counter(
@@ -50,13 +51,13 @@ def add_metrics(app: Flask, engine: Engine) -> None:
             seconds.labels(route).observe(time.perf_counter() - g.metrics_started)
         return response
 
-    app.register_blueprint(_blueprint(registry, engine))
+    app.register_blueprint(_blueprint(registry, connections))
 
 
-def _blueprint(own: CollectorRegistry, engine: Engine) -> Blueprint:
+def _blueprint(own: CollectorRegistry, connections: SideConnections) -> Blueprint:
     blueprint = Blueprint("metrics", __name__)
     outbox = CollectorRegistry()
-    outbox.register(OutboxCollector(lambda: _read(engine)))
+    outbox.register(OutboxCollector(lambda: _read(connections)))
 
     @blueprint.get("/metrics")
     def metrics() -> Response:
@@ -73,10 +74,11 @@ def _of_all_processes() -> CollectorRegistry:
     return registry
 
 
-def _read(engine: Engine) -> State | None:
+def _read(connections: SideConnections) -> Reading:
     try:
-        with connected(engine) as connection:
-            live = live_states(tuple(row) for row in connection.exec_driver_sql(SELECT_LIVE))
-            return live, surroundings(tuple(connection.exec_driver_sql(SELECT_SURROUNDINGS).one()))
+        with connections.borrow() as connection, read_transaction(connection):
+            return Reading(is_up=True, live=read_live_states(connection), surroundings=read_surroundings(connection))
+    except DatabaseSlowError as exc:
+        return Reading(is_up=True if exc.was_asked else None)
     except DatabaseUnavailableError:
-        return None
+        return Reading(is_up=False)

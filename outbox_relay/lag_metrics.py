@@ -17,8 +17,8 @@ from prometheus_client.registry import Collector
 
 from outbox_relay.lags import LAGS
 from outbox_relay.statements import DbConnection
-from shared.database import transaction
 from shared.messages import QUEUES
+from shared.read_transaction import read_transaction
 
 SETTLED_SECONDS: Final = 6.0
 """A finish is visible a moment after the time that it bears; a transaction that is silent for 5 s is ended."""
@@ -26,7 +26,7 @@ SETTLED_SECONDS: Final = 6.0
 LONGEST_LOOK_BACK_SECONDS: Final = 300.0
 """After a longer time without a scrape the messages in between are left out, so that no scrape reads a big table."""
 
-_STATEMENT_MILLISECONDS: Final = 5000
+_STATEMENT_SECONDS: Final = 4.0
 _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86_400.0)
 _ATTEMPTS: Final = (1.0, 2.0, 3.0, 5.0, 11.0)
 _HISTOGRAMS: Final = {
@@ -57,7 +57,7 @@ class LagCollector(Collector):
         """Give the histograms; while PostgreSQL is away they stand still."""
         with self._lock:
             try:
-                with self._connect() as connection, transaction(connection):
+                with self._connect() as connection, read_transaction(connection, _STATEMENT_SECONDS):
                     self._count(connection)
             except psycopg.Error:
                 pass  # told by outbox_postgresql_up
@@ -87,19 +87,17 @@ def _window(connection: DbConnection, counted_until: datetime | None) -> tuple[d
     """Give the time range to count; at the first scrape it is empty."""
     row = connection.execute(
         """
-        SELECT set_config('statement_timeout', %(timeout)s::text, true),
-               greatest(%(since)s::timestamptz, settled - make_interval(secs => %(longest)s)), settled
+        SELECT greatest(%(since)s::timestamptz, settled - make_interval(secs => %(longest)s)), settled
           FROM (SELECT clock_timestamp() - make_interval(secs => %(settled)s) AS settled) AS present
         """,
         {
-            "timeout": _STATEMENT_MILLISECONDS,
             "since": counted_until,
             "longest": LONGEST_LOOK_BACK_SECONDS,
             "settled": SETTLED_SECONDS,
         },
     ).fetchone()
     assert row is not None  # noqa: S101 - a SELECT of one row
-    _, since, until = row
+    since, until = row
     return (until if counted_until is None else since), until
 
 

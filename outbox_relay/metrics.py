@@ -13,9 +13,10 @@ from outbox_relay.liveness import Liveness
 from outbox_relay.observer import Observer
 from outbox_relay.reaper import Round
 from outbox_relay.statements import Reaped
-from shared.database import connect
-from shared.figures import SELECT_LIVE, SELECT_SURROUNDINGS, live_states, surroundings
-from shared.outbox_metrics import OutboxCollector, State
+from shared.figures import read_live_states, read_surroundings
+from shared.outbox_metrics import OutboxCollector, Reading
+from shared.prompt_connection import connect_promptly
+from shared.read_transaction import read_transaction
 
 APPLICATION: Final = "outbox-metrics"
 _SERVERS: Final = ("redis", "postgresql")
@@ -69,7 +70,7 @@ class RelayMetrics(Observer):
         )
         self._prepare_labels()
         self.registry.register(OutboxCollector(lambda: _read(database_url)))
-        self.registry.register(LagCollector(lambda: connect(database_url, APPLICATION)))
+        self.registry.register(LagCollector(lambda: connect_promptly(database_url, APPLICATION)))
 
     def pass_begins(self) -> None:
         """Note that the loop turns."""
@@ -126,11 +127,11 @@ class RelayMetrics(Observer):
             self._step_seconds.labels(step)
 
 
-def _read(database_url: str) -> State | None:
+def _read(database_url: str) -> Reading:
     try:
-        with connect(database_url, APPLICATION) as connection:
-            live = live_states(connection.execute(SELECT_LIVE).fetchall())
-            row = connection.execute(SELECT_SURROUNDINGS).fetchone()
+        with connect_promptly(database_url, APPLICATION) as connection, read_transaction(connection):
+            return Reading(is_up=True, live=read_live_states(connection), surroundings=read_surroundings(connection))
+    except psycopg.errors.QueryCanceled:
+        return Reading(is_up=True)
     except psycopg.Error:
-        return None
-    return None if row is None else (live, surroundings(row))
+        return Reading(is_up=False)

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from shared.database import DbConnection
+from shared.figures import COUNTED_EXACTLY
 
 _RETRIED_AT_ONCE: Final = 1000
 
@@ -46,10 +47,27 @@ def list_dead(connection: DbConnection, limit: int) -> list[DeadLetter]:
     return [DeadLetter(*row) for row in rows]
 
 
-def count_dead(connection: DbConnection) -> int:
-    """Count the dead letters; a partial index holds nothing else."""
-    row = connection.execute("SELECT count(*) FROM outbox WHERE status = 'dead'").fetchone()
-    return 0 if row is None else int(row[0])
+@dataclass(frozen=True, slots=True)
+class DeadCount:
+    """How many dead letters there are, or that there are more than are counted."""
+
+    number: int
+    is_all: bool
+
+    def __str__(self) -> str:
+        """Write it for people."""
+        return str(self.number) if self.is_all else f"more than {self.number}"
+
+
+def count_dead(connection: DbConnection) -> DeadCount:
+    """Count the dead letters, up to COUNTED_EXACTLY."""
+    # In the order of the partial index, which holds nothing else: else PostgreSQL may search the table for them.
+    row = connection.execute(
+        "SELECT count(*) FROM (SELECT FROM outbox WHERE status = 'dead' ORDER BY id LIMIT %s + 1) AS first",
+        [COUNTED_EXACTLY],
+    ).fetchone()
+    number = 0 if row is None else int(row[0])
+    return DeadCount(min(number, COUNTED_EXACTLY), is_all=number <= COUNTED_EXACTLY)
 
 
 def retry(connection: DbConnection, message_id: int) -> bool:

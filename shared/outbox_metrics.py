@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -9,14 +10,27 @@ from prometheus_client.registry import Collector
 
 from shared.figures import LiveState, Surroundings
 
-State = tuple[list[LiveState], Surroundings]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a scrape learnt of the outbox.
+
+    Attributes:
+        is_up: whether PostgreSQL answered; None when it was not asked.
+        live, surroundings: the outbox's state; None when it was not read to its end.
+
+    """
+
+    is_up: bool | None
+    live: list[LiveState] | None = None
+    surroundings: Surroundings | None = None
 
 
 class OutboxCollector(Collector):
     """Looks at the outbox once for each scrape."""
 
-    def __init__(self, read: Callable[[], State | None]) -> None:
-        """Keep how to look: `read` gives None when PostgreSQL cannot be used."""
+    def __init__(self, read: Callable[[], Reading]) -> None:
+        """Keep how to look."""
         self._read = read
 
     def describe(self) -> list[Metric]:
@@ -24,20 +38,30 @@ class OutboxCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Give the present state; when PostgreSQL is away, that alone."""
-        state = self._read()
+        """Give the present state; when PostgreSQL is away or too slow, that alone."""
+        reading = self._read()
+        if reading.is_up is not None:
+            yield GaugeMetricFamily(
+                "outbox_postgresql_up", "Whether PostgreSQL answered this scrape", value=float(reading.is_up)
+            )
         yield GaugeMetricFamily(
-            "outbox_postgresql_up", "Whether PostgreSQL answered this scrape", value=float(state is not None)
+            "outbox_read_timed_out",
+            "Whether PostgreSQL took too long to read the outbox's state, which this scrape then lacks",
+            value=float(reading.live is None and reading.is_up is not False),
         )
-        if state is not None:
-            live, around = state
-            yield from _live(live)
-            yield from _around(around)
+        if reading.live is not None and reading.surroundings is not None:
+            yield from _live(reading.live)
+            yield from _around(reading.surroundings)
 
 
 def _live(live: list[LiveState]) -> Iterator[Metric]:
     labels = ["state", "queue"]
-    messages = GaugeMetricFamily("outbox_messages", "Unfinished messages, counted exactly", labels=labels)
+    messages = GaugeMetricFamily("outbox_messages", "Unfinished messages, counted up to 10,000", labels=labels)
+    estimated = GaugeMetricFamily(
+        "outbox_messages_estimated",
+        "Whether outbox_messages and outbox_oldest_seconds are estimates: there are more messages than are counted",
+        labels=labels,
+    )
     oldest = GaugeMetricFamily(
         "outbox_oldest_seconds",
         "How long the oldest message has been in this state; pending counts from the moment it was due",
@@ -45,8 +69,10 @@ def _live(live: list[LiveState]) -> Iterator[Metric]:
     )
     for each in live:
         messages.add_metric([each.state, each.queue], each.messages)
+        estimated.add_metric([each.state, each.queue], float(each.is_estimate))
         oldest.add_metric([each.state, each.queue], each.oldest_seconds)
     yield messages
+    yield estimated
     yield oldest
 
 

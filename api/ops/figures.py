@@ -1,19 +1,20 @@
-"""What the console shows, read so that it stays fast however long the history grows."""
+"""What the console shows, read so that it stays fast however long the backlog and the history grow."""
 
 from dataclasses import dataclass
 from typing import Any, Final
 
 from shared.database import DbConnection
-from shared.figures import SELECT_LIVE, SELECT_SURROUNDINGS, LiveState, Surroundings, live_states, surroundings
+from shared.figures import LiveState, Surroundings, read_live_states, read_surroundings
 
 RATE_SECONDS: Final = 60.0
 PLOT_MINUTES: Final = 60
 _SAMPLED_EACH_MINUTE: Final = 500
+_READ_FOR_RATES: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """How many messages passed each station within the last minute, each second."""
+    """How many messages passed each station each second, within the last minute or, where many did, lately."""
 
     appended: float
     pushed: float
@@ -49,6 +50,10 @@ class Glance:
         """Count the messages in a state, in both queues."""
         return sum(each.messages for each in self.live if each.state == state)
 
+    def is_estimate(self, state: str) -> bool:
+        """Tell whether there were too many of them to be counted."""
+        return any(each.is_estimate for each in self.live if each.state == state)
+
     def oldest_seconds(self, state: str) -> float:
         """Tell how long the oldest has been in a state."""
         return max(each.oldest_seconds for each in self.live if each.state == state)
@@ -57,31 +62,58 @@ class Glance:
 def look(connection: DbConnection) -> Glance:
     """Look at everything once."""
     return Glance(
-        live=live_states(connection.execute(SELECT_LIVE).fetchall()),
-        surroundings=surroundings(_one_row(connection, SELECT_SURROUNDINGS)),
+        live=read_live_states(connection),
+        surroundings=read_surroundings(connection),
         rates=_rates(connection),
         minutes=_last_hour(connection),
     )
 
 
 def _rates(connection: DbConnection) -> Rates:
-    """Count who passed each station: the unfinished, and those that finished within the time."""
-    counts = _one_row(
-        connection,
-        """
-        WITH present AS (SELECT now() - make_interval(secs => %(seconds)s) AS since), recent AS (
-            SELECT created_at, published_at, claimed_at, finished_at, status
-              FROM outbox_finished WHERE finished_at > (SELECT since FROM present)
-            UNION ALL
-            SELECT created_at, published_at, claimed_at, finished_at, status FROM outbox
+    """Count who passed each station: among those that finished lately, and among the unfinished.
+
+    Of each kind the newest are read. Where those are not all of the last minute, the rate is that of the time in which
+    they came.
+    """
+    # The newest pushed messages are about those with the longest leases.
+    return Rates(
+        *_one_row(
+            connection,
+            """
+            WITH present AS (
+                SELECT now() - make_interval(secs => %(seconds)s) AS earliest
+            ), newest AS (
+                (SELECT 'finished' AS kind, finished_at AS read_at, created_at AS appended_at,
+                        published_at AS pushed_at, claimed_at, CASE status WHEN 'done' THEN finished_at END AS done_at
+                   FROM outbox_finished
+                  WHERE finished_at > (SELECT earliest FROM present)
+                  ORDER BY finished_at DESC LIMIT %(read)s)
+                UNION ALL
+                (SELECT 'appended', created_at, created_at, NULL, NULL, NULL
+                   FROM outbox ORDER BY id DESC LIMIT %(read)s)
+                UNION ALL
+                (SELECT 'pushed', published_at, NULL, published_at, NULL, NULL
+                   FROM outbox WHERE status = 'published' ORDER BY broker_epoch DESC, lease_until DESC LIMIT %(read)s)
+                UNION ALL
+                (SELECT 'claimed', claimed_at, NULL, NULL, claimed_at, NULL
+                   FROM outbox WHERE status = 'running' ORDER BY lease_until DESC LIMIT %(read)s)
+            ), spans AS (
+                SELECT kind, CASE WHEN count(*) < %(read)s THEN min(earliest)
+                                  ELSE least(now(), greatest(min(read_at), min(earliest))) END AS since
+                  FROM newest, present GROUP BY kind
+            ), weighed AS (
+                SELECT newest.*, since, 1 / greatest(1, extract(epoch FROM now() - since))::float8 AS each
+                  FROM newest JOIN spans USING (kind)
+            )
+            SELECT coalesce(sum(each) FILTER (WHERE appended_at > since), 0),
+                   coalesce(sum(each) FILTER (WHERE pushed_at > since), 0),
+                   coalesce(sum(each) FILTER (WHERE claimed_at > since), 0),
+                   coalesce(sum(each) FILTER (WHERE done_at >= since), 0)
+              FROM weighed
+            """,
+            {"seconds": RATE_SECONDS, "read": _READ_FOR_RATES},
         )
-        SELECT count(*) FILTER (WHERE created_at > since), count(*) FILTER (WHERE published_at > since),
-               count(*) FILTER (WHERE claimed_at > since), count(*) FILTER (WHERE status = 'done')
-          FROM recent, present
-        """,
-        {"seconds": RATE_SECONDS},
     )
-    return Rates(*(count / RATE_SECONDS for count in counts))
 
 
 def _last_hour(connection: DbConnection) -> list[Minute]:

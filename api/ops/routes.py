@@ -4,22 +4,22 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, Final, ParamSpec, cast
+from typing import Any, Final, ParamSpec
 
-import psycopg
 import structlog
 from flask import Blueprint, Response, g, make_response, redirect, render_template, request
-from sqlalchemy import Engine
 from werkzeug.wrappers import Response as AnyResponse
 
-from api.database import DatabaseUnavailableError, cause_of, connected
+from api.database import LOCK_SECONDS
 from api.ops.access import PATH, Access
 from api.ops.figures import look
 from api.ops.plot import HEIGHT, WIDTH, draw
 from api.problems import ProblemError, respond
+from api.side_connections import SideConnections
 from shared import letters
-from shared.database import DbConnection
+from shared.database import DbConnection, transaction
 from shared.history import read_message
+from shared.read_transaction import read_transaction
 
 _LETTERS_SHOWN: Final = 50
 _LARGEST_ID: Final = 2**63 - 1
@@ -29,10 +29,10 @@ _Arguments = ParamSpec("_Arguments")
 _log = structlog.get_logger(__name__)
 
 
-def ops_blueprint(engine: Engine, token: str) -> Blueprint:
+def ops_blueprint(connections: SideConnections, token: str) -> Blueprint:
     """Build the console."""
     blueprint = Blueprint("ops", __name__, url_prefix=PATH)
-    console = _Console(engine, Access(token))
+    console = _Console(connections, Access(token))
     blueprint.post("/login")(console.login)
     blueprint.post("/logout")(console.guarded(console.logout))
     blueprint.get("")(console.guarded(console.show))
@@ -48,8 +48,8 @@ def ops_blueprint(engine: Engine, token: str) -> Blueprint:
 class _Console:
     """The views; all but the login are for whoever has a session."""
 
-    def __init__(self, engine: Engine, access: Access) -> None:
-        self._engine = engine
+    def __init__(self, connections: SideConnections, access: Access) -> None:
+        self._connections = connections
         self._access = access
 
     def guarded(self, view: Callable[_Arguments, AnyResponse]) -> Callable[_Arguments, AnyResponse]:
@@ -81,27 +81,27 @@ class _Console:
         return response
 
     def show(self) -> AnyResponse:
-        with _raw(self._engine) as connection:
+        with self._reading() as connection:
             return _page("ops/console.html", **_glance(connection), **_dead(connection))
 
     def glance(self) -> AnyResponse:
-        with _raw(self._engine) as connection:
+        with self._reading() as connection:
             return _page("ops/glance.html", **_glance(connection))
 
     def dead_letters(self) -> AnyResponse:
-        with _raw(self._engine) as connection:
+        with self._reading() as connection:
             return _page("ops/letters.html", **_dead(connection))
 
     def message(self) -> AnyResponse:
         message_id = _id(request.args.get("id", ""))
-        with _raw(self._engine) as connection:
+        with self._reading() as connection:
             found = None if message_id is None else read_message(connection, message_id)
         if found is None:
             raise ProblemError(404, "There is no such message: its number stands in the log lines.")
         return _page("ops/message.html", message=found, moments=_MOMENTS)
 
     def retry(self, message_id: int) -> AnyResponse:
-        with _raw(self._engine) as connection:
+        with self._writing() as connection:
             done = letters.retry(connection, message_id)
         return _done("ops_retry", message_id, done=done)
 
@@ -109,9 +109,19 @@ class _Console:
         reason = request.form.get("reason", "").strip()
         if not reason or not reason.isprintable():
             raise ProblemError(422, "A discard needs a reason: a few words on one line.")
-        with _raw(self._engine) as connection:
+        with self._writing() as connection:
             done = letters.discard(connection, message_id, reason)
         return _done("ops_discard", message_id, done=done)
+
+    @contextmanager
+    def _reading(self) -> Iterator[DbConnection]:
+        with self._connections.borrow() as connection, read_transaction(connection):
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[DbConnection]:
+        with self._connections.borrow() as connection, transaction(connection, lock_seconds=LOCK_SECONDS):
+            yield connection
 
 
 def _glance(connection: DbConnection) -> dict[str, Any]:
@@ -141,21 +151,6 @@ def _show_problem(problem: ProblemError) -> Response:
     response = _page("ops/login.html", problem.status, problem=problem.detail)
     response.headers.extend(problem.headers)
     return response
-
-
-@contextmanager
-def _raw(engine: Engine) -> Iterator[DbConnection]:
-    """Borrow a connection as the driver has it, for SQL that the commands use too. Raises DatabaseUnavailableError."""
-    with connected(engine) as connection:
-        try:
-            yield cast("DbConnection", connection.connection.driver_connection)
-        except (
-            psycopg.OperationalError,
-            psycopg.InterfaceError,
-            psycopg.errors.UndefinedTable,
-            psycopg.errors.InsufficientPrivilege,
-        ) as exc:
-            raise DatabaseUnavailableError(cause_of(engine, exc)) from exc
 
 
 def _page(template: str, status: int = 200, **values: object) -> Response:

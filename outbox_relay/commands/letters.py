@@ -8,6 +8,7 @@ from outbox_relay.commands.screen import print_json, screen, table
 from outbox_relay.commands.session import MESSAGE_ID, fail, json_option, operator_database
 from outbox_relay.statements import DbConnection
 from shared import letters
+from shared.read_transaction import COMMAND_SECONDS, read_transaction
 
 
 @click.command()
@@ -15,11 +16,11 @@ from shared import letters
 @json_option
 def dead(limit: int, *, as_json: bool) -> None:
     """List the dead letters: what could not be delivered, and why."""
-    with operator_database() as connection:
+    with operator_database() as connection, read_transaction(connection, COMMAND_SECONDS):
         shown = letters.list_dead(connection, limit)
         count = letters.count_dead(connection)
     if as_json:
-        print_json({"dead_letters": count, "shown": shown})
+        print_json({"dead_letters": count.number, "are_all": count.is_all, "shown": shown})
     elif not shown:
         click.echo("no dead letters")
     else:

@@ -9,6 +9,7 @@ from outbox_relay.commands.screen import print_json, screen, table
 from outbox_relay.commands.session import MESSAGE_ID, fail, json_option, operator_database
 from shared import history
 from shared.messages import QUEUES
+from shared.read_transaction import COMMAND_SECONDS, read_transaction
 
 _MOMENTS = ("created_at", "due_at", "published_at", "claimed_at", "lease_until", "finished_at")
 _FACTS = (
@@ -40,7 +41,7 @@ _FACTS = (
 def list_(states: tuple[str, ...], queue: str | None, task: str | None, limit: int, *, as_json: bool) -> None:
     """List messages, the newest first."""
     wanted = states or (*history.LIVE, *history.FINISHED)
-    with operator_database() as connection:
+    with operator_database() as connection, read_transaction(connection, COMMAND_SECONDS):
         found = history.list_messages(connection, limit, states=wanted, queue=queue, task=task)
     if as_json:
         print_json(found)
@@ -68,7 +69,7 @@ def list_(states: tuple[str, ...], queue: str | None, task: str | None, limit: i
 @json_option
 def show(message_id: int, *, as_json: bool) -> None:
     """Tell one message's story: its times, and each failed attempt with its reason."""
-    with operator_database() as connection:
+    with operator_database() as connection, read_transaction(connection, COMMAND_SECONDS):
         message = history.read_message(connection, message_id)
     if message is None:
         fail(f"message {message_id}: there is no such message")

@@ -45,5 +45,7 @@ def operator_database() -> Iterator[DbConnection]:
             yield connection
     except psycopg.errors.UndefinedTable:
         fail("a table is missing: apply schema.sql")
+    except psycopg.errors.QueryCanceled:
+        fail("PostgreSQL took too long to answer: see OutboxReadsTimeOut in docs/operations/runbook.md")
     except psycopg.Error as exc:
         fail(f"PostgreSQL cannot be used: {postgresql_cause(exc, database_url)}")

@@ -13,7 +13,8 @@ from outbox_relay.commands.screen import duration, print_json, screen, table
 from outbox_relay.commands.session import json_option, operator_database
 from outbox_relay.lags import Lag, recent_lags
 from outbox_relay.statements import DbConnection
-from shared.figures import SELECT_LIVE, SELECT_SURROUNDINGS, LiveState, Surroundings, live_states, surroundings
+from shared.figures import LiveState, Surroundings, read_live_states, read_surroundings
+from shared.read_transaction import COMMAND_SECONDS, read_transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +50,14 @@ class Glance:
 def stats(interval: float, window: float, *, watch: bool, as_json: bool) -> None:
     """Show counts by state and queue, the oldest waiting message, lags, the rate, and what is away.
 
-    The live counts are exact, the size of history is PostgreSQL's estimate. With --watch and --json, one line each
-    time.
+    The live counts are exact up to 10,000 of a state; more are estimated from a sample and marked with about, as is
+    the size of history. With --watch and --json, one line each time.
     """
     with operator_database() as connection:
         if watch:
             _watch(connection, interval, window, as_json=as_json)
             return
-        glance = _look(connection, window)
+        glance = read_glance(connection, window)
     if as_json:
         print_json(glance.as_json())
     else:
@@ -67,33 +68,33 @@ def _watch(connection: DbConnection, interval: float, window: float, *, as_json:
     try:
         if as_json:
             while True:
-                print_json(_look(connection, window).as_json())
+                print_json(read_glance(connection, window).as_json())
                 time.sleep(interval)
-        with Live(_drawn(_look(connection, window)), console=screen(), auto_refresh=False) as live:
+        with Live(_drawn(read_glance(connection, window)), console=screen(), auto_refresh=False) as live:
             while True:
                 time.sleep(interval)
-                live.update(_drawn(_look(connection, window)), refresh=True)
+                live.update(_drawn(read_glance(connection, window)), refresh=True)
     except KeyboardInterrupt:
         return
 
 
-def _look(connection: DbConnection, window: float) -> Glance:
-    row = connection.execute(SELECT_SURROUNDINGS).fetchone()
-    assert row is not None  # noqa: S101 - a SELECT without FROM has one row
-    lags, seconds = recent_lags(connection, window)
-    return Glance(
-        live=live_states(connection.execute(SELECT_LIVE).fetchall()),
-        surroundings=surroundings(row),
-        lags=lags,
-        window_seconds=seconds,
-    )
+def read_glance(connection: DbConnection, window: float) -> Glance:
+    """Read everything once, with the lags of so many seconds. Raises psycopg.Error."""
+    with read_transaction(connection, COMMAND_SECONDS):
+        lags, seconds = recent_lags(connection, window)
+        return Glance(
+            live=read_live_states(connection),
+            surroundings=read_surroundings(connection),
+            lags=lags,
+            window_seconds=seconds,
+        )
 
 
 def _drawn(glance: Glance) -> Group:
     states = table(
         ("state", "queue", "messages", "oldest for"),
         [
-            (each.state, each.queue, each.messages, duration(each.oldest_seconds) if each.messages else "")
+            (each.state, each.queue, _number(each), duration(each.oldest_seconds) if each.messages else "")
             for each in glance.live
         ],
         numbers=("messages", "oldest for"),
@@ -113,9 +114,14 @@ def _drawn(glance: Glance) -> Group:
     return Group(states, "", lags, "", Text("\n".join(_sentences(glance))))
 
 
+def _number(state: LiveState) -> str:
+    return f"about {state.messages}" if state.is_estimate else str(state.messages)
+
+
 def _sentences(glance: Glance) -> list[str]:
     around = glance.surroundings
-    letters = sum(each.messages for each in glance.live if each.state == "dead")
+    dead = [each for each in glance.live if each.state == "dead"]
+    letters = f"{'about ' if any(each.is_estimate for each in dead) else ''}{sum(each.messages for each in dead)}"
     mail = "answers" if around.mail_away_seconds is None else f"AWAY for {duration(around.mail_away_seconds)}"
     return [
         f"rate          {glance.done_per_second:.1f} messages/s done in the last {duration(glance.window_seconds)}",

@@ -1,6 +1,6 @@
 """All checks in the order in which faults cause each other: settings, servers, schema, then what runs on them."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 import psycopg
 
@@ -38,7 +38,7 @@ def examine(settings: RelaySettings, longest_transaction_seconds: float) -> Iter
 
 
 def _check_database(
-    settings: RelaySettings, check: Callable[[DbConnection], Iterator[Finding]]
+    settings: RelaySettings, check: Callable[[DbConnection], Iterable[Finding]]
 ) -> Generator[Finding, None, bool]:
     """Run checks that need PostgreSQL, and return whether they ran to their end."""
     try:
@@ -49,6 +49,8 @@ def _check_database(
     except psycopg.errors.InsufficientPrivilege as exc:
         cause = postgresql_cause(exc, settings.database_url)
         yield fault("grants", f"this role may not look: {cause}", "grant it what docs/roles.sql grants to the relay")
+    except psycopg.errors.QueryCanceled:
+        yield fault("outbox", "PostgreSQL takes too long to read it", "see OutboxReadsTimeOut in the runbook")
     except psycopg.Error as exc:
         cause = postgresql_cause(exc, settings.database_url)
         yield fault("postgresql", f"it cannot be used: {cause}", "start PostgreSQL, or mend DATABASE_URL")

@@ -5,26 +5,31 @@ from typing import Final
 
 from outbox_relay.doctor.findings import Finding, fault, ok, warning
 from outbox_relay.statements import DbConnection
-from shared.figures import SELECT_SURROUNDINGS, Surroundings, surroundings
+from shared.figures import Surroundings, read_live_states, read_surroundings
 from shared.letters import count_dead
+from shared.read_transaction import read_transaction
 from shared.settings import RelaySettings
 
 _OVERDUE_SECONDS: Final = 60.0
 _LEASES_AGREE_SECONDS: Final = 1.0
+_CLAIMS_READ: Final = 1000
 
 
-def check_outbox(connection: DbConnection, settings: RelaySettings) -> Iterator[Finding]:
+def check_outbox(connection: DbConnection, settings: RelaySettings) -> list[Finding]:
     """Look at what moves the messages and at the messages themselves."""
-    row = connection.execute(SELECT_SURROUNDINGS).fetchone()
-    assert row is not None  # noqa: S101 - a SELECT without FROM has one row
-    around = surroundings(row)
+    with read_transaction(connection):
+        return list(_check_outbox(connection, settings))
+
+
+def _check_outbox(connection: DbConnection, settings: RelaySettings) -> Iterator[Finding]:
+    around = read_surroundings(connection)
     yield _check_relay(around)
     yield _check_breaker(connection, around)
     if around.mail_away_seconds is None:
         yield _check_waiting(connection)
     yield _check_run_lease(connection, settings)
     letters = count_dead(connection)
-    if letters:
+    if letters.number:
         yield warning("dead letters", f"{letters} wait for you", "python -m outbox_relay dead; then retry or discard")
     else:
         yield ok("dead letters", "none")
@@ -51,14 +56,7 @@ def _check_breaker(connection: DbConnection, around: Surroundings) -> Finding:
 
 
 def _check_waiting(connection: DbConnection) -> Finding:
-    row = connection.execute(
-        """
-        SELECT extract(epoch FROM clock_timestamp() - min(due_at))::float8
-          FROM outbox
-         WHERE status = 'pending' AND due_at <= now()
-        """
-    ).fetchone()
-    waited = 0.0 if row is None or row[0] is None else row[0]
+    waited = max(each.oldest_seconds for each in read_live_states(connection) if each.state == "pending")
     if waited > _OVERDUE_SECONDS:
         return fault(
             "waiting",
@@ -73,9 +71,11 @@ def _check_run_lease(connection: DbConnection, settings: RelaySettings) -> Findi
     row = connection.execute(
         """
         SELECT extract(epoch FROM max(lease_until - claimed_at))::float8
-          FROM outbox
-         WHERE status = 'running' AND claimed_at > clock_timestamp() - interval '1 day'
-        """
+          FROM (SELECT lease_until, claimed_at FROM outbox WHERE status = 'running'
+                 ORDER BY lease_until DESC LIMIT %s) AS newest
+         WHERE claimed_at > clock_timestamp() - interval '1 day'
+        """,
+        [_CLAIMS_READ],
     ).fetchone()
     taken = None if row is None else row[0]
     if taken is not None and abs(taken - settings.run_lease_seconds) > _LEASES_AGREE_SECONDS:

@@ -97,7 +97,7 @@ def backend_of(engine: Engine) -> int:
 def test_frozen_postgresql_is_told_within_seconds(
     own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.database.ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr("shared.prompt_connection.ANSWER_SECONDS", 2.0)
     with api_service(own_postgres.url("outbox")) as api:
         api.sign_up()
         with frozen(own_postgres):

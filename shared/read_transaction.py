@@ -1,0 +1,53 @@
+"""Reading the outbox's state without holding anything up: a transaction that PostgreSQL itself ends in time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg
+
+from shared.database import IDLE_IN_TRANSACTION_SECONDS, commit
+
+STATEMENT_SECONDS: Final = 2.0
+"""What metrics, console and commands ask is answered in milliseconds. A scrape has a few statements and ten seconds."""
+
+COMMAND_SECONDS: Final = 10.0
+"""Somebody at a terminal waits longer than a scrape, for the lags of a day or the rare messages of a long list."""
+
+# One round trip, and nothing that outlives the transaction: behind PgBouncer the session is shared.
+_BEGIN: Final = f"""
+BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;
+SET LOCAL statement_timeout = '%(milliseconds)dms';
+SET LOCAL lock_timeout = '%(milliseconds)dms';
+SET LOCAL idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_SECONDS}s';
+SET LOCAL jit = off;
+SET LOCAL enable_seqscan = off;
+SET LOCAL enable_bitmapscan = off
+"""
+# Compiling would take longer than any of these statements. Each of them reads the beginning of an index in its order.
+# PostgreSQL's statistics may not yet know that to be worth it, since a backlog can be younger than they are: it would
+# read all messages of a state and sort them.
+
+
+@contextmanager
+def read_transaction(connection: psycopg.Connection[Any], statement_seconds: float | None = None) -> Iterator[None]:
+    """Run a read-only transaction in which PostgreSQL cancels each statement after so many seconds.
+
+    Args:
+        connection: in autocommit mode, with no transaction open.
+        statement_seconds: how long one statement may take; without it STATEMENT_SECONDS.
+
+    Raises:
+        psycopg.errors.QueryCanceled: a statement took longer.
+        psycopg.Error: PostgreSQL cannot be used.
+
+    """
+    seconds = STATEMENT_SECONDS if statement_seconds is None else statement_seconds
+    connection.execute((_BEGIN % {"milliseconds": seconds * 1000}).encode())
+    try:
+        yield
+    except BaseException:
+        if not connection.closed and connection.info.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:
+            connection.execute("ROLLBACK")
+        raise
+    commit(connection)
