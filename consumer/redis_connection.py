@@ -15,7 +15,7 @@ from rq.defaults import DEFAULT_CONNECTION_CLASS
 
 from redis_client.opening import open_master
 from redis_client.retrying import no_retry
-from redis_client.sentinels import Sentinels
+from redis_client.sentinels import MasterPool, Sentinels
 from shared.errors import SettingsError
 from shared.sentinel_url import is_sentinel_url
 
@@ -83,7 +83,7 @@ def same_redis(client: Redis, seconds: float, connect_seconds: float) -> Redis:
     given = [each.connection_pool.connection_kwargs for each in pool.sentinel_manager.sentinels]
     sentinels = Sentinels([(each["host"], each["port"]) for each in given], **pool.sentinel_manager.sentinel_kwargs)
     return client_class.from_pool(
-        SentinelConnectionPool(  # type: ignore[no-untyped-call]
+        MasterPool(  # type: ignore[no-untyped-call]
             pool.service_name, sentinels, connection_class=connection_class, **options
         )
     )

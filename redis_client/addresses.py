@@ -1,6 +1,7 @@
 """Where a client connects to, for the words about an outage: RQ's command line may name another Redis than we read."""
 
 from typing import Any
+from urllib.parse import quote
 
 from redis import Redis
 from redis.sentinel import SentinelConnectionPool
@@ -18,12 +19,14 @@ def _address_of(client: Redis) -> str:
     pool: Any = client.connection_pool
     if isinstance(pool, SentinelConnectionPool):
         sentinels: list[Redis] = pool.sentinel_manager.sentinels
-        return f"redis://{','.join(_host_and_port(each) for each in sentinels)}"
+        hosts = ",".join(host_and_port(each) for each in sentinels)
+        return f"redis+sentinel://{hosts}/{quote(pool.service_name, safe='')}"
     path = pool.connection_kwargs.get("path")
-    return f"redis://{_host_and_port(client)}" if path is None else f"unix://{path}"
+    return f"redis://{host_and_port(client)}" if path is None else f"unix://{path}"
 
 
-def _host_and_port(client: Redis) -> str:
+def host_and_port(client: Redis) -> str:
+    """Return where the client's server is, as a URL has it."""
     options: dict[str, Any] = client.connection_pool.connection_kwargs
     host = str(options.get("host", "localhost"))
     return f"{f'[{host}]' if ':' in host else host}:{options.get('port', 6379)}"

@@ -6,7 +6,7 @@ from redis import Redis
 from redis.connection import SSLConnection, parse_url
 
 from redis_client.retrying import no_retry
-from redis_client.sentinels import Sentinels
+from redis_client.sentinels import MasterPool, Sentinels
 from shared.sentinel_url import is_sentinel_url, parse_sentinel_url
 
 Client = TypeVar("Client", bound=Redis)
@@ -39,6 +39,6 @@ def open_master(redis_url: str, client_class: type[Client], **options: Any) -> C
         address.sentinels, username=address.sentinel_username, password=address.sentinel_password, **of_sentinels
     )
     client: Client = sentinels.master_for(  # type: ignore[no-untyped-call]
-        address.service, redis_class=client_class, **master
+        address.service, redis_class=client_class, connection_pool_class=MasterPool, **master
     )
     return client

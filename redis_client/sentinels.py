@@ -8,8 +8,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
+from redis_client.addresses import client_cause, host_and_port
 from redis_client.retrying import no_retry
-from shared.outage_causes import redis_cause
 
 SENTINEL_SECONDS: Final = 1.0
 """The longest wait for one sentinel. The others are asked after it, while PostgreSQL may hold a relay's transaction."""
@@ -38,11 +38,11 @@ class Sentinels(Sentinel):
         """
         answers = []
         for sentinel in list(self.sentinels):
-            where = address_of(sentinel)
+            where = host_and_port(sentinel)
             try:
                 services: Any = sentinel.sentinel_masters()
             except (RedisError, OSError, ValueError) as exc:  # ValueError: a host that is no name
-                answers.append(redis_cause(exc, f"redis://{where}").rstrip("."))
+                answers.append(client_cause(exc, sentinel).rstrip("."))
                 continue
             state = services.get(service_name)
             if state is None:
@@ -53,6 +53,16 @@ class Sentinels(Sentinel):
                 self.sentinels = [sentinel, *(each for each in self.sentinels if each is not sentinel)]
                 return state["ip"], state["port"]
         raise MasterNotFoundError(f"no sentinel names a master for the service {service_name!r}: {'; '.join(answers)}")
+
+
+class MasterPool(SentinelConnectionPool):
+    """Connections to the master of the moment; with the last of them those to the sentinels are closed."""
+
+    def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's signature
+        """Close the connections that nobody uses, and by default all others and those to the sentinels too."""
+        super().disconnect(inuse_connections)
+        if inuse_connections:
+            self.sentinel_manager.close()
 
 
 def leave_replaced_master(*clients: Redis) -> None:
@@ -67,10 +77,3 @@ def leave_replaced_master(*clients: Redis) -> None:
             pool: Any = client.connection_pool
             if isinstance(pool, SentinelConnectionPool):
                 pool.get_master_address()  # type: ignore[no-untyped-call]
-
-
-def address_of(client: Redis) -> str:
-    """Return host and port of a client's server, as a URL has them."""
-    options = client.connection_pool.connection_kwargs
-    host = options.get("host", "localhost")
-    return f"[{host}]:{options.get('port')}" if ":" in host else f"{host}:{options.get('port')}"

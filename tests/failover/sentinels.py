@@ -74,7 +74,7 @@ class Sentinels:
     def master_port(self) -> int | None:
         """Return where the master of the moment is; None while they do not agree."""
         try:
-            ports = {int(self._ask(port).sentinel_get_master_addr_by_name(SERVICE)[1]) for port in self.ports}
+            ports = {self._named_port(port) for port in self.ports}
         except (RedisError, OSError, TypeError):
             return None
         return ports.pop() if len(ports) == 1 else None
@@ -82,25 +82,32 @@ class Sentinels:
     def know(self, replica: RedisServer) -> bool:
         """Return whether each of them knows the replica, in step, and all the others."""
         try:
-            return all(
-                [each["port"] for each in self._ask(port).sentinel_slaves(SERVICE) if _is_in_step(each)]
-                == [replica.port]
-                and len(self._ask(port).sentinel_sentinels(SERVICE)) == len(self.ports) - 1
-                for port in self.ports
-            )
+            return all(self._knows(port, replica) for port in self.ports)
         except (RedisError, OSError):
             return False
 
     def order_failover(self) -> None:
         """Let the replica be the master, as an operator does before work on the old one."""
-        self._ask(self.ports[0]).execute_command("SENTINEL FAILOVER", SERVICE)
+        with self._client(self.ports[0]) as sentinel:
+            sentinel.execute_command("SENTINEL FAILOVER", SERVICE)
 
     def stop(self) -> None:
         """End them."""
         for program in self.programs:
             program.kill()
 
-    def _ask(self, port: int) -> Redis:
+    def _named_port(self, port: int) -> int:
+        with self._client(port) as sentinel:
+            return int(sentinel.sentinel_get_master_addr_by_name(SERVICE)[1])
+
+    def _knows(self, port: int, replica: RedisServer) -> bool:
+        with self._client(port) as sentinel:
+            replicas = sentinel.sentinel_slaves(SERVICE)
+            others = sentinel.sentinel_sentinels(SERVICE)
+        in_step = [each["port"] for each in replicas if each["master-link-status"] == "ok"]
+        return (in_step, len(others)) == ([replica.port], len(self.ports) - 1)
+
+    def _client(self, port: int) -> Redis:
         return Redis(host=LOOPBACK, port=port, password=self._password or None, socket_timeout=2, decode_responses=True)
 
 
@@ -158,10 +165,6 @@ def role(server: RedisServer) -> str:
     """Return what the server says that it is."""
     with server.client() as client:
         return str(client.info("replication")["role"])
-
-
-def _is_in_step(replica: dict[str, object]) -> bool:
-    return replica["master-link-status"] == "ok"
 
 
 def _command(folder: Path, port: int, master: int, quorum: int, lines: Sequence[str]) -> Command:

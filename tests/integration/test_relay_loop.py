@@ -29,6 +29,8 @@ from shared.database import connect
 from shared.messages import DOORBELL_CHANNEL
 from shared.settings import RelaySettings
 from tests.failover.demotion import demotable_redis
+from tests.failover.redis_pair import waiting_jobs
+from tests.failover.sentinels import role, watched_pair
 from tests.relay_settings import relay_settings
 from tests.rows import add_message, message
 from tests.waiting import wait_until
@@ -174,6 +176,25 @@ def test_a_demoted_redis_is_left_for_its_successor(database_url: str, tmp_path: 
         with redis.second.client() as client:
             assert f"outbox-{id_}-g0" in Queue("default", connection=client).job_ids
         assert relay.events("returned") == []
+
+
+def test_a_replaced_master_is_left_before_sentinel_makes_it_a_replica(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outbox_relay.broker._ASK_SENTINELS_SECONDS", 0.5)
+    with watched_pair(tmp_path) as pair, running(settings(database_url, pair.url)) as relay:
+        wait_until(is_published(database_url, add(database_url)), 5, "the message to be published")
+        pair.sentinels.order_failover()
+        pair.wait_for_promotion()
+
+        pushed_before = waiting_jobs(pair.second)
+        wait_until(
+            lambda: add(database_url) and waiting_jobs(pair.second) - pushed_before,
+            5,
+            "a message to be pushed to the new master",
+        )
+        assert role(pair.first) == "master"
+        assert relay.events("outage") == []
 
 
 def test_a_full_redis_does_not_make_the_reaper_take_more_than_its_share(

@@ -10,18 +10,17 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from redis import Redis
 
 from consumer.redis_connection import CONNECTION_CLASS
 from embedded.mail_catcher import MailCatcher
 from embedded.programs import Program
 from embedded.redis import RedisServer
-from outbox_relay.broker import open_broker
 from shared.database import connect
 from tests import processes
-from tests.failover.redis_pair import waiting_jobs
-from tests.failover.sentinels import Sentinels, role, watched_pair
+from tests.failover.sentinels import Sentinels
 from tests.preloading import Preloaded
-from tests.processes import OUTBOX_WORKER, publish, worker_settings
+from tests.processes import OUTBOX_WORKER, events, worker_settings
 from tests.rows import add_message, add_user, message
 from tests.waiting import wait_until
 
@@ -99,15 +98,23 @@ class Service:
         return self.folder / f"{secrets.token_hex(4)}.log"
 
 
-@pytest.fixture
-def watched(own_redis: RedisServer, tmp_path: Path) -> Iterator[Watched]:
-    with own_redis.client() as client:
-        client.config_set("requirepass", OF_MASTER)
-    sentinels = Sentinels(tmp_path / "sentinel", own_redis, password=OF_SENTINEL, master_password=OF_MASTER)
+@pytest.fixture(scope="module")
+def started_once(server_folder: Path) -> Iterator[Watched]:
+    master = RedisServer(server_folder / "watched")
+    start_with_password(master)
+    sentinels = Sentinels(server_folder / "sentinel", master, password=OF_SENTINEL, master_password=OF_MASTER)
     try:
-        yield Watched(own_redis, sentinels)
+        yield Watched(master, sentinels)
     finally:
         sentinels.stop()
+        master.kill()
+
+
+@pytest.fixture
+def watched(started_once: Watched) -> Watched:
+    with Redis(port=started_once.master.port, password=OF_MASTER) as client:
+        client.flushall()
+    return started_once
 
 
 @pytest.fixture
@@ -121,6 +128,18 @@ def service(
     }
     with closing(Service(database_url, settings, origin, tmp_path)) as opened:
         yield opened
+
+
+def start_with_password(master: RedisServer) -> None:
+    master.start()
+    with master.client() as client:
+        client.config_set("requirepass", OF_MASTER)
+
+
+def told(program: Program, event: str) -> str:
+    """Return the error of the first such line."""
+    [line] = wait_until(lambda: [line for line in events(program) if line["event"] == event], WAIT, event)
+    return str(line["error"])
 
 
 def test_every_command_finds_the_master(service: Service) -> None:
@@ -170,20 +189,28 @@ def test_a_malformed_url_on_rq_s_command_line_is_told(service: Service) -> None:
     assert ["Traceback" in stopped.stdout, "of-master" in stopped.stdout] == [False, False]
 
 
-def test_a_replaced_master_is_left_before_it_is_a_replica(database_url: str, tmp_path: Path) -> None:
-    with (
-        watched_pair(tmp_path) as pair,
-        closing(open_broker(pair.url, "rq", 60)) as broker,
-        connect(database_url, "test") as connection,
-    ):
-        before = broker.epoch()
-        pair.sentinels.order_failover()
-        pair.wait_for_promotion()
-        assert role(pair.first) == "master"
+@pytest.mark.parametrize("fault", ["service", "password", "master"])
+def test_what_the_sentinel_said_is_told_and_nothing_is_lost(service: Service, watched: Watched, fault: str) -> None:
+    where = f"127.0.0.1:{watched.sentinels.ports[0]}"
+    of_master = f"127.0.0.1:{watched.master.port}"
+    url, cause = {
+        "service": (watched.sentinels.url_with(service="other"), "'other': {}: it watches no service of this name"),
+        "password": (watched.sentinels.url_with(password="wrong"), "'outbox': {}: WRONGPASS "),  # noqa: S106
+        "master": (watched.sentinels.url, f"'outbox': {{}}: it says that the master, {of_master}, is down"),
+    }[fault]
+    cause = cause.format(where)
+    ids = service.add(2)
+    if fault == "master":
+        watched.master.stop()
+        wait_until(lambda: cause in service.run([*RELAY, "--once"]).stdout, WAIT, "the sentinel to notice")
 
-        broker.leave_replaced_master()
-        add_message(connection)
-        publish(connection, pair.url)
+    with service.started(RELAY, RQ_REDIS_URL=url) as relay, service.started(WORKER, RQ_REDIS_URL=url) as worker:
+        assert (cause in told(relay, "outage"), cause in told(worker, "waiting_for_redis")) == (True, True)
+        found = service.examine(RQ_REDIS_URL=url)
+        assert (found["verdict"], cause in found["says"]) == ("fault", True), found
+        assert (service.statuses(ids), relay.running, worker.running) == ({"pending"}, True, True)
+        if fault == "master":
+            start_with_password(watched.master)
+            service.wait_for_done(ids)
 
-        assert broker.epoch() != before
-        assert [len(waiting_jobs(server)) for server in (pair.first, pair.second)] == [0, 1]
+    assert {message(service.connection, id_)["attempt"] for id_ in ids} == {int(fault == "master")}

@@ -6,11 +6,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from redis import Redis
 from rq import Queue, Worker
 
+from consumer.redis_connection import CONNECTION_CLASS
 from embedded.mail_catcher import MailCatcher
 from embedded.programs import Program
+from redis_client.opening import open_redis
 from shared.database import connect
 from shared.messages import SendVerifyEmail
 from tests.preloading import Preloaded
@@ -32,9 +33,10 @@ class Service:
         self.settings = {
             **worker_settings(database_url, redis_url, mailbox.smtp_url),
             "RQ_WORKER_CLASS": OUTBOX_WORKER,
+            "RQ_CONNECTION_CLASS": CONNECTION_CLASS,
         }
         self.connection = connect(database_url, "test")
-        self.redis = Redis.from_url(redis_url)
+        self.redis = open_redis(redis_url)
         self._origin = origin
         self._folder = folder
         self._workers = ExitStack()

@@ -14,6 +14,7 @@ from embedded.postgres import PostgresServer
 from embedded.programs import Program
 from embedded.redis import RedisServer
 from tests.failover.demotion import demotable_redis
+from tests.failover.sentinels import role, watched_pair
 from tests.integration.outbox_worker.service import WAIT, Service, said, service_of
 from tests.preloading import Preloaded
 from tests.waiting import wait_until
@@ -61,6 +62,19 @@ def test_a_demoted_redis_is_left_for_its_successor(
             service.wait_for_done(service.publish())
             wait_until(lambda: client.keys(f"{RQ_KEY_PREFIX}:worker:our-worker"), WAIT, "the worker to be shown again")
             wait_until(lambda: not client.keys(f"{RQ_KEY_PREFIX}:job:*"), WAIT, "all jobs to be deleted")
+
+
+def test_a_replaced_master_is_left_before_sentinel_makes_it_a_replica(
+    database_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
+) -> None:
+    with watched_pair(tmp_path) as pair, service_of(database_url, pair.url, mailbox, origin, tmp_path) as service:
+        service.start_impatient("consumer.outbox_worker:_BEAT_SECONDS=0.5")
+        service.wait_for_done(service.publish())
+        pair.sentinels.order_failover()
+        pair.wait_for_promotion()
+
+        service.wait_for_done(service.publish(2))
+        assert [role(server) for server in (pair.first, pair.second)] == ["master", "master"]
 
 
 def test_no_outcome_waits_for_a_redis_that_stands_still(
