@@ -30,6 +30,7 @@ class Control:
         self._left = max_jobs
         self._in_hand = 0
         self._redis_error: str | None = None
+        self._tidying_error: str | None = None
         self.jobs_done = 0
         self._last_job_at = monotonic()
 
@@ -91,6 +92,17 @@ class Control:
     def redis_is_away(self) -> bool:
         """Tell whether Redis failed when it was last used: the next pop that succeeds shows that it is back."""
         return self._redis_error is not None
+
+    def note_tidying(self, error: str | None) -> None:
+        """Say once that Redis refuses to delete the jobs that are done, although it can be used."""
+        was, self._tidying_error = self._tidying_error, error
+        if error is not None and error != was:
+            _log.error(
+                "jobs.undeleted",
+                error=error,
+                meaning="the jobs are done; their hashes stay in Redis",
+                fix="let this Redis user run UNLINK and HINCRBY; make room on Redis's disk",
+            )
 
     def note_redis(self, error: str | None) -> None:
         """Say once that Redis went away, and once that it is back."""

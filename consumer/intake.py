@@ -2,13 +2,12 @@
 
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from queue import SimpleQueue
 from time import monotonic
 from typing import Final
 
 import structlog
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from consumer.broker import WorkerBroker
 from consumer.claiming import Claimer, NotHeld
@@ -18,6 +17,7 @@ from consumer.held import Ended, Ready
 from consumer.preparing import Preparer
 from consumer.rq_jobs import PoppedJob
 from consumer.verdicts import Verdict, tell
+from shared.logs import lines_of
 
 _log = structlog.get_logger(__name__)
 
@@ -72,24 +72,34 @@ class Intake(threading.Thread):
     def run(self) -> None:
         """Take jobs until told to stop; wait while Redis or PostgreSQL is away."""
         pause = _FIRST_PAUSE_SECONDS
-        jobs: list[PoppedJob] = []
+        # In no list any more, and in our hands alone: those that Redis still has to be asked about.
+        unread: list[PoppedJob] = []
         while room := self._control.wait_for_room():
+            named: list[_Named] = []
+            away: str | None = None
             try:
-                # Redis may go away between the two. Then the jobs are in no list any more, so they are kept.
-                jobs = jobs or self._pop(room)
-                named = [(job, self._broker.message_id(job)) for job in jobs]
+                unread = unread or self._pop(room)
+                while unread:
+                    named.append((unread[0], self._broker.message_id(unread[0])))
+                    del unread[0]
             except (RedisError, OSError) as exc:
-                self._control.note_redis(self._broker.cause(exc))
+                away = self._broker.cause(exc)
+            self._control.note_redis(away)
+            if named:
+                self._take(named)
+            if away is not None:
                 self._control.stopping.wait(pause)
                 pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
                 continue
-            self._control.note_redis(None)
             pause = _FIRST_PAUSE_SECONDS
-            if jobs:
-                self._take(named)
-            elif self._burst:
+            if not named and self._burst:
                 break
-            jobs = []
+        for job in unread:
+            _log.warning(
+                "job.dropped",
+                job=repr(job.job_id[:80]),
+                meaning="Redis went away after its pop; a message that it names comes back by its lease",
+            )
         self._database.close()
         self.has_finished = True
 
@@ -121,7 +131,8 @@ class Intake(threading.Thread):
             if any(each.verdict is Verdict.DATABASE_AWAY for each in claimed.not_held):
                 self._wait_for_postgresql()
         except Exception as exc:  # noqa: BLE001 - a defect at one batch is not the end of the intake
-            _log.error("intake_failed", error=type(exc).__name__)
+            for ids in lines_of([message_id for _, message_id in jobs if message_id is not None]):
+                _log.error("intake_failed", error=type(exc).__name__, message_ids=ids)
             self._settle(self._unsettled)
 
     def _sorted(self, jobs: Sequence[_Named]) -> dict[int, PoppedJob | None]:
@@ -129,9 +140,7 @@ class Intake(threading.Thread):
         wanted: dict[int, PoppedJob | None] = {}
         for job, message_id in jobs:
             if message_id is None:
-                _log.warning("foreign_job", job=repr(job.job_id[:80]), meaning="it is not run")
-                with suppress(RedisError, OSError):
-                    self._broker.refuse()
+                _log.warning("foreign_job", job=repr(job.job_id[:80]), meaning=self._refused(job))
                 self._settle(1)
             elif message_id in wanted:
                 self._let_go([NotHeld(message_id, job, Verdict.NOT_CLAIMED, "another job names it too")])
@@ -139,13 +148,25 @@ class Intake(threading.Thread):
                 wanted[message_id] = job
         return wanted
 
+    def _refused(self, job: PoppedJob) -> str:
+        """Leave the job to its owner, and say where."""
+        try:
+            kept = self._broker.refuse(job)
+        except (RedisError, OSError) as exc:
+            return f"it is not run, and in no list any more ({type(exc).__name__})"
+        return "it is not run: look among the failed jobs of its queue" if kept else "it is not run: RQ has no such job"
+
     def _let_go(self, not_held: Sequence[NotHeld]) -> None:
         if not not_held:
             return
         away = [each.job for each in not_held if each.job and each.verdict is Verdict.DATABASE_AWAY]
         done = [each.job for each in not_held if each.job and each.verdict is not Verdict.DATABASE_AWAY]
-        with suppress(RedisError, OSError):
+        try:
             self._broker.finish(done, away)
+        except ResponseError as exc:
+            self._control.note_tidying(self._broker.cause(exc))
+        except (RedisError, OSError):
+            pass  # the next pop tells
         for each in not_held:
             tell(each.message_id, each.verdict, None, each.reason)
         self._settle(len(not_held))

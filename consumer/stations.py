@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Final
 
 import structlog
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from consumer.broker import WorkerBroker
 from consumer.control import Control
@@ -144,6 +144,10 @@ class WritingThread(threading.Thread):
             for each in settled:
                 tell(each.ended.held.claim.id, each.verdict, each.ended.held, each.ended.reason)
             self._tidy_up(settled)
+        except ReadOnlyError as exc:
+            self._control.note_redis(self._broker.cause(exc))
+        except ResponseError as exc:
+            self._control.note_tidying(self._broker.cause(exc))
         except (RedisError, OSError) as exc:
             self._control.note_redis(self._broker.cause(exc))
         except Exception as exc:  # noqa: BLE001 - a writer that ends would be missed
@@ -164,4 +168,5 @@ class WritingThread(threading.Thread):
         done = [job for job, verdict in self._untidied if verdict is Verdict.DONE]
         others = [job for job, verdict in self._untidied if verdict is not Verdict.DONE]
         self._broker.finish(done, others)
+        self._control.note_tidying(None)
         self._untidied.clear()

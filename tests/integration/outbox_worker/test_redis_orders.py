@@ -10,6 +10,8 @@ import pytest
 from rq import Callback, Queue
 from rq.command import send_kill_horse_command, send_shutdown_command
 from rq.defaults import RQ_KEY_PREFIX
+from rq.job import JobStatus
+from rq.registry import FailedJobRegistry
 from rq.suspension import resume, suspend
 
 from embedded.mail_catcher import MailCatcher
@@ -108,6 +110,64 @@ def test_foreign_jobs_neither_run_nor_stop_it(service: Service, tmp_path: Path) 
     assert len(said(worker, "foreign_job")) == foreign
     assert said(worker, "intake_failed") == []
     assert "Traceback" not in worker.command.log_file.read_text()
+
+
+def test_a_foreign_job_is_found_among_the_failed_ones_of_its_queue(service: Service) -> None:
+    queue = Queue("default", connection=service.redis)
+    job = queue.enqueue("a.stranger.s.function", "text", meta={"whose": "a stranger's"})
+    worker = service.start()
+
+    wait_until(lambda: said(worker, "foreign_job"), WAIT, "the job to be taken")
+
+    job.refresh()
+    assert FailedJobRegistry(queue=queue).get_job_ids() == [job.id]
+    assert (job.get_status(), job.func_name, job.args) == (JobStatus.FAILED, "a.stranger.s.function", ("text",))
+    assert job.meta == {"whose": "a stranger's"}
+    result = job.latest_result()
+    assert result is not None
+    assert "queue of its own" in str(result.exc_string)
+    assert FailedJobRegistry(queue=queue).requeue(job).get_status() == JobStatus.QUEUED
+
+
+@pytest.mark.parametrize("queue", ["critical", "default"])
+def test_a_queue_s_key_that_holds_no_list_stops_that_queue_alone(service: Service, queue: str) -> None:
+    [other] = {"critical", "default"} - {queue}
+    service.redis.set(f"{RQ_KEY_PREFIX}:queue:{queue}", "x")
+    worker = service.start()
+
+    service.wait_for_done(service.publish(queue=other))
+    service.redis.delete(f"{RQ_KEY_PREFIX}:queue:{queue}")
+    service.wait_for_done(service.publish(queue=queue))
+
+    assert [line["key"] for line in said(worker, "queue.blocked")] == [f"{RQ_KEY_PREFIX}:queue:{queue}"]
+    assert [said(worker, "outage"), said(worker, "intake_failed")] == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("rights", "foreign_value", "told"),
+    [
+        (["-unlink"], None, 1),
+        (["-hincrby"], None, 1),
+        ([], "x", 0),
+    ],
+)
+def test_a_missing_right_is_told_and_a_foreign_value_where_jobs_are_counted_is_not(
+    service: Service, rights: list[str], foreign_value: str | None, told: int
+) -> None:
+    all_but: dict[str, Any] = {"keys": ["*"], "channels": ["*"], "categories": ["+@all"], "commands": rights}
+    service.redis.acl_setuser("worker", enabled=True, passwords=["+x"], **all_but)
+    worker = service.start("--name", "ours", RQ_REDIS_URL=service.redis_url.replace("redis://", "redis://worker:x@"))
+    if foreign_value is not None:
+        service.redis.delete(f"{RQ_KEY_PREFIX}:worker:ours")
+        service.redis.set(f"{RQ_KEY_PREFIX}:worker:ours", foreign_value)
+
+    for _ in range(2):
+        service.wait_for_done(service.publish())
+
+    wait_until(lambda: len(said(worker, "jobs.undeleted")) == told, WAIT, "it to be told once")
+    assert all("permission" in line["error"] for line in said(worker, "jobs.undeleted"))
+    assert said(worker, "outage") == []
+    service.redis.acl_deluser("worker")
 
 
 def test_callbacks_of_a_job_that_names_a_message_are_not_run(service: Service, tmp_path: Path) -> None:
