@@ -12,6 +12,7 @@ from redis.exceptions import RedisError, ResponseError
 from outbox_relay.broker import SOCKET_SECONDS
 from outbox_relay.doctor.findings import Finding, fault, ok, warning
 from outbox_relay.doctor.postgresql_checks import compare_clocks
+from outbox_relay.doctor.redis_key_checks import check_keys
 from redis_client.opening import open_redis
 from shared.messages import QUEUES
 from shared.outage_causes import redis_cause
@@ -30,6 +31,7 @@ def check_redis(redis_url: str, key_prefix: str) -> Iterator[Finding]:
             client.ping()
             yield from _check_server(client)
             yield _check_clock(client)
+            yield from check_keys(client, key_prefix)
             for queue in QUEUES:
                 yield _check_workers(client, key_prefix, queue)
         except (RedisError, OSError, ValueError) as exc:  # ValueError: a host that is no name

@@ -14,6 +14,7 @@ import pytest
 import time_machine
 from redis import Redis
 from rq.defaults import RQ_KEY_PREFIX
+from rq.suspension import suspend
 
 from embedded.mail_catcher import MailCatcher
 from embedded.ports import free_port
@@ -85,6 +86,13 @@ def faults() -> dict[str, str]:
     found = {each["check"]: each["says"] for each in run_json("doctor") if each["verdict"] == "fault"}
     assert ended.exit_code == (1 if found else 0), ended.output
     return found
+
+
+def warnings() -> list[str]:
+    """Run `doctor` where nothing is at fault, and give what it warns of."""
+    found = run_json("doctor")
+    assert [each for each in found if each["verdict"] == "fault"] == []
+    return [each["says"] for each in found if each["verdict"] == "warning"]
 
 
 def test_a_healthy_installation_has_no_fault(healthy: Installation) -> None:
@@ -173,6 +181,18 @@ def no_worker_for_default(at: Installation) -> None:
     at.redis.delete(f"{RQ_KEY_PREFIX}:workers:default")
 
 
+def suspended_workers(at: Installation) -> None:
+    suspend(at.redis)
+
+
+def workers_suspended_for_a_while(at: Installation) -> None:
+    suspend(at.redis, 600)
+
+
+def a_queue_that_is_no_list(at: Installation) -> None:
+    at.redis.set(f"{RQ_KEY_PREFIX}:queue:critical", "somebody else's")
+
+
 def mail_server_away(at: Installation) -> None:
     at.set("SMTP_URL", f"smtp://127.0.0.1:{free_port()}")
 
@@ -234,6 +254,9 @@ def a_message_that_nobody_publishes(at: Installation) -> None:
         (a_redis_that_evicts, "redis eviction", "allkeys-lru"),
         (a_redis_that_is_a_replica, "redis", "replica"),
         (no_worker_for_default, "workers", "no worker is alive for default"),
+        (suspended_workers, "workers", "they are suspended until somebody resumes them"),
+        (workers_suspended_for_a_while, "workers", "they are suspended for"),
+        (a_queue_that_is_no_list, "redis keys", "queue:critical is a string and has to be a list"),
         (mail_server_away, "mail server", ": Connection refused"),
         (an_open_breaker, "breaker", "421 busy"),
         (a_relay_that_fell_silent, "relay", "none is alive, the last was seen"),
@@ -260,6 +283,24 @@ def test_what_keeps_the_relays_from_working_is_named_before_them(healthy: Instal
     redis_away(healthy)
 
     assert list(faults()) == ["redis", "relay"]
+
+
+@pytest.mark.parametrize("value", [b"\xff", b"x" * 40_000, b"", None])
+def test_a_marker_that_is_none_is_named(healthy: Installation, value: bytes | None) -> None:
+    key = f"{RQ_KEY_PREFIX}:outbox:epoch"
+    if value is None:
+        healthy.redis.rpush(key, "somebody else's")
+    else:
+        healthy.redis.set(key, value)
+
+    assert any("holds something else than a relay's marker" in says for says in warnings())
+
+
+def test_a_redis_user_that_may_not_look_at_keys_is_told_so(healthy: Installation) -> None:
+    healthy.redis.execute_command("ACL", "SETUSER", "relay", "on", ">secret", "~*", "+@all", "-type")
+    healthy.set("RQ_REDIS_URL", os.environ["RQ_REDIS_URL"].replace("://", "://relay:secret@"))
+
+    assert any("cannot be looked at" in says and "NOPERM" in says for says in warnings())
 
 
 def test_a_clock_that_went_wrong_is_named(healthy: Installation) -> None:
