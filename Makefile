@@ -35,7 +35,7 @@ world: $(READY) ## The tests of the road on Debian's PostgreSQL, Redis, PgBounce
 chaos: $(READY) ## Kill everything at random while people sign up: make chaos CHAOS_ARGS="--seed 1 --duration 60"
 	$(RUN)/python -m tests.chaos $(CHAOS_ARGS)
 
-proof: $(READY) ## The long proofs: 48 h of outages, 100,000 waiting messages, failovers, 300 signals for stock RQ, models
+proof: $(READY) ## The long proofs: 48 h of outages, 5,000,000 waiting messages, failovers, 300 signals for stock RQ, models
 	$(RUN)/python -m tests.proof
 	$(RUN)/python -m tests.failover
 	$(RUN)/python -m tests.crash.proof --kills 200 --terms 100

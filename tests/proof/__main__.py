@@ -12,7 +12,7 @@ from rich.table import Table
 from embedded.mail_catcher import MailCatcher
 from embedded.postgres import PostgresServer
 from embedded.redis import RedisServer
-from tests.proof import backlog, outages
+from tests.proof import backlog, monitoring, outages
 
 SCHEMA = Path(__file__).parents[2] / "schema.sql"
 
@@ -51,8 +51,9 @@ class Bench:
 @click.command()
 @click.option("--hours", default=48.0, show_default=True, help="Length of the simulated outages.")
 @click.option("--messages", default=100_000, show_default=True, help="Messages that wait in Redis.")
-def main(hours: float, messages: int) -> None:
-    """Show that outages spend nothing and that a long backlog is not pushed again. Exit 1 if one of it fails."""
+@click.option("--pending", default=5_000_000, show_default=True, help="Messages that monitoring is looked at beside.")
+def main(hours: float, messages: int, pending: int) -> None:
+    """Show that outages spend nothing and that a long backlog costs nothing twice. Exit 1 if one of it fails."""
     console = Console()
     folder = Path(tempfile.mkdtemp(prefix="outbox-proof-"))
     folder.chmod(0o711)
@@ -60,7 +61,7 @@ def main(hours: float, messages: int) -> None:
     table = Table("proof", "figures", "holds")
     failed = False
     try:
-        for name, proof in _proofs(bench, hours, messages).items():
+        for name, proof in _proofs(bench, hours, messages, pending).items():
             console.print(f"{name} …")
             holds, figures = proof()
             failed |= not holds
@@ -71,7 +72,7 @@ def main(hours: float, messages: int) -> None:
     sys.exit(int(failed))
 
 
-def _proofs(bench: Bench, hours: float, messages: int) -> dict[str, Callable[[], tuple[bool, str]]]:
+def _proofs(bench: Bench, hours: float, messages: int, pending: int) -> dict[str, Callable[[], tuple[bool, str]]]:
     def outage(kind: Callable[[str, str, int, float], outages.Outage]) -> tuple[bool, str]:
         ended = kind(bench.fresh_database(), bench.redis.url, bench.mail.smtp_port, hours)
         mails = len(bench.mail.names())
@@ -90,6 +91,10 @@ def _proofs(bench: Bench, hours: float, messages: int) -> dict[str, Callable[[],
         ended = backlog.amnesia(bench.fresh_database(), bench.redis.url, 1000)
         return ended.seconds < 5, str(ended)
 
+    def monitored() -> tuple[bool, str]:
+        looked = monitoring.beside(bench.fresh_database(), pending)
+        return looked.holds, str(looked)
+
     return {
         f"the mail server is away for {hours:g} h": lambda: outage(outages.mail_server_away),
         f"Redis is away for {hours:g} h": lambda: outage(outages.redis_away),
@@ -97,6 +102,7 @@ def _proofs(bench: Bench, hours: float, messages: int) -> dict[str, Callable[[],
         f"{messages} messages wait in Redis for an hour": waiting,
         f"{messages} messages are drained": drained,
         "Redis forgets 1,000 messages": amnesia,
+        f"{pending} messages wait, and monitoring looks": monitored,
     }
 
 
