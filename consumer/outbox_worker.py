@@ -127,7 +127,9 @@ class OutboxWorker(SimpleWorker):
         Behind Sentinel it is one of ours instead: it gives up a sentinel that is silent, whoever configured RQ's.
         """
         if isinstance(self.connection.connection_pool, SentinelConnectionPool):
-            return same_redis(self.connection, self.connection_timeout, _TIDYING_SECONDS)
+            patient = same_redis(self.connection, self.connection_timeout, _TIDYING_SECONDS)
+            self.connection.close()
+            return patient
         # A pop whose answer was lost must not be repeated silently, and a push is never repeated by us at all.
         self.connection.set_retry(no_retry())
         return self.connection

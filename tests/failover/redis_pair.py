@@ -1,119 +1,75 @@
-"""A primary Redis, a replica, and a Sentinel that promotes it; the address follows."""
+"""A Redis pair with three sentinels, whose master is replaced because it dies, stands still, or is told to.
+
+What the service is told is the address of the sentinels; nothing stands between it and the servers.
+"""
 
 import os
 import signal
-import threading
 from pathlib import Path
 
-from redis import Redis
 from redis.exceptions import RedisError
 from rq.defaults import RQ_KEY_PREFIX
 
-from embedded.ports import LOOPBACK, free_port
-from embedded.programs import Command, Program
-from embedded.redis import RedisServer, redis_binary
+from embedded.redis import RedisServer
 from shared.messages import QUEUES
-from tests.failover.forwarder import Forwarder
+from tests.failover.sentinels import WatchedPair, role
 from tests.waiting import wait_until
 
-_NAME = "outbox"
+_SENTINELS = 3
 _SECONDS = 60.0
-_LOOK_SECONDS = 0.1
-_CONFIGURATION = """
-port {port}
-bind {loopback}
-dir {folder}
-sentinel monitor {name} {loopback} {primary} 1
-sentinel down-after-milliseconds {name} 1000
-sentinel failover-timeout {name} 10000
-"""
 
 
-class RedisPair:
-    """What the service talks to is `url`; it leads to whoever Sentinel calls the primary."""
+class RedisPair(WatchedPair):
+    """A master, its replica and three sentinels."""
 
     def __init__(self, folder: Path) -> None:
         """Start all of it, with the replica in step."""
-        self.primary = RedisServer(folder / "primary", append_only=False)
-        self.primary.start()
-        self.replica = RedisServer(folder / "replica", append_only=False)
-        self.replica.start()
-        with self.replica.client() as client:
-            client.replicaof(LOOPBACK, self.primary.port)
-        self._sentinel_port = free_port()
-        self._sentinel = Program(self._sentinel_command(folder / "sentinel"))
-        self._sentinel.start()
-        self._forwarder = Forwarder(self.primary.port)
-        self._stopping = threading.Event()
-        threading.Thread(target=self._follow, name="follow-sentinel", daemon=True).start()
-        wait_until(self._knows_the_replica, _SECONDS, "Sentinel to know the replica")
-
-    @property
-    def url(self) -> str:
-        """The address of the primary of the moment."""
-        return f"redis://{LOOPBACK}:{self._forwarder.port}/0"
+        super().__init__(folder, count=_SENTINELS)
 
     def freeze_replication(self) -> None:
         """Let the replica fall behind: it stands still, and what is on its way to it is cut off."""
-        os.kill(self.replica.pid, signal.SIGSTOP)
-        with self.primary.client() as client:
+        os.kill(self.second.pid, signal.SIGSTOP)
+        with self.first.client() as client:
             client.client_kill_filter(_type="replica")
 
-    def fail_over(self) -> int:
-        """Kill the primary, wait until Sentinel has promoted the replica; return how many jobs it never got."""
-        before = waiting_jobs(self.primary)
-        self.primary.kill()
-        os.kill(self.replica.pid, signal.SIGCONT)
-        wait_until(lambda: self._primary_port() == self.replica.port, _SECONDS, "Sentinel to promote the replica")
-        wait_until(lambda: self._role() == "master", _SECONDS, "the replica to be the primary")
-        return len(before - waiting_jobs(self.replica))
+    def kill_master(self) -> int:
+        """Kill the master, wait until the sentinels have promoted the replica; return how many jobs it never got."""
+        before = waiting_jobs(self.first)
+        self.first.kill()
+        os.kill(self.second.pid, signal.SIGCONT)
+        self.wait_for_promotion()
+        return len(before - waiting_jobs(self.second))
 
-    def stop(self) -> None:
-        """End all of it."""
-        self._stopping.set()
-        self._forwarder.close()
-        self._sentinel.stop()
-        self.replica.kill()
-        self.primary.kill()
+    def freeze_master(self) -> None:
+        """Let the master stand still, with its sockets open, until the sentinels have promoted the replica."""
+        os.kill(self.first.pid, signal.SIGSTOP)
+        self.wait_for_promotion()
 
-    def _sentinel_command(self, folder: Path) -> Command:
-        folder.mkdir()
-        file = folder / "sentinel.conf"
-        file.write_text(
-            _CONFIGURATION.format(
-                port=self._sentinel_port, loopback=LOOPBACK, folder=folder, name=_NAME, primary=self.primary.port
-            )
-        )
-        argv = [redis_binary(), file, "--sentinel"]
-        return Command("Sentinel", argv, {"PATH": "/usr/bin:/bin", "LANG": "C"}, folder, folder / "sentinel.log")
+    def thaw_old_master(self) -> None:
+        """Let it go on."""
+        os.kill(self.first.pid, signal.SIGCONT)
 
-    def _follow(self) -> None:
-        while not self._stopping.wait(_LOOK_SECONDS):
-            port = self._primary_port()
-            if port is not None:
-                self._forwarder.lead_to(port)
+    def order_promotion(self) -> None:
+        """Let the sentinels replace a master that works, and wait until they have."""
+        self.sentinels.order_failover()
+        self.wait_for_promotion()
 
-    def _primary_port(self) -> int | None:
+    def clients_left_behind(self) -> int:
+        """Count the service's connections to the old master, which calls itself one for some seconds more."""
+        with self.first.client() as client:
+            own = client.client_id()
+            others = [each for each in client.client_list() if int(each["id"]) != own]
+        return len([each for each in others if "sentinel-" not in each["name"] and each["flags"] == "N"])
+
+    def wait_until_old_master_is_replica(self) -> None:
+        """Return when the sentinels have turned it into one."""
+        wait_until(self._old_master_is_replica, _SECONDS, "the old master to be a replica")
+
+    def _old_master_is_replica(self) -> bool:
         try:
-            with self._ask_sentinel() as sentinel:
-                return int(sentinel.sentinel_get_master_addr_by_name(_NAME)[1])
-        except (RedisError, OSError, TypeError):
-            return None
-
-    def _knows_the_replica(self) -> bool:
-        try:
-            with self._ask_sentinel() as sentinel:
-                replicas = sentinel.sentinel_slaves(_NAME)
-        except (RedisError, OSError):
-            return False
-        return [each["port"] for each in replicas if each["master-link-status"] == "ok"] == [self.replica.port]
-
-    def _ask_sentinel(self) -> Redis:
-        return Redis(host=LOOPBACK, port=self._sentinel_port, socket_timeout=2, decode_responses=True)
-
-    def _role(self) -> str:
-        with self.replica.client() as client:
-            return str(client.info("replication")["role"])
+            return role(self.first) == "slave"
+        except RedisError:
+            return False  # the sentinels cut all connections then
 
 
 def waiting_jobs(server: RedisServer) -> set[bytes]:

@@ -1,7 +1,5 @@
 """A master, its replica, and sentinels that watch both: real ones, of the `redis-server` that runs the two."""
 
-import os
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,14 +133,6 @@ class WatchedPair:
         """Return when the replica is the master, and the sentinels say so."""
         wait_until(lambda: self.sentinels.master_port() == self.second.port, _SECONDS, "the sentinels to promote it")
         wait_until(lambda: role(self.second) == "master", _SECONDS, "the replica to be the master")
-
-    def freeze_first(self) -> None:
-        """Let the master stand still: its sockets stay open and say nothing."""
-        os.kill(self.first.pid, signal.SIGSTOP)
-
-    def thaw_first(self) -> None:
-        """Let it go on."""
-        os.kill(self.first.pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """End all of it."""
