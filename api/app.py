@@ -5,6 +5,7 @@ from typing import Final
 
 from flask import Flask, request
 from flask.typing import ResponseReturnValue
+from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -14,6 +15,7 @@ from api.database import build_engine
 from api.docs_routes import docs_blueprint
 from api.doorbell import Doorbell
 from api.health import health_blueprint
+from api.limit_bypasses import LimitBypasses
 from api.metrics import add_metrics
 from api.ops.routes import ops_blueprint
 from api.pages import prefers_html, problem_page
@@ -77,9 +79,10 @@ def create_app(
     app.url_map.merge_slashes = False
     use_request_ids(app)
     # Before the limits, so that what they refuse is timed and traced too.
-    add_metrics(app, scrapes)
+    registry = CollectorRegistry()
+    add_metrics(app, scrapes, registry)
     trace_requests(app, believe_header=settings.trusted_proxies > 0)
-    limit_rates(app, RateLimiter(settings.rate_limits))
+    limit_rates(app, RateLimiter(settings.rate_limits), LimitBypasses(registry))
     app.register_blueprint(users_blueprint(accounts, settings.secret_keys))
     app.register_blueprint(verification_blueprint(engine, doorbell, settings.secret_keys))
     app.register_blueprint(resend_blueprint(accounts))

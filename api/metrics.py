@@ -24,9 +24,8 @@ _NO_ROUTE: Final = "none"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 
 
-def add_metrics(app: Flask, connections: SideConnections) -> None:
-    """Count the application's requests from now on, and answer /metrics."""
-    registry = CollectorRegistry()
+def add_metrics(app: Flask, connections: SideConnections, registry: CollectorRegistry) -> None:
+    """Count the application's requests from now on in the registry, and answer /metrics with it."""
     requests = Counter(
         "http_requests",
         "Requests by method, route and status",

@@ -3,17 +3,18 @@
 They protect from crowds; nothing rests on them. A limiter that fails lets the request pass.
 """
 
+import re
 import time
 from collections.abc import Mapping
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final, NamedTuple
 
-import structlog
 from flask import Flask, Response, g, request
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
+from api.limit_bypasses import FAILED, NOT_BELIEVED, UNREADABLE, LimitBypasses, is_forwarded_in_vain
 from api.problems import ProblemError
 from shared.rate_limits import RateLimits
 
@@ -31,7 +32,7 @@ LIMITED: Final[Mapping[str, str]] = {
 # A household or a server gets a whole /64: its single addresses are free to choose.
 _IPV6_PREFIX: Final = 64
 
-_log = structlog.get_logger(__name__)
+_WITH_PORT: Final = re.compile(r"(?P<v4>[0-9.]+):[0-9]+|\[(?P<v6>[^\]]+)\](?::[0-9]+)?")
 
 
 class Standing(NamedTuple):
@@ -51,6 +52,10 @@ class RateLimiter:
     def __init__(self, limits: RateLimits) -> None:
         """Keep the limits. Counting starts with the first request that is limited."""
         self._limits = limits
+
+    def limits(self, name: str) -> bool:
+        """Return whether there is such a limit."""
+        return name in self._limits.by_name
 
     @cached_property
     def _counter(self) -> FixedWindowRateLimiter:
@@ -77,7 +82,7 @@ class RateLimiter:
         """Give whom the request is counted for, None for nobody."""
         if not address:
             return None
-        parsed: IPv4Address | IPv6Address = ip_address(address)
+        parsed = _parsed(address)
         if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped:
             parsed = parsed.ipv4_mapped
         if any(parsed in network for network in self._limits.exempt):
@@ -87,7 +92,14 @@ class RateLimiter:
         return str(parsed)
 
 
-def limit_rates(app: Flask, limiter: RateLimiter) -> None:
+def _parsed(address: str) -> IPv4Address | IPv6Address:
+    """Parse an address; some proxies write the client's port behind it. Raises ValueError."""
+    if found := _WITH_PORT.fullmatch(address):
+        address = found["v4"] or found["v6"]
+    return ip_address(address)
+
+
+def limit_rates(app: Flask, limiter: RateLimiter, bypasses: LimitBypasses) -> None:
     """Refuse what comes too often, and say in each answer how much is left."""
 
     def check() -> None:
@@ -96,8 +108,13 @@ def limit_rates(app: Flask, limiter: RateLimiter) -> None:
             return
         try:
             g.standing = limiter.count(name, request.remote_addr)
+        except ValueError:
+            bypasses.note(UNREADABLE)
         except Exception as exc:  # noqa: BLE001 - whatever fails here, a signup is not refused for it
-            _log.warning("rate limits are off for a request", error=type(exc).__name__)
+            bypasses.note(FAILED, error=type(exc).__name__)
+        else:
+            if g.standing is None and limiter.limits(name) and is_forwarded_in_vain(request):
+                bypasses.note(NOT_BELIEVED)
         if g.standing is not None and g.standing.is_over:
             raise _too_many(g.standing)
 

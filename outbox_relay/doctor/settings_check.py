@@ -3,8 +3,9 @@
 import os
 from collections.abc import Callable, Iterator
 from typing import Final
+from urllib.parse import urlsplit
 
-from outbox_relay.doctor.findings import Finding, fault, ok, skipped
+from outbox_relay.doctor.findings import Finding, fault, ok, skipped, warning
 from outbox_relay.reaper import POP_TO_CLAIM_SECONDS
 from shared.errors import SettingsError
 from shared.server_settings import check_server_settings
@@ -30,6 +31,18 @@ def check_settings_of_others() -> Iterator[Finding]:
         yield skipped("settings", f"not set in this shell, so not looked at: {', '.join(absent)}")
     elif not problems:
         yield ok("settings", "API, relay and worker could start with them")
+
+
+def check_proxies() -> Finding:
+    """Hold TRUSTED_PROXIES against BASE_URL: the API speaks no TLS, so that https:// means a proxy in front of it."""
+    if urlsplit(os.environ.get("BASE_URL", "")).scheme == "https" and os.environ.get("TRUSTED_PROXIES", "0") == "0":
+        return warning(
+            "rate limits",
+            "BASE_URL is https://, so that a proxy stands in front, and TRUSTED_PROXIES is 0: its headers are not"
+            " believed. All clients look like the proxy, and share its limit or are exempt like it (RATE_LIMIT_EXEMPT)",
+            "set TRUSTED_PROXIES of the API to the number of proxies in front of it",
+        )
+    return ok("rate limits", "each client has its own, as far as the settings in this shell say")
 
 
 def check_leases(settings: RelaySettings) -> Finding:

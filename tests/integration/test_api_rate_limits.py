@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from werkzeug.test import TestResponse
 
 from shared.rate_limits import RateLimits
 from tests.api_service import ALICE, PAGE, ApiService, api_service
+from tests.operations.scraping import samples
 
 LIMITS = RateLimits({"signup": parse("2 per minute"), "verify": parse("3 per minute"), "resend": parse("1 per minute")})
 LINK = "/v1/verify_email?email_id=1&secret_code=x"
@@ -129,6 +131,39 @@ def test_looking_is_not_limited(api: ApiService, path: str) -> None:
 
     assert {response.status_code for response in responses} == {200}
     assert "RateLimit" not in responses[0].headers
+
+
+def unlimited(api: ApiService) -> dict[str, float]:
+    """Return how many requests were not counted, by reason."""
+    found = samples(api.client().get("/metrics").text)
+    counted = {labels: n for (name, labels), n in found.items() if name == "http_unlimited_requests_total"}
+    return {dict(labels)["reason"]: n for labels, n in counted.items() if n}
+
+
+@pytest.mark.parametrize("address", ["203.0.113.9:4711", "[2001:db8::1]:4711", "[2001:db8::1]"])
+def test_an_address_with_a_port_is_limited_like_any_other(api: ApiService, address: str) -> None:
+    assert statuses(api, *[address] * 3) == [422, 422, 429]
+    assert unlimited(api) == {}
+
+
+def test_requests_whose_address_cannot_be_read_are_counted_as_unlimited(api: ApiService) -> None:
+    assert statuses(api, *["unknown"] * 3) == [422] * 3
+    assert unlimited(api) == {"address unreadable": 3}
+
+
+@pytest.mark.parametrize(
+    ("trusted", "header", "bypassed"),
+    [(0, "203.0.113.9", 1), (1, "203.0.113.9", 0), (2, "203.0.113.9", 1), (0, None, 0)],
+)
+def test_a_limit_that_a_header_which_is_not_believed_switches_off_is_counted(
+    database_url: str, trusted: int, header: str | None, bypassed: int
+) -> None:
+    limits = RateLimits({"signup": parse("2 per minute")}, (ip_network("127.0.0.0/8"),))
+    with api_service(database_url, trusted_proxies=trusted, rate_limits=limits) as api:
+        headers = {} if header is None else {"X-Forwarded-For": header}
+        api.client().post("/v1/users", json={}, headers=headers)
+
+        assert unlimited(api) == ({"header not believed": 1} if bypassed else {})
 
 
 def test_limiter_that_fails_refuses_nobody(api: ApiService, monkeypatch: pytest.MonkeyPatch) -> None:

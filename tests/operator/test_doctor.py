@@ -65,6 +65,7 @@ def healthy(
     durable_postgres.apply_schema(name, SCHEMA)
     for variable, value in worker_settings(url, own_redis.url, mailbox.smtp_url).items():
         monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("TRUSTED_PROXIES", "1")
     with connect(url, "test") as connection, closing(own_redis.client()) as client:
         show_relay(connection, "here/1")
         show_worker(client)
@@ -294,6 +295,15 @@ def test_a_marker_that_is_none_is_named(healthy: Installation, value: bytes | No
         healthy.redis.set(key, value)
 
     assert any("holds something else than a relay's marker" in says for says in warnings())
+
+
+def test_a_proxy_whose_headers_are_not_believed_is_named(healthy: Installation) -> None:
+    healthy.set("BASE_URL", "https://bank.example")
+    believed = warnings()
+    healthy.set("TRUSTED_PROXIES", "0")
+
+    assert believed == []
+    assert any("TRUSTED_PROXIES is 0" in says for says in warnings())
 
 
 def test_a_redis_user_that_may_not_look_at_keys_is_told_so(healthy: Installation) -> None:
