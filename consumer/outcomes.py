@@ -65,11 +65,13 @@ class Outage:
         reason: for the operator; it holds no address and no secret.
         reached: the server had taken the sender already when it stopped. Such an outage may have to do with this
             message after all, so it waits longer and lets others be tried first.
+        is_busy: the server answers, and refuses for now: it may serve others meanwhile.
 
     """
 
     reason: str
     reached: bool = False
+    is_busy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from consumer.database import Database
 from consumer.patience import Patience, pauses
 from consumer.preparing import Preparer
 from consumer.recording import Recorder
-from consumer.sending import Sender
+from consumer.sending import Sender, open_mailer
 from consumer.verdicts import Verdict, tell
 from shared.settings import ConsumerSettings
 
@@ -35,7 +35,7 @@ class Processor:
         self._database = Database(settings.database_url)
         self._claimer = Claimer(self._database, settings.run_lease_seconds, self._patience)
         self._preparer = Preparer(self._database, settings, self._patience)
-        self._sender = Sender(settings)
+        self._sender = Sender(settings, open_mailer(settings))
         self._recorder = Recorder(self._database, settings.backoff_scale)
 
     def process(self, message_id: int) -> Verdict:

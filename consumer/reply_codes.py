@@ -1,10 +1,73 @@
-"""What a mail server's refusal is about: its enhanced status code (RFC 3463) says more than its first three digits."""
+"""What a mail server's refusal is about: the table of docs/smtp.md as code.
+
+A reply's enhanced status code (RFC 3463) decides where there is one; its first three digits alone say little more than
+whether a refusal is for now or for good.
+"""
 
 import re
+from enum import Enum, auto
 from typing import Final
 
+START_MAIL_INPUT: Final = 354
+
+_CLOSING: Final = 421
+_TOO_MUCH_AT_ONCE: Final = 432
+_PERMANENT: Final = 500
+_AFTER_THE_LAST_REFUSAL: Final = 600
+
 _ENHANCED: Final = re.compile(rb"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
-_SECURITY_OR_POLICY: Final = "7"
+
+_OUR_SENDER: Final = frozenset({"1.7", "1.8"})
+"""Bad sender's address: its syntax, its domain."""
+
+_LIMITS: Final = frozenset({"4.3.2", "4.4.5"})
+"""The system takes no messages now; it is congested."""
+
+_MAIL_TOO_BIG: Final = "3.4"
+_PROTOCOL_UNDEFINED: Final = "5.0"
+"""Some large providers say so of a mailbox that does not exist."""
+
+
+class Refusal(Enum):
+    """What a refusal of a recipient, of DATA or of a mail's content says."""
+
+    FOR_GOOD = auto()
+    """This mail is never taken: no later attempt can end better."""
+
+    OF_THIS_MAIL = auto()
+    """This mail is not taken now: its attempt failed."""
+
+    BY_POLICY = auto()
+    """The server does not take this mail, and the reason may be who we are: its attempt failed, with a policy code."""
+
+    OF_OUR_SENDER = auto()
+    """The server takes no mail from MAIL_FROM: an outage."""
+
+    OF_A_BUSY_SERVER = auto()
+    """The server, or this connection, takes no more for now."""
+
+    WITHOUT_A_REASON = auto()
+    """Not now, and nothing says why: about the connection if it has carried mail, else about this mail."""
+
+
+def is_agreement(code: int) -> bool:
+    """Return whether it is a yes: 2yz, since a client goes by the first digit of an unknown code (RFC 5321, 4.2)."""
+    return 200 <= code < 300  # noqa: PLR2004 - the RFC's own numbers
+
+
+def is_refusal(code: int) -> bool:
+    """Return whether it is a refusal (RFC 5321, section 4.2.1: 4yz and 5yz)."""
+    return 400 <= code < _AFTER_THE_LAST_REFUSAL  # noqa: PLR2004 - the RFC's own numbers
+
+
+def is_temporary(code: int) -> bool:
+    """Return whether it is a refusal for now."""
+    return 400 <= code < _PERMANENT  # noqa: PLR2004 - the RFC's own numbers
+
+
+def is_closing(code: int) -> bool:
+    """Return whether the server closes the connection with this reply."""
+    return code == _CLOSING
 
 
 def enhanced_code(code: int, text: bytes) -> str | None:
@@ -15,10 +78,47 @@ def enhanced_code(code: int, text: bytes) -> str | None:
     found = _ENHANCED.match(text)
     if found is None or int(found[1]) != code // 100:
         return None
-    return b".".join(found.groups()).decode("ascii")
+    # Leading zeros are not allowed (RFC 3463, section 2), and mean nothing.
+    return ".".join(str(int(number)) for number in found.groups())
+
+
+def refusal(code: int, text: bytes) -> Refusal:
+    """Return what a refusal (4yz or 5yz) after MAIL FROM is about."""
+    enhanced = enhanced_code(code, text)
+    detail = "" if enhanced is None else enhanced.partition(".")[2]
+    if detail in _OUR_SENDER:
+        return Refusal.OF_OUR_SENDER
+    subject = detail.partition(".")[0]
+    return _refusal_for_now(code, subject) if is_temporary(code) else _refusal_for_good(subject, detail)
 
 
 def policy_code(code: int, text: bytes) -> str | None:
-    """Return the enhanced status code of a permanent refusal by policy (5.7.x), None for every other reply."""
-    enhanced = enhanced_code(code, text)
-    return enhanced if enhanced is not None and enhanced.startswith(f"5.{_SECURITY_OR_POLICY}.") else None
+    """Return the enhanced status code of a refusal that may be about us rather than about the recipient."""
+    return enhanced_code(code, text) if refusal(code, text) is Refusal.BY_POLICY else None
+
+
+def limits_connections(code: int, text: bytes) -> bool:
+    """Return whether the reply may mean that the server serves too many connections at once."""
+    return code in {_CLOSING, _TOO_MUCH_AT_ONCE} or enhanced_code(code, text) in _LIMITS
+
+
+def _refusal_for_now(code: int, subject: str) -> Refusal:
+    match subject:
+        case "1" | "2" | "6":  # address, mailbox, content
+            return Refusal.OF_THIS_MAIL
+        case "3" | "4" | "5" | "7":  # mail system, network, protocol, security or policy
+            return Refusal.OF_A_BUSY_SERVER
+        case _:
+            return Refusal.OF_A_BUSY_SERVER if code == _TOO_MUCH_AT_ONCE else Refusal.WITHOUT_A_REASON
+
+
+def _refusal_for_good(subject: str, detail: str) -> Refusal:
+    match subject:
+        case "2":
+            return Refusal.OF_THIS_MAIL
+        case "3" | "5" if detail not in {_MAIL_TOO_BIG, _PROTOCOL_UNDEFINED}:
+            return Refusal.BY_POLICY
+        case "7":
+            return Refusal.BY_POLICY
+        case _:
+            return Refusal.FOR_GOOD

@@ -4,22 +4,30 @@ from time import monotonic
 
 from consumer.held import Ended, Ready
 from consumer.mails import compose
-from consumer.outcomes import Accepted, Failed, NotBegun, NotMade, Outcome
+from consumer.outcomes import Accepted, NotBegun, NotMade, Outcome
 from consumer.smtp import Envelope, Mailer
 from consumer.task import UndeliverableError
 from shared.settings import ConsumerSettings
 from shared.tracing import tracing
 
 
-class Sender:
-    """Composes and sends one mail at a time, over a connection that it keeps."""
+def open_mailer(settings: ConsumerSettings, connections: int = 1) -> Mailer:
+    """Return what a worker hands its mails in with; nothing is opened yet."""
+    return Mailer(
+        settings.smtp_server,
+        step_seconds=settings.smtp_timeout_seconds,
+        helo_name=settings.smtp_helo_name,
+        connections=connections,
+    )
 
-    def __init__(self, settings: ConsumerSettings) -> None:
-        """Keep what every mail needs; the connection is opened at its first use."""
+
+class Sender:
+    """Composes and sends one mail at a time, over connections that are shared with other senders."""
+
+    def __init__(self, settings: ConsumerSettings, mailer: Mailer) -> None:
+        """Keep what every mail needs."""
         self._mail_from = settings.mail_from
-        self._mailer = Mailer(
-            settings.smtp_server, step_seconds=settings.smtp_timeout_seconds, helo_name=settings.mail_from.domain
-        )
+        self._mailer = mailer
         self.busy_since: float | None = None
         """Since when (monotonic) a mail is in hand."""
 
@@ -32,7 +40,7 @@ class Sender:
             self.busy_since = None
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections that nobody uses."""
         self._mailer.close()
 
     def _send_traced(self, ready: Ready) -> Outcome:
@@ -48,6 +56,8 @@ class Sender:
             envelope = compose(ready.mail, ready.held.claim.uid, self._mail_from)
         except UndeliverableError as exc:
             return NotMade(exc.reason, is_permanent=True)
+        except MemoryError:
+            return NotBegun("this worker lacks memory", is_its_own=True)
         except Exception as exc:  # noqa: BLE001 - a bug in a template is this message's failure, not the worker's
             return NotMade(f"{type(exc).__name__} while the mail was composed")
         return self._hand_in(envelope, ready)
@@ -56,8 +66,4 @@ class Sender:
         if monotonic() >= ready.held.lease.begin_until:
             # Trying all the same would look like a mail server that does not answer.
             return NotBegun("too little time was left for the mail")
-        try:
-            return self._mailer.send(envelope, ready.held.lease)
-        except Exception as exc:  # noqa: BLE001 - RQ's timeout or a bug: the attempt failed, the worker goes on
-            self._mailer.drop()
-            return Failed(f"{type(exc).__name__} while the mail was sent", maybe_accepted=True)
+        return self._mailer.send(envelope, ready.held.lease)

@@ -14,7 +14,7 @@ from consumer.intake import Intake
 from consumer.patience import Patience
 from consumer.preparing import Preparer
 from consumer.recording import Recorder
-from consumer.sending import Sender
+from consumer.sending import Sender, open_mailer
 from consumer.stations import SendingThread, WritingThread
 from shared.settings import ConsumerSettings
 
@@ -59,8 +59,9 @@ class Team:
             to_send=self._to_send,
             to_write=self._to_write,
         )
+        self._mailer = open_mailer(settings, connections=settings.concurrency)
         self._senders = [
-            SendingThread(number, Sender(settings), self._to_send, self._to_write)
+            SendingThread(number, Sender(settings, self._mailer), self._to_send, self._to_write)
             for number in range(settings.concurrency)
         ]
         recorder = Recorder(writing, settings.backoff_scale)
@@ -80,8 +81,9 @@ class Team:
         return self._intake.has_finished and all(thread.is_alive() for thread in (*self._senders, self._writer))
 
     def wait(self, seconds: float) -> None:
-        """Wait for so long, or until the intake ends."""
+        """Wait for so long, or until the intake ends; idle connections to the mail server are closed."""
         self._intake.join(seconds)
+        self._mailer.close_idle()
 
     def is_stuck(self) -> bool:
         """Tell whether a thread handles a message for longer than any lease can explain.

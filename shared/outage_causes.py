@@ -37,7 +37,7 @@ _REDIS_PORT: Final = "6379"
 _REDIS_CONNECTING: Final = re.compile(r"Error(?: -?\d+)? connecting to (?P<address>[^ ]*)\. ")
 _NO_MASTER: Final = "MasterNotFoundError"
 """redis-py's error where no sentinel names a master; `shared` does not import redis."""
-_REDIS_PIPELINE: Final = re.compile(r"Command # \d+ .* of pipeline caused error: ")
+_REDIS_PIPELINE: Final = re.compile(r"\ACommand # \d+ .* of pipeline caused error: ")
 
 
 def postgresql_cause(error: BaseException, database_url: str) -> str:

@@ -5,6 +5,7 @@ malformed is reported at once, by the variable's name and never with its value, 
 """
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.headerregistry import Address
@@ -30,6 +31,11 @@ _NO_SECRET: Final = (
 _CONSOLE_VARIABLE: Final = "OPS_TOKEN"
 _POSTGRESQL_SCHEMES: Final = {"postgresql", "postgres", "postgresql+psycopg"}
 _REDIS_SCHEMES: Final = {"redis", "rediss", "unix"}
+_HELO_NAME: Final = re.compile(
+    r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?)*"
+    r"|\[(?:\d{1,3}(?:\.\d{1,3}){3}|IPv6:[0-9A-Fa-f:.]{2,45})\]"
+)
+_LONGEST_HELO_NAME: Final = 255
 _SMTP_PORTS: Final = {"smtp": 25, "smtps": 465, "smtp+starttls": 587}
 
 SmtpSecurity = Literal["smtp", "smtps", "smtp+starttls"]
@@ -96,6 +102,7 @@ class ConsumerSettings:
     run_lease_seconds: float
     backoff_scale: float
     concurrency: int
+    smtp_helo_name: str | None = None
 
     @property
     def send_deadline_seconds(self) -> float:
@@ -161,6 +168,7 @@ def read_consumer_settings() -> ConsumerSettings:
     redis_url = _text(env, "RQ_REDIS_URL", _redis_url, "redis://localhost:6379/0")
     smtp_url = _text(env, "SMTP_URL", _smtp_server, "smtp://localhost:25")
     smtp_timeout = env.float("SMTP_TIMEOUT_SECONDS", None, validate=_positive(86_400))
+    helo_name = env.str("SMTP_HELO_NAME", None, validate=_helo_name)
     mail_from = _text(env, "MAIL_FROM", _mail_from)
     base_url = _text(env, "BASE_URL", _base_url, "http://localhost:8080")
     secret_keys = _text(env, "SECRET_KEY", _secret_keys)
@@ -183,11 +191,12 @@ def read_consumer_settings() -> ConsumerSettings:
         run_lease_seconds=run_lease,
         backoff_scale=backoff_scale,
         concurrency=concurrency,
+        smtp_helo_name=helo_name,
     )
     if settings.smtp_timeout_seconds > settings.send_deadline_seconds:
         message = (
-            "must not be longer than two thirds of OUTBOX_RUN_LEASE_SECONDS, the deadline of a whole send:"
-            " lower it or raise the lease."
+            "must not be longer than two thirds of OUTBOX_RUN_LEASE_SECONDS, the deadline of a whole send: lower it or"
+            " raise the lease. The greeting and the answer to a mail's content get all of that time anyway."
         )
         raise SettingsError({"SMTP_TIMEOUT_SECONDS": [message]})
     return settings
@@ -321,9 +330,27 @@ def _smtp_server(text: str) -> SmtpServer:
         security=cast("SmtpSecurity", parts.scheme),
         host=parts.hostname,
         port=parts.port or _SMTP_PORTS[parts.scheme],
-        user=None if parts.username is None else unquote(parts.username),
-        password=None if parts.password is None else unquote(parts.password),
+        user=None if parts.username is None else _login_text(parts.username),
+        password=None if parts.password is None else _login_text(parts.password),
     )
+
+
+def _login_text(quoted: str) -> str:
+    """Return a user or password as it is sent: UTF-8, in which NUL separates the two (RFC 4616)."""
+    try:
+        text = unquote(quoted, errors="strict")
+    except UnicodeDecodeError as exc:
+        why = "what is written with % in its user or password has to be UTF-8, such as %C3%BC for \u00fc"
+        raise ValidationError(_not_a_url(why)) from exc
+    if "\0" in text:
+        raise ValidationError(_not_a_url("its user or password holds %00, which no login can send"))
+    return text
+
+
+def _helo_name(text: str) -> None:
+    """Refuse what is neither a domain name nor an address in brackets (RFC 5321, section 4.1.1.1)."""
+    if len(text) > _LONGEST_HELO_NAME or not _HELO_NAME.fullmatch(text):
+        raise ValidationError("has to be a domain name such as mail.example.org, or an address such as [192.0.2.1].")
 
 
 def _mail_from(text: str) -> Address:

@@ -20,6 +20,7 @@ _CAUSES: Final[tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = (
     ("the worker stood still", ("worker-stop",), ()),
     ("no answer after the mail was sent", ("worker-stop",), _SILENT_AFTER_DOT),
     ("JobTimeoutException while the mail was sent", ("worker-stop",), _SILENT_AFTER_DOT),
+    ("JobTimeoutException after the mail was sent", ("worker-stop",), _SILENT_AFTER_DOT),
     ("refused: 451", (), ("mail-451",)),
 )
 """How a reason begins; the faults of the worker that had the claim, and those of the mail server, that explain it."""

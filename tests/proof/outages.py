@@ -23,7 +23,7 @@ from consumer.patience import Patience
 from consumer.preparing import Preparer
 from consumer.processing import Processor
 from consumer.recording import Recorder
-from consumer.sending import Sender
+from consumer.sending import Sender, open_mailer
 from consumer.statements import LONGEST_PROBE_PAUSE_SECONDS
 from consumer.verdicts import Verdict
 from embedded.ports import free_port
@@ -150,7 +150,7 @@ def postgresql_away(database_url: str, redis_url: str, smtp_port: int, hours: fl
 def _send(ids: list[int], database: Database, settings: ConsumerSettings) -> list[Ended]:
     """Claim the messages and hand their mails in; nobody has written yet what came of it."""
     held = Claimer(database, settings.run_lease_seconds, Patience()).claim(dict.fromkeys(ids)).held
-    sender = Sender(settings)
+    sender = Sender(settings, open_mailer(settings))
     ended = [sender.send(ready) for ready in Preparer(database, settings, Patience()).prepare(held).ready]
     sender.close()
     assert {each.outcome for each in ended} == {Accepted()}

@@ -1,9 +1,13 @@
 """A mail server's answer goes into the outbox and the log: without the recipient, and short."""
 
+import io
+from time import process_time
+
 import pytest
 
-from consumer.smtp import _scrubbed
+from consumer.smtp_replies import MOST_BYTES, MOST_LINES, Reply, quoted, read_reply
 
+SECONDS = 2.0
 ADDRESS = "alice.adams@example.com"
 
 
@@ -23,7 +27,7 @@ ADDRESS = "alice.adams@example.com"
     ],
 )
 def test_no_address_is_kept_in_whatever_form_it_comes(answer: str, kept: str) -> None:
-    assert _scrubbed(550, answer.encode(), ADDRESS) == kept
+    assert quoted(550, answer.encode(), ADDRESS) == kept
 
 
 @pytest.mark.parametrize(
@@ -31,26 +35,54 @@ def test_no_address_is_kept_in_whatever_form_it_comes(answer: str, kept: str) ->
     [("5.7.1 malice is refused", "alice"), ("unalice alice-like alice_x alice+x", "alice"), ("x.y said no", "y")],
 )
 def test_words_that_only_contain_the_local_part_stay(answer: str, local_part: str) -> None:
-    assert _scrubbed(550, answer, f"{local_part}@example.com") == f"550 {answer}"
+    assert quoted(550, answer, f"{local_part}@example.com") == f"550 {answer}"
 
 
 def test_a_local_part_with_special_characters_is_taken_literally() -> None:
-    assert _scrubbed(550, b"unknown: a+b.*c", "a+b.*c@example.com") == "550 unknown: [address]"
+    assert quoted(550, b"unknown: a+b.*c", "a+b.*c@example.com") == "550 unknown: [address]"
 
 
 def test_control_characters_and_line_ends_become_one_blank() -> None:
-    assert _scrubbed(451, b"first\nsecond\r\n\x1b[31mred\x00\x07\xe2\x80\xaeend") == "451 first second [31mred end"
+    assert quoted(451, b"first\nsecond\r\n\x1b[31mred\x00\x07\xe2\x80\xaeend") == "451 first second [31mred end"
 
 
 def test_bytes_that_are_no_text_are_replaced() -> None:
-    assert _scrubbed(451, b"\xff\xfe no") == "451 \ufffd\ufffd no"
+    assert quoted(451, b"\xff\xfe no") == "451 \ufffd\ufffd no"
 
 
 def test_an_address_that_is_cut_by_a_control_character_is_not_kept() -> None:
-    assert "example" not in _scrubbed(550, b"alice.adams@exam\x00ple.com", ADDRESS)
+    assert "example" not in quoted(550, b"alice.adams@exam\x00ple.com", ADDRESS)
 
 
 def test_a_long_answer_is_cut_after_the_address_is_gone() -> None:
-    kept = _scrubbed(550, b"x" * 180 + b" " + ADDRESS.encode() + b" " + b"y" * 5000, ADDRESS)
+    kept = quoted(550, b"x" * 180 + b" " + ADDRESS.encode() + b" " + b"y" * 5000, ADDRESS)
 
     assert (len(kept), "alice" in kept) == (200, False)
+
+
+@pytest.mark.parametrize("bad", [b"a", b"alice.", b"@", b"a@", b"alice.adams@example.com ", b"\n", b"<", b"\xff"])
+def test_a_megabyte_is_quoted_in_no_time(bad: bytes) -> None:
+    started = process_time()
+    quoted(550, bad * (1_000_000 // len(bad)), ADDRESS)
+
+    assert process_time() - started < SECONDS
+
+
+@pytest.mark.parametrize("bad", [b"250-\n", b"250-" + b"x" * 8000 + b"\r\n", b"250-x", b"\n", b"\x00", b"25"])
+def test_a_reply_is_cut_while_it_is_read(bad: bytes) -> None:
+    megabyte = io.BytesIO(bad * (1_000_000 // len(bad)))
+    started = process_time()
+    reply = read_reply(megabyte)
+
+    assert process_time() - started < SECONDS
+    assert reply is not None
+    assert megabyte.tell() <= MOST_BYTES
+    assert (len(reply.text) <= MOST_BYTES, reply.text.count(b"\n") < MOST_LINES) == (True, True)
+
+
+def test_a_reply_that_fits_is_not_cut() -> None:
+    assert read_reply(io.BytesIO(b"250-a\r\n250-b\r\n250 c\r\nmore")) == Reply(250, b"a\nb\nc")
+    assert read_reply(io.BytesIO(b"250")) == Reply(250, b"")
+    assert read_reply(io.BytesIO(b"what?\r\n")) == Reply(-1, b"what?")
+    assert read_reply(io.BytesIO(b"2_0 no number\r\n")) == Reply(-1, b"2_0 no number")
+    assert read_reply(io.BytesIO(b"250-a\r\n")) is None

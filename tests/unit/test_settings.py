@@ -128,6 +128,16 @@ def test_an_empty_or_malformed_value_is_refused_by_name(
         (CONSUMER, "SMTP_URL", "smtp://host:99999"),
         (CONSUMER, "SMTP_URL", "smtp://user@host"),
         (CONSUMER, "SMTP_URL", "smtp://host/path"),
+        (CONSUMER, "SMTP_URL", "smtp://user:p%FCssword@host"),
+        (CONSUMER, "SMTP_URL", "smtp://us%FCr:password@host"),
+        (CONSUMER, "SMTP_URL", "smtp://user:pass%00word@host"),
+        (CONSUMER, "SMTP_HELO_NAME", ""),
+        (CONSUMER, "SMTP_HELO_NAME", "mail example.org"),
+        (CONSUMER, "SMTP_HELO_NAME", "-mail.example.org"),
+        (CONSUMER, "SMTP_HELO_NAME", "mail.example.org\r\nRSET"),
+        (CONSUMER, "SMTP_HELO_NAME", "m\u00e4il.example.org"),
+        (CONSUMER, "SMTP_HELO_NAME", "192.0.2.1]"),
+        (CONSUMER, "SMTP_HELO_NAME", "a" * 256),
         (CONSUMER, "MAIL_FROM", "a@b@c"),
         (CONSUMER, "MAIL_FROM", "Bank <no-reply@bank.example>\nBcc: eve@example.com"),
         (CONSUMER, "BASE_URL", "ftp://host"),
@@ -210,12 +220,20 @@ def test_the_metrics_address_is_a_host_and_a_port(
         ("smtp://host:1025", SmtpServer("smtp", "host", 1025)),
         ("smtps://host", SmtpServer("smtps", "host", 465)),
         ("smtp+starttls://me:p%40ss%3A@host", SmtpServer("smtp+starttls", "host", 587, "me", "p@ss:")),
+        ("smtp://m%C3%A4x:p\u00e4ss@host", SmtpServer("smtp", "host", 25, "m\u00e4x", "p\u00e4ss")),
     ],
 )
 def test_smtp_url_says_where_and_how(url: str, server: SmtpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMTP_URL", url)
 
     assert read_consumer_settings().smtp_server == server
+
+
+def test_smtp_helo_name_is_a_domain_or_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_consumer_settings().smtp_helo_name is None
+    for name in ("mail.example.org", "localhost", "a-b.c_d", "[192.0.2.1]", "[IPv6:2001:db8::1]"):
+        monkeypatch.setenv("SMTP_HELO_NAME", name)
+        assert read_consumer_settings().smtp_helo_name == name
 
 
 def test_several_keys_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:

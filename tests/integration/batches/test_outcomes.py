@@ -19,7 +19,7 @@ from consumer.lease import Lease
 from consumer.outcomes import Accepted, Failed, NotBegun, Outage
 from consumer.patience import Patience
 from consumer.recording import Recorder
-from consumer.sending import Sender
+from consumer.sending import Sender, open_mailer
 from consumer.stations import SendingThread, WritingThread
 from consumer.task import UndeliverableError
 from consumer.verdicts import Verdict
@@ -177,7 +177,7 @@ def test_a_sender_that_meets_a_defect_hands_on_an_outcome_and_goes_on(
     for each in (*prepared.ready, None):
         to_send.put(each)
 
-    SendingThread(0, Sender(desk.settings), to_send, to_write).run()
+    SendingThread(0, Sender(desk.settings, open_mailer(desk.settings)), to_send, to_write).run()
 
     ended = [to_write.get(), to_write.get()]
     expected = Failed("ZeroDivisionError while the mail was sent", maybe_accepted=True)

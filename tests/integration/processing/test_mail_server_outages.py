@@ -20,7 +20,7 @@ def test_an_outage_gives_the_attempt_back_and_opens_the_breaker(world: World, lo
 
     assert world.process(id_, smtp_server=nobody) is Verdict.PUT_BACK
 
-    reason = "cannot connect to the mail server (ConnectionRefusedError)"
+    reason = f"cannot connect to the mail server: {LOOPBACK}:{nobody.port}: Connection refused"
     row = world.message(id_)
     assert (row["status"], row["attempt"], row["generation"], row["last_error"]) == ("pending", 3, 1, reason)
     assert (row["failures"], row["claim_token"], row["lease_until"]) == ([], None, None)
@@ -105,7 +105,7 @@ def test_each_probe_that_finds_the_outage_doubles_the_pause_up_to_half_a_minute(
 
 
 def test_ten_mails_that_meet_one_outage_count_it_once(world: World, mailbox: MailCatcher) -> None:
-    mailbox.set_fault("greet-hang")
+    mailbox.set_fault("mail-hang")
     ids = [add_message(world.connection) for _ in range(10)]
     consumers = [world.consumer(smtp_timeout_seconds=1.0) for _ in ids]
 
@@ -118,7 +118,7 @@ def test_ten_mails_that_meet_one_outage_count_it_once(world: World, mailbox: Mai
 
 
 def test_a_late_outage_leaves_the_probe_on_its_way_alone(world: World, mailbox: MailCatcher) -> None:
-    mailbox.set_fault("greet-hang")
+    mailbox.set_fault("mail-hang")
     late, probe = add_message(world.connection), add_message(world.connection)
     consumer = world.consumer(smtp_timeout_seconds=1.0)
     with running(lambda: consumer.process(late)):

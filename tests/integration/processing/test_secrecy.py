@@ -36,7 +36,7 @@ def test_no_address_of_an_answer_is_kept(database_url: str, logs: Logs, answers:
     with ScriptedMailServer(answers) as server, world_of(database_url, server.port) as world:
         world.connection.execute("UPDATE users SET email = 'wonder@land.example', full_name = 'Wonder Woman'")
         add_message(world.connection)
-        world.process(world.rows("SELECT id FROM outbox")[0]["id"], smtp_timeout_seconds=0.3)
+        world.process(world.rows("SELECT id FROM outbox")[0]["id"], run_lease_seconds=3.0)
 
         assert_nothing_is_told(world, logs)
 

@@ -30,10 +30,11 @@ def mailer() -> Iterator[Open]:
         security: SmtpSecurity = "smtp",
         login: tuple[str, str] | None = None,
         step_seconds: float = 5.0,
-        helo_name: str = "example.org",
+        helo_name: str | None = "example.org",
+        connections: int = 1,
     ) -> Mailer:
         server = SmtpServer(security, host, port, *(login or ()))
-        opened.append(Mailer(server, step_seconds=step_seconds, helo_name=helo_name))
+        opened.append(Mailer(server, step_seconds=step_seconds, helo_name=helo_name, connections=connections))
         return opened[-1]
 
     yield open_

@@ -7,7 +7,9 @@ from time import monotonic
 import pytest
 
 from consumer.lease import Lease
+from consumer.outcomes import Failed, Outage
 from consumer.smtp import Envelope, Mailer
+from embedded.ports import LOOPBACK
 from tests.scripted_mail_server import PIPELINING
 
 MAIL = Envelope("signup@example.org", "alice@example.com", b"Subject: Hi\r\n\r\nHello\r\n")
@@ -41,3 +43,13 @@ def takes(at_least: float, at_most: float) -> Iterator[None]:
     seconds = monotonic() - started
 
     assert at_least <= seconds <= at_most
+
+
+def outage(reason: str, port: int, cause: str, **known: bool) -> Outage:
+    """Return the outage whose reason names the server and the cause."""
+    return Outage(f"{reason}: {LOOPBACK}:{port}: {cause}", **known)
+
+
+def unanswered(port: int, cause: str) -> Failed:
+    reason = f"no answer after the mail was sent: {LOOPBACK}:{port}: {cause}"
+    return Failed(reason, maybe_accepted=True, is_unanswered=True)

@@ -1,8 +1,10 @@
 """The connection is kept for the next mail."""
 
+from functools import partialmethod
+
 import pytest
 
-from consumer import smtp
+from consumer.connection_pool import ConnectionPool
 from consumer.outcomes import Accepted, Failed
 from consumer.smtp import Envelope
 from embedded.mail_catcher import MailCatcher
@@ -67,7 +69,7 @@ def test_a_server_that_was_restarted_in_between_gets_the_next_mail(mailbox: Mail
 
 
 def test_a_connection_that_was_idle_for_long_is_replaced(mailer: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smtp, "_KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(ConnectionPool, "close_idle", partialmethod(ConnectionPool.close_idle, all_of_them=True))
     with ScriptedMailServer({}) as server:
         sender = mailer(server.port)
 

@@ -1,0 +1,108 @@
+"""Logging in to a mail server: SASL over SMTP (RFC 4954), with user and password in UTF-8.
+
+smtplib's own login takes ASCII alone, and overlooks mechanisms that are offered in lower case.
+"""
+
+import base64
+import binascii
+import hmac
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+_CHALLENGE: Final = 334
+_LOGGED_IN: Final = frozenset({235, 503})
+"""503: logged in already."""
+
+_MOST_CHALLENGES: Final = 3
+_LONGEST_NAME: Final = 20
+"""What a mechanism's name may have (RFC 4422, section 3.1)."""
+_MOST_NAMES: Final = 10
+
+
+class Session(Protocol):
+    """What is needed of an smtplib.SMTP after its EHLO."""
+
+    esmtp_features: dict[str, str]
+
+    def docmd(self, cmd: str, args: str = "") -> tuple[int, bytes]:
+        """Send a command and return the answer."""
+
+
+class LoginRefusedError(Exception):
+    """The server answered no, or offers nothing that we can do."""
+
+    def __init__(self, code: int | None, text: bytes) -> None:
+        """Keep the answer; without a code the text is our own."""
+        super().__init__(text.decode("ascii", "replace"))
+        self.code = code
+        self.text = text
+
+
+def log_in(session: Session, user: str, password: str) -> None:
+    """Log in by the first mechanism of CRAM-MD5, PLAIN and LOGIN that the server offers and accepts.
+
+    Raises:
+        LoginRefusedError: none of them worked; it has the last one's answer, or names what is offered.
+
+    """
+    offered = [name.upper() for name in session.esmtp_features.get("auth", "").split()]
+    usable = [name for name in _MECHANISMS if name in offered]
+    refusal = LoginRefusedError(None, _nothing_fits(offered))
+    for name in usable:
+        # Some servers offer what they do not take: then the next one may work.
+        code, text = _exchange(session, name, _MECHANISMS[name](user.encode(), password.encode()))
+        if code in _LOGGED_IN:
+            return
+        refusal = LoginRefusedError(code, text)
+    raise refusal
+
+
+Answers = Callable[[bytes], bytes]
+
+
+def _exchange(session: Session, name: str, answer: Answers) -> tuple[int, bytes]:
+    """Carry one mechanism out and return the server's last word."""
+    first = answer(b"") if name == "PLAIN" else None
+    code, text = session.docmd("AUTH", name if first is None else f"{name} {_encoded(first)}")
+    for _ in range(_MOST_CHALLENGES):
+        if code != _CHALLENGE:
+            break
+        try:
+            challenge = base64.b64decode(text, validate=True)
+        except binascii.Error:
+            # RFC 4954, section 4: a client ends the exchange like this.
+            session.docmd("*")
+            raise LoginRefusedError(None, b"its challenge is not base64") from None
+        code, text = session.docmd(_encoded(answer(challenge)))
+    return code, text
+
+
+def _encoded(answer: bytes) -> str:
+    return base64.b64encode(answer).decode("ascii")
+
+
+def _plain(user: bytes, password: bytes) -> Answers:
+    return lambda _challenge: b"\0" + user + b"\0" + password
+
+
+def _login(user: bytes, password: bytes) -> Answers:
+    answers = iter((user, password))
+    return lambda _challenge: next(answers, b"")
+
+
+def _cram_md5(user: bytes, password: bytes) -> Answers:
+    return lambda challenge: user + b" " + hmac.new(password, challenge, "md5").hexdigest().encode()
+
+
+_MECHANISMS: Final[Mapping[str, Callable[[bytes, bytes], Answers]]] = {
+    "CRAM-MD5": _cram_md5,
+    "PLAIN": _plain,
+    "LOGIN": _login,
+}
+
+
+def _nothing_fits(offered: list[str]) -> bytes:
+    if not offered:
+        return b"it offers no login"
+    names = ", ".join(name[:_LONGEST_NAME] for name in offered[:_MOST_NAMES])
+    return f"it offers {names} and we can do {', '.join(_MECHANISMS)}".encode("ascii", "replace")
