@@ -4,7 +4,7 @@ RQ's command line hands RQ_REDIS_URL to this class before it builds a worker, an
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, Self, cast
+from typing import Any, Self, cast
 
 import click
 from redis import ConnectionPool, Redis
@@ -17,9 +17,7 @@ from redis_client.opening import open_master
 from redis_client.retrying import no_retry
 from redis_client.sentinels import MasterPool, Sentinels
 from shared.errors import SettingsError
-from shared.sentinel_url import is_sentinel_url
-
-CONNECTION_CLASS: Final = "consumer.redis_connection.SentinelRedis"
+from shared.sentinel_url import CONNECTION_CLASS, is_sentinel_url
 
 
 class SentinelRedis(Redis):

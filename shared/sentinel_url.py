@@ -7,6 +7,9 @@ from urllib.parse import unquote, urlsplit
 SENTINEL_SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
 """The second one means TLS, to the sentinels and to the master alike."""
 
+CONNECTION_CLASS: Final = "consumer.redis_connection.SentinelRedis"
+"""What RQ_CONNECTION_CLASS has to be for such a URL."""
+
 _PORT: Final = 26379
 _LARGEST_PORT: Final = 65_535
 _OWN_PARAMETERS: Final = ("sentinel_username", "sentinel_password")

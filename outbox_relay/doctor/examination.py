@@ -10,7 +10,12 @@ from outbox_relay.doctor.outbox_checks import check_outbox
 from outbox_relay.doctor.postgresql_checks import check_clock, check_server, check_snapshots, check_vacuum
 from outbox_relay.doctor.redis_checks import check_redis
 from outbox_relay.doctor.schema_drift import check_schema
-from outbox_relay.doctor.settings_check import check_leases, check_proxies, check_settings_of_others
+from outbox_relay.doctor.settings_check import (
+    check_connection_class,
+    check_leases,
+    check_proxies,
+    check_settings_of_others,
+)
 from outbox_relay.statements import DbConnection
 from shared.database import connect
 from shared.errors import SettingsError
@@ -28,6 +33,7 @@ def examine(settings: RelaySettings, longest_transaction_seconds: float) -> Iter
     """
     yield from check_settings_of_others()
     yield check_proxies()
+    yield from check_connection_class(settings)
     yield check_leases(settings)
     is_usable = yield from _check_database(
         settings, lambda connection: _check_postgresql(connection, longest_transaction_seconds)

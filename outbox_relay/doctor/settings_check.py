@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from outbox_relay.doctor.findings import Finding, fault, ok, skipped, warning
 from outbox_relay.reaper import POP_TO_CLAIM_SECONDS
 from shared.errors import SettingsError
+from shared.sentinel_url import CONNECTION_CLASS, is_sentinel_url
 from shared.server_settings import check_server_settings
 from shared.settings import RelaySettings, read_api_settings, read_consumer_settings, read_ops_token
 
@@ -43,6 +44,21 @@ def check_proxies() -> Finding:
             "set TRUSTED_PROXIES of the API to the number of proxies in front of it",
         )
     return ok("rate limits", "each client has its own, as far as the settings in this shell say")
+
+
+def check_connection_class(settings: RelaySettings) -> Iterator[Finding]:
+    """Behind Sentinel: see whether RQ's own commands could read RQ_REDIS_URL."""
+    if not is_sentinel_url(settings.redis_url):
+        return
+    given = os.environ.get("RQ_CONNECTION_CLASS")
+    if given is None:
+        yield skipped("settings", f"RQ_CONNECTION_CLASS is not set in this shell; workers need {CONNECTION_CLASS}")
+    elif given != CONNECTION_CLASS:
+        yield warning(
+            "settings",
+            "RQ_CONNECTION_CLASS is not our own, and RQ_REDIS_URL names sentinels",
+            f"set it to {CONNECTION_CLASS}, unless yours understands such a URL",
+        )
 
 
 def check_leases(settings: RelaySettings) -> Finding:

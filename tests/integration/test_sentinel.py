@@ -11,12 +11,13 @@ from subprocess import CompletedProcess
 
 import pytest
 from redis import Redis
+from ruamel.yaml import YAML
 
-from consumer.redis_connection import CONNECTION_CLASS
 from embedded.mail_catcher import MailCatcher
 from embedded.programs import Program
 from embedded.redis import RedisServer
 from shared.database import connect
+from shared.sentinel_url import CONNECTION_CLASS
 from tests import processes
 from tests.failover.sentinels import Sentinels
 from tests.preloading import Preloaded
@@ -73,11 +74,10 @@ class Service:
         with processes.started(argv, self._with(settings), self._log_file(), self.origin) as program:
             yield program
 
-    def examine(self, **settings: str) -> dict[str, str]:
-        """Return what `doctor` finds of Redis."""
+    def examine(self, check: str = "redis", **settings: str | None) -> list[dict[str, str]]:
+        """Return what `doctor` finds at a check of that name."""
         examined = self.run([*RELAY, "doctor", "--json"], **settings).stdout
-        [found] = [each for each in json.loads(examined.splitlines()[-1]) if each["check"] == "redis"]
-        return dict(found)
+        return [each for each in json.loads(examined.splitlines()[-1]) if each["check"] == check]
 
     def add(self, count: int = 1) -> list[int]:
         return [add_message(self.connection, queue="critical") for _ in range(count)]
@@ -154,7 +154,7 @@ def test_every_command_finds_the_master(service: Service) -> None:
     assert (listed.returncode, "2 jobs total" in listed.stdout) == (0, True), listed.stdout
     assert (ended.returncode, stock.returncode) == (0, 0), ended.stdout + stock.stdout
     assert service.statuses(ids) == {"done"}
-    assert service.examine()["verdict"] == "ok"
+    assert [each["verdict"] for each in service.examine()] == ["ok"]
 
 
 def test_rq_s_own_settings_serve_its_commands(service: Service, watched: Watched, tmp_path: Path) -> None:
@@ -182,6 +182,36 @@ def test_without_the_connection_class_its_name_is_told(service: Service, command
     assert ["Traceback" in stopped.stdout, "of-master" in stopped.stdout] == [False, False]
 
 
+def test_doctor_looks_at_the_connection_class(service: Service) -> None:
+    found = {
+        given: [each["verdict"] for each in service.examine("settings", RQ_CONNECTION_CLASS=given)]
+        for given in (CONNECTION_CLASS, None, "redis.Redis")
+    }
+
+    assert found == {CONNECTION_CLASS: ["ok"], None: ["ok", "skipped"], "redis.Redis": ["ok", "warning"]}
+
+
+def test_the_workers_health_checks_find_it(service: Service, tmp_path: Path) -> None:
+    with service.started(WORKER) as worker:
+        wait_until(lambda: [line for line in events(worker) if line["event"] == "worker_started"], WAIT, "the worker")
+
+        for code in health_checks():
+            checked = processes.run([sys.executable, "-c", code], service.settings, tmp_path / "health.log")
+            assert (checked.returncode, checked.stdout) == (0, "")
+
+
+def health_checks() -> list[str]:
+    """Return the code of those that look for the worker in Redis: of compose.yaml and of the Kubernetes manifest."""
+    yaml = YAML(typ="safe")
+    compose = yaml.load(processes.ROOT / "compose.yaml")["services"]["worker"]
+    manifests = yaml.load_all(processes.ROOT / "deploy/kubernetes/worker.yaml")
+    [pod] = [each["spec"]["template"]["spec"] for each in manifests if each["kind"] == "Deployment"]
+    [container] = pod["containers"]
+    codes = [compose["healthcheck"]["test"][-1], container["livenessProbe"]["exec"]["command"][-1]]
+    assert all("RQ_REDIS_URL" in code for code in codes)
+    return codes
+
+
 def test_a_malformed_url_on_rq_s_command_line_is_told(service: Service) -> None:
     stopped = service.run([*RQ, "info", "--url", "redis+sentinel://:of-master@localhost"], RQ_WORKER_CLASS=None)
 
@@ -206,7 +236,7 @@ def test_what_the_sentinel_said_is_told_and_nothing_is_lost(service: Service, wa
 
     with service.started(RELAY, RQ_REDIS_URL=url) as relay, service.started(WORKER, RQ_REDIS_URL=url) as worker:
         assert (cause in told(relay, "outage"), cause in told(worker, "waiting_for_redis")) == (True, True)
-        found = service.examine(RQ_REDIS_URL=url)
+        [found] = service.examine(RQ_REDIS_URL=url)
         assert (found["verdict"], cause in found["says"]) == ("fault", True), found
         assert (service.statuses(ids), relay.running, worker.running) == ({"pending"}, True, True)
         if fault == "master":

@@ -8,12 +8,12 @@ from typing import Any
 
 from rq import Queue, Worker
 
-from consumer.redis_connection import CONNECTION_CLASS
 from embedded.mail_catcher import MailCatcher
 from embedded.programs import Program
 from redis_client.opening import open_redis
 from shared.database import connect
 from shared.messages import SendVerifyEmail
+from shared.sentinel_url import CONNECTION_CLASS
 from tests.preloading import Preloaded
 from tests.processes import OUTBOX_WORKER, events, publish, started, worker_module, worker_settings
 from tests.rows import add_message, add_user, ids_by_message_id, message
