@@ -67,7 +67,8 @@ def create_app(
         hide_query_strings()
     engine = build_engine(settings.database_url)
     doorbell = doorbell or Doorbell(settings.database_url)
-    # Not of the pool: a scrape or a look at the console never takes the place of a signup.
+    # Not of the pool: a probe, a scrape or a look at the console never takes the place of a signup.
+    probes = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS, keep=True)
     scrapes = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
     looks = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
 
@@ -87,13 +88,13 @@ def create_app(
     app.register_blueprint(verification_blueprint(engine, doorbell, settings.secret_keys))
     app.register_blueprint(resend_blueprint(accounts))
     app.register_blueprint(signup_pages(accounts, mailbox_url=settings.mailbox_url))
-    app.register_blueprint(health_blueprint(engine))
+    app.register_blueprint(health_blueprint(probes))
     app.register_blueprint(docs_blueprint())
     if ops_token is not None:
         app.register_blueprint(ops_blueprint(looks, ops_token))
     app.register_error_handler(Exception, _answer_error)
     app.after_request(harden)
-    app.extensions[_EXTENSION] = _Parts(engine, doorbell, (scrapes, looks))
+    app.extensions[_EXTENSION] = _Parts(engine, doorbell, (probes, scrapes, looks))
     if count := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
     return app

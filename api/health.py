@@ -1,18 +1,19 @@
 """Whether the process lives, and whether it can take signups."""
 
+import structlog
 from flask import Blueprint
-from sqlalchemy import Engine, text
 
-from api.database import DatabaseUnavailableError, SchemaMissingError, connected
 from api.problems import RETRY_AFTER_SECONDS, ProblemError
+from api.readiness import NotReadyError, check_readiness
+from api.side_connections import SideConnections
 
-# Resolves every table that the API writes to and reads no row.
-_TABLES_EXIST = text("SELECT FROM users, verify_emails, outbox, idempotency_keys, resends WHERE false")
+_log = structlog.get_logger(__name__)
 
 
-def health_blueprint(engine: Engine) -> Blueprint:
+def health_blueprint(connections: SideConnections) -> Blueprint:
     """Build /healthz and /readyz."""
     blueprint = Blueprint("health", __name__)
+    logged: list[str] = []
 
     @blueprint.get("/healthz")
     def alive() -> dict[str, str]:
@@ -21,16 +22,16 @@ def health_blueprint(engine: Engine) -> Blueprint:
     @blueprint.get("/readyz")
     def ready() -> dict[str, str]:
         try:
-            with connected(engine) as connection:
-                connection.execute(_TABLES_EXIST)
-        except SchemaMissingError as exc:
-            raise _not_ready("The database has no tables yet: apply schema.sql to it with psql.") from exc
-        except DatabaseUnavailableError as exc:
-            raise _not_ready("PostgreSQL does not answer: start it, or mend DATABASE_URL.") from exc
+            check_readiness(connections)
+        except NotReadyError as exc:
+            # Asked every few seconds: each reason is logged when it begins.
+            if logged != [exc.reason]:
+                logged[:] = [exc.reason]
+                _log.warning("readiness.lost", reason=exc.reason)
+            raise ProblemError(503, exc.detail, headers={"Retry-After": RETRY_AFTER_SECONDS}) from exc
+        if logged:
+            logged.clear()
+            _log.info("readiness.regained")
         return {"status": "ready"}
 
     return blueprint
-
-
-def _not_ready(detail: str) -> ProblemError:
-    return ProblemError(503, detail, headers={"Retry-After": RETRY_AFTER_SECONDS})

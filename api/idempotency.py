@@ -91,7 +91,7 @@ def find_outcome(connection: Connection, key: RequestKey) -> dict[str, Any] | No
 
 def keep_outcome(connection: Connection, key: RequestKey, outcome: Mapping[str, Any]) -> None:
     """Keep what came of the request, in its own transaction."""
-    connection.execute(_keep(), {"key": key.name, "body_hmac": key.body_hmacs[0], "outcome": dict(outcome)})
+    connection.execute(keep_statement(), {"key": key.name, "body_hmac": key.body_hmacs[0], "outcome": dict(outcome)})
     connection.execute(_forget())
 
 
@@ -114,7 +114,7 @@ def _kept() -> Select[Any]:
 
 
 @cache
-def _keep() -> Insert:
+def keep_statement() -> Insert:
     """Build the statement that writes the row, over one of the same key that is past its time."""
     statement = postgresql_insert(idempotency_keys).values(
         {name: bindparam(name) for name in ("key", "body_hmac", "outcome")}

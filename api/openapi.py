@@ -143,8 +143,12 @@ def _ready() -> Part:
         "operationId": "ready",
         "summary": "Whether the service can take signups",
         "responses": {
-            "200": answers.health("ready", "PostgreSQL answers and has the tables."),
-            "503": answers.problem(503, "PostgreSQL is away or has no tables.", detail),
+            "200": answers.health("ready", "PostgreSQL would take a signup."),
+            "503": answers.problem(
+                503,
+                "A signup would fail: PostgreSQL is away, takes no writes, or lacks a table, a column or a grant.",
+                detail,
+            ),
         },
     }
 

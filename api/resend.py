@@ -40,7 +40,7 @@ def send_again(engine: Engine, secret_keys: Sequence[str], email: str) -> int | 
     digest = hmac.digest(secret_keys[0].encode(), _SALT + email.lower().encode(), hashlib.sha256)
     with _held_back(), connected(engine) as connection:
         values = {"email_hmac": digest, "email": email}
-        message_id: int | None = connection.execute(_ask(), values).scalar_one_or_none()
+        message_id: int | None = connection.execute(ask_statement(), values).scalar_one_or_none()
         connection.execute(_forget())
     return message_id
 
@@ -56,7 +56,7 @@ def _held_back() -> Iterator[None]:
 
 
 @cache
-def _ask() -> Select[Any]:
+def ask_statement() -> Select[Any]:
     """Build the one statement: it counts a mail to the address, and appends it for whoever waits for it."""
     count = _count()
     unverified = (

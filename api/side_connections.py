@@ -13,6 +13,12 @@ from shared.outage_causes import postgresql_cause
 from shared.prompt_connection import PromptConnection, connect_promptly
 
 _APPLICATION: Final = "outbox-api"
+_SCHEMA_MISSING: Final = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedObject,
+    psycopg.errors.UndefinedFunction,
+)
 
 
 class DatabaseSlowError(DatabaseUnavailableError):
@@ -22,6 +28,10 @@ class DatabaseSlowError(DatabaseUnavailableError):
         """Keep whether PostgreSQL was asked at all."""
         self.was_asked = was_asked
         super().__init__(reason)
+
+
+class GrantMissingError(DatabaseUnavailableError):
+    """Our role may not do what it has to."""
 
 
 class SideConnections:
@@ -49,7 +59,8 @@ class SideConnections:
 
         Raises:
             DatabaseSlowError: all are in use, or a statement was cancelled since it took too long.
-            SchemaMissingError: a table is missing.
+            SchemaMissingError: a table, a column or a function is missing.
+            GrantMissingError: our role may not do it.
             DatabaseUnavailableError: PostgreSQL cannot be used.
 
         """
@@ -65,14 +76,11 @@ class SideConnections:
             self._put_back(connection)
         except psycopg.errors.QueryCanceled as exc:
             raise DatabaseSlowError(postgresql_cause(exc, self._database_url), was_asked=True) from exc
-        except psycopg.errors.UndefinedTable as exc:
+        except _SCHEMA_MISSING as exc:
             raise SchemaMissingError(postgresql_cause(exc, self._database_url)) from exc
-        except (
-            psycopg.OperationalError,
-            psycopg.InterfaceError,
-            psycopg.errors.InsufficientPrivilege,
-            psycopg.errors.ReadOnlySqlTransaction,
-        ) as exc:
+        except psycopg.errors.InsufficientPrivilege as exc:
+            raise GrantMissingError(postgresql_cause(exc, self._database_url)) from exc
+        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as exc:
             raise DatabaseUnavailableError(postgresql_cause(exc, self._database_url)) from exc
         finally:
             self._places.release()

@@ -90,7 +90,7 @@ def _values(wish: SignUp) -> dict[str, str]:
 
 def _write(connection: Connection, values: Mapping[str, str], mail_delay_seconds: float) -> SignedUp | Taken:
     for _ in range(_ATTEMPTS):
-        written = connection.execute(_user_and_message(mail_delay_seconds), values).one_or_none()
+        written = connection.execute(signup_statement(mail_delay_seconds), values).one_or_none()
         if written is not None:
             return _signed_up(values, written.id, written.created_at)
         if fields := _taken_fields(connection, values):
@@ -113,7 +113,7 @@ def _outcome_of(kept: Mapping[str, Any]) -> SignedUp | Taken:
 
 
 @cache
-def _user_and_message(mail_delay_seconds: float) -> Insert:
+def signup_statement(mail_delay_seconds: float) -> Insert:
     """Build the one statement of a signup: it gives the message's id and the time, or no row if a name is taken.
 
     ON CONFLICT DO NOTHING instead of a unique violation: the DETAIL of that error would put the address into

@@ -80,7 +80,7 @@ def verify_email(engine: Engine, secret_keys: Sequence[str], link: Link) -> Veri
             found = _look_up(connection, secret_keys, link)
             if found.state is not LinkState.OPEN:
                 return found
-            message_id = connection.execute(_use(), {"record_id": link.record_id}).scalar_one_or_none()
+            message_id = connection.execute(use_statement(), {"record_id": link.record_id}).scalar_one_or_none()
             if message_id is not None:
                 return Verification(LinkState.VERIFIED, found.address, message_id)
             # Somebody else was faster, or another link did it before, or the address changed just now: look again.
@@ -117,7 +117,7 @@ def _record() -> Select[Any]:
 
 
 @cache
-def _use() -> Select[Any]:
+def use_statement() -> Select[Any]:
     """Build the one statement that uses a link and gives the welcome message's id if it verified the address.
 
     Two of them at once: the second waits for the first one's row of users, and PostgreSQL then checks that row again

@@ -39,7 +39,7 @@ def user_alone(engine: Engine) -> Write:
     def without_message(_mail_delay_seconds: float) -> Executable:
         return statement
 
-    mock.patch("api.signup._user_and_message", without_message).start()
+    mock.patch("api.signup.signup_statement", without_message).start()
     return user_and_message(engine)
 
 
