@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 import psycopg
 
 from outbox_relay.doctor.findings import Finding, fault, skipped
+from outbox_relay.doctor.grants_check import check_grants
 from outbox_relay.doctor.mail_check import check_mail_server
 from outbox_relay.doctor.outbox_checks import check_outbox
 from outbox_relay.doctor.postgresql_checks import check_clock, check_server, check_snapshots, check_vacuum
@@ -70,6 +71,7 @@ def _check_postgresql(connection: DbConnection, longest_transaction_seconds: flo
     yield from check_server(connection)
     yield check_clock(connection)
     yield check_snapshots(connection, longest_transaction_seconds)
+    yield check_grants(connection)
     yield check_schema(connection)
     yield check_vacuum(connection)
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from outbox_relay.doctor.findings import Finding, fault, ok, warning
+from outbox_relay.doctor.findings import Finding, fault, ok, skipped, warning
+from outbox_relay.doctor.postgresql_checks import takes_writes
 from outbox_relay.statements import DbConnection
 from shared.figures import Surroundings, read_live_states, read_surroundings
 from shared.letters import count_dead
@@ -17,6 +18,9 @@ _CLAIMS_READ: Final = 1000
 
 def check_outbox(connection: DbConnection, settings: RelaySettings) -> list[Finding]:
     """Look at what moves the messages and at the messages themselves."""
+    if not takes_writes(connection):
+        # What follows from it is no fault of the relays.
+        return [skipped("relay", "PostgreSQL takes no writes, so that no relay can work or be seen")]
     with read_transaction(connection):
         return list(_check_outbox(connection, settings))
 

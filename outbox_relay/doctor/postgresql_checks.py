@@ -29,7 +29,17 @@ def check_server(connection: DbConnection) -> Iterator[Finding]:
     else:
         yield fault("postgresql", f"version {version}", f"use one from {_VERSIONS[0]} to {_VERSIONS[1]}")
     if _value(connection, "SELECT pg_is_in_recovery()"):
-        yield fault("postgresql", "this is a standby: it takes no writes", "name the primary in DATABASE_URL")
+        yield fault(
+            "postgresql",
+            "this is a standby: it takes no writes",
+            "name the primary in DATABASE_URL, or all hosts and target_session_attrs=read-write",
+        )
+    elif _setting(connection, "default_transaction_read_only") == "on":
+        yield fault(
+            "postgresql",
+            "it takes no writes: default_transaction_read_only is on",
+            "set it to off, for the server, the database and the role",
+        )
     for name, harm in _NEEDED.items():
         if _setting(connection, name) != "on":
             yield fault("postgresql settings", f"{name} is off: {harm}", f"ALTER SYSTEM SET {name} = on, and reload")
@@ -40,6 +50,12 @@ def check_server(connection: DbConnection) -> Iterator[Finding]:
             "set it to on, for the server, the database and the role",
         )
     yield _check_room(connection)
+
+
+def takes_writes(connection: DbConnection) -> bool:
+    """Return whether a statement that writes would be taken."""
+    question = "SELECT NOT pg_is_in_recovery() AND NOT current_setting('default_transaction_read_only')::boolean"
+    return bool(_value(connection, question))
 
 
 def check_vacuum(connection: DbConnection, dead_rows: int = DEAD_ROWS) -> Finding:

@@ -1,5 +1,6 @@
 """The relay's /metrics: its own work, the outbox's state, and how long messages took."""
 
+import secrets
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -14,6 +15,7 @@ from rq.defaults import RQ_KEY_PREFIX
 from embedded.ports import LOOPBACK, free_port
 from outbox_relay import lag_metrics
 from outbox_relay.broker import BrokerUnavailableError, open_broker
+from outbox_relay.doctor.grants_check import RELAY_NEEDS
 from outbox_relay.doorbell import Alarm
 from outbox_relay.liveness import READY_SECONDS, STILL_SECONDS
 from outbox_relay.metrics import RelayMetrics
@@ -232,3 +234,27 @@ def test_a_relay_that_cannot_use_redis_is_not_seen_by_others(connection: Connect
         relay.run_once()
 
     assert (unseen, value(scrape(metrics), "outbox_relays_alive")) == (0, 1)
+
+
+def test_a_relay_works_with_the_grants_that_doctor_asks_for(connection: Connection, settings: RelaySettings) -> None:
+    add_message(connection)
+    add_message(connection, status="published", broker_epoch="another life")
+    add_message(connection, status="running", lease_until="2020-01-01T00:00:00Z")
+    finish(connection, 3, ago=30 * 86_400, took=1)
+    role = f"relay_{secrets.token_hex(4)}"
+    connection.execute(f"CREATE ROLE {role} LOGIN")
+    for table, privileges in RELAY_NEEDS.items():
+        connection.execute(f"GRANT {', '.join(privileges)} ON {table} TO {role}")
+    metrics = RelayMetrics(settings.database_url)
+    try:
+        limited = replace(settings, database_url=settings.database_url.replace("//postgres@", f"//{role}@"))
+        with relay_with(metrics, limited) as relay:
+            relay.run_once()
+    finally:
+        connection.execute(f"DROP OWNED BY {role}")
+        connection.execute(f"DROP ROLE {role}")
+
+    found = scrape(metrics)
+    assert value(found, "outbox_returned_messages_total", cause="epoch") == 1
+    assert value(found, "outbox_pruned_messages_total") == 3
+    assert value(found, "outbox_relays_alive") == 1

@@ -166,6 +166,19 @@ def a_redis_that_lets_us_do_nothing(at: Installation) -> None:
     at.set("RQ_REDIS_URL", os.environ["RQ_REDIS_URL"].replace("redis://", "redis://relay:hunter2@"))
 
 
+def a_postgresql_that_takes_no_writes(at: Installation) -> None:
+    a_relay_that_fell_silent(at)
+    at.sql(f"ALTER DATABASE {at.connection.info.dbname} SET default_transaction_read_only = on")
+
+
+def a_role_without_a_grant(at: Installation) -> None:
+    role = f"relay_{secrets.token_hex(4)}"
+    at.sql(f"CREATE ROLE {role} LOGIN")
+    at.sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}")
+    at.sql(f"REVOKE UPDATE, DELETE ON outbox_finished FROM {role}")
+    at.set("DATABASE_URL", os.environ["DATABASE_URL"].replace("//postgres@", f"//{role}@"))
+
+
 def redis_away(at: Installation) -> None:
     at.set("RQ_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
 
@@ -250,6 +263,8 @@ def a_message_that_nobody_publishes(at: Installation) -> None:
         (no_such_database, "postgresql", 'FATAL: database "nothing_here" does not exist'),
         (a_name_that_does_not_resolve, "postgresql", "failed to resolve host 'nobody.invalid'"),
         (no_grant, "grants", "permission denied for table"),
+        (a_postgresql_that_takes_no_writes, "postgresql", "default_transaction_read_only is on"),
+        (a_role_without_a_grant, "grants", "this role lacks UPDATE and DELETE on outbox_finished"),
         (redis_away, "redis", ": Connection refused"),
         (a_redis_that_lets_us_do_nothing, "redis", "NOPERM"),
         (a_redis_that_evicts, "redis eviction", "allkeys-lru"),
@@ -311,6 +326,18 @@ def test_a_redis_user_that_may_not_look_at_keys_is_told_so(healthy: Installation
     healthy.set("RQ_REDIS_URL", os.environ["RQ_REDIS_URL"].replace("://", "://relay:secret@"))
 
     assert any("cannot be looked at" in says and "NOPERM" in says for says in warnings())
+
+
+def test_a_standby_is_named_and_no_relay_is_blamed(healthy: Installation, own_postgres: PostgresServer) -> None:
+    own_postgres.stop()
+    (own_postgres.data / "standby.signal").touch()
+    own_postgres.start()
+    healthy.set("DATABASE_URL", own_postgres.url("outbox"))
+
+    found = faults()
+
+    assert (next(iter(found)), "relay" in found) == ("postgresql", False)
+    assert "this is a standby" in found["postgresql"]
 
 
 def test_a_clock_that_went_wrong_is_named(healthy: Installation) -> None:
