@@ -10,8 +10,9 @@ from time import monotonic
 from typing import Any, Final
 
 from consumer.dialing import connected
-from consumer.smtp_replies import read_reply
 from shared.settings import SmtpServer
+from shared.smtp_login import address_literal
+from shared.smtp_replies import read_reply
 
 _NO_TIMEOUT: Final = float("inf")
 
@@ -59,7 +60,7 @@ class SmtpConnection(smtplib.SMTP):
             # smtplib asks the name service when it gets no name.
             super().__init__(server.host, server.port, local_hostname=helo_name or "localhost", timeout=step_seconds)
             if helo_name is None and self.sock is not None:
-                self.local_hostname = _address_literal(self.sock)
+                self.local_hostname = address_literal(self.sock)
         except BaseException:
             self.close()
             raise
@@ -163,9 +164,3 @@ class _TimedReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - the signature is io's
         return self._connection.receive_into(buffer)
-
-
-def _address_literal(sock: socket.socket) -> str:
-    """Return our end's address as RFC 5321, section 4.1.3, writes it."""
-    address = str(sock.getsockname()[0]).partition("%")[0]
-    return f"[IPv6:{address}]" if sock.family == socket.AF_INET6 else f"[{address}]"

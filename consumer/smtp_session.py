@@ -9,12 +9,10 @@ from functools import cached_property
 
 from consumer.reply_codes import is_agreement, is_temporary
 from consumer.smtp_connection import SmtpConnection
-from consumer.smtp_replies import quoted
 from shared.outage_causes import connection_cause
 from shared.settings import SmtpServer
 from shared.smtp_login import LoginRefusedError, log_in
-
-_TLS_IS_READY = 220
+from shared.smtp_replies import quoted
 
 
 class ServerUnavailableError(Exception):

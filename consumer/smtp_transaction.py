@@ -19,9 +19,9 @@ from consumer.reply_codes import (
     refusal,
 )
 from consumer.smtp_connection import Extend, SmtpConnection
-from consumer.smtp_replies import quoted
 from consumer.smtp_session import ServerUnavailableError, Sessions
 from shared.outage_causes import connection_cause
+from shared.smtp_replies import quoted
 
 _LEADING_DOT: Final = re.compile(rb"(?m)^\.")
 """RFC 5321, 4.5.2: a dot at the start of a line is doubled."""

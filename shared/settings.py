@@ -218,6 +218,14 @@ def read_smtp_server() -> SmtpServer | None:
     return None if smtp_url is None else _smtp_server(smtp_url)
 
 
+def read_smtp_helo_name() -> str | None:
+    """Read SMTP_HELO_NAME alone; None when it is not set. Raises SettingsError when it is malformed."""
+    env = Env(eager=False)
+    helo_name = env.str("SMTP_HELO_NAME", None, validate=_helo_name)
+    _check(env)
+    return helo_name
+
+
 def _check(env: Env) -> None:
     try:
         env.seal()

@@ -1,4 +1,4 @@
-"""Logging in to a mail server: SASL over SMTP (RFC 4954), with user and password in UTF-8.
+"""Introducing ourselves to a mail server, and logging in: SASL over SMTP (RFC 4954), with a password in UTF-8.
 
 smtplib's own login takes ASCII alone, and overlooks mechanisms that are offered in lower case.
 """
@@ -6,6 +6,7 @@ smtplib's own login takes ASCII alone, and overlooks mechanisms that are offered
 import base64
 import binascii
 import hmac
+import socket
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
@@ -17,6 +18,12 @@ _MOST_CHALLENGES: Final = 3
 _LONGEST_NAME: Final = 20
 """What a mechanism's name may have (RFC 4422, section 3.1)."""
 _MOST_NAMES: Final = 10
+
+
+def address_literal(sock: socket.socket) -> str:
+    """Return our end's address as EHLO names it (RFC 5321, section 4.1.3)."""
+    address = str(sock.getsockname()[0]).partition("%")[0]
+    return f"[IPv6:{address}]" if sock.family == socket.AF_INET6 else f"[{address}]"
 
 
 class Session(Protocol):

@@ -21,7 +21,7 @@ from outbox_relay.statements import DbConnection
 from shared.database import connect
 from shared.errors import SettingsError
 from shared.outage_causes import postgresql_cause
-from shared.settings import RelaySettings, read_smtp_server
+from shared.settings import RelaySettings, read_smtp_helo_name, read_smtp_server
 
 
 def examine(settings: RelaySettings, longest_transaction_seconds: float) -> Iterator[Finding]:
@@ -78,10 +78,10 @@ def _check_postgresql(connection: DbConnection, longest_transaction_seconds: flo
 
 def _check_mail() -> Iterator[Finding]:
     try:
-        server = read_smtp_server()
+        server, helo_name = read_smtp_server(), read_smtp_helo_name()
     except SettingsError:
         return  # named already, among the settings
     if server is None:
         yield skipped("mail server", "SMTP_URL is not set in this shell")
     else:
-        yield check_mail_server(server)
+        yield check_mail_server(server, helo_name)

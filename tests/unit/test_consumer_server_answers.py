@@ -5,7 +5,7 @@ from time import process_time
 
 import pytest
 
-from consumer.smtp_replies import MOST_BYTES, MOST_LINES, Reply, quoted, read_reply
+from shared.smtp_replies import MOST_BYTES, MOST_LINES, Reply, quoted, read_reply
 
 SECONDS = 2.0
 ADDRESS = "alice.adams@example.com"
