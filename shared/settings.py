@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from shared import rate_limits
 from shared.errors import SettingsError
+from shared.postgresql_parameters import check_postgresql_parameters
 from shared.rate_limits import NONE, RateLimits
 from shared.redis_parameters import check_redis_parameters
 from shared.sentinel_url import is_sentinel_url, parse_sentinel_url
@@ -287,9 +288,10 @@ def _postgresql_url(text: str) -> str:
         raise ValidationError(_not_a_url("it has to start with postgresql://"))
     url = f"postgresql://{rest}"
     try:
-        conninfo_to_dict(url)
+        options = conninfo_to_dict(url)
     except ProgrammingError as exc:
         raise ValidationError(_not_a_url("libpq cannot parse it")) from exc
+    check_postgresql_parameters(options)
     return url
 
 
