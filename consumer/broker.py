@@ -135,6 +135,8 @@ class WorkerBroker:
             refused = [reply for reply in pipe.execute(raise_on_error=False) if isinstance(reply, RedisError)]
         for error in refused:
             if not any(words in str(error) for words in _OF_ANOTHER_TYPE):
+                # A replica keeps its clients. Only an error that it raises itself makes redis-py leave the server.
+                self._client.connection_pool.disconnect(inuse_connections=False)
                 raise error
 
     def refuse(self, job: PoppedJob) -> bool:

@@ -2,12 +2,14 @@
 
 import json
 import secrets
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -16,6 +18,8 @@ from ruamel.yaml import YAML
 from embedded.mail_catcher import MailCatcher
 from embedded.programs import Program
 from embedded.redis import RedisServer
+from redis_client.addresses import host_and_port
+from redis_client.opening import open_redis
 from shared.database import connect
 from shared.sentinel_url import CONNECTION_CLASS
 from tests import processes
@@ -155,6 +159,17 @@ def test_every_command_finds_the_master(service: Service) -> None:
     assert (ended.returncode, stock.returncode) == (0, 0), ended.stdout + stock.stdout
     assert service.statuses(ids) == {"done"}
     assert [each["verdict"] for each in service.examine()] == ["ok"]
+
+
+def test_a_sentinel_that_is_silent_holds_up_one_connection_alone(watched: Watched) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        first = f"127.0.0.1:{silent.getsockname()[1]}"
+        good = f"127.0.0.1:{watched.sentinels.ports[0]}"
+        with closing(open_redis(watched.sentinels.url.replace(good, f"{first},{good}"))) as client:
+            assert client.ping()
+
+            asked: Any = client.connection_pool
+            assert [host_and_port(each) for each in asked.sentinel_manager.sentinels] == [good, first]
 
 
 def test_rq_s_own_settings_serve_its_commands(service: Service, watched: Watched, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from contextlib import closing
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 from unittest.mock import Mock
@@ -12,6 +13,7 @@ import pytest
 from psycopg import Connection
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.exceptions import ReadOnlyError
 from redis.retry import Retry
 from rq import Queue
 
@@ -21,7 +23,9 @@ from consumer.held import Ready
 from consumer.intake import Intake
 from consumer.rq_jobs import PoppedJob
 from embedded.redis import RedisServer
+from redis_client.opening import open_redis
 from shared.messages import ENTRY_POINT
+from tests.failover.demotion import demotable_redis
 from tests.integration.batches.desk import Desk, add_messages
 from tests.waiting import wait_until
 
@@ -88,3 +92,15 @@ def test_a_job_that_has_to_be_read_is_kept_while_redis_is_away(
     ready = to_send.get_nowait()
     assert ready is not None
     assert ready.held.claim.id == id_
+
+
+def test_a_replica_that_refuses_a_deletion_is_left(tmp_path: Path) -> None:
+    with demotable_redis(tmp_path) as redis, closing(open_redis(redis.url)) as client:
+        broker = WorkerBroker(client, ["rq:queue:critical"], "rq:job:", "rq:worker:one")
+        job = PoppedJob("rq:queue:critical", b"outbox-1-g0")
+        broker.finish([job], [])
+        redis.demote()
+
+        with pytest.raises(ReadOnlyError):
+            broker.finish([job], [])
+        broker.finish([job], [])
