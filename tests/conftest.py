@@ -9,9 +9,9 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import psycopg
 import pytest
@@ -93,18 +93,25 @@ def server_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+class StartPostgres(Protocol):
+    """Starts a PostgreSQL in a folder, set up as the command line says, and with these settings beside."""
+
+    def __call__(self, folder: Path, **settings: str) -> PostgresServer: ...
+
+
 @pytest.fixture(scope="session")
-def start_postgres(pytestconfig: pytest.Config) -> Callable[[Path], PostgresServer]:
-    """A function that starts a PostgreSQL in a folder, set up as the command line says."""
-    settings = dict(setting.split("=", 1) for setting in pytestconfig.getoption("--postgres-setting"))
+def start_postgres(pytestconfig: pytest.Config) -> StartPostgres:
+    """What starts the PostgreSQL servers of the tests; the caller removes them."""
+    given = dict(setting.split("=", 1) for setting in pytestconfig.getoption("--postgres-setting"))
     schema: str | None = pytestconfig.getoption("--postgres-schema")
     if schema is not None:
-        settings["search_path"] = schema
+        given["search_path"] = schema
 
-    def start(folder: Path) -> PostgresServer:
-        server = PostgresServer(folder, settings={**POSTGRES_SETTINGS, **settings})
+    def start(folder: Path, **settings: str) -> PostgresServer:
+        server = PostgresServer(folder, settings={**POSTGRES_SETTINGS, **given, **settings})
         server.start()
         if schema is not None:
+            # Every other database is a copy of it.
             with psycopg.connect(server.url("template1"), autocommit=True) as connection:
                 connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
         return server
@@ -113,7 +120,7 @@ def start_postgres(pytestconfig: pytest.Config) -> Callable[[Path], PostgresServ
 
 
 @pytest.fixture(scope="session")
-def postgres(server_folder: Path, start_postgres: Callable[[Path], PostgresServer]) -> Iterator[Databases]:
+def postgres(server_folder: Path, start_postgres: StartPostgres) -> Iterator[Databases]:
     """The session's PostgreSQL: a server of its own, or the one of TEST_DATABASE_URL."""
     if url := os.environ.get("TEST_DATABASE_URL"):
         yield GivenPostgres(url)
@@ -151,7 +158,7 @@ def database_url(postgres: Databases, database_template: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def own_postgres(server_folder: Path, start_postgres: Callable[[Path], PostgresServer]) -> Iterator[PostgresServer]:
+def own_postgres(server_folder: Path, start_postgres: StartPostgres) -> Iterator[PostgresServer]:
     """A running server of the test's own with a database `outbox` that has the schema."""
     _need_postgres()
     server = start_postgres(server_folder / f"postgres-{secrets.token_hex(4)}")

@@ -85,7 +85,9 @@ def test_a_dump_is_restored_with_its_rules(database_url: str, empty_database_url
     connection.execute("INSERT INTO outbox (task, payload) VALUES ('t', '{}')")
 
     dump = subprocess.run([binaries() / "pg_dump", "-Fc", database_url], capture_output=True, check=True).stdout
-    subprocess.run([binaries() / "pg_restore", "-e", "-d", empty_database_url], input=dump, check=True)
+    subprocess.run(
+        [binaries() / "pg_restore", "-e", "--clean", "--if-exists", "-d", empty_database_url], input=dump, check=True
+    )
 
     with psycopg.connect(empty_database_url, autocommit=True) as restored:
         assert describe(restored) == describe(connection)

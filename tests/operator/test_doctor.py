@@ -24,7 +24,7 @@ from outbox_relay.doctor.findings import Verdict
 from outbox_relay.doctor.postgresql_checks import check_vacuum
 from outbox_relay.heartbeat import show_relay
 from shared.database import connect
-from tests.conftest import SCHEMA
+from tests.conftest import SCHEMA, StartPostgres
 from tests.operator.running import run, run_json
 from tests.processes import worker_settings
 from tests.rows import add_message
@@ -33,10 +33,9 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 @pytest.fixture(scope="module")
-def durable_postgres(server_folder: Path) -> Iterator[PostgresServer]:
-    """A server with PostgreSQL's own settings: the session's has fsync off, which is a fault."""
-    server = PostgresServer(server_folder / "durable")
-    server.start()
+def durable_postgres(server_folder: Path, start_postgres: StartPostgres) -> Iterator[PostgresServer]:
+    """A server that keeps what it acknowledges: the session's has fsync off, which is a fault."""
+    server = start_postgres(server_folder / "durable", fsync="on")
     yield server
     server.remove()
 

@@ -16,7 +16,13 @@ from embedded.redis import PROGRAM_VARIABLE
 from tests.processes import ROOT
 from tests.world import packages
 
-TESTS: Final = ("tests/world", "tests/e2e", "tests/integration", "tests/operator")
+TESTS: Final = (
+    "tests/world",
+    "tests/e2e",
+    "tests/integration",
+    "tests/operator",
+    "--ignore=tests/e2e/test_bench.py",  # `make bench` takes another PostgreSQL too
+)
 
 SERVERS: Final = ("--postgres-schema=world",)
 """As somebody else may have set a PostgreSQL up."""

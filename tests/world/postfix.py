@@ -38,6 +38,7 @@ _MAIN: Final = {
     "mynetworks": "127.0.0.0/8",
     "alias_maps": "",
     "alias_database": "",
+    "notify_classes": "",
     "smtpd_peername_lookup": "no",
     "disable_dns_lookups": "yes",
     # Every recipient of every domain has the same mailbox, in Maildir's form: the path ends with a slash.
@@ -98,7 +99,7 @@ class Postfix:
             place.chmod(0o755)
         for place in (folder / "lib", self._mailbox):
             os.chown(place, account.pw_uid, account.pw_gid)
-        main = {
+        self._main = {
             **_MAIN,
             "queue_directory": str(folder / "queue"),
             "data_directory": str(folder / "lib"),
@@ -109,7 +110,7 @@ class Postfix:
             "virtual_gid_maps": f"static:{account.pw_gid}",
             **settings,
         }
-        (self._configuration / "main.cf").write_text("".join(f"{name} = {main[name]}\n" for name in main))
+        self._write_main()
         (self._configuration / "master.cf").write_text(_MASTER.format(listen=f"{LOOPBACK}:{self.port}"))
         self._program = Program(
             Command("Postfix", [MASTER, "-c", self._configuration, "-s"], _ENVIRONMENT, folder, folder / "master.log")
@@ -136,6 +137,12 @@ class Postfix:
         self._program.start()
         self._program.wait_ready(self._greets)
 
+    def reload(self, **settings: str) -> None:
+        """Change settings of main.cf while it runs."""
+        self._main |= settings
+        self._write_main()
+        subprocess.run([PROGRAM, "-c", self._configuration, "reload"], env=_ENVIRONMENT, check=True)
+
     def stop(self) -> None:
         """End it with all its processes; the mails stay."""
         self._program.stop()
@@ -145,6 +152,10 @@ class Postfix:
         files = sorted((self._mailbox / "all" / "new").glob("*"), key=lambda file: file.stat().st_mtime_ns)
         parsed = [message_from_bytes(file.read_bytes(), policy=modern_policy) for file in files]
         return [DeliveredMail(str(mail["Delivered-To"]), mail) for mail in parsed]
+
+    def _write_main(self) -> None:
+        text = "".join(f"{name} = {value}\n" for name, value in self._main.items())
+        (self._configuration / "main.cf").write_text(text)
 
     def _greets(self) -> bool:
         with contextlib.suppress(OSError, smtplib.SMTPException), smtplib.SMTP(LOOPBACK, self.port, timeout=2):

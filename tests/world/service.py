@@ -1,9 +1,9 @@
-"""The API, a relay and a worker as processes, on given servers."""
+"""The service's processes, on servers that the test names."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,74 +11,63 @@ import httpx
 
 from embedded.programs import Program
 from tests.api_service import ALICE
-from tests.gunicorn import gunicorn
 from tests.preloading import Preloaded
 from tests.processes import started, worker_module, worker_settings
 
 
 @dataclass(frozen=True, slots=True)
-class Origins:
-    """What processes are forked from."""
+class Servers:
+    """Where the servers are.
 
-    api: Preloaded
-    service: Preloaded
+    Attributes:
+        listen: where the relay hears the doorbell; the relay's database if it is None.
+        worker_database: the relay's database if it is None.
 
+    """
 
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """The servers, as each process is to reach them."""
-
-    api_database: str
-    relay_database: str
-    worker_database: str
-    listen: str
+    database: str
     redis: str
     smtp: str
-
-    @classmethod
-    def of(cls, database: str, redis: str, smtp: str) -> "Addresses":
-        """Return one database address for all."""
-        return cls(database, database, database, database, redis, smtp)
+    listen: str | None = None
+    worker_database: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class RunningService:
-    """The processes, and a client of the API."""
+class Road:
+    """A relay and a worker."""
 
-    client: httpx.Client
     relay: Program
     worker: Program
 
-    def sign_up_all(self, names: list[str]) -> list[int]:
-        """Sign them up, four at once, and return the answers' status codes."""
-        with ThreadPoolExecutor(4) as pool:
-            return list(pool.map(self._sign_up, names))
-
-    def _sign_up(self, name: str) -> int:
-        request = {**ALICE, "username": name, "email": f"{name}@example.com"}
-        return self.client.post("/v1/users", json=request, timeout=30).status_code
-
     @property
     def log(self) -> str:
-        """What relay and worker have logged."""
+        """What both have logged."""
         return "".join(program.command.log_file.read_text() for program in (self.relay, self.worker))
 
 
 @contextmanager
-def running_service(
-    origins: Origins, addresses: Addresses, folder: Path, worker: Mapping[str, str]
-) -> Iterator[RunningService]:
-    """Start them with the defaults, and the worker with these settings of its own."""
+def road(servers: Servers, origin: Preloaded | None, folder: Path, **worker: str) -> Iterator[Road]:
+    """Start a relay with its defaults, and a worker with these settings of its own."""
     relay_settings = {
-        "DATABASE_URL": addresses.relay_database,
-        "OUTBOX_LISTEN_URL": addresses.listen,
-        "RQ_REDIS_URL": addresses.redis,
+        "DATABASE_URL": servers.database,
+        "OUTBOX_LISTEN_URL": servers.listen or servers.database,
+        "RQ_REDIS_URL": servers.redis,
     }
-    settings = {**worker_settings(addresses.worker_database, addresses.redis, addresses.smtp), **worker}
-    with ExitStack() as stack:
-        client = stack.enter_context(gunicorn(origins.api, addresses.api_database, folder / "api.log"))
-        relay = stack.enter_context(
-            started([sys.executable, "-m", "outbox_relay"], relay_settings, folder / "relay.log", origins.service)
-        )
-        started_worker = stack.enter_context(started(worker_module(), settings, folder / "worker.log", origins.service))
-        yield RunningService(client, relay, started_worker)
+    settings = worker_settings(servers.worker_database or servers.database, servers.redis, servers.smtp)
+    argv = [sys.executable, "-m", "outbox_relay"]
+    with (
+        started(argv, relay_settings, folder / "relay.log", origin) as relay,
+        started(worker_module(), {**settings, **worker}, folder / "worker.log", origin) as started_worker,
+    ):
+        yield Road(relay, started_worker)
+
+
+def sign_up(client: httpx.Client, names: Sequence[str]) -> list[int]:
+    """Sign them up, four at once, and return the status codes of the answers."""
+
+    def one(name: str) -> int:
+        wanted = {**ALICE, "username": name, "email": f"{name}@example.com"}
+        return client.post("/v1/users", json=wanted, timeout=30).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(one, names))

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from shared.database import connect
+from tests.gunicorn import gunicorn
 from tests.preloading import Preloaded
 from tests.processes import OUTBOX_WORKER
 from tests.waiting import wait_until
+from tests.world.messages import nothing_waits, outcomes
 from tests.world.postfix import Postfix
-from tests.world.service import Addresses, Origins, running_service
+from tests.world.service import Servers, road, sign_up
 
 NAMES = [f"user{number}" for number in range(8)]
 
@@ -27,18 +29,15 @@ def test_each_signup_reaches_the_mailbox_once(
     tmp_path: Path,
 ) -> None:
     postfix = start_postfix()
-    addresses = Addresses.of(database_url, redis_url, postfix.smtp_url)
     with (
-        running_service(Origins(api_origin, origin), addresses, tmp_path, worker) as service,
         connect(database_url, "test") as connection,
+        gunicorn(api_origin, database_url, tmp_path / "api.log") as client,
+        road(Servers(database_url, redis_url, postfix.smtp_url), origin, tmp_path, **worker),
     ):
-        assert service.sign_up_all(NAMES) == [201] * len(NAMES)
+        assert sign_up(client, NAMES) == [201] * len(NAMES)
         wait_until(lambda: len(postfix.mails()) >= len(NAMES), 60, "the mails of all")
-        wait_until(
-            lambda: connection.execute("SELECT 1 FROM outbox").fetchone() is None, 10, "no message to be unfinished"
-        )
-        finished = connection.execute("SELECT status, attempt, count(*) FROM outbox_finished GROUP BY 1, 2").fetchall()
+        wait_until(lambda: nothing_waits(connection), 10, "no message to be unfinished")
 
-    assert finished == [("done", 1, len(NAMES))]
+        assert outcomes(connection) == Counter({("done", 1, 0): len(NAMES)})
     assert Counter(mail.recipient for mail in postfix.mails()) == Counter(f"{name}@example.com" for name in NAMES)
     assert {mail.message["Subject"] for mail in postfix.mails()} == {"Verify your address"}
