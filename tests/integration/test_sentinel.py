@@ -1,7 +1,9 @@
 """Redis behind a real Sentinel: the relay, workers of both classes, RQ's commands and `doctor`."""
 
 import json
+import re
 import secrets
+import shlex
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -21,7 +23,7 @@ from embedded.redis import RedisServer
 from redis_client.addresses import host_and_port
 from redis_client.opening import open_redis
 from shared.database import connect
-from shared.sentinel_url import CONNECTION_CLASS
+from shared.sentinel_url import CONNECTION_CLASS, parse_sentinel_url
 from tests import processes
 from tests.failover.sentinels import Sentinels
 from tests.preloading import Preloaded
@@ -38,14 +40,10 @@ WORKER = [*RQ, "worker", "critical", "default"]
 
 OF_MASTER, OF_SENTINEL = "of-master", "of-sentinel"
 
-RQ_SETTINGS = """
-SENTINEL = {{
-    "INSTANCES": [("127.0.0.1", {port})],
-    "MASTER_NAME": "outbox",
-    "PASSWORD": "of-master",
-    "SENTINEL_KWARGS": {{"password": "of-sentinel", "socket_timeout": 1}},
-}}
-"""
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (processes.ROOT / "docs/sentinel.md").read_text(), re.DOTALL)
+PROGRAMS = {".venv/bin/python": [sys.executable], ".venv/bin/rq": RQ}
+UNTIL_DONE = {"outbox_relay": ["--once"], "worker": ["--burst", "--max-jobs", "1"]}
+"""What lets a command end by itself, after its last word here."""
 
 
 @dataclass
@@ -72,6 +70,17 @@ class Service:
     def run(self, argv: list[str], **settings: str | None) -> CompletedProcess[str]:
         """Run a command that ends by itself; None takes a setting away."""
         return processes.run(argv, self._with(settings), self._log_file(), self.origin)
+
+    def run_line(self, line: str, *options: str, **settings: str | None) -> CompletedProcess[str]:
+        """Run a line of the documentation, as something that ends by itself."""
+        words = shlex.split(line)
+        while "=" in words[0]:
+            name, _, text = words.pop(0).partition("=")
+            settings[name] = text
+        argv = [*PROGRAMS[words[0]], *words[1:], *options]
+        for word, more in UNTIL_DONE.items():
+            argv += more if word in argv and "doctor" not in argv else []
+        return self.run(argv, **settings)
 
     @contextmanager
     def started(self, argv: list[str], **settings: str | None) -> Iterator[Program]:
@@ -146,18 +155,27 @@ def told(program: Program, event: str) -> str:
     return str(line["error"])
 
 
-def test_every_command_finds_the_master(service: Service) -> None:
+def blocks(language: str) -> list[str]:
+    """Return what docs/sentinel.md prints in this language."""
+    return [text for name, text in BLOCKS if name == language]
+
+
+def test_the_documented_commands_find_the_master(service: Service) -> None:
+    settings = dict(line.removeprefix("export ").split("=", 1) for line in blocks("sh")[0].splitlines())
+    assert parse_sentinel_url(settings["RQ_REDIS_URL"].strip("'")).service == "outbox"
     ids = service.add(2)
-    relayed = service.run([*RELAY, "--once"])
-    assert (relayed.returncode, service.statuses(ids)) == (0, {"published"}), relayed.stdout
 
-    listed = service.run([*RQ, "info"])
-    ended = service.run([*WORKER, "--burst", "--max-jobs", "1"])
-    stock = service.run([*WORKER, "--burst"], RQ_WORKER_CLASS=None)
+    ended = {
+        line: service.run_line(line, RQ_CONNECTION_CLASS=settings["RQ_CONNECTION_CLASS"], RQ_WORKER_CLASS=None)
+        for line in blocks("sh")[1].splitlines()
+    }
 
-    assert (listed.returncode, "2 jobs total" in listed.stdout) == (0, True), listed.stdout
-    assert (ended.returncode, stock.returncode) == (0, 0), ended.stdout + stock.stdout
+    # The session's PostgreSQL has fsync off, which doctor calls a fault.
+    assert {line: run.returncode for line, run in ended.items()} == {line: int("doctor" in line) for line in ended}
     assert service.statuses(ids) == {"done"}
+    assert len(ended) == 5
+    [info] = [run.stdout for line, run in ended.items() if line.endswith("info")]
+    assert "0 jobs total" in info
     assert [each["verdict"] for each in service.examine()] == ["ok"]
 
 
@@ -173,18 +191,25 @@ def test_a_sentinel_that_is_silent_holds_up_one_connection_alone(watched: Watche
 
 
 def test_rq_s_own_settings_serve_its_commands(service: Service, watched: Watched, tmp_path: Path) -> None:
-    (tmp_path / "rq_settings.py").write_text(RQ_SETTINGS.format(port=watched.sentinels.ports[0]))
-    of_rq = ["--config", "rq_settings", "--path", str(tmp_path)]
-    alone = {"RQ_REDIS_URL": None, "RQ_CONNECTION_CLASS": None}
+    [module] = blocks("python")
+    for documented, here in {
+        r"\[\(.*\)\]": f'[("127.0.0.1", {watched.sentinels.ports[0]})]',
+        '"user"': '"default"',
+        '"password",': f'"{OF_MASTER}",',
+        "the sentinels' own": OF_SENTINEL,
+    }.items():
+        module, count = re.subn(documented, here, module)
+        assert count == 1, documented
+    (tmp_path / "rq_settings.py").write_text(module)
     ids = service.add(2)
     assert service.run([*RELAY, "--once"], RQ_CONNECTION_CLASS=None).returncode == 0
+    worker, info = blocks("sh")[2].splitlines()
+    alone = {"RQ_REDIS_URL": None, "RQ_CONNECTION_CLASS": None}
 
-    listed = service.run([*RQ, "info", *of_rq], **alone)
-    ended = service.run([*WORKER, *of_rq, "--burst", "--max-jobs", "1"], **alone)
-    stock = service.run([*WORKER, *of_rq, "--burst"], **alone, RQ_WORKER_CLASS=None)
+    for line, worker_class in ((info, OUTBOX_WORKER), (worker, OUTBOX_WORKER), (worker, None)):
+        ended = service.run_line(line, "--path", str(tmp_path), **alone, RQ_WORKER_CLASS=worker_class)
+        assert ended.returncode == 0, ended.stdout
 
-    assert (listed.returncode, "2 jobs total" in listed.stdout) == (0, True), listed.stdout
-    assert (ended.returncode, stock.returncode) == (0, 0), ended.stdout + stock.stdout
     assert service.statuses(ids) == {"done"}
 
 
