@@ -12,8 +12,8 @@ from flask import Blueprint, Flask, Response, g, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from api.database import DatabaseUnavailableError
-from api.side_connections import DatabaseSlowError, SideConnections
+from api.database import DatabaseUnavailableError, SchemaMissingError
+from api.side_connections import DatabaseSlowError, GrantMissingError, SideConnections
 from shared.figures import read_live_states, read_surroundings
 from shared.outbox_metrics import OutboxCollector, Reading
 from shared.read_transaction import read_transaction
@@ -78,6 +78,10 @@ def _read(connections: SideConnections) -> Reading:
         with connections.borrow() as connection, read_transaction(connection):
             return Reading(is_up=True, live=read_live_states(connection), surroundings=read_surroundings(connection))
     except DatabaseSlowError as exc:
-        return Reading(is_up=True if exc.was_asked else None)
+        return Reading(is_up=True if exc.was_asked else None, unreadable="timeout")
+    except SchemaMissingError:
+        return Reading(is_up=True, unreadable="schema")
+    except GrantMissingError:
+        return Reading(is_up=True, unreadable="grant")
     except DatabaseUnavailableError:
         return Reading(is_up=False)

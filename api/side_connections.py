@@ -11,14 +11,9 @@ import psycopg
 from api.database import DatabaseUnavailableError, SchemaMissingError
 from shared.outage_causes import postgresql_cause
 from shared.prompt_connection import PromptConnection, connect_promptly
+from shared.read_transaction import SCHEMA_MISSING, TAKES_TOO_LONG
 
 _APPLICATION: Final = "outbox-api"
-_SCHEMA_MISSING: Final = (
-    psycopg.errors.UndefinedTable,
-    psycopg.errors.UndefinedColumn,
-    psycopg.errors.UndefinedObject,
-    psycopg.errors.UndefinedFunction,
-)
 
 
 class DatabaseSlowError(DatabaseUnavailableError):
@@ -74,9 +69,9 @@ class SideConnections:
                 connection.close()
                 raise
             self._put_back(connection)
-        except psycopg.errors.QueryCanceled as exc:
+        except TAKES_TOO_LONG as exc:
             raise DatabaseSlowError(postgresql_cause(exc, self._database_url), was_asked=True) from exc
-        except _SCHEMA_MISSING as exc:
+        except SCHEMA_MISSING as exc:
             raise SchemaMissingError(postgresql_cause(exc, self._database_url)) from exc
         except psycopg.errors.InsufficientPrivilege as exc:
             raise GrantMissingError(postgresql_cause(exc, self._database_url)) from exc

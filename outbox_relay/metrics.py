@@ -16,7 +16,7 @@ from outbox_relay.statements import Reaped
 from shared.figures import read_live_states, read_surroundings
 from shared.outbox_metrics import OutboxCollector, Reading
 from shared.prompt_connection import connect_promptly
-from shared.read_transaction import read_transaction
+from shared.read_transaction import SCHEMA_MISSING, TAKES_TOO_LONG, read_transaction
 
 APPLICATION: Final = "outbox-metrics"
 _SERVERS: Final = ("redis", "postgresql")
@@ -131,7 +131,11 @@ def _read(database_url: str) -> Reading:
     try:
         with connect_promptly(database_url, APPLICATION) as connection, read_transaction(connection):
             return Reading(is_up=True, live=read_live_states(connection), surroundings=read_surroundings(connection))
-    except psycopg.errors.QueryCanceled:
-        return Reading(is_up=True)
+    except TAKES_TOO_LONG:
+        return Reading(is_up=True, unreadable="timeout")
+    except SCHEMA_MISSING:
+        return Reading(is_up=True, unreadable="schema")
+    except psycopg.errors.InsufficientPrivilege:
+        return Reading(is_up=True, unreadable="grant")
     except psycopg.Error:
         return Reading(is_up=False)

@@ -3,12 +3,16 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from shared.figures import LiveState, Surroundings
+
+Unreadable = Literal["timeout", "schema", "grant"]
+"""A figure took too long, a table or column is missing, or the role may not read one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,11 +21,13 @@ class Reading:
 
     Attributes:
         is_up: whether PostgreSQL answered; None when it was not asked.
+        unreadable: why PostgreSQL did not say what the outbox looks like although it was there.
         live, surroundings: the outbox's state; None when it was not read to its end.
 
     """
 
     is_up: bool | None
+    unreadable: Unreadable | None = None
     live: list[LiveState] | None = None
     surroundings: Surroundings | None = None
 
@@ -44,11 +50,14 @@ class OutboxCollector(Collector):
             yield GaugeMetricFamily(
                 "outbox_postgresql_up", "Whether PostgreSQL answered this scrape", value=float(reading.is_up)
             )
-        yield GaugeMetricFamily(
-            "outbox_read_timed_out",
-            "Whether PostgreSQL took too long to read the outbox's state, which this scrape then lacks",
-            value=float(reading.live is None and reading.is_up is not False),
+        unreadable = GaugeMetricFamily(
+            "outbox_unreadable",
+            "Whether PostgreSQL was there and did not say what the outbox looks like; this scrape lacks it then",
+            labels=["reason"],
         )
+        for reason in get_args(Unreadable):
+            unreadable.add_metric([reason], float(reading.unreadable == reason))
+        yield unreadable
         if reading.live is not None and reading.surroundings is not None:
             yield from _live(reading.live)
             yield from _around(reading.surroundings)

@@ -14,6 +14,17 @@ STATEMENT_SECONDS: Final = 2.0
 COMMAND_SECONDS: Final = 10.0
 """Somebody at a terminal waits longer than a scrape, for the lags of a day or the rare messages of a long list."""
 
+TAKES_TOO_LONG: Final = (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)
+"""Errors of a PostgreSQL that is there."""
+
+SCHEMA_MISSING: Final = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedObject,
+    psycopg.errors.UndefinedFunction,
+)
+"""Errors of a database without the schema that this version needs."""
+
 # One round trip, and nothing that outlives the transaction: behind PgBouncer the session is shared.
 _BEGIN: Final = f"""
 BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;
@@ -38,7 +49,7 @@ def read_transaction(connection: psycopg.Connection[Any], statement_seconds: flo
         statement_seconds: how long one statement may take; without it STATEMENT_SECONDS.
 
     Raises:
-        psycopg.errors.QueryCanceled: a statement took longer.
+        TAKES_TOO_LONG: a statement took longer.
         psycopg.Error: PostgreSQL cannot be used.
 
     """

@@ -12,6 +12,7 @@ from outbox_relay.statements import DbConnection
 from shared.database import connect
 from shared.errors import SettingsError
 from shared.outage_causes import postgresql_cause
+from shared.read_transaction import TAKES_TOO_LONG
 from shared.settings import read_database_url
 
 EXIT_FAILED: Final = 1
@@ -45,7 +46,7 @@ def operator_database() -> Iterator[DbConnection]:
             yield connection
     except psycopg.errors.UndefinedTable:
         fail("a table is missing: apply schema.sql")
-    except psycopg.errors.QueryCanceled:
-        fail("PostgreSQL took too long to answer: see OutboxReadsTimeOut in docs/operations/runbook.md")
+    except TAKES_TOO_LONG:
+        fail("PostgreSQL took too long to answer: see OutboxUnreadable in docs/operations/runbook.md")
     except psycopg.Error as exc:
         fail(f"PostgreSQL cannot be used: {postgresql_cause(exc, database_url)}")

@@ -21,6 +21,7 @@ from outbox_relay.statements import DbConnection
 from shared.database import connect
 from shared.errors import SettingsError
 from shared.outage_causes import postgresql_cause
+from shared.read_transaction import TAKES_TOO_LONG
 from shared.settings import RelaySettings, read_smtp_helo_name, read_smtp_server
 
 
@@ -57,8 +58,8 @@ def _check_database(
     except psycopg.errors.InsufficientPrivilege as exc:
         cause = postgresql_cause(exc, settings.database_url)
         yield fault("grants", f"this role may not look: {cause}", "grant it what docs/roles.sql grants to the relay")
-    except psycopg.errors.QueryCanceled:
-        yield fault("outbox", "PostgreSQL takes too long to read it", "see OutboxReadsTimeOut in the runbook")
+    except TAKES_TOO_LONG:
+        yield fault("outbox", "PostgreSQL takes too long to read it", "see OutboxUnreadable in the runbook")
     except psycopg.Error as exc:
         cause = postgresql_cause(exc, settings.database_url)
         yield fault("postgresql", f"it cannot be used: {cause}", "start PostgreSQL, or mend DATABASE_URL")

@@ -7,11 +7,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from prometheus_client import generate_latest
 
 from api.ops.figures import look
 from outbox_relay.commands.stats import read_glance
 from outbox_relay.doctor.outbox_checks import check_outbox
 from outbox_relay.lag_metrics import LagCollector
+from outbox_relay.metrics import RelayMetrics
 from shared import figures, letters
 from shared.database import connect
 from shared.figures import COUNTED_EXACTLY, LiveState, read_live_states, read_surroundings
@@ -152,7 +154,7 @@ def test_a_scrape_says_which_figures_are_estimates(backlog_url: str) -> None:
     assert value(found, "outbox_messages", state="pending", queue="default") == pytest.approx(MANY, rel=0.1)
     assert value(found, "outbox_messages_estimated", state="pending", queue="default") == 1
     assert value(found, "outbox_messages_estimated", state="pending", queue="critical") == 0
-    assert (value(found, "outbox_postgresql_up"), value(found, "outbox_read_timed_out")) == (1, 0)
+    assert (value(found, "outbox_postgresql_up"), value(found, "outbox_unreadable", reason="timeout")) == (1, 0)
 
 
 @contextmanager
@@ -170,8 +172,18 @@ def test_figures_that_take_too_long_do_not_look_like_postgresql_being_away(
     with api_service(database_url) as service, locked(database_url, "outbox"):
         found = samples(service.client().get("/metrics").text)
 
-    assert (value(found, "outbox_postgresql_up"), value(found, "outbox_read_timed_out")) == (1, 1)
+    assert (value(found, "outbox_postgresql_up"), value(found, "outbox_unreadable", reason="timeout")) == (1, 1)
     assert ("outbox_relays_alive", ()) not in found
+
+
+def test_a_table_that_is_missing_does_not_look_like_postgresql_being_away(database_url: str) -> None:
+    relay = RelayMetrics(database_url)
+    with api_service(database_url) as service:
+        service.sql("DROP TABLE outbox_relays")
+        scrapes = [service.client().get("/metrics").text, generate_latest(relay.registry).decode()]
+
+    for found in map(samples, scrapes):
+        assert (value(found, "outbox_postgresql_up"), value(found, "outbox_unreadable", reason="schema")) == (1, 1)
 
 
 def test_looks_that_take_long_are_cancelled_and_hold_up_no_signup(
