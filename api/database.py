@@ -1,22 +1,29 @@
 """The API's way to PostgreSQL: a small pool, one statement a use case, and an answer within seconds.
 
-A connection is in autocommit mode, since most use cases are one statement; the others begin a transaction. No setting
-of the session is made: behind a PgBouncer that pools transactions it would be handed on to strangers.
+A connection is in autocommit mode, since most use cases are one statement; the others begin a transaction. Behind a
+PgBouncer that pools transactions, where the settings of a session would be handed on to strangers, each is a
+transaction that states what it depends on.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from select import POLLIN, poll
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import psycopg
-from sqlalchemy import CTE, Connection, Engine, create_engine, event, func, literal_column, select, true
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from shared.database import conninfo, is_pooled
+from shared.database import (
+    check_encoding,
+    conninfo,
+    prepare_session,
+    states_settings,
+    transaction,
+)
 from shared.errors import OutboxError
 from shared.outage_causes import postgresql_cause
 from shared.prompt_connection import PromptConnection
@@ -59,10 +66,19 @@ class _Address:
 
 
 def connect(database_url: str) -> PromptConnection:
-    """Open a connection. Raises psycopg.OperationalError when PostgreSQL is unreachable."""
+    """Open a connection.
+
+    Raises:
+        psycopg.OperationalError: PostgreSQL is unreachable, or the database is an UnsuitableDatabaseError.
+
+    """
     connection = PromptConnection.connect(conninfo(database_url, "outbox-api"), autocommit=True)
-    if is_pooled(connection):
-        connection.prepare_threshold = None
+    try:
+        check_encoding(connection)
+        prepare_session(connection, lock_seconds=LOCK_SECONDS)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -106,34 +122,42 @@ def _replace_if_dead(
 
 
 @contextmanager
-def connected(engine: Engine) -> Iterator[Connection]:
-    """Borrow a connection. Raises DatabaseUnavailableError when there is none, or when it is lost meanwhile."""
+def connected(engine: Engine, *, in_transaction: bool = False) -> Iterator[Connection]:
+    """Borrow a connection.
+
+    Args:
+        engine: the pool.
+        in_transaction: several statements are one transaction, which a frozen process holds open for a moment only.
+
+    Raises:
+        DatabaseUnavailableError: there is no connection, or it was lost meanwhile. Nothing is known to be committed.
+
+    """
     try:
-        with engine.connect() as connection:
+        with engine.connect() as connection, _opened(connection, in_transaction=in_transaction):
             yield connection
     except PoolTimeoutError as exc:
         raise DatabaseUnavailableError("every connection of the pool is in use") from exc
-    except DBAPIError as exc:
-        if exc.orig is None:
+    except (DBAPIError, psycopg.Error) as exc:
+        error = exc.orig if isinstance(exc, DBAPIError) else exc
+        if error is None:
             raise
-        if isinstance(exc.orig, psycopg.errors.UndefinedTable):
-            raise SchemaMissingError(cause_of(engine, exc.orig)) from exc
-        if exc.connection_invalidated or isinstance(exc.orig, _AWAY):
-            raise DatabaseUnavailableError(cause_of(engine, exc.orig)) from exc
+        if isinstance(error, psycopg.errors.UndefinedTable):
+            raise SchemaMissingError(cause_of(engine, error)) from exc
+        if isinstance(error, _AWAY) or (isinstance(exc, DBAPIError) and exc.connection_invalidated):
+            raise DatabaseUnavailableError(cause_of(engine, error)) from exc
         raise
+
+
+def _opened(connection: Connection, *, in_transaction: bool) -> AbstractContextManager[None]:
+    """Begin a transaction where one is asked for, or where a pooler stands in between: there it states the settings."""
+    driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+    if not in_transaction and not states_settings(driver):
+        return nullcontext()
+    return transaction(driver, lock_seconds=LOCK_SECONDS)
 
 
 def cause_of(engine: Engine, error: BaseException) -> str:
     """Return where the engine's database is and why it cannot be used; it holds nothing that a client sent."""
     address: _Address = engine.get_execution_options()[_ADDRESS]
     return postgresql_cause(error, address.url)
-
-
-def patience() -> CTE:
-    """Give a CTE of one row that limits how long its statement waits for a lock: select from it before writing.
-
-    Somebody who holds a username in a transaction that he left open would otherwise take one thread of the API with
-    each repeated signup. The setting is local to the statement's own transaction.
-    """
-    limit = func.set_config(literal_column("'lock_timeout'"), literal_column(f"'{LOCK_SECONDS}s'"), true())
-    return select(limit.label("lock_timeout")).cte("patience")

@@ -16,13 +16,11 @@ from functools import cache
 from typing import Any, Final
 
 from flask import Request
-from sqlalchemy import Connection, Delete, Select, bindparam, delete, func, select, true
+from sqlalchemy import Connection, Delete, Select, bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
-from api.database import LOCK_SECONDS
 from api.problems import ProblemError
-from shared.database import IDLE_IN_TRANSACTION_SECONDS
 from shared.models import idempotency_keys
 
 HEADER: Final = "Idempotency-Key"
@@ -98,12 +96,7 @@ def keep_outcome(connection: Connection, key: RequestKey, outcome: Mapping[str, 
 @cache
 def _take() -> Select[Any]:
     lock = func.pg_try_advisory_xact_lock(func.hashtextextended(bindparam("lock"), 0))
-    limits = [
-        func.set_config("lock_timeout", f"{LOCK_SECONDS}s", true()),
-        # This transaction has several statements: a process that freezes between two of them holds a name no longer.
-        func.set_config("idle_in_transaction_session_timeout", f"{IDLE_IN_TRANSACTION_SECONDS}s", true()),
-    ]
-    return select(lock, *limits)
+    return select(lock)
 
 
 @cache

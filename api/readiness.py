@@ -18,6 +18,7 @@ from api.resend import ask_statement
 from api.side_connections import DatabaseSlowError, GrantMissingError, SideConnections
 from api.signup import signup_statement
 from api.verification import use_statement
+from shared.database import UnsuitableDatabaseError, check_encoding
 from shared.outage_causes import postgresql_reason
 from shared.read_transaction import read_transaction
 
@@ -43,6 +44,7 @@ def check_readiness(connections: SideConnections) -> None:
     """Return when signups, verifications and "send it again" would be taken. Raises NotReadyError."""
     try:
         with connections.borrow() as connection, read_transaction(connection):
+            _check_encoding(connection)
             _check_writes(connection)
             for statement, values in _statements():
                 connection.execute(f"EXPLAIN {statement}", values)
@@ -62,6 +64,13 @@ def check_readiness(connections: SideConnections) -> None:
         raise NotReadyError(exc.reason, "PostgreSQL takes too long to answer: see what keeps it busy.") from exc
     except DatabaseUnavailableError as exc:
         raise NotReadyError(exc.reason, "PostgreSQL does not answer: start it, or mend DATABASE_URL.") from exc
+
+
+def _check_encoding(connection: psycopg.Connection[Any]) -> None:
+    try:
+        check_encoding(connection)
+    except UnsuitableDatabaseError as exc:
+        raise NotReadyError(str(exc), f"Signups cannot be kept: {exc}.") from exc
 
 
 def _check_writes(connection: psycopg.Connection[Any]) -> None:

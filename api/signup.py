@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, Insert, Text, bindparam, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from api.database import DatabaseUnavailableError, connected, patience
+from api.database import DatabaseUnavailableError, connected
 from api.idempotency import RequestKey, find_outcome, keep_outcome
 from api.passwords import hash_password
 from shared.messages import SendVerifyEmail
@@ -70,8 +70,7 @@ def sign_up_once(
     ProblemError when the key is in use or was used with another body.
     """
     values = _values(wish)
-    transactional = engine.execution_options(isolation_level="READ COMMITTED")
-    with connected(transactional) as connection, connection.begin():
+    with connected(engine, in_transaction=True) as connection:
         if (earlier := find_outcome(connection, key)) is not None:
             return _outcome_of(earlier), False
         outcome = _write(connection, values, mail_delay_seconds)
@@ -121,7 +120,7 @@ def signup_statement(mail_delay_seconds: float) -> Insert:
     for it, and for what we have just given it, would cost as much as writing the message.
     """
     columns = ["username", "full_name", "email", "hashed_password"]
-    given = select(*(bindparam(name, type_=Text()) for name in columns)).select_from(patience())
+    given = select(*(bindparam(name, type_=Text()) for name in columns))
     new_user = (
         insert(users).from_select(columns, given).on_conflict_do_nothing().returning(users.c.username).cte("new_user")
     )

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import BigInteger, Connection, Engine, Select, bindparam, func, select, update
 
-from api.database import DatabaseUnavailableError, connected, patience
+from api.database import DatabaseUnavailableError, connected
 from shared.links import is_authentic
 from shared.messages import SendWelcomeEmail
 from shared.models import outbox, users, verify_emails
@@ -123,13 +123,11 @@ def use_statement() -> Select[Any]:
     Two of them at once: the second waits for the first one's row of users, and PostgreSQL then checks that row again
     as it is by now. It is verified already, so there is no second message.
     """
-    limit = select(patience().c.lock_timeout).scalar_subquery()
     record = (
         update(verify_emails)
         .where(
             verify_emails.c.id == bindparam("record_id", type_=BigInteger()), verify_emails.c.expires_at > func.now()
         )
-        .where(limit.is_not(None))
         .values(used_at=func.coalesce(verify_emails.c.used_at, func.now()))
         .returning(verify_emails.c.username, verify_emails.c.email)
         .cte("record")

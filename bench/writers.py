@@ -18,7 +18,7 @@ from sqlalchemy import Engine, Executable, Text, bindparam, create_engine, liter
 from sqlalchemy.dialects.postgresql import insert
 
 from api import signup
-from api.database import build_engine, patience
+from api.database import build_engine
 from api.doorbell import Doorbell
 from bench.children import ready, tell
 from shared.messages import CRITICAL
@@ -32,7 +32,7 @@ Write = Callable[[str], None]
 
 def user_alone(engine: Engine) -> Write:
     """Give the API's own use case with another statement: the same guards and the same answer, but no message."""
-    values = select(*(bindparam(name, type_=Text()) for name in _COLUMNS)).select_from(patience())
+    values = select(*(bindparam(name, type_=Text()) for name in _COLUMNS))
     new_user = insert(users).from_select(_COLUMNS, values).on_conflict_do_nothing()
     statement = new_user.returning(literal_column("0").label("id"), users.c.created_at)
 

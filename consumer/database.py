@@ -7,7 +7,7 @@ from typing import Final
 
 import psycopg
 
-from shared.database import LOCK_SECONDS, DbConnection, connect, transaction
+from shared.database import LOCK_SECONDS, DbConnection, UnsuitableDatabaseError, connect, keep_plans, transaction
 from shared.outage_causes import postgresql_cause
 
 LOCKED: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
@@ -29,9 +29,16 @@ OperationalErrors: where they matter they have to be caught first."""
 class Database:
     """One connection, for one thread."""
 
-    def __init__(self, database_url: str) -> None:
-        """Keep the address; the connection is opened at its first use."""
+    def __init__(self, database_url: str, *, any_encoding: bool = False) -> None:
+        """Keep the address; the connection is opened at its first use.
+
+        Args:
+            database_url: where PostgreSQL is.
+            any_encoding: names are neither read nor written (shared.database.connect).
+
+        """
         self._database_url = database_url
+        self._any_encoding = any_encoding
         self._connection: DbConnection | None = None
         self.busy_since: float | None = None
         """Since when (monotonic) a transaction is under way, with all that is done inside it; None between two."""
@@ -48,15 +55,24 @@ class Database:
         """
         self.busy_since = monotonic()
         try:
-            if self._connection is None:
-                self._connection = connect(self._database_url, "outbox-consumer")
-            with transaction(self._connection, lock_seconds=lock_seconds):
-                yield self._connection
+            connection = self._connection or self._open()
+            with transaction(connection, lock_seconds=lock_seconds):
+                yield connection
         except BaseException:
             self.close()
             raise
         finally:
             self.busy_since = None
+
+    def refuse_unsuitable(self) -> None:
+        """Raise UnsuitableDatabaseError where the database cannot be used whatever happens; an outage is none."""
+        try:
+            if self._connection is None:
+                self._open()
+        except UnsuitableDatabaseError:
+            raise
+        except psycopg.Error:
+            return
 
     def answers(self) -> bool:
         """Tell whether PostgreSQL can be used at this moment; a standby cannot."""
@@ -65,6 +81,11 @@ class Database:
                 return connection.execute("SHOW transaction_read_only").fetchone() == ("off",)
         except psycopg.Error:
             return False
+
+    def _open(self) -> DbConnection:
+        self._connection = connect(self._database_url, "outbox-consumer", any_encoding=self._any_encoding)
+        keep_plans(self._connection)
+        return self._connection
 
     def cause(self, error: BaseException) -> str:
         """Return where this database is and why it cannot be used; it holds no secret and no value of a message."""

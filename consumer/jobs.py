@@ -9,6 +9,7 @@ from consumer import statements
 from consumer.database import Database
 from consumer.processing import Processor
 from consumer.rq_jobs import LARGEST_ID
+from shared.database import UnsuitableDatabaseError
 from shared.errors import SettingsError
 from shared.logs import configure_logging
 from shared.settings import read_consumer_settings, read_database_url
@@ -35,11 +36,15 @@ def run_message(message_id: object) -> None:
         configure_tracing("outbox-worker")
     except SettingsError as exc:
         _log.error("settings", message_id=message_id, problems=exc.problems)
-        _put_back(message_id, exc)
+        _put_back(message_id, f"a worker cannot start: {', '.join(sorted(exc.problems))}")
         return
     processor = Processor(settings)
     try:
+        processor.refuse_unsuitable()
         processor.process(message_id)
+    except UnsuitableDatabaseError as exc:
+        _log.error("database.refused", message_id=message_id, reason=str(exc))
+        _put_back(message_id, f"a worker cannot start: {exc}")
     except Exception as exc:  # noqa: BLE001 - RQ's own timeout between two steps: a relay takes the message back
         _log.error("interrupted", message_id=message_id, error=type(exc).__name__)
     finally:
@@ -47,11 +52,10 @@ def run_message(message_id: object) -> None:
         tracing().flush()
 
 
-def _put_back(message_id: int, problem: SettingsError) -> None:
+def _put_back(message_id: int, reason: str) -> None:
     """Return the message without spending an attempt; if even that is impossible the relay's reaper does it."""
-    reason = f"a worker cannot start: {', '.join(sorted(problem.problems))}"
     try:
-        database = Database(read_database_url())
+        database = Database(read_database_url(), any_encoding=True)
     except SettingsError as exc:
         _log.warning("not_put_back", message_id=message_id, error=type(exc).__name__)
         return

@@ -56,6 +56,10 @@ class Processor:
         tell(message_id, last.verdict, ended.held, ended.reason)
         return last.verdict
 
+    def refuse_unsuitable(self) -> None:
+        """Raise UnsuitableDatabaseError where the database cannot be used whatever happens; an outage is none."""
+        self._database.refuse_unsuitable()
+
     def close(self) -> None:
         """Close the connections."""
         self._sender.close()

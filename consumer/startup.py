@@ -11,8 +11,10 @@ import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
+from consumer.database import Database
 from consumer.redis_connection import check_connection_class, open_as_rq_does, same_redis
 from redis_client.addresses import client_cause
+from shared.database import UnsuitableDatabaseError
 from shared.errors import SettingsError
 from shared.logs import configure_logging
 from shared.settings import read_consumer_settings
@@ -42,12 +44,13 @@ def check_settings_and_wait_for_redis(params: Mapping[str, Any]) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     configure_logging()
     try:
-        read_consumer_settings()
+        settings = read_consumer_settings()
         check_tracing()
         of_rq = open_as_rq_does(params)
     except SettingsError as exc:
         click.echo(exc, err=True)
         sys.exit(EXIT_SETTINGS)
+    _refuse_unsuitable_database(settings.database_url)
     client = same_redis(of_rq, _REDIS_SECONDS, _REDIS_SECONDS)
     pause = 0.1
     told: str | None = None
@@ -58,6 +61,17 @@ def check_settings_and_wait_for_redis(params: Mapping[str, Any]) -> None:
         time.sleep(pause)
         pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
     client.close()
+
+
+def _refuse_unsuitable_database(database_url: str) -> None:
+    """End the process where it could never work. A PostgreSQL that is away is waited for, with each message."""
+    database = Database(database_url)
+    try:
+        database.refuse_unsuitable()
+    except UnsuitableDatabaseError as exc:
+        click.echo(f"cannot start, {exc}", err=True)
+        sys.exit(EXIT_SETTINGS)
+    database.close()
 
 
 def stop_without_connection_class(params: Mapping[str, Any]) -> None:

@@ -97,7 +97,9 @@ def read_breaker(connection: DbConnection) -> Breaker:
 
     A transaction of its own, after the claim's: the claim may have waited for the relay that chose the probe.
     """
-    row = connection.execute("SELECT probe_id FROM outbox_breaker WHERE opened_at IS NOT NULL").fetchone()
+    row = connection.execute(
+        "SELECT probe_id FROM outbox_breaker WHERE name = 'mail' AND opened_at IS NOT NULL"
+    ).fetchone()
     return Breaker(is_open=row is not None, probe_id=None if row is None else row[0])
 
 
@@ -236,7 +238,7 @@ def close_breaker(connection: DbConnection) -> bool:
         """
         UPDATE outbox_breaker
            SET opened_at = NULL, outages = 0, probe_at = NULL, probe_id = NULL
-         WHERE opened_at IS NOT NULL
+         WHERE name = 'mail' AND opened_at IS NOT NULL
         """
     )
     return closed.rowcount == 1
@@ -248,7 +250,7 @@ def release_probe(connection: DbConnection, message_id: int, delay_seconds: floa
         """
         UPDATE outbox_breaker
            SET probe_at = clock_timestamp() + make_interval(secs => %s), probe_id = NULL
-         WHERE opened_at IS NOT NULL AND probe_id = %s
+         WHERE name = 'mail' AND opened_at IS NOT NULL AND probe_id = %s
         """,
         [delay_seconds, message_id],
     )

@@ -19,6 +19,7 @@ from outbox_relay.doorbell import Alarm
 from outbox_relay.metrics import RelayMetrics
 from outbox_relay.metrics_server import serve
 from outbox_relay.relay import Relay
+from shared.database import UnsuitableDatabaseError
 from shared.errors import SettingsError
 from shared.logs import configure_logging
 from shared.outage_causes import postgresql_cause
@@ -93,6 +94,9 @@ def _run(settings: RelaySettings, *, once: bool) -> None:
             _log.info("relay_started", batch_size=settings.batch_size, poll_seconds=settings.poll_seconds)
             relay.run()
             _log.info("relay_stopped")
+    except UnsuitableDatabaseError as exc:
+        click.echo(f"cannot start, {exc}", err=True)
+        sys.exit(EXIT_SETTINGS)
     finally:
         _ignore_signals()
         relay.close()
@@ -115,6 +119,8 @@ def _drain(relay: Relay, database_url: str) -> None:
     except BrokerUnavailableError as exc:
         _log.error("not_published", error=str(exc))
         sys.exit(EXIT_UNREACHABLE)
+    except UnsuitableDatabaseError:
+        raise
     except psycopg.Error as exc:
         _log.error("not_published", error=f"PostgreSQL cannot be used: {postgresql_cause(exc, database_url)}")
         sys.exit(EXIT_UNREACHABLE)

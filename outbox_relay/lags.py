@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from outbox_relay.statements import DbConnection
+from shared.database import own_transaction
 
 LAGS: Final = """
     CASE WHEN isfinite(due_at) THEN
@@ -37,6 +38,7 @@ class Lag:
     delivery_p99: float
 
 
+@own_transaction
 def recent_lags(connection: DbConnection, window_seconds: float) -> tuple[list[Lag], float]:
     """Measure the messages that were done within the last `window_seconds`, by queue, or the newest of them.
 

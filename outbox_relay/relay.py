@@ -18,7 +18,7 @@ from outbox_relay.reaper import Reaper
 from outbox_relay.rest import Rest
 from outbox_relay.shares import LOOKING_SHARE, PRUNING_SHARE, REAPING_SHARE, period
 from outbox_relay.statements import DbConnection
-from shared.database import connect
+from shared.database import UnsuitableDatabaseError, connect, keep_plans
 from shared.outage_causes import postgresql_cause
 from shared.settings import RelaySettings
 
@@ -76,7 +76,12 @@ class Relay:
         self._alarm.ring()
 
     def run(self) -> None:
-        """Work until stop() is called. Outages of PostgreSQL and Redis are waited out."""
+        """Work until stop() is called. Outages of PostgreSQL and Redis are waited out.
+
+        Raises:
+            UnsuitableDatabaseError: waiting would not help.
+
+        """
         while not self._stopping:
             self._doorbell.prepare()
             try:
@@ -86,6 +91,8 @@ class Relay:
                 seconds = 0.0 if done.full else self._seconds_to_sleep(done)
                 if seconds:
                     self._rest.end()
+            except UnsuitableDatabaseError:
+                raise
             except (psycopg.Error, BrokerUnavailableError) as exc:
                 seconds = self._note_outage(exc)
             else:
@@ -139,6 +146,7 @@ class Relay:
         """Give the connection to PostgreSQL, and open it if there is none. Raises psycopg.OperationalError."""
         if self._connection is None:
             self._connection = connect(self._settings.database_url, "outbox-relay")
+            keep_plans(self._connection)
             if self._outage is not None:
                 self._reap_running_from = monotonic() + RECONNECT_GRACE_SECONDS
         return self._connection

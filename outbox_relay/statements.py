@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
+from shared.database import own_transaction
 from shared.messages import QUEUES
 
 DbConnection = Connection[tuple[Any, ...]]
@@ -101,7 +102,7 @@ def take_batch(
                WHERE status = 'pending' AND queue = 'critical'
                  AND due_at <= coalesce(to_timestamp(%(before)s), now())
                  AND (due_at, id) > (%(critical_start)s::timestamptz, %(critical_id)s::bigint)
-                 AND NOT EXISTS (SELECT FROM outbox_breaker WHERE opened_at IS NOT NULL)
+                 AND NOT EXISTS (SELECT FROM outbox_breaker WHERE name = 'mail' AND opened_at IS NOT NULL)
                ORDER BY due_at, id
                LIMIT %(size)s - CASE WHEN EXISTS (
                          SELECT FROM outbox
@@ -119,7 +120,7 @@ def take_batch(
                WHERE status = 'pending' AND queue = 'default'
                  AND due_at <= coalesce(to_timestamp(%(before)s), now())
                  AND (due_at, id) > (%(default_start)s::timestamptz, %(default_id)s::bigint)
-                 AND NOT EXISTS (SELECT FROM outbox_breaker WHERE opened_at IS NOT NULL)
+                 AND NOT EXISTS (SELECT FROM outbox_breaker WHERE name = 'mail' AND opened_at IS NOT NULL)
                ORDER BY due_at, id
                LIMIT %(size)s
                  FOR UPDATE SKIP LOCKED
@@ -161,7 +162,7 @@ def start_before_now(connection: DbConnection, seconds: float) -> Start | None:
     rows = connection.execute(
         """
         SELECT (now() - make_interval(secs => %s))::text
-         WHERE NOT EXISTS (SELECT FROM outbox_breaker WHERE opened_at IS NOT NULL)
+         WHERE NOT EXISTS (SELECT FROM outbox_breaker WHERE name = 'mail' AND opened_at IS NOT NULL)
         """,
         [seconds],
     ).fetchall()
@@ -178,7 +179,7 @@ def take_probe(connection: DbConnection, queues: Sequence[str] = QUEUES) -> list
         WITH breaker AS MATERIALIZED (
             SELECT name
               FROM outbox_breaker
-             WHERE opened_at IS NOT NULL AND probe_at <= clock_timestamp()
+             WHERE name = 'mail' AND opened_at IS NOT NULL AND probe_at <= clock_timestamp()
                FOR UPDATE SKIP LOCKED
         )
         SELECT id, generation, queue
@@ -199,7 +200,7 @@ def mark_probe(connection: DbConnection, message_id: int, patience_seconds: floa
         """
         UPDATE outbox_breaker
            SET probe_id = %s, probe_at = clock_timestamp() + make_interval(secs => %s)
-         WHERE opened_at IS NOT NULL
+         WHERE name = 'mail' AND opened_at IS NOT NULL
         """,
         [message_id, patience_seconds],
     )
@@ -218,6 +219,7 @@ def mark_published(connection: DbConnection, ids: Sequence[int], epoch: str, lea
     ).rowcount
 
 
+@own_transaction
 def next_due(connection: DbConnection, starts: Mapping[str, Start] = BEGINNING) -> float | None:
     """Give the seconds until the next message is due (negative: it is), or None when none is pending after the starts.
 
@@ -225,8 +227,10 @@ def next_due(connection: DbConnection, starts: Mapping[str, Start] = BEGINNING) 
     """
     row = connection.execute(
         """
-        SELECT extract(epoch FROM greatest(due_at, (SELECT probe_at FROM outbox_breaker WHERE opened_at IS NOT NULL))
-               )::float8 - extract(epoch FROM clock_timestamp())::float8
+        SELECT extract(epoch FROM greatest(
+                   due_at,
+                   (SELECT probe_at FROM outbox_breaker WHERE name = 'mail' AND opened_at IS NOT NULL)
+               ))::float8 - extract(epoch FROM clock_timestamp())::float8
           FROM (
               SELECT least(
                          (SELECT min(due_at) FROM outbox
@@ -242,6 +246,7 @@ def next_due(connection: DbConnection, starts: Mapping[str, Start] = BEGINNING) 
     return None if row is None else row[0]
 
 
+@own_transaction
 def reap_running(connection: DbConnection, limit: int, grace_seconds: float = POSTMASTER_GRACE_SECONDS) -> list[Reaped]:
     """Take back the messages whose worker died: dead when their attempts are spent, else pending and due now.
 
@@ -282,6 +287,7 @@ def reap_running(connection: DbConnection, limit: int, grace_seconds: float = PO
     return [Reaped(*row) for row in rows]
 
 
+@own_transaction
 def find_suspects(connection: DbConnection, epoch: str, limit: int) -> list[Suspect]:
     """List published rows whose lease is over or that were pushed into another life of Redis than `epoch`."""
     # Three ranges of one index, each asked for by itself: of conditions joined by OR, PostgreSQL may make a filter over
@@ -302,6 +308,7 @@ def find_suspects(connection: DbConnection, epoch: str, limit: int) -> list[Susp
     return [Suspect(Row(*row), same_epoch) for *row, same_epoch in rows]
 
 
+@own_transaction
 def renew_found(connection: DbConnection, rows: Sequence[Row], epoch: str, lease_seconds: float) -> int:
     """Give rows whose job stands in a list a new lease in the present epoch; return how many were renewed."""
     # The rows are locked in one order and without waiting: two relays that renew the same rows cannot deadlock, and a
@@ -325,6 +332,7 @@ def renew_found(connection: DbConnection, rows: Sequence[Row], epoch: str, lease
     ).rowcount
 
 
+@own_transaction
 def return_missing(connection: DbConnection, rows: Sequence[Row]) -> list[Row]:
     """Make rows pending again whose job Redis lost; return those that were still the same published life."""
     returned = connection.execute(
@@ -348,6 +356,7 @@ def return_missing(connection: DbConnection, rows: Sequence[Row]) -> list[Row]:
     return [Row(*row) for row in returned]
 
 
+@own_transaction
 def prune(connection: DbConnection, keep_days: float, limit: int, since: datetime | None = None) -> Pruned:
     """Delete up to `limit` finished messages older than `keep_days`, the oldest first. A live row is never touched.
 
@@ -388,6 +397,7 @@ def _array(numbers: Sequence[int]) -> str:
     return "{" + ",".join(map(str, numbers)) + "}"
 
 
+@own_transaction
 def clock(connection: DbConnection) -> float:
     """Give the database's time in seconds since the epoch."""
     row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()

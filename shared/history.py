@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from psycopg.rows import class_row, dict_row
 
-from shared.database import DbConnection
+from shared.database import DbConnection, own_transaction
 
 _TIMES: Final = """
     CASE WHEN isfinite(created_at) THEN created_at END AS created_at,
@@ -47,6 +47,7 @@ class Range:
     statuses: tuple[str, ...]
 
 
+@own_transaction
 def list_messages(
     connection: DbConnection, limit: int, *, states: Sequence[str], queue: str | None, task: str | None
 ) -> list[Listed]:
@@ -73,6 +74,7 @@ def _newest(table: str) -> str:
     """  # noqa: S608 - a table's name and two expressions of our own
 
 
+@own_transaction
 def read_message(connection: DbConnection, message_id: int) -> dict[str, Any] | None:
     """Read everything that is kept of a message but its payload; None when there is no such message."""
     with connection.cursor(row_factory=dict_row) as cursor:
@@ -87,6 +89,7 @@ def read_message(connection: DbConnection, message_id: int) -> dict[str, Any] | 
         ).fetchone()
 
 
+@own_transaction
 def count_finished(connection: DbConnection, chosen: Range, at_most: int) -> int:
     """Count the finished messages of a range, and stop beyond `at_most`."""
     row = connection.execute(
@@ -102,6 +105,7 @@ def count_finished(connection: DbConnection, chosen: Range, at_most: int) -> int
     return 0 if row is None else int(row[0])
 
 
+@own_transaction
 def replay(connection: DbConnection, chosen: Range) -> int:
     """Append a new message for each finished one of the range, all or none, and return how many.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from shared.database import DbConnection
+from shared.database import DbConnection, own_transaction
 from shared.figures import COUNTED_EXACTLY
 
 _RETRIED_AT_ONCE: Final = 1000
@@ -31,6 +31,7 @@ class DeadLetter:
     maybe_accepted: bool
 
 
+@own_transaction
 def list_dead(connection: DbConnection, limit: int) -> list[DeadLetter]:
     """List dead letters, the oldest first."""
     rows = connection.execute(
@@ -59,6 +60,7 @@ class DeadCount:
         return str(self.number) if self.is_all else f"more than {self.number}"
 
 
+@own_transaction
 def count_dead(connection: DbConnection) -> DeadCount:
     """Count the dead letters, up to COUNTED_EXACTLY."""
     # In the order of the partial index, which holds nothing else: else PostgreSQL may search the table for them.
@@ -88,6 +90,7 @@ def retry_all(connection: DbConnection) -> int:
     return total
 
 
+@own_transaction
 def _retry(connection: DbConnection, first_id: int, last_id: int, limit: int) -> list[int]:
     # A new generation: jobs of its former lives that still lie about in Redis have other ids.
     retried = connection.execute(
@@ -111,6 +114,7 @@ def _retry(connection: DbConnection, first_id: int, last_id: int, limit: int) ->
     return [id_ for (id_,) in retried]
 
 
+@own_transaction
 def discard(connection: DbConnection, message_id: int, reason: str) -> bool:
     """Give up a dead or pending message for the reason given; it becomes history. False in any other state."""
     discarded = connection.execute(
@@ -130,6 +134,7 @@ def discard(connection: DbConnection, message_id: int, reason: str) -> bool:
     return discarded.rowcount == 1
 
 
+@own_transaction
 def status_of(connection: DbConnection, message_id: int) -> str | None:
     """Give a message's state, or None when there is no such message."""
     row = connection.execute("SELECT status FROM outbox_messages WHERE id = %s", [message_id]).fetchone()

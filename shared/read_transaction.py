@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import psycopg
 
-from shared.database import IDLE_IN_TRANSACTION_SECONDS, commit
+from shared.database import commit, opening
 
 STATEMENT_SECONDS: Final = 2.0
 """What metrics, console and commands ask is answered in milliseconds. A scrape has a few statements and ten seconds."""
@@ -25,19 +25,15 @@ SCHEMA_MISSING: Final = (
 )
 """Errors of a database without the schema that this version needs."""
 
-# One round trip, and nothing that outlives the transaction: behind PgBouncer the session is shared.
-_BEGIN: Final = f"""
-BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;
+# In the round trip that opens the transaction, and nothing that outlives it: behind PgBouncer the session is shared.
+_LIMITS: Final = """;
+SET TRANSACTION READ ONLY;
 SET LOCAL statement_timeout = '%(milliseconds)dms';
-SET LOCAL lock_timeout = '%(milliseconds)dms';
-SET LOCAL idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_SECONDS}s';
-SET LOCAL jit = off;
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_bitmapscan = off
 """
-# Compiling would take longer than any of these statements. Each of them reads the beginning of an index in its order.
-# PostgreSQL's statistics may not yet know that to be worth it, since a backlog can be younger than they are: it would
-# read all messages of a state and sort them.
+# Each statement reads the beginning of an index in its order. PostgreSQL's statistics may not yet know that to be worth
+# it, since a backlog can be younger than they are: it would read all messages of a state and sort them.
 
 
 @contextmanager
@@ -54,7 +50,7 @@ def read_transaction(connection: psycopg.Connection[Any], statement_seconds: flo
 
     """
     seconds = STATEMENT_SECONDS if statement_seconds is None else statement_seconds
-    connection.execute((_BEGIN % {"milliseconds": seconds * 1000}).encode())
+    connection.execute(opening(connection, seconds) + (_LIMITS % {"milliseconds": seconds * 1000}).encode())
     try:
         yield
     except BaseException:

@@ -8,6 +8,7 @@ import click
 from outbox_relay.commands.screen import print_json
 from outbox_relay.commands.session import fail, json_option, operator_database
 from shared import history
+from shared.database import transaction
 from shared.messages import DOORBELL_CHANNEL
 
 _MOMENT: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
@@ -39,7 +40,7 @@ def replay(
             fail(f"more than {limit} messages: narrow the time range, or raise --limit")
         if count and not yes:
             click.confirm(f"append {count} new messages for {task}?", abort=True, err=True)
-        with connection.transaction():
+        with transaction(connection):
             appended = history.replay(connection, chosen) if count else 0
             if appended != count:
                 fail(

@@ -51,7 +51,7 @@ def _check_database(
 ) -> Generator[Finding, None, bool]:
     """Run checks that need PostgreSQL, and return whether they ran to their end."""
     try:
-        with connect(settings.database_url, "outbox-doctor") as connection:
+        with connect(settings.database_url, "outbox-doctor", any_encoding=True) as connection:
             yield from check(connection)
     except psycopg.errors.UndefinedTable:
         yield fault("outbox", "its tables are missing", "apply schema.sql with psql")

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from outbox_relay.doctor.findings import Finding, fault, ok, warning
 from outbox_relay.statements import DbConnection
+from shared.database import UnsuitableDatabaseError, check_encoding
 
 _VERSIONS: Final = (14, 18)
 CLOCK_SECONDS: Final = 5.0
@@ -28,6 +29,11 @@ def check_server(connection: DbConnection) -> Iterator[Finding]:
         yield ok("postgresql", f"version {version}")
     else:
         yield fault("postgresql", f"version {version}", f"use one from {_VERSIONS[0]} to {_VERSIONS[1]}")
+    try:
+        check_encoding(connection)
+    except UnsuitableDatabaseError as exc:
+        says, _, fix = str(exc).partition(": ")
+        yield fault("encoding", says, fix)
     if _value(connection, "SELECT pg_is_in_recovery()"):
         yield fault(
             "postgresql",

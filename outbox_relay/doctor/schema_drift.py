@@ -11,10 +11,13 @@ import psycopg
 
 from outbox_relay.doctor.findings import Finding, fault, ok, skipped
 from outbox_relay.statements import DbConnection
+from shared.database import opening, transaction
 
 SCHEMA_FILE: Final = Path(__file__).parents[2] / "schema.sql"
 _FIX: Final = "run the migrations (of an empty database: schema.sql); what differs then has to be mended by hand"
 _SHOWN: Final = 4
+_LOCK_SECONDS: Final = 10
+_PLAIN_NAMES: Final = "SET LOCAL quote_all_identifiers = off"
 
 
 def check_schema(connection: DbConnection) -> Finding:
@@ -29,7 +32,9 @@ def check_schema(connection: DbConnection) -> Finding:
         return skipped("schema", "a standby takes no temporary tables")
     except psycopg.errors.LockNotAvailable:
         return skipped("schema", "somebody is applying schema.sql")
-    found = _describe(connection, "current_schema()::regnamespace")
+    with transaction(connection):
+        connection.execute(_PLAIN_NAMES)
+        found = _describe(connection, "(SELECT oid FROM pg_namespace WHERE nspname = current_schema())")
     missing = [what for what in expected if what not in found]
     different = [what for what, text in expected.items() if what in found and found[what] != text]
     if not missing and not different:
@@ -41,40 +46,47 @@ def check_schema(connection: DbConnection) -> Finding:
 
 def _expected(connection: DbConnection) -> dict[str, str]:
     statements = [line for line in SCHEMA_FILE.read_text().splitlines() if line not in {"BEGIN;", "COMMIT;"}]
-    with connection.transaction(force_rollback=True):
-        # Whoever applies the file at this moment holds its lock; that is not worth waiting for.
-        connection.execute("SET LOCAL lock_timeout = '10s'; SET LOCAL search_path = pg_temp")
+    # Whoever applies the file at this moment holds its lock; that is not worth waiting for.
+    connection.execute(opening(connection, _LOCK_SECONDS))
+    try:
+        connection.execute(f"{_PLAIN_NAMES}; SET LOCAL search_path = pg_temp")
         connection.execute("\n".join(statements))
         return _describe(connection, "pg_my_temp_schema()")
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def _describe(connection: DbConnection, schema: str) -> dict[str, str]:
     """Give each part of our tables with its definition, without the name of the schema that it lies in."""
     rows = connection.execute(
-        f"""
+        rf"""
         WITH ours AS (
-            SELECT c.oid, c.relname, c.relkind, c.reltype, n.nspname
+            SELECT c.oid, c.relname, c.relkind, c.reltype,
+                   -- A schema's name as PostgreSQL writes it before a table's. Of a schema that is called like a table,
+                   -- "outbox.*" is the table's row.
+                   '(^|[^.[:alnum:]_"])' || regexp_replace(quote_ident(n.nspname), '([^[:alnum:]_"])', '\\\1', 'g')
+                       || '\.(?!\*)' AS prefix
               FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
              WHERE n.oid = {schema} AND c.relkind IN ('r', 'v')
         )
-        SELECT what, replace(replace(definition, quote_ident(nspname) || '.', ''), 'pg_temp.', '') FROM (
-            SELECT nspname, (CASE relkind WHEN 'r' THEN 'table ' ELSE 'view ' END) || relname AS what, '' AS definition
+        SELECT what, regexp_replace(replace(definition, 'pg_temp.', ''), prefix, '\1', 'g') FROM (
+            SELECT prefix, (CASE relkind WHEN 'r' THEN 'table ' ELSE 'view ' END) || relname AS what, '' AS definition
               FROM ours
             UNION ALL
-            SELECT nspname, format('column %s.%s', relname, attname),
+            SELECT prefix, format('column %s.%s', relname, attname),
                    format_type(atttypid, atttypmod) || ' ' || attnotnull::text || ' ' || attidentity::text || ' '
                        || coalesce(pg_get_expr(adbin, adrelid), '')
               FROM ours JOIN pg_attribute ON attrelid = ours.oid AND attnum > 0 AND NOT attisdropped
               LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
             UNION ALL
-            SELECT nspname, format('constraint %s', conname), pg_get_constraintdef(pg_constraint.oid)
+            SELECT prefix, format('constraint %s', conname), pg_get_constraintdef(pg_constraint.oid)
               FROM ours JOIN pg_constraint ON conrelid = ours.oid AND contype <> 'n'
             UNION ALL
-            SELECT nspname, format('index %s', indexrelid::regclass::name),
+            SELECT prefix, format('index %s', indexrelid::regclass::name),
                    pg_get_indexdef(indexrelid) || CASE WHEN indisvalid THEN '' ELSE ' INVALID' END
               FROM ours JOIN pg_index ON indrelid = ours.oid
             UNION ALL
-            SELECT nspname, format('rule %s', conname), pg_get_constraintdef(pg_constraint.oid)
+            SELECT prefix, format('rule %s', conname), pg_get_constraintdef(pg_constraint.oid)
               FROM ours JOIN pg_type ON typbasetype = ours.reltype AND typname = 'valid_message'
               JOIN pg_constraint ON contypid = pg_type.oid
         ) AS parts

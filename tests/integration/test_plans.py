@@ -1,11 +1,21 @@
 """A process keeps its prepared statements for weeks: their plans have to hold for an outbox of any length."""
 
+from collections import Counter
+from contextlib import closing
 from uuid import uuid4
 
+from rq.defaults import RQ_KEY_PREFIX
+
 from consumer import statements as consumer_statements
+from embedded.mail_catcher import MailCatcher
 from outbox_relay import statements as relay_statements
-from shared.database import DbConnection, connect, transaction
-from tests.rows import rows_read_by_index, rows_read_one_after_the_other
+from outbox_relay.broker import open_broker
+from outbox_relay.doorbell import Alarm
+from outbox_relay.relay import Relay
+from shared.database import DbConnection, connect, keep_plans, transaction
+from tests.integration.processing.world import World
+from tests.relay_settings import relay_settings
+from tests.rows import add_message, add_user, rows_read_by_index, rows_read_one_after_the_other
 
 # psycopg prepares a statement at its sixth execution, PostgreSQL makes the plan that it keeps at the sixth from then.
 UNTIL_A_PLAN_IS_KEPT = 15
@@ -34,6 +44,7 @@ def test_plans_that_were_made_for_a_nearly_empty_outbox_read_no_full_one_from_en
         add_messages(others, UNTIL_A_PLAN_IS_KEPT)
 
         with connect(database_url, "a worker of weeks") as long_lived:
+            keep_plans(long_lived)
             idle = [deliver_one(long_lived) for _ in range(UNTIL_A_PLAN_IS_KEPT)]
             add_messages(others, 5000)
             busy = [deliver_one(long_lived) for _ in range(3)]
@@ -44,6 +55,7 @@ def test_plans_that_were_made_for_a_nearly_empty_outbox_read_no_full_one_from_en
 
 def test_looking_for_lost_jobs_reads_no_row_whose_lease_still_runs(database_url: str) -> None:
     with connect(database_url, "test") as connection:
+        keep_plans(connection)
         connection.execute("VACUUM ANALYZE outbox")
         connection.execute(
             """
@@ -57,3 +69,32 @@ def test_looking_for_lost_jobs_reads_no_row_whose_lease_still_runs(database_url:
 
         assert found == [[]] * UNTIL_A_PLAN_IS_KEPT
         assert rows_read_by_index(connection) == before
+
+
+def test_no_statement_of_relay_and_worker_reads_a_table_from_end_to_end(
+    connection: DbConnection, redis_url: str, mailbox: MailCatcher
+) -> None:
+    # A plan with a scan that cannot be avoided is dear however small the table, so that a server with JIT compiles it.
+    url = connection.info.dsn
+    add_user(connection)
+    mailed = add_message(connection, queue="critical")
+    before = scans(connection)
+
+    with closing(open_broker(redis_url, RQ_KEY_PREFIX, 60)) as broker:
+        relay = Relay(relay_settings(url, redis_url), broker, alarm := Alarm())
+        assert relay.drain() == 1
+        relay.run_once()
+        relay.close()
+        alarm.close()
+    world = World(url, mailbox.smtp_port)
+    assert world.process(mailed).value == "done"
+    world.close()
+
+    # Who else shows itself is looked up among the few relays, every five seconds.
+    assert scans(connection) - before - Counter(outbox_relays=1) == Counter()
+
+
+def scans(connection: DbConnection) -> Counter[str]:
+    connection.execute("SELECT pg_stat_force_next_flush()")
+    rows = connection.execute("SELECT relname, seq_scan FROM pg_stat_user_tables").fetchall()
+    return Counter(dict(rows))

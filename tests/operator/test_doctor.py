@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -413,3 +414,12 @@ def test_a_redis_that_refuses_info_is_not_called_away(healthy: Installation) -> 
     [finding] = [each for each in run_json("doctor") if each["check"] == "redis"]
 
     assert (finding["verdict"], "INFO is refused" in finding["says"]) == ("warning", True)
+
+
+@pytest.mark.parametrize("schema", ["outbox", "Our Schema"])
+def test_a_schema_of_one_s_own_is_no_fault(healthy: Installation, schema: str) -> None:
+    healthy.sql(f'ALTER SCHEMA public RENAME TO "{schema}"')
+    options = quote(f'-csearch_path="{schema}"'.replace(" ", "\\ "))
+    healthy.set("DATABASE_URL", f"{os.environ['DATABASE_URL']}?options={options}")
+
+    assert faults() == {}

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
+from shared import database
 from shared.database import connect
 from tests.integration.batches.desk import Desk
 from tests.rows import add_user
@@ -27,4 +28,5 @@ def connection(database_url: str) -> Iterator["Connection[Any]"]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.database._BEGIN", "BEGIN; SET LOCAL lock_timeout = '%d00us'")
+    opening = database.opening
+    monkeypatch.setattr(database, "opening", lambda connection, lock_seconds: opening(connection, lock_seconds / 10))
