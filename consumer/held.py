@@ -1,6 +1,6 @@
 """What a consumer has in hand, step by step: a claimed message, one with its mail, one whose outcome is known."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from consumer.lease import Lease
@@ -29,6 +29,10 @@ class Held:
     lease: Lease
     job: PoppedJob | None = None
     span: OpenSpan = NO_SPAN
+
+    def with_lease(self, lease: Lease) -> "Held":
+        """Return the same message under a renewed lease."""
+        return replace(self, lease=lease)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The one function that a job on Redis may run, as RQ's stock worker calls it."""
 
+from functools import partial
 from typing import Final
 
 import psycopg
@@ -8,6 +9,7 @@ import structlog
 from consumer import statements
 from consumer.database import Database
 from consumer.processing import Processor
+from consumer.rq_child import end_job_within, was_worker_told_to_stop
 from consumer.rq_jobs import LARGEST_ID
 from shared.database import UnsuitableDatabaseError
 from shared.errors import SettingsError
@@ -38,7 +40,9 @@ def run_message(message_id: object) -> None:
         _log.error("settings", message_id=message_id, problems=exc.problems)
         _put_back(message_id, f"a worker cannot start: {', '.join(sorted(exc.problems))}")
         return
-    processor = Processor(settings)
+    end_with_the_lease = partial(end_job_within, settings.run_lease_seconds)
+    end_with_the_lease()
+    processor = Processor(settings, is_leaving=was_worker_told_to_stop, after_renewal=end_with_the_lease)
     try:
         processor.refuse_unsuitable()
         processor.process(message_id)

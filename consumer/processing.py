@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from consumer.claiming import Claimer
 from consumer.database import Database
+from consumer.late_answers import LateAnswers
 from consumer.patience import Patience, pauses
 from consumer.preparing import Preparer
 from consumer.recording import Recorder
@@ -22,6 +23,8 @@ class Processor:
         *,
         sleep: Callable[[float], None] = time.sleep,
         may_give_up: Callable[[], bool] = lambda: False,
+        is_leaving: Callable[[], bool] = lambda: False,
+        after_renewal: Callable[[], object] = lambda: None,
     ) -> None:
         """Keep what every message needs; connections are opened at their first use.
 
@@ -29,13 +32,18 @@ class Processor:
             settings: the consumer's settings.
             sleep: waits between two tries to reach PostgreSQL.
             may_give_up: asked while an outcome waits for PostgreSQL to come back: is this process told to leave?
+            is_leaving: asked before a lease is renewed to wait for a late answer: is this process to leave soon?
+            after_renewal: called when that was done.
 
         """
         self._patience = Patience(sleep, may_give_up)
         self._database = Database(settings.database_url)
         self._claimer = Claimer(self._database, settings.run_lease_seconds, self._patience)
         self._preparer = Preparer(self._database, settings, self._patience)
-        self._sender = Sender(settings, open_mailer(settings))
+        late_answers = LateAnswers(
+            settings.database_url, senders=lambda: 1, is_leaving=is_leaving, after_renewal=after_renewal
+        )
+        self._sender = Sender(settings, open_mailer(settings), late_answers)
         self._recorder = Recorder(self._database, settings.backoff_scale)
 
     def process(self, message_id: int) -> Verdict:

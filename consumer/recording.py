@@ -176,10 +176,9 @@ class Recorder:
         is_written = statements.fail(
             connection,
             claim,
-            failure.reason,
+            failure,
             delay_seconds=retry_delay_seconds(claim.attempt, self._backoff_scale),
             is_dead=is_dead,
-            maybe_accepted=failure.maybe_accepted,
         )
         return self._verdict(ended, Verdict.DEAD if is_dead else Verdict.FAILED, is_written=is_written)
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
+from consumer.outcomes import Failed
 from shared.database import DbConnection
 
 FAILURES_KEPT: Final = 20
@@ -20,6 +21,10 @@ class Claim:
 
     The payload is JSON as it stands in PostgreSQL. Times are seconds since the epoch: PostgreSQL has some, infinity
     among them, that Python's datetime has not.
+
+    Attributes:
+        met_silence: an earlier attempt got no answer after the last dot, so this one may wait longer for it.
+
     """
 
     id: int
@@ -32,6 +37,7 @@ class Claim:
     published_at: float | None
     traceparent: str | None
     uid: UUID
+    met_silence: bool
 
     @property
     def is_last_attempt(self) -> bool:
@@ -63,7 +69,8 @@ def claim(connection: DbConnection, message_ids: Sequence[int], token: UUID, lea
                uid = coalesce(uid, gen_random_uuid())
          WHERE id = ANY(%(ids)s::bigint[]) AND (status = 'published' OR (status = 'pending' AND due_at <= now()))
         RETURNING id, claim_token, task, payload::text, attempt, max_retries,
-                  extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent, uid
+                  extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent, uid,
+                  failures @> '[{"unanswered": true}]'
         """,
         {"ids": list(message_ids), "token": token, "lease": lease_seconds},
     ).fetchall()
@@ -83,7 +90,8 @@ def find_own_claims(connection: DbConnection, message_ids: Sequence[int], token:
     rows = connection.execute(
         """
         SELECT id, claim_token, task, payload::text, attempt, max_retries,
-               extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent, uid
+               extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent, uid,
+               failures @> '[{"unanswered": true}]'
           FROM outbox
          WHERE id = ANY(%s::bigint[]) AND status = 'running' AND claim_token = %s
         """,
@@ -129,6 +137,22 @@ def ack(connection: DbConnection, claims: Sequence[Claim]) -> set[int]:
     return {row[0] for row in done}
 
 
+def renew_claim(connection: DbConnection, claim: Claim, lease_seconds: float) -> bool:
+    """Give a claim of ours a new lease, counted from now. False when it is no longer ours.
+
+    A lease that is over is renewed too: as long as nobody took the message over, it is ours.
+    """
+    renewed = connection.execute(
+        """
+        UPDATE outbox
+           SET lease_until = clock_timestamp() + make_interval(secs => %s)
+         WHERE id = %s AND status = 'running' AND claim_token = %s
+        """,
+        [lease_seconds, claim.id, claim.token],
+    )
+    return renewed.rowcount == 1
+
+
 def done_among(connection: DbConnection, message_ids: Sequence[int]) -> set[int]:
     """Tell which messages are finished: after a lost answer to a commit they may be, by our own hand."""
     rows = connection.execute(
@@ -137,10 +161,15 @@ def done_among(connection: DbConnection, message_ids: Sequence[int]) -> set[int]
     return {row[0] for row in rows}
 
 
-def fail(
-    connection: DbConnection, claim: Claim, reason: str, *, delay_seconds: float, is_dead: bool, maybe_accepted: bool
-) -> bool:
+def fail(connection: DbConnection, claim: Claim, failure: Failed, *, delay_seconds: float, is_dead: bool) -> bool:
     """Record a failed attempt: pending again after the delay, or a dead letter. False when it is no longer ours."""
+    entry: dict[str, object] = {
+        "attempt": claim.attempt,
+        "reason": failure.reason,
+        "maybe_accepted": failure.maybe_accepted,
+    }
+    if failure.is_unanswered:
+        entry["unanswered"] = True
     failed = connection.execute(
         """
         UPDATE outbox
@@ -159,9 +188,9 @@ def fail(
             "token": claim.token,
             "dead": is_dead,
             "delay": delay_seconds,
-            "reason": reason,
+            "reason": failure.reason,
             "kept": FAILURES_KEPT,
-            "entry": Jsonb({"attempt": claim.attempt, "reason": reason, "maybe_accepted": maybe_accepted}),
+            "entry": Jsonb(entry),
         },
     )
     return failed.rowcount == 1

@@ -11,6 +11,7 @@ from consumer.control import Control
 from consumer.database import Database
 from consumer.held import Ended, Ready
 from consumer.intake import Intake
+from consumer.late_answers import LateAnswers
 from consumer.patience import Patience
 from consumer.preparing import Preparer
 from consumer.recording import Recorder
@@ -60,8 +61,13 @@ class Team:
             to_write=self._to_write,
         )
         self._mailer = open_mailer(settings, connections=settings.concurrency)
+        late_answers = LateAnswers(
+            settings.database_url,
+            senders=lambda: min(settings.concurrency, self._mailer.connection_limit),
+            is_leaving=control.stopping.is_set,
+        )
         self._senders = [
-            SendingThread(number, Sender(settings, self._mailer), self._to_send, self._to_write)
+            SendingThread(number, Sender(settings, self._mailer, late_answers), self._to_send, self._to_write)
             for number in range(settings.concurrency)
         ]
         recorder = Recorder(writing, settings.backoff_scale)

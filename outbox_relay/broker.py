@@ -19,7 +19,7 @@ from redis_client.addresses import client_cause
 from redis_client.opening import open_redis
 from redis_client.sentinels import leave_replaced_master
 from shared.errors import OutboxError
-from shared.messages import QUEUES
+from shared.messages import LONGEST_ANSWER_SECONDS, QUEUES
 
 SOCKET_SECONDS: Final = 3.0
 """Below the limit that PostgreSQL sets on an idle transaction: a frozen Redis rolls the batch back, not the server."""
@@ -43,7 +43,7 @@ class BrokerUnavailableError(OutboxError):
 def open_broker(redis_url: str, key_prefix: str, run_lease_seconds: float) -> "Broker":
     """Prepare a connection that never repeats a command by itself; nothing is sent yet."""
     client = open_redis(redis_url, socket_timeout=SOCKET_SECONDS, socket_connect_timeout=SOCKET_SECONDS)
-    return Broker(client, key_prefix, job_timeout_seconds=math.ceil(run_lease_seconds))
+    return Broker(client, key_prefix, job_timeout_seconds=math.ceil(run_lease_seconds + LONGEST_ANSWER_SECONDS))
 
 
 class Broker:

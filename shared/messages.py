@@ -14,6 +14,10 @@ QUEUES: Final = (CRITICAL, DEFAULT)
 ENTRY_POINT: Final = "consumer.jobs.run_message"
 """The one function that a job on Redis names. The relay writes it as text and imports nothing."""
 
+LONGEST_ANSWER_SECONDS: Final = 600.0
+"""How long a mail server's answer to a mail is waited for at the most (RFC 5321, 4.5.3.2.6), under a renewed lease.
+RQ's limit for a job leaves room for it."""
+
 DOORBELL_CHANNEL: Final = "outbox_doorbell"
 """The NOTIFY channel that wakes a sleeping relay. A lost ring costs one poll interval, nothing else."""
 

@@ -75,7 +75,8 @@ def _check_run_lease(connection: DbConnection, settings: RelaySettings) -> Findi
     row = connection.execute(
         """
         SELECT extract(epoch FROM max(lease_until - claimed_at))::float8
-          FROM (SELECT lease_until, claimed_at FROM outbox WHERE status = 'running'
+          FROM (SELECT lease_until, claimed_at FROM outbox
+                 WHERE status = 'running' AND NOT failures @> '[{"unanswered": true}]'  -- others may have been renewed
                  ORDER BY lease_until DESC LIMIT %s) AS newest
          WHERE claimed_at > clock_timestamp() - interval '1 day'
         """,
@@ -86,6 +87,6 @@ def _check_run_lease(connection: DbConnection, settings: RelaySettings) -> Findi
         return warning(
             "run lease",
             f"a worker takes {taken:.0f} s, OUTBOX_RUN_LEASE_SECONDS is {settings.run_lease_seconds:g} here",
-            "give relay and workers the same: RQ ends a job by the relay's",
+            "give relay and workers the same: the relay waits for a probe of the mail server by its own",
         )
     return ok("run lease", "the same here and in what is running")

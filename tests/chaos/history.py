@@ -1,5 +1,6 @@
 """Reading what the database knows of a run: users, messages, and the record of every change of a message."""
 
+from collections.abc import Iterable, Iterator
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -65,11 +66,21 @@ def claims_of(changes: list[Change]) -> list[Claim]:
     """Find each claim's beginning and end in the record."""
     claims = []
     for _, of_message in groupby(changes, key=lambda change: change.message_id):
-        # A claim is one change, whatever ends it is the next: nothing else touches a running message.
-        for begin, end in pairwise([*of_message, None]):
+        # A claim is one change, whatever ends it is the next: nothing else touches a running message but a renewal.
+        for begin, end in pairwise([*_without_renewals(of_message), None]):
             if begin is not None and begin.status == "running" and begin.change == "update":
                 claims.append(_claim(begin, end))
     return claims
+
+
+def _without_renewals(changes: Iterable[Change]) -> Iterator[Change]:
+    """Give the changes but for those that keep a claim as it is, with a later end of its lease."""
+    token = None
+    for change in changes:
+        is_renewal = change.change == "update" and change.status == "running" and change.claim_token == token
+        if not is_renewal:
+            yield change
+        token = change.claim_token
 
 
 def _claim(begin: Change, end: Change | None) -> Claim:

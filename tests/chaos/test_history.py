@@ -43,6 +43,14 @@ def test_the_last_attempt_ends_dead() -> None:
     assert the_claim(CLAIMED._replace(at=3.0, status="dead", reason="why")).end == "dead"
 
 
+def test_a_renewed_lease_is_the_same_claim() -> None:
+    renewed = [CLAIMED._replace(at=3.0), CLAIMED._replace(at=4.0)]
+
+    [claim] = claims_of([BORN, PUBLISHED, CLAIMED, *renewed, CLAIMED._replace(at=5.0, change="delete")])
+
+    assert (claim.began, claim.ended, claim.end) == (2.0, 5.0, "done")
+
+
 def test_a_claim_without_an_end_is_open() -> None:
     [claim] = claims_of([BORN, PUBLISHED, CLAIMED])
 

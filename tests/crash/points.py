@@ -19,6 +19,7 @@ Given = Literal[
     "an emptied Redis",
     "an unreachable mail server",
     "a refusing mail server",
+    "a message that met silence and a mail server that does not answer yet",
     "an open breaker",
     "an open breaker and a mail server that does not answer",
     "old history",
@@ -26,6 +27,8 @@ Given = Literal[
 ]
 
 _PROBE_WITHOUT_ANSWER: Final[Given] = "an open breaker and a mail server that does not answer"
+
+_LATE_ANSWER: Final[Given] = "a message that met silence and a mail server that does not answer yet"
 
 COMMIT: Final = "shared.database:commit"
 
@@ -146,6 +149,7 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
         Point("the last dot", program, when="before", **dot, **sent),
         Point("the last dot", program, when="after", **dot, **{**sent, "mails": (1, 2)}),
         Point("the mail server's answer", program, "consumer.smtp:Mailer.send", "after", **taken),
+        *_around("the renewal's COMMIT", program, COMMIT, past=f"{sql}:renew_claim", given=_LATE_ANSWER, **sent),
         *_around("ack", program, f"{sql}:ack", **taken),
         Point("ack's COMMIT", program, COMMIT, "before", past=f"{sql}:ack", **taken),
         Point("ack's COMMIT", program, COMMIT, "after", past=f"{sql}:ack", **whose),

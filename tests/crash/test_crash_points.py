@@ -30,6 +30,9 @@ PREPARED_BY_SQL: Final[dict[Given, LiteralString]] = {
         UPDATE outbox
            SET status = 'running', attempt = 1, claim_token = gen_random_uuid(), claimed_at = now(), lease_until = now()
         """,
+    "a message that met silence and a mail server that does not answer yet": """
+        UPDATE outbox SET failures = '[{"unanswered": true}]'
+        """,
     "an open breaker": OPEN_BREAKER,
     "an open breaker and a mail server that does not answer": OPEN_BREAKER,
     "old history": """
@@ -111,6 +114,8 @@ def given(scene: Scene, point: Point) -> int:
             scene.mailbox.stop()
         case "a refusing mail server":
             scene.mailbox.set_fault("data-451")
+        case "a message that met silence and a mail server that does not answer yet":
+            scene.mailbox.set_fault("data-hang")
         case "an open breaker and a mail server that does not answer":
             scene.mailbox.set_fault("drop-after-accept")
     return id_

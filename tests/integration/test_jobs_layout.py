@@ -46,7 +46,7 @@ def enqueued_by_rq(redis: "Redis[Any]") -> dict[bytes, bytes]:
         42,
         job_id="by-rq",
         description="outbox message 42",
-        job_timeout=60,
+        job_timeout=660,
         result_ttl=RESULT_TTL_SECONDS,
         failure_ttl=FAILURE_TTL_SECONDS,
     )
@@ -92,7 +92,7 @@ def test_rq_reads_the_job(redis: "Redis[Any]") -> None:
 
     assert job is not None
     assert (job.func_name, job.args, job.kwargs) == (ENTRY_POINT, (42,), {})
-    assert (job.get_status(), job.origin, job.timeout) == (JobStatus.QUEUED, "critical", 60)
+    assert (job.get_status(), job.origin, job.timeout) == (JobStatus.QUEUED, "critical", 660)
     assert job.created_at.tzinfo is not None
     assert queue.job_ids == ["outbox-42-g3"]
     assert Queue.all(connection=redis) == [queue]

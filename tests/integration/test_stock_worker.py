@@ -1,13 +1,17 @@
 """`rq worker critical default` with RQ's own worker class, as a process."""
 
+import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from subprocess import CompletedProcess
+from time import monotonic
 from typing import Any
 
 import pytest
+from psycopg.types.json import Jsonb
 from redis import Redis
 from rq import Queue
 from rq.defaults import RQ_KEY_PREFIX
@@ -17,9 +21,12 @@ from embedded.mail_catcher import MailCatcher
 from embedded.ports import LOOPBACK, free_port
 from shared.database import connect
 from shared.messages import ENTRY_POINT, SendVerifyEmail, SendWelcomeEmail
+from tests.integration.outbox_worker.service import said
 from tests.preloading import Preloaded
-from tests.processes import events, publish, run, worker_command, worker_module, worker_settings
+from tests.processes import events, publish, run, started, worker_command, worker_module, worker_settings
 from tests.rows import add_message, add_user, message
+from tests.scripted_mail_server import CONTENT, Answer, ScriptedMailServer, Session
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -189,3 +196,45 @@ def test_an_unreachable_mail_server_opens_the_breaker_for_all_workers(service: S
     reasons = [line["reason"] for line in events(ended.stdout) if line["event"] == "message"]
     assert reasons[1:] == ["the mail server is away"] * 2
     assert [(service.message(id_)["status"], service.message(id_)["attempt"]) for id_ in ids] == [("pending", 0)] * 3
+
+
+SILENCE = Jsonb([{"attempt": 1, "reason": "silence", "maybe_accepted": True, "unanswered": True}])
+
+
+def late(seconds: float) -> Answer:
+    def wait(session: Session) -> str:
+        session.server.is_leaving.wait(seconds)
+        return "250 OK"
+
+    return wait
+
+
+def test_a_late_answer_is_waited_for_past_the_lease_and_past_rqs_alarm(service: Service) -> None:
+    id_ = service.publish(failures=SILENCE)
+
+    with ScriptedMailServer({CONTENT: late(4.5)}) as server:
+        ended = service.run(SMTP_URL=f"smtp://{LOOPBACK}:{server.port}", OUTBOX_RUN_LEASE_SECONDS="3")
+
+    assert (service.message(id_)["status"], len(server.contents)) == ("done", 1)
+    assert service.job(id_).get_status() is JobStatus.FINISHED
+    assert len([line for line in events(ended.stdout) if line["event"] == "lease.renewed"]) == 2
+
+
+def test_a_worker_that_is_told_to_stop_waits_no_longer_than_the_lease_that_it_has(
+    service: Service, origin: Preloaded, tmp_path: Path
+) -> None:
+    id_ = service.publish(failures=SILENCE)
+    with ScriptedMailServer({CONTENT: late(60.0)}) as server:
+        settings = {
+            **service.settings,
+            "SMTP_URL": f"smtp://{LOOPBACK}:{server.port}",
+            "OUTBOX_RUN_LEASE_SECONDS": "3",
+        }
+        with started(worker_module(), settings, tmp_path / "stopped.log", origin) as worker:
+            wait_until(lambda: said(worker, "lease.renewed"), 20, "the lease to be renewed")
+            told_at = monotonic()
+            os.kill(worker.pid, signal.SIGTERM)
+            wait_until(lambda: not worker.running, 20, "the worker to end")
+
+    assert monotonic() - told_at < 4.0
+    assert (service.message(id_)["status"], service.message(id_)["attempt"]) == ("pending", 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.model.guards import Guard
-from tests.model.rows import Move, Step, back_to_pending, claimable, claimed, fault, finished
+from tests.model.rows import TIME, Move, Step, back_to_pending, claimable, claimed, fault, finished
 from tests.model.state import (
     ACCEPTED,
     ASKING,
@@ -15,10 +15,14 @@ from tests.model.state import (
     FORGOTTEN_TOKEN,
     IDLE,
     OUTAGE,
+    OVERDUE,
     POPPED,
     REFUSED,
     REJECTED,
     RUNNING,
+    UNANSWERED_DOT,
+    UNRENEWED,
+    WAITING,
     Config,
     Consumer,
     Job,
@@ -38,6 +42,10 @@ def consumer_steps(world: World, config: Config, number: int) -> Iterator[Move]:
         yield from find_own_claim_steps(world, config, number)
     elif phase == CLAIMED:
         yield from send_steps(world, config, number)
+    elif phase == OVERDUE:
+        yield from overdue_steps(world, config, number)
+    elif phase in UNANSWERED_DOT:
+        yield from waiting_steps(world, number)
     else:
         yield from ending_steps(world, config, number)
 
@@ -114,6 +122,58 @@ def send_steps(world: World, config: Config, number: int) -> Iterator[Move]:
         yield fault("send", who, "accepted, the answer is lost", then(silence, sent._replace(mail_owed=True)))
         yield fault("send", who, "silence after the dot, not accepted", then(silence))
         yield fault("send", who, "outage before the dot", then(OUTAGE))
+        yield fault("send", who, "no answer before the deadline", then(OVERDUE))
+
+
+def overdue_steps(world: World, config: Config, number: int) -> Iterator[Move]:
+    """The answer to the dot is late: wait for it under a renewed lease, or give up within the lease that is left.
+
+    Which messages may wait, and how often, is left open here: more than can happen.
+    """
+    consumer = world.consumers[number]
+    who = f"consumer {number}"
+    message = consumer.job.message
+    row = world.rows[message]
+    given_up = world.with_consumer(number, consumer._replace(phase=REFUSED))
+    yield Step("send", who, "no answer: given up"), given_up
+    taken = row._replace(mails=row.mails + 1, mail_owed=True)
+    if row.token == number and not consumer.late:  # of one who stands still it was decided when it began to
+        yield Step("send", who, "no answer, but accepted: given up"), given_up.with_row(message, taken)
+    if not config.keeps(Guard.RENEW_FIRST):
+        yield Step("send", who, "waits on"), world.with_consumer(number, consumer._replace(phase=UNRENEWED))
+    if row.status != RUNNING or (row.token != number and config.keeps(Guard.RENEW_TOKEN)):
+        yield Step("renew_claim", who, "0 rows"), given_up
+        return
+    renewed = world.with_row(message, row._replace(lease_over=False))
+    yield Step("renew_claim", who), renewed.with_consumer(number, consumer._replace(phase=WAITING, late=False))
+    if world.faults:
+        # Not committed and tried again is nothing new.
+        yield fault("renew_claim", who, "not answered, committed", renewed)
+        if not config.keeps(Guard.RENEW_ANSWERED):
+            unsure = world.with_consumer(number, consumer._replace(phase=UNRENEWED))
+            yield fault("renew_claim", who, "not answered, not committed", unsure)
+
+
+def waiting_steps(world: World, number: int) -> Iterator[Move]:
+    """The dot is sent and the lease was renewed: the answer comes, or the next deadline does.
+
+    One who stands still finds no answer here: it was decided when it began to (consumer_faults).
+    """
+    consumer = world.consumers[number]
+    who = f"consumer {number}"
+    message = consumer.job.message
+    row = world.rows[message]
+
+    def then(phase: str, new_row: Row = row) -> World:
+        return world.with_row(message, new_row).with_consumer(number, consumer._replace(phase=phase))
+
+    if consumer.phase == WAITING or consumer.late:
+        yield Step("deadline_passes", who, kind=TIME), then(OVERDUE)
+    if not consumer.late:
+        accepted = row._replace(mails=row.mails + 1, mail_owed=False)
+        yield Step("send", who, "accepted late"), then(ACCEPTED, accepted)
+        yield Step("send", who, "4xx late"), then(REFUSED)
+        yield Step("send", who, "5xx late"), then(REJECTED)
 
 
 def ending_steps(world: World, config: Config, number: int) -> Iterator[Move]:

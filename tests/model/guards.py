@@ -25,7 +25,10 @@ class Guard(Enum):
     FIND_WAITS_FOR_LOCK = "find_own_claim: behind a statement that waits for the lock of the commit in doubt"
     LEASE_CHECK_BEFORE_DOT = "send: the lease is checked directly before the last dot"
     SILENCE_SPENDS = "send: silence after the last dot is a fail, not an outage"
-    ACK_TOKEN = "ack: claim_token=:t"  # noqa: S105 - a clause, not a password
+    RENEW_FIRST = "send: waits for an answer past its deadline only under a renewed lease"
+    RENEW_ANSWERED = "renew_claim: a lease counts as renewed when PostgreSQL has said so"
+    RENEW_TOKEN = "renew_claim: claim_token=:t"  # noqa: S105 - a clause, not a password
+    ACK_TOKEN = "ack: claim_token=:t"  # noqa: S105 - the same
     ACK_IGNORES_LEASE = "ack: does not ask whether the lease is over"
     ACK_REPEATED = "ack: repeated until it is answered, never turned into a fail"
     FAIL_TOKEN = "fail: claim_token=:t"  # noqa: S105 - the same

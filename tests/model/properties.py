@@ -24,6 +24,7 @@ from tests.model.state import (
     REJECTED,
     RUNNING,
     TOKEN_OF_THE_DEAD,
+    UNANSWERED_DOT,
     Config,
     Consumer,
     Job,
@@ -118,7 +119,7 @@ def _grows_a_generation(change: Change) -> bool:
 
 
 def _changes_its_own(change: Change) -> bool:
-    return not change.by("ack", "fail", "put_back") or change.old.token == change.actor
+    return not change.by("ack", "fail", "put_back", "renew_claim") or change.old.token == change.actor
 
 
 def _copies_for_cause(change: Change) -> bool:
@@ -137,7 +138,8 @@ def _has_its_columns(world: World, _: Config) -> bool:
 def _holds_alone(world: World, _: Config) -> bool:
     """Whoever, by its own clock, may still send or acknowledge holds the row's only token."""
     for number, consumer in enumerate(world.consumers):
-        if consumer.phase in (CLAIMED, ACCEPTED) and not consumer.late:
+        may_act = consumer.phase in (CLAIMED, ACCEPTED) or consumer.phase in UNANSWERED_DOT
+        if may_act and not consumer.late:
             row = world.rows[consumer.job.message]
             acknowledged = consumer.phase == ACCEPTED and row.status == DONE
             if row.token != number and not acknowledged:
@@ -210,7 +212,7 @@ ONE_LIFE = Property(
     world=lambda world, _: all(job.generation <= world.rows[job.message].generation for job in world.redis.jobs),
 )
 HOLDER = Property("who holds a claim by its own clock holds the row, alone", world=_holds_alone)
-FENCE = Property("ack, fail and put_back change a row only under their own claim", change=_changes_its_own)
+FENCE = Property("ack, fail, put_back and renew_claim change a row only under their own claim", change=_changes_its_own)
 NOT_EARLY = Property(
     "no message is claimed before it is due",
     change=lambda change: not change.by("claim", "commit_lands") or change.old.due,

@@ -7,20 +7,22 @@ commands to Redis and the mail server:
 
     relay     take_batch, push, mark_published, commit, rollback
     reaper    reap_running; and in rounds: find_suspects, read_lists, renew_found, return_missing, delete_orphans
-    consumer  pop, claim, find_own_claim, send, and one of ack, fail, put_back
+    consumer  pop, claim, find_own_claim, send, renew_claim, and one of ack, fail, put_back
     operator  retry, discard
-    time      becomes_due, lease_ends, commit_lands, commit_fails (a COMMIT that lost its client is decided)
+    time      becomes_due, lease_ends, deadline_passes (for the answer to the last dot), commit_lands, commit_fails (a
+              COMMIT that lost its client is decided)
 
 What can go wrong (a run allows a bounded number of faults, that bounds the worlds): a relay or a consumer dies, or
 stands still; Redis is emptied, restarted with its data, or restored from an older state; PostgreSQL goes away and
 comes back; the reply to a push or to a commit is lost, with the commit done or not; the mail server's answer is
-lost, or it is away before the last dot. That it refuses (4xx, 5xx) is no fault: it may do so at any attempt.
+lost or late, or it is away before the last dot. That it refuses (4xx, 5xx) is no fault: it may do so at any attempt.
 
 How time is abstracted. There is no clock: whatever may take long may take any time, and a process between two steps
 may rest as long as it likes. Two rules bound that, and both stand in `settle`:
 
 - A lease that is set can be over at any later moment. But a claim's lease ends under a living consumer only if that
-  consumer stands still past it (a fault), or PostgreSQL was away: its deadlines fit its lease.
+  consumer stands still past it (a fault), or PostgreSQL was away: its deadlines fit its lease, and who waits longer for
+  the mail server's answer renews the lease first.
 - A reaper's two rounds are further apart than a pop-to-claim takes: a consumer that had popped before the first
   claims before the second, unless it dies or stands still (a fault). What follows then is a wasted return to pending
   and nothing worse: its claim still finds the row, or finds it taken. While PostgreSQL is away nobody claims, so

@@ -39,9 +39,13 @@ ACCEPTED: Final = "accepted"  # the mail server took it: ack comes next
 REFUSED: Final = "refused"  # 4xx, silence after the dot, too late to send: fail comes next
 REJECTED: Final = "rejected"  # 5xx: fail comes next, dead at once
 OUTAGE: Final = "outage"  # no mail server before the dot: put_back comes next
+OVERDUE: Final = "overdue"  # the dot is sent, and no answer came before the deadline: renew the lease or give up
+WAITING: Final = "waiting"  # waits for the answer under a renewed lease
+UNRENEWED: Final = "unrenewed"  # waits past the lease that it has: only without a guard
 BEFORE_CLAIM: Final = frozenset({POPPED, ASKING})
 ENDING: Final = frozenset({ACCEPTED, REFUSED, REJECTED, OUTAGE})
-HOLDING: Final = ENDING | {CLAIMED}
+UNANSWERED_DOT: Final = frozenset({OVERDUE, WAITING, UNRENEWED})
+HOLDING: Final = ENDING | UNANSWERED_DOT | {CLAIMED}
 
 NO_EPOCH: Final = -1
 NO_TOKEN: Final = -1

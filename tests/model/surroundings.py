@@ -17,10 +17,13 @@ from tests.model.state import (
     IDLE,
     IN_TRANSACTION,
     NO_TOKEN,
+    OVERDUE,
     PENDING,
     PUBLISHED,
     RUNNING,
     TOKEN_OF_THE_DEAD,
+    UNANSWERED_DOT,
+    UNRENEWED,
     Config,
     Consumer,
     Job,
@@ -55,7 +58,7 @@ def lease_may_end(world: World, row: Row) -> bool:
         return True
     # PostgreSQL was away for longer than the lease: who needs it to go on has waited, and is not to blame.
     phase = world.consumers[row.token].phase
-    return world.grace and (phase in ENDING or phase == ASKING)
+    return phase == UNRENEWED or (world.grace and (phase in ENDING or phase in (ASKING, OVERDUE)))
 
 
 def operator_steps(world: World, config: Config) -> Iterator[Move]:
@@ -96,14 +99,27 @@ def consumer_faults(world: World, number: int) -> Iterator[Move]:
     who = f"consumer {number}"
     message = consumer.job.message
     row = struck(world.rows[message], consumer, number)
+    taken = row._replace(mails=row.mails + 1, mail_owed=True)
+    may_be_taken = consumer.phase in UNANSWERED_DOT and row.token == number and not consumer.late
     if not consumer.late:
-        late = world.with_row(message, row).with_consumer(number, consumer._replace(late=True))
-        yield fault("stand_still", who, "past its time", late)
+        late = consumer._replace(late=True)
+        yield fault("stand_still", who, "past its time", world.with_row(message, row).with_consumer(number, late))
+        if may_be_taken:
+            answered = world.with_row(message, taken).with_consumer(number, late._replace(phase=ACCEPTED))
+            yield fault("stand_still", who, "past its time, the answer comes meanwhile", answered)
+    yield fault("crash", who, "", world.with_row(message, left_by(row, number)).with_consumer(number, Consumer()))
+    if may_be_taken:
+        dead = world.with_row(message, left_by(taken, number)).with_consumer(number, Consumer())
+        yield fault("crash", who, "its mail is accepted all the same", dead)
+
+
+def left_by(row: Row, number: int) -> Row:
+    """The row when the consumer is gone that may hold it."""
     if row.token == number:
         row = row._replace(token=TOKEN_OF_THE_DEAD)
     if row.doubt == number:
         row = row._replace(doubt=TOKEN_OF_THE_DEAD)
-    yield fault("crash", who, "", world.with_row(message, row).with_consumer(number, Consumer()))
+    return row
 
 
 def struck(row: Row, consumer: Consumer, number: int) -> Row:

@@ -45,9 +45,9 @@ SIZES = {
 STEPS = {
     *("take_batch", "push", "mark_published", "commit", "rollback"),
     *("reap_running", "find_suspects", "read_lists", "renew_found", "return_missing", "delete_orphans"),
-    *("pop", "claim", "find_own_claim", "send", "ack", "fail", "put_back"),
+    *("pop", "claim", "find_own_claim", "send", "renew_claim", "ack", "fail", "put_back"),
     *("retry", "discard"),
-    *("becomes_due", "lease_ends", "commit_lands", "commit_fails"),
+    *("becomes_due", "lease_ends", "deadline_passes", "commit_lands", "commit_fails"),
     *("crash", "stand_still", "redis_wiped", "redis_restarted", "redis_restored", "postgres_outage"),
 }
 

@@ -17,6 +17,7 @@ from rq.defaults import RQ_KEY_PREFIX
 from consumer.claiming import Claimer
 from consumer.database import Database
 from consumer.held import Ended
+from consumer.late_answers import LateAnswers
 from consumer.outcomes import Accepted
 from consumer.patience import _LONGEST_PAUSE_SECONDS as LONGEST_CONSUMER_PAUSE_SECONDS
 from consumer.patience import Patience
@@ -150,7 +151,7 @@ def postgresql_away(database_url: str, redis_url: str, smtp_port: int, hours: fl
 def _send(ids: list[int], database: Database, settings: ConsumerSettings) -> list[Ended]:
     """Claim the messages and hand their mails in; nobody has written yet what came of it."""
     held = Claimer(database, settings.run_lease_seconds, Patience()).claim(dict.fromkeys(ids)).held
-    sender = Sender(settings, open_mailer(settings))
+    sender = Sender(settings, open_mailer(settings), LateAnswers(settings.database_url, senders=lambda: 1))
     ended = [sender.send(ready) for ready in Preparer(database, settings, Patience()).prepare(held).ready]
     sender.close()
     assert {each.outcome for each in ended} == {Accepted()}

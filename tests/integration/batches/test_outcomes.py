@@ -15,6 +15,7 @@ from consumer.broker import WorkerBroker
 from consumer.control import Control
 from consumer.database import Database
 from consumer.held import Ended, Ready
+from consumer.late_answers import LateAnswers
 from consumer.lease import Lease
 from consumer.outcomes import Accepted, Failed, NotBegun, Outage
 from consumer.patience import Patience
@@ -177,7 +178,8 @@ def test_a_sender_that_meets_a_defect_hands_on_an_outcome_and_goes_on(
     for each in (*prepared.ready, None):
         to_send.put(each)
 
-    SendingThread(0, Sender(desk.settings, open_mailer(desk.settings)), to_send, to_write).run()
+    late_answers = LateAnswers(desk.settings.database_url, senders=lambda: 1)
+    SendingThread(0, Sender(desk.settings, open_mailer(desk.settings), late_answers), to_send, to_write).run()
 
     ended = [to_write.get(), to_write.get()]
     expected = Failed("ZeroDivisionError while the mail was sent", maybe_accepted=True)

@@ -21,6 +21,7 @@ TAKEN_OVER = (
     *("consumer 0: stand_still: past its time", "message 0: lease_ends", "relay 1: reap_running"),
     *(*publish(1), *claim(1)),
 )
+OVERDUE = "consumer 0: send: no answer before the deadline"
 FAIL_AND_PUBLISH = ("consumer 0: send: 4xx", "consumer 0: fail", "message 0: becomes_due", *publish(1))
 PATHS = {
     "a-claim-in-doubt-lands": (
@@ -100,6 +101,26 @@ PATHS = {
         *(*publish(0), *claim(0), "consumer 0: send: 4xx", *TAKEN_OVER),
         *("consumer 0: fail: 0 rows", "consumer 1: crash", "message 0: lease_ends", "relay 0: reap_running"),
         "operator: retry: m0",
+    ),
+    "a-late-answer-is-waited-for": (
+        *(*publish(0), *claim(0), OVERDUE, "consumer 0: renew_claim", "consumer 0: deadline_passes"),
+        *("consumer 0: renew_claim: not answered, committed", "consumer 0: renew_claim"),
+        *("consumer 0: send: accepted late", "consumer 0: ack"),
+    ),
+    "a-lease-that-is-over-is-renewed": (
+        *(*publish(0), *claim(0), OVERDUE, "consumer 0: stand_still: past its time", "message 0: lease_ends"),
+        *("consumer 0: renew_claim", f"relay 0: reap_running: {NOTHING}"),
+        *("consumer 0: send: accepted late", "consumer 0: ack"),
+    ),
+    "a-frozen-consumer-renews-too-late": (
+        *(*publish(0), *claim(0), OVERDUE, *TAKEN_OVER),
+        *("consumer 0: renew_claim: 0 rows", "consumer 0: fail: 0 rows"),
+        *("consumer 1: send: accepted", "consumer 1: ack"),
+    ),
+    "a-consumer-dies-while-it-waits": (
+        *(*publish(0), *claim(0), OVERDUE, "consumer 0: renew_claim"),
+        *("consumer 0: crash: its mail is accepted all the same", "message 0: lease_ends", "relay 0: reap_running"),
+        *(*publish(0), *claim(1), "consumer 1: send: accepted", "consumer 1: ack"),
     ),
     "a-frozen-consumer-puts-back-too-late": (
         *(*publish(0), *claim(0), "consumer 0: send: outage before the dot", *TAKEN_OVER),

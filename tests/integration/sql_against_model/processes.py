@@ -7,6 +7,7 @@ import psycopg
 from rq.job import Job as RqJob
 
 from consumer import statements as of_consumer
+from consumer.outcomes import Failed
 from outbox_relay import statements as of_relay
 from outbox_relay.jobs import job_id
 from outbox_relay.statements import Row
@@ -196,8 +197,14 @@ class Consumer(Process):
     def send(self, _at: Moment) -> None:
         """Nothing that a row would show."""
 
+    def deadline_passes(self, _at: Moment) -> None:
+        """The same."""
+
     def stand_still(self, _at: Moment) -> None:
         """The same."""
+
+    def renew_claim(self, at: Moment) -> None:
+        self.end(at, lambda claim: of_consumer.renew_claim(self.connection, claim, LONG_SECONDS))
 
     def ack(self, at: Moment) -> None:
         self.end(at, lambda claim: bool(of_consumer.ack(self.connection, [claim])))
@@ -206,7 +213,7 @@ class Consumer(Process):
         def fail(claim: of_consumer.Claim) -> bool:
             is_dead = claim.is_last_attempt or at.before.consumers[self.number].phase == REJECTED
             return of_consumer.fail(
-                self.connection, claim, "refused", delay_seconds=LONG_SECONDS, is_dead=is_dead, maybe_accepted=False
+                self.connection, claim, Failed("refused"), delay_seconds=LONG_SECONDS, is_dead=is_dead
             )
 
         self.end(at, fail)

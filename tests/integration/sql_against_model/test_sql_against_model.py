@@ -97,8 +97,15 @@ def test_walks_notice_a_missing_guard(
             "ack: still ours",
         ),
         (of_consumer.fail, "claim_token = %(token)s", "true", "a-frozen-consumer-fails-too-late", "fail: still ours"),
+        (
+            of_consumer.renew_claim,
+            "claim_token = %s",
+            "%s IS NOT NULL",
+            "a-frozen-consumer-renews-too-late",
+            "renew_claim: still ours",
+        ),
     ],
-    ids=["claim", "ack", "fail"],
+    ids=["claim", "ack", "fail", "renew_claim"],
 )
 def test_path_notices_a_missing_guard(
     service: Service,
