@@ -166,7 +166,8 @@ CREATE OR REPLACE VIEW outbox_messages AS
            uid
       FROM outbox_finished;
 
--- One row: is the mail server reachable? While it is not (opened_at is set), only a probe is published.
+-- One row: is the mail server reachable? While it is not (opened_at is set), only a probe is published. With a
+-- policy_code it answers, and refuses everybody: refusals holds who was refused by policy since a mail was last accepted.
 CREATE TABLE IF NOT EXISTS outbox_breaker (
     name        text        PRIMARY KEY,
     opened_at   timestamptz,
@@ -174,9 +175,21 @@ CREATE TABLE IF NOT EXISTS outbox_breaker (
     probe_at    timestamptz,
     probe_id    bigint,
     last_error  text,
+    policy_code text,
+    refusals    jsonb       NOT NULL DEFAULT '[]',
+    accepted_at timestamptz,
     CONSTRAINT outbox_breaker_only_mail CHECK (name = 'mail'),
     CONSTRAINT outbox_breaker_open_has_probe_time CHECK ((opened_at IS NULL) = (probe_at IS NULL))
 );
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'outbox_breaker'::regclass AND attname = 'refusals') THEN
+        ALTER TABLE outbox_breaker
+            ADD COLUMN policy_code text, ADD COLUMN refusals jsonb NOT NULL DEFAULT '[]',
+            ADD COLUMN accepted_at timestamptz;
+    END IF;
+END
+$$;
 INSERT INTO outbox_breaker (name) VALUES ('mail') ON CONFLICT DO NOTHING;
 
 -- One row per relay: when it was last seen. The API's metrics, `stats` and `doctor` look here; no step depends on it.

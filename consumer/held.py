@@ -5,6 +5,7 @@ from typing import Final
 
 from consumer.lease import Lease
 from consumer.outcomes import Outcome
+from consumer.policy_outage import Recipient
 from consumer.rq_jobs import PoppedJob
 from consumer.statements import Breaker, Claim
 from consumer.task import Mail
@@ -46,11 +47,20 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A message whose outcome is known and not yet written."""
+    """A message whose outcome is known and not yet written.
+
+    Attributes:
+        held: the message.
+        outcome: what came of it.
+        breaker: what was known of the mail server when its mail was prepared.
+        recipient: who was refused, if that was by policy.
+
+    """
 
     held: Held
     outcome: Outcome
     breaker: Breaker = NO_OUTAGE
+    recipient: Recipient | None = None
 
     @property
     def is_probe(self) -> bool:

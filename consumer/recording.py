@@ -1,17 +1,19 @@
 """Recording: writing what came of each message, until PostgreSQL has it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import structlog
 
-from consumer import statements
+from consumer import policy_outage, policy_statements, statements
 from consumer.backoff import OUTAGE_SECONDS, retry_delay_seconds
 from consumer.database import LOCKED, UNREACHABLE, Database
 from consumer.held import Ended
 from consumer.outcomes import Accepted, Failed, LeaseOver, NotBegun, NotMade, Outage
+from consumer.policy_outage import RefusedMessage, Standing
 from consumer.statements import Claim
 from consumer.verdicts import Verdict
 from shared.database import DbConnection
@@ -48,6 +50,8 @@ class Recorder:
         """Those whose commit may have arrived, although nobody said so."""
         self._news: list[Callable[[], object]] = []
         """What is to be logged when the transaction in hand is committed."""
+        self._written: set[Claim] = set()
+        """Of the failed and released ones, those that the transaction in hand has changed."""
 
     @property
     def is_waiting(self) -> bool:
@@ -111,6 +115,7 @@ class Recorder:
 
     def _record_together(self, batch: Sequence[Ended], lock_seconds: float) -> list[Settled]:
         self._news.clear()
+        self._written.clear()
         with self._database.transaction(lock_seconds=lock_seconds) as connection:
             verdicts = self._write(connection, batch)
         for tell in self._news:
@@ -121,8 +126,12 @@ class Recorder:
     def _write(self, connection: DbConnection, batch: Sequence[Ended]) -> dict[Claim, Verdict]:
         verdicts = self._ack(connection, [each for each in batch if isinstance(each.outcome, Accepted)])
         verdicts |= self._put_back(connection, [each for each in batch if isinstance(each.outcome, NotBegun)])
+        refused = {each.held.claim: refusal for each in batch if (refusal := _refusal(each)) is not None}
+        standings = self._standings(connection, refused)
         for each in batch:
             match each.outcome:
+                case Failed() as failure if (standing := standings.get(each.held.claim.id)) and not standing.spends:
+                    verdicts[each.held.claim] = self._release(connection, each, failure, standing)
                 case Failed() as failure:
                     verdicts[each.held.claim] = self._fail(connection, each, failure)
                 case NotMade(reason, is_permanent):
@@ -136,7 +145,29 @@ class Recorder:
                     pass
         for each in batch:
             self._learn_of_the_mail_server(connection, each)
-        return verdicts
+        given_back = self._note_refusals(connection, refused, standings)
+        return verdicts | {claim: Verdict.PUT_BACK for claim in refused if claim.id in given_back}
+
+    @staticmethod
+    def _standings(connection: DbConnection, refused: Mapping[Claim, RefusedMessage]) -> dict[int, Standing]:
+        if not refused:
+            return {}
+        return policy_outage.read_standings(connection, [claim.id for claim in refused])
+
+    def _note_refusals(
+        self, connection: DbConnection, refused: Mapping[Claim, RefusedMessage], standings: Mapping[int, Standing]
+    ) -> AbstractSet[int]:
+        """Note those that this transaction has written: what an earlier one wrote it noted as well.
+
+        Give the messages that got attempts back.
+        """
+        written = [refusal for claim, refusal in refused.items() if claim in self._written]
+        if not written:
+            return set()
+        noted = policy_outage.note(connection, written, standings, self._backoff_scale)
+        if noted.declared is not None:
+            self._news.append(partial(policy_outage.log_outage, noted.declared))
+        return noted.given_back
 
     def _ack(self, connection: DbConnection, accepted: Sequence[Ended]) -> dict[Claim, Verdict]:
         if not accepted:
@@ -160,6 +191,15 @@ class Recorder:
                     verdicts[claim] = self._verdict(each, Verdict.PUT_BACK, is_written=claim.id in ours)
         return verdicts
 
+    def _release(self, connection: DbConnection, ended: Ended, failure: Failed, standing: Standing) -> Verdict:
+        """Give the attempt back that met an outage by policy."""
+        claim = ended.held.claim
+        first_code = failure.policy_code if standing.first_at is None else None
+        is_written = policy_statements.release(connection, claim, failure.reason, first_code)
+        if is_written:
+            self._written.add(claim)
+        return self._verdict(ended, Verdict.PUT_BACK, is_written=is_written)
+
     def _note_outage(self, connection: DbConnection, ended: Ended, outage: Outage) -> Verdict:
         claim = ended.held.claim
         delay = OUTAGE_SECONDS * self._backoff_scale if outage.reached else 0
@@ -180,6 +220,8 @@ class Recorder:
             delay_seconds=retry_delay_seconds(claim.attempt, self._backoff_scale),
             is_dead=is_dead,
         )
+        if is_written:
+            self._written.add(claim)
         return self._verdict(ended, Verdict.DEAD if is_dead else Verdict.FAILED, is_written=is_written)
 
     def _verdict(self, ended: Ended, meant: Verdict, *, is_written: bool) -> Verdict:
@@ -192,13 +234,18 @@ class Recorder:
         return meant if is_written or was_written else Verdict.NOT_OURS_ANY_MORE
 
     def _learn_of_the_mail_server(self, connection: DbConnection, ended: Ended) -> None:
-        """Close the breaker that was open if the mail server has answered; if the probe learned nothing, go on."""
+        """Close the breaker that was open if the mail server has answered; if the probe learned nothing, go on.
+
+        An answer that does not end an outage by policy leaves that to the next probe; such a refusal says when.
+        """
         if not ended.breaker.is_open or isinstance(ended.outcome, Outage):
             return
         match ended.outcome:
-            case Accepted() | Failed(maybe_accepted=False):
-                if statements.close_breaker(connection):
+            case (Accepted() | Failed(maybe_accepted=False)) as answer:
+                if statements.close_breaker(connection, is_accepted=isinstance(answer, Accepted)):
                     self._news.append(partial(_log.info, "mail_server_back", message_id=ended.held.claim.id))
+                elif ended.is_probe and ended.recipient is None:
+                    statements.release_probe(connection, ended.held.claim.id, self._backoff_scale)
             case Failed() if ended.is_probe:
                 # It fell silent after a mail, and may do so after each: the next one waits as after an outage.
                 pause = statements.LONGEST_PROBE_PAUSE_SECONDS * self._backoff_scale
@@ -211,6 +258,15 @@ class Recorder:
 
 def _is_away(exc: Exception) -> bool:
     return isinstance(exc, UNREACHABLE) and not isinstance(exc, LOCKED)
+
+
+def _refusal(ended: Ended) -> RefusedMessage | None:
+    """Return what is to be noted if the message was refused by policy."""
+    match ended.outcome:
+        case Failed(policy_code=str(code), reason=reason) if ended.recipient is not None:
+            return RefusedMessage(ended.held.claim.id, ended.recipient, code, reason)
+        case _:
+            return None
 
 
 def _waits(ended: Ended) -> bool:

@@ -7,7 +7,8 @@ from typing import Final
 from consumer.held import Ended, Ready
 from consumer.late_answers import LateAnswer, LateAnswers
 from consumer.mails import compose
-from consumer.outcomes import Accepted, NotBegun, NotMade, Outcome
+from consumer.outcomes import Accepted, Failed, NotBegun, NotMade, Outcome
+from consumer.policy_outage import Recipient, recipient_of
 from consumer.smtp import Envelope, Mailer
 from consumer.smtp_connection import Extend
 from consumer.task import UndeliverableError
@@ -33,6 +34,7 @@ class Sender:
     def __init__(self, settings: ConsumerSettings, mailer: Mailer, late_answers: LateAnswers) -> None:
         """Keep what every mail needs."""
         self._mail_from = settings.mail_from
+        self._key = settings.secret_keys[0]
         self._mailer = mailer
         self._late_answers = late_answers
         self.busy_since: float | None = None
@@ -47,12 +49,12 @@ class Sender:
         try:
             if not ready.held.claim.met_silence:
                 outcome = self._send_traced(ready, None)
-                return Ended(ready.held, outcome, ready.breaker)
+                return Ended(ready.held, outcome, ready.breaker, self._refused_by_policy(ready, outcome))
             with self._late_answers.place(ready.held) as late_answer:
                 if late_answer is None:
                     return Ended(ready.held, _NO_PLACE_TO_WAIT, ready.breaker)
                 outcome = self._send_traced(ready, partial(self._extend, late_answer))
-                return Ended(late_answer.held, outcome, ready.breaker)
+                return Ended(late_answer.held, outcome, ready.breaker, self._refused_by_policy(ready, outcome))
         finally:
             self.busy_since = None
 
@@ -62,6 +64,10 @@ class Sender:
             return late_answer.extend()
         finally:
             self.busy_since = monotonic()
+
+    def _refused_by_policy(self, ready: Ready, outcome: Outcome) -> Recipient | None:
+        is_policy = isinstance(outcome, Failed) and outcome.policy_code is not None
+        return recipient_of(ready.mail.recipient, self._key) if is_policy else None
 
     def close(self) -> None:
         """Close the connections that nobody uses."""

@@ -170,6 +170,8 @@ def fail(connection: DbConnection, claim: Claim, failure: Failed, *, delay_secon
     }
     if failure.is_unanswered:
         entry["unanswered"] = True
+    if failure.policy_code is not None:
+        entry["policy_code"] = failure.policy_code
     failed = connection.execute(
         """
         UPDATE outbox
@@ -261,14 +263,20 @@ def open_breaker(connection: DbConnection, message_id: int, reason: str, scale: 
     )
 
 
-def close_breaker(connection: DbConnection) -> bool:
-    """Say that the mail server answers. True when it was known to be away."""
+def close_breaker(connection: DbConnection, *, is_accepted: bool) -> bool:
+    """Say that the mail server answers, or has accepted a mail. True when it was known to be away.
+
+    An outage by policy ends with an accepted mail alone: a server that refuses everybody answers as well.
+    """
     closed = connection.execute(
         """
         UPDATE outbox_breaker
-           SET opened_at = NULL, outages = 0, probe_at = NULL, probe_id = NULL
-         WHERE name = 'mail' AND opened_at IS NOT NULL
-        """
+           SET opened_at = NULL, outages = 0, probe_at = NULL, probe_id = NULL, policy_code = NULL,
+               refusals = CASE WHEN %(accepted)s THEN '[]' ELSE refusals END,
+               accepted_at = CASE WHEN %(accepted)s THEN clock_timestamp() ELSE accepted_at END
+         WHERE name = 'mail' AND opened_at IS NOT NULL AND (%(accepted)s OR policy_code IS NULL)
+        """,
+        {"accepted": is_accepted},
     )
     return closed.rowcount == 1
 

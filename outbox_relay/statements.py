@@ -172,6 +172,9 @@ def start_before_now(connection: DbConnection, seconds: float) -> Start | None:
 def take_probe(connection: DbConnection, queues: Sequence[str] = QUEUES) -> list[Row]:
     """Lock one due message of these queues to try a mail server with that was unreachable, if it is time to try.
 
+    The one that has been due for the longest time, of whichever queue: a probe that learned of an outage is due anew
+    when it is put back, so that the probes take turns, and no message holds the road.
+
     The breaker's row is locked first, so that of several relays one sends the probe.
     """
     rows = connection.execute(
@@ -183,13 +186,33 @@ def take_probe(connection: DbConnection, queues: Sequence[str] = QUEUES) -> list
                FOR UPDATE SKIP LOCKED
         )
         SELECT id, generation, queue
-          FROM outbox
-         WHERE status = 'pending' AND queue = ANY(%s) AND due_at <= now() AND EXISTS (SELECT FROM breaker)
-         ORDER BY queue, due_at, id
+          FROM (
+              SELECT id, generation, queue, due_at
+                FROM (
+                    SELECT id, generation, queue, due_at
+                      FROM outbox
+                     WHERE status = 'pending' AND queue = 'critical' AND queue = ANY(%(queues)s)
+                       AND due_at <= now() AND EXISTS (SELECT FROM breaker)
+                     ORDER BY due_at, id
+                     LIMIT 1
+                       FOR UPDATE SKIP LOCKED
+                ) AS critical
+              UNION ALL
+              SELECT id, generation, queue, due_at
+                FROM (
+                    SELECT id, generation, queue, due_at
+                      FROM outbox
+                     WHERE status = 'pending' AND queue = 'default' AND queue = ANY(%(queues)s)
+                       AND due_at <= now() AND EXISTS (SELECT FROM breaker)
+                     ORDER BY due_at, id
+                     LIMIT 1
+                       FOR UPDATE SKIP LOCKED
+                ) AS later
+          ) AS heads
+         ORDER BY due_at, id
          LIMIT 1
-           FOR UPDATE SKIP LOCKED
         """,
-        [list(queues)],
+        {"queues": list(queues)},
     ).fetchall()
     return [Row(*row) for row in rows]
 

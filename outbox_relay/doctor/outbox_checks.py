@@ -50,13 +50,17 @@ def _check_relay(around: Surroundings) -> Finding:
 def _check_breaker(connection: DbConnection, around: Surroundings) -> Finding:
     if around.mail_away_seconds is None:
         return ok("breaker", "closed: the workers reach the mail server")
-    row = connection.execute("SELECT last_error FROM outbox_breaker WHERE name = 'mail'").fetchone()
-    reason = "no reason" if row is None else row[0]
-    return fault(
-        "breaker",
-        f"open for {around.mail_away_seconds:.0f} s: {reason}",
-        "mend the mail server or SMTP_URL at the workers; single mails try it and close the breaker",
+    # As JSON: a database that was not migrated yet has no such column.
+    row = connection.execute(
+        "SELECT last_error, to_jsonb(b) ->> 'policy_code' FROM outbox_breaker AS b WHERE name = 'mail'"
+    ).fetchone()
+    reason, policy_code = ("no reason", None) if row is None else row
+    fix = (
+        "mend the mail server or SMTP_URL at the workers; single mails try it and close the breaker"
+        if policy_code is None
+        else "it answers and refuses us: ask whoever runs it; single mails try it, an accepted one closes the breaker"
     )
+    return fault("breaker", f"open for {around.mail_away_seconds:.0f} s: {reason}", fix)
 
 
 def _check_waiting(connection: DbConnection) -> Finding:

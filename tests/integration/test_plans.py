@@ -6,7 +6,9 @@ from uuid import uuid4
 
 from rq.defaults import RQ_KEY_PREFIX
 
+from consumer import policy_statements
 from consumer import statements as consumer_statements
+from consumer.policy_statements import Refusal
 from embedded.mail_catcher import MailCatcher
 from outbox_relay import statements as relay_statements
 from outbox_relay.broker import open_broker
@@ -98,3 +100,20 @@ def scans(connection: DbConnection) -> Counter[str]:
     connection.execute("SELECT pg_stat_force_next_flush()")
     rows = connection.execute("SELECT relname, seq_scan FROM pg_stat_user_tables").fetchall()
     return Counter(dict(rows))
+
+
+def test_a_probe_and_a_refusal_by_policy_read_no_full_outbox(database_url: str) -> None:
+    with connect(database_url, "test") as connection:
+        keep_plans(connection)
+        connection.execute("VACUUM ANALYZE outbox")
+        add_messages(connection, 5000)
+        connection.execute("UPDATE outbox_breaker SET opened_at = now(), probe_at = now() - interval '1 s'")
+        before = rows_read_by_index(connection)
+
+        for _ in range(UNTIL_A_PLAN_IS_KEPT):
+            assert len(relay_statements.take_probe(connection)) == 1
+            policy_statements.read_situation(connection)
+            policy_statements.give_back(connection, [Refusal(1, 0, 1, 1, "recipient", "domain", "5.7.1", 0.0)])
+
+        assert rows_read_by_index(connection) - before < 10 * UNTIL_A_PLAN_IS_KEPT
+        assert rows_read_one_after_the_other(connection) == 0

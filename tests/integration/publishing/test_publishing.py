@@ -209,6 +209,25 @@ def test_a_probe_goes_before_the_jobs_that_wait_already(
     assert jobs(redis_url, "default") == [f"outbox-{id_}-g0" for id_ in (probe, *waiting)]
 
 
+def test_probes_take_turns_whatever_their_queue(connection: Connection, publisher: Publisher) -> None:
+    urgent = [add_message(connection, queue="critical") for _ in range(2)]
+    [later] = add_messages(connection, 1)
+    probes = []
+    for _ in range(6):
+        open_breaker(connection, probe_in_seconds=-1)
+        publisher.publish_batch(connection, 10)
+        [(probe,)] = connection.execute("SELECT probe_id FROM outbox_breaker").fetchall()
+        probes.append(probe)
+        # As when it is put back.
+        connection.execute(
+            "UPDATE outbox SET status = 'pending', generation = generation + 1, due_at = clock_timestamp(),"
+            " lease_until = NULL WHERE id = %s",
+            [probe],
+        )
+
+    assert probes == [*urgent, later] * 2
+
+
 def test_an_open_breaker_lets_nothing_through_before_its_time(connection: Connection, publisher: Publisher) -> None:
     add_messages(connection, 2)
     open_breaker(connection, probe_in_seconds=60)
