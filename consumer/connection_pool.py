@@ -80,6 +80,9 @@ class ConnectionPool:
 
         """
         with self._changed:
+            if not self._waiting and self._idle and self._idle[-1].used_at > monotonic() - self._idle_seconds:
+                self._taken += 1
+                return self._idle.pop()
             outages = self._outages
         while True:
             connection = self._wait_for_place(lease, outages)
@@ -104,15 +107,28 @@ class ConnectionPool:
                 raise
         return self.take(lease)
 
-    def give_back(self, connection: SmtpConnection) -> None:
-        """Let others use it, if it is of any use."""
-        connection.used_at = monotonic()
+    def give_back(self, connection: SmtpConnection, accepted_began_at: float | None = None) -> None:
+        """Let others use it, if it is of any use.
+
+        Args:
+            connection: it.
+            accepted_began_at: when (monotonic) the mail was begun that the server took over it; None if it took none.
+
+        """
+        now = connection.used_at = monotonic()
         with self._changed:
+            if accepted_began_at is not None:
+                self._latest_accepted = max(self._latest_accepted, accepted_began_at)
+                if connection.mails == 1 and self._limit < self._size:
+                    self._pause = _FIRST_PAUSE_SECONDS
+                    self._slowed_at = now
+                    self._raise_at = now + self._pause
             self._taken -= 1
             is_kept = connection.is_usable and self._taken + len(self._idle) < self._limit
             if is_kept:
                 self._idle.append(connection)
-            self._changed.notify_all()
+            if self._waiting:
+                self._changed.notify_all()
         if not is_kept:
             _say_goodbye(connection)
 
@@ -129,15 +145,6 @@ class ConnectionPool:
         """Return whether there is a connection beside the caller's."""
         with self._changed:
             return self._taken + len(self._idle) > 1
-
-    def note_accepted(self, connection: SmtpConnection, began_at: float) -> None:
-        """Note that the server took a mail, which was begun at this moment (monotonic)."""
-        with self._changed:
-            self._latest_accepted = max(self._latest_accepted, began_at)
-            if connection.mails == 1 and self._limit < self._size:
-                self._pause = _FIRST_PAUSE_SECONDS
-                self._slowed_at = monotonic()
-                self._raise_at = self._slowed_at + self._pause
 
     def accepted_since(self, moment: float) -> bool:
         """Return whether the server took a mail that was begun after this moment (monotonic)."""

@@ -75,7 +75,7 @@ class Mailer:
         connection = self._pool.take(mail.lease)
         result = self._run(mail, connection)
         if not isinstance(result, NotTaken):
-            return self._ended(result, connection)
+            return result
         refused_at = monotonic()
         if connection.mails > 1:
             connection = self._pool.renew(connection, mail.lease)
@@ -88,26 +88,23 @@ class Mailer:
             result = self._run(mail, connection)
             tries += 1
         if not isinstance(result, NotTaken):
-            return self._ended(result, connection)
+            return result
         self._pool.discard(connection)
         if result.failure is not None and (not result.blames_server or self._pool.accepted_since(refused_at)):
             return result.failure
         raise result.unavailable
 
     def _run(self, mail: Transaction, connection: SmtpConnection) -> Outcome | NotTaken:
+        """Send the mail over this connection, which others may use then, unless it may be the reason of a refusal."""
         began_at = monotonic()
         try:
             result = mail.run(connection)
         except BaseException:
             self._pool.discard(connection)
             raise
-        if isinstance(result, Accepted):
-            self._pool.note_accepted(connection, began_at)
+        if not isinstance(result, NotTaken):
+            self._pool.give_back(connection, began_at if isinstance(result, Accepted) else None)
         return result
-
-    def _ended(self, outcome: Outcome, connection: SmtpConnection) -> Outcome:
-        self._pool.give_back(connection)
-        return outcome
 
     def _may_be_one_too_many(self, result: NotTaken, tries: int) -> bool:
         if not self._pool.has_others():
