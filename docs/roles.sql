@@ -1,0 +1,52 @@
+-- Four roles that may do what they have to and nothing else: for the API, the relay, the worker, and a foreign service
+-- that may only append messages. PostgreSQL 14 to 18.
+--
+--   psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f docs/roles.sql
+--
+-- Run it as the owner of the tables, who may create roles, after schema.sql and after each migration; it may be run
+-- again at any time. A role has no password until you give it one (docs/roles.md).
+
+BEGIN;
+
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['outbox_api', 'outbox_relay', 'outbox_worker', 'outbox_appender'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
+            EXECUTE format('CREATE ROLE %I LOGIN', name);
+        END IF;
+    END LOOP;
+    -- Where the tables lie: the first schema of search_path.
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO outbox_api, outbox_relay, outbox_worker, outbox_appender',
+                   current_schema());
+END
+$$;
+
+-- The API: accounts, links, its own two tables, and the end of the outbox where messages come in.
+GRANT SELECT, INSERT, UPDATE ON users TO outbox_api;
+GRANT SELECT, UPDATE ON verify_emails TO outbox_api;
+GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_keys, resends TO outbox_api;
+GRANT INSERT (task, payload, queue, due_at, traceparent) ON outbox TO outbox_api;
+GRANT SELECT ON outbox, outbox_finished, outbox_messages, outbox_breaker, outbox_relays TO outbox_api;  -- its metrics
+-- Only with OPS_TOKEN: the console retries and discards dead letters. Without it, take these two lines out.
+GRANT UPDATE, DELETE ON outbox TO outbox_api;
+GRANT INSERT ON outbox_finished TO outbox_api;
+
+-- The relay: moves messages and prunes history; it sees no account.
+GRANT SELECT, UPDATE ON outbox TO outbox_relay;
+GRANT SELECT, UPDATE, DELETE ON outbox_finished TO outbox_relay;
+GRANT SELECT, UPDATE ON outbox_breaker TO outbox_relay;
+GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_relays TO outbox_relay;
+
+-- The worker: claims, makes mails of accounts, and finishes.
+GRANT SELECT, UPDATE, DELETE ON outbox TO outbox_worker;
+GRANT SELECT, INSERT ON outbox_finished TO outbox_worker;
+GRANT SELECT, INSERT, UPDATE ON outbox_breaker TO outbox_worker;
+GRANT SELECT ON users TO outbox_worker;
+GRANT SELECT, INSERT, UPDATE ON verify_emails TO outbox_worker;
+
+-- A foreign service: appends, and reads nothing, its own messages included.
+GRANT INSERT (task, payload, queue, due_at, max_retries) ON outbox TO outbox_appender;
+
+COMMIT;

@@ -1,0 +1,140 @@
+"""A signup, its mail, its link and what an operator sees, each process with the grants of docs/roles.sql alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, LiteralString
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from flask.testing import FlaskClient
+from rq.defaults import RQ_KEY_PREFIX
+
+from embedded.databases import Databases
+from embedded.mail_catcher import MailCatcher
+from embedded.ports import free_port
+from outbox_relay.broker import open_broker
+from outbox_relay.doorbell import Alarm
+from outbox_relay.relay import Relay
+from shared.settings import SmtpServer
+from tests.api_service import ALICE, KEY, api_service
+from tests.integration.processing.world import World
+from tests.operator.running import run
+from tests.relay_settings import relay_settings
+from tests.rows import add_message, add_user, message
+
+ROLES = Path(__file__).parents[2] / "docs" / "roles.sql"
+TOKEN = "the token of these tests: 32 and more characters"  # noqa: S105 - the tests' own
+
+
+@pytest.fixture
+def granted_url(postgres: Databases, database_url: str) -> str:
+    """A database whose tables have the grants; the address is the owner's."""
+    name = urlsplit(database_url).path[1:]
+    postgres.apply_schema(name, ROLES)
+    postgres.apply_schema(name, ROLES)  # it may be run again
+    return database_url
+
+
+def as_role(url: str, role: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}").geturl()
+
+
+@contextmanager
+def relay_on(url: str, redis_url: str) -> Iterator[Relay]:
+    alarm = Alarm()
+    relay = Relay(relay_settings(url, redis_url, keep_done_days=0), open_broker(redis_url, RQ_KEY_PREFIX, 60), alarm)
+    try:
+        yield relay
+    finally:
+        relay.close()
+        alarm.close()
+
+
+@contextmanager
+def consumer_on(url: str, smtp_port: int) -> Iterator[World]:
+    world = World(url, smtp_port)
+    try:
+        yield world
+    finally:
+        world.close()
+
+
+def test_a_signup_is_mailed_and_verified_with_four_roles(
+    granted_url: str, redis_url: str, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        psycopg.connect(granted_url, autocommit=True) as owner,
+        psycopg.connect(as_role(granted_url, "outbox_appender"), autocommit=True) as appender,
+        api_service(as_role(granted_url, "outbox_api"), ops_token=TOKEN) as api,
+        relay_on(as_role(granted_url, "outbox_relay"), redis_url) as relay,
+        consumer_on(as_role(granted_url, "outbox_worker"), mailbox.smtp_port) as world,
+    ):
+        add_user(owner, "grace")
+        assert api.client().get("/readyz").status_code == 200
+        assert api.sign_up().status_code == 201
+        bob = {**ALICE, "username": "bob", "email": "bob@example.com"}
+        for status in (201, 201):
+            key = {"Idempotency-Key": "one"}
+            assert api.client().post("/v1/users", json=bob, headers=key).status_code == status
+        assert api.client().post("/v1/verify_email/resend", json={"email": ALICE["email"]}).status_code == 202
+        appender.execute(
+            "INSERT INTO outbox (task, payload, queue, due_at, max_retries)"
+            """ VALUES ('task:send_verify_email', '{"username": "grace"}', 'critical', now(), 3)"""
+        )
+        appender.execute("NOTIFY outbox_doorbell")
+
+        assert relay.run_once().published == 4
+        ids = [row[0] for row in owner.execute("SELECT id FROM outbox ORDER BY id").fetchall()]
+        assert [world.process(id_, secret_keys=(KEY,)).value for id_ in ids] == ["done"] * 4
+        mails = mailbox.mails()
+        assert {mail.recipients[0] for mail in mails} == {"alice@example.com", "bob@example.com", "grace@example.com"}
+        link = next(mail.links[0] for mail in mails if mail.recipients[0] == "alice@example.com")
+        assert api.client().post(f"/v1/{link.rpartition('/v1/')[2]}").json == {"is_verified": True}
+
+        check_the_console(api.client(), owner)
+        monkeypatch.setenv("DATABASE_URL", as_role(granted_url, "outbox_api"))
+        assert [run(*command).exit_code for command in (("list",), ("show", ids[0]), ("dead",), ("stats",))] == [0] * 4
+        assert relay.run_once().published == 2  # the welcome mail, and what was retried
+        check_outages(world, relay, owner)
+
+
+def check_the_console(console: FlaskClient, owner: psycopg.Connection[Any]) -> None:
+    dead = [add_message(owner, status="dead") for _ in range(2)]
+    console.post("/ops/login", data={"token": TOKEN})
+    form_key = console.get("/ops").text.partition('name="form_key" value="')[2].partition('"')[0]
+    console.post(f"/ops/letters/{dead[0]}/retry", data={"form_key": form_key})
+    console.post(f"/ops/letters/{dead[1]}/discard", data={"form_key": form_key, "reason": "x"})
+    assert [message(owner, id_)["status"] for id_ in dead] == ["pending", "discarded"]
+    assert "outbox_postgresql_up 1.0" in console.get("/metrics").text
+
+
+def check_outages(world: World, relay: Relay, owner: psycopg.Connection[Any]) -> None:
+    """Let the worker say that the mail server is away, the relay send a probe, and the worker say that it is back."""
+    [(id_,)] = owner.execute("SELECT id FROM outbox WHERE status = 'published' LIMIT 1").fetchall()
+    nobody = SmtpServer("smtp", "127.0.0.1", free_port())
+    assert world.process(id_, smtp_server=nobody).value == "put_back"
+    owner.execute("UPDATE outbox_breaker SET probe_at = now(); UPDATE outbox SET due_at = now()")
+    assert relay.run_once().published == 1
+    assert world.process(id_, secret_keys=(KEY,)).value == "done"
+    assert owner.execute("SELECT opened_at FROM outbox_breaker").fetchone() == (None,)
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("outbox_appender", "SELECT FROM outbox"),
+        ("outbox_appender", "INSERT INTO outbox (task, payload, status) VALUES ('t', '{}', 'dead')"),
+        ("outbox_relay", "SELECT FROM users"),
+        ("outbox_worker", "UPDATE users SET is_email_verified = true"),
+        ("outbox_api", "DELETE FROM users"),
+    ],
+)
+def test_no_role_may_do_what_it_need_not(granted_url: str, role: str, statement: LiteralString) -> None:
+    with (
+        psycopg.connect(as_role(granted_url, role)) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute(statement)
