@@ -8,7 +8,7 @@ from outbox_relay.doctor.findings import Finding, fault, skipped
 from outbox_relay.doctor.grants_check import check_grants
 from outbox_relay.doctor.mail_check import check_mail_server
 from outbox_relay.doctor.outbox_checks import check_outbox
-from outbox_relay.doctor.postgresql_checks import check_clock, check_server, check_snapshots, check_vacuum
+from outbox_relay.doctor.postgresql_checks import check_clock, check_jit, check_server, check_snapshots, check_vacuum
 from outbox_relay.doctor.redis_checks import check_redis
 from outbox_relay.doctor.schema_drift import check_schema
 from outbox_relay.doctor.settings_check import (
@@ -70,6 +70,7 @@ def _check_database(
 
 def _check_postgresql(connection: DbConnection, longest_transaction_seconds: float) -> Iterator[Finding]:
     yield from check_server(connection)
+    yield check_jit(connection)
     yield check_clock(connection)
     yield check_snapshots(connection, longest_transaction_seconds)
     yield check_grants(connection)

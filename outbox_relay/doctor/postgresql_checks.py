@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from outbox_relay.doctor.findings import Finding, fault, ok, warning
 from outbox_relay.statements import DbConnection
-from shared.database import UnsuitableDatabaseError, check_encoding
+from shared.database import UnsuitableDatabaseError, check_encoding, transaction
 
 _VERSIONS: Final = (14, 18)
 CLOCK_SECONDS: Final = 5.0
@@ -56,6 +56,19 @@ def check_server(connection: DbConnection) -> Iterator[Finding]:
             "set it to on, for the server, the database and the role",
         )
     yield _check_room(connection)
+
+
+def check_jit(connection: DbConnection) -> Finding:
+    """Look at whether PostgreSQL would compile our statements, in a transaction as relay and worker begin it."""
+    with transaction(connection):
+        is_on = _setting(connection, "jit") == "on"
+    if is_on:
+        return warning(
+            "jit",
+            "PostgreSQL may compile our statements, which takes a hundred times as long as they do",
+            "let nothing between here and PostgreSQL take jit = off out of our sessions",
+        )
+    return ok("jit", "off for our statements")
 
 
 def takes_writes(connection: DbConnection) -> bool:

@@ -22,7 +22,7 @@ from embedded.ports import free_port
 from embedded.postgres import PostgresServer
 from embedded.redis import RedisServer
 from outbox_relay.doctor.findings import Verdict
-from outbox_relay.doctor.postgresql_checks import check_vacuum
+from outbox_relay.doctor.postgresql_checks import check_jit, check_vacuum
 from outbox_relay.heartbeat import show_relay
 from shared.database import connect
 from tests.conftest import SCHEMA, StartPostgres
@@ -356,6 +356,13 @@ def test_a_transaction_that_stays_open_is_named(healthy: Installation, durable_p
         ended = run("doctor", "--longest-transaction", 0)
 
     assert (ended.exit_code, "forgotten-shell" in ended.output) == (1, True), ended.output
+
+
+def test_jit_is_off_in_our_sessions_and_named_where_it_is_not(database_url: str) -> None:
+    with connect(database_url, "test") as ours, psycopg.connect(database_url, autocommit=True) as theirs:
+        theirs.execute("SET jit = on")
+
+        assert (check_jit(ours).verdict, check_jit(theirs).verdict) == (Verdict.OK, Verdict.WARNING)
 
 
 def test_dead_rows_that_pile_up_are_named(connection: Connection) -> None:
