@@ -126,7 +126,7 @@ try:
 except SettingsError as error:
     raise SystemExit(str(error)) from None
 
-worker_class = "gthread"
+worker_class = "api.gunicorn_worker.DrainingWorker"
 threads = 4
 # What a request asks of PostgreSQL or waits for from its client has limits of seconds; this one is for a process that
 # stands still.
