@@ -1,6 +1,7 @@
 """Migrations end where schema.sql stands, and disturb nobody on their way."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -143,13 +144,46 @@ def test_nobody_waits_for_a_migration_that_waits_for_a_lock(empty_database_url: 
             migration = start_alembic(empty_database_url, greedy)
             signing_up.start()
             wait_until(lambda: waits and max(waits) > 0.2, 20, "a signup that had to wait for the migration")
-        assert migration.wait(30) == 0
+        _, said = migration.communicate(timeout=30)
+        assert migration.returncode == 0, said
         stop.set()
         signing_up.join()
 
         assert max(waits) < NOBODY_WAITS_LONGER_SECONDS
         assert signups.execute("SELECT count(*) FROM outbox").fetchone() == (len(waits),)
         assert signups.execute("SELECT count(new_column) FROM outbox").fetchone() == (0,)
+
+
+def test_a_migrated_database_takes_no_lock(database_url: str) -> None:
+    """Each start of the containers migrates, whoever has a transaction open, even on the whole tables."""
+    upgrade(database_url, "head")
+    with connect(database_url, "forgotten") as forgotten, forgotten.transaction():
+        forgotten.execute("LOCK TABLE outbox, outbox_finished, users IN ACCESS EXCLUSIVE MODE")
+
+        upgrade(database_url, "head")
+
+
+def test_a_whole_minute_of_tries_is_not_the_end(empty_database_url: str, tmp_path: Path) -> None:
+    """The processes of the new version wait for the migration: it does not give up."""
+    upgrade(empty_database_url, "0001")
+    greedy = tmp_path / "migrations"
+    write_greedy_migration(greedy)
+    impatient = greedy / "env.py"
+    impatient.write_text(re.sub(r"_PAUSE_SECONDS: Final = .+", "_PAUSE_SECONDS: Final = 0.01", impatient.read_text()))
+    quick = impatient.read_text().replace("LOCK_MILLISECONDS: Final = 500", "LOCK_MILLISECONDS: Final = 5")
+    impatient.write_text(quick)
+    with connect(empty_database_url, "forgotten") as forgotten:
+        with forgotten.transaction():
+            forgotten.execute("SELECT count(*) FROM outbox")
+            migration = start_alembic(empty_database_url, greedy)
+            assert migration.stderr is not None
+            reports = [migration.stderr.readline() for _ in range(4)]
+            holder = f"process {forgotten.info.backend_pid} (forgotten, idle in transaction)"
+        _, said = migration.communicate(timeout=30)
+
+    # A report each thirty tries: the fourth follows the ninety-first.
+    assert [report for report in reports if holder not in report] == []
+    assert migration.returncode == 0, said
 
 
 def sign_up_until(stop: threading.Event, connection: Connection, waits: list[float]) -> None:
@@ -173,9 +207,11 @@ def write_greedy_migration(folder: Path) -> None:
     (folder / "alembic.ini").write_text(f"[alembic]\nscript_location = {folder}\npath_separator = os\n")
 
 
-def start_alembic(database_url: str, folder: Path) -> subprocess.Popen[bytes]:
+def start_alembic(database_url: str, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "alembic", "-c", str(folder / "alembic.ini"), "upgrade", "head"],
         cwd=ROOT,
         env={**os.environ, "DATABASE_URL": database_url},
+        stderr=subprocess.PIPE,
+        text=True,
     )
