@@ -1,6 +1,8 @@
 # One image for API, relay and worker; compose.yaml says which of them a container runs.
 
-FROM python:3.12-slim AS packages
+ARG PYTHON_IMAGE=python:3.12.13-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS packages
 # Wheels alone, each checked by its hash: nothing is compiled, and the index cannot slip anything in.
 COPY requirements.lock /tmp/
 RUN python -m venv --without-pip /opt/venv \
@@ -8,7 +10,7 @@ RUN python -m venv --without-pip /opt/venv \
         --no-cache-dir --disable-pip-version-check \
         --only-binary :all: --require-hashes --requirement /tmp/requirements.lock
 
-FROM python:3.12-slim
+FROM ${PYTHON_IMAGE}
 ENV PATH="/opt/venv/bin:$PATH" \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -1,7 +1,6 @@
 """compose.yaml and the Dockerfile, held against the specification and against what the tests themselves run.
 
-There is a Docker engine neither where this is written nor where it is tested: whatever can be known without one is
-checked here.
+Whatever can be known without a Docker engine is checked here; `make compose-proof` runs the file on one.
 """
 
 import ast
@@ -33,6 +32,17 @@ READERS: dict[str, Callable[[], object]] = {
 OURS = sorted(READERS)
 ONE_SHOT = "schema"
 LASTING = sorted(SERVICES.keys() - {ONE_SHOT})
+FROM_A_REGISTRY = sorted(name for name in SERVICES if "build" not in SERVICES[name])
+SHIPPED = {
+    "postgres": re.compile(r"\d+\.\d+-[a-z]+"),
+    "redis": re.compile(r"\d+\.\d+\.\d+-[a-z]+"),
+    "axllent/mailpit": re.compile(r"v\d+\.\d+\.\d+"),
+    "python": re.compile(r"\d+\.\d+\.\d+-slim-[a-z]+"),
+}
+"""What a full version looks like in the tags of each image: one that no later build of another version gets."""
+
+MEGABYTE = 1024 * 1024
+UNITS = {"mb": MEGABYTE, "m": MEGABYTE, "g": 1024 * MEGABYTE}
 READ_BY_OTHERS = {
     "PGPASSWORD",  # libpq, in every connection
     "PORT",  # gunicorn.conf.py
@@ -42,6 +52,7 @@ READ_BY_OTHERS = {
 }
 BEHIND_A_GATEWAY = {"TRUSTED_PROXIES", "RATE_LIMIT_EXEMPT"}
 """A laptop's API is reached directly; one in a container through Docker's gateway."""
+PYTHON_IMAGES = re.findall(r"(?m)^ARG PYTHON_IMAGE=(\S+)", DOCKERFILE)
 SECRET_NAME = re.compile("PASSWORD|SECRET|KEY|TOKEN")
 REQUIRED = re.compile(r"\$\{(\w+):\?[^}]+}")
 WITH_DEFAULT = re.compile(r"\$\{(\w+):-([^}]*)}")
@@ -84,6 +95,11 @@ def filled_in(text: str) -> str:
 
 def seconds(duration: str) -> int:
     return int(duration.removesuffix("s"))
+
+
+def in_bytes(size: str) -> int:
+    number, unit = re.fullmatch(r"(\d+)(\w+)", size).groups()  # type: ignore[union-attr]
+    return int(number) * UNITS[unit]
 
 
 def sources(instruction: str) -> set[str]:
@@ -162,17 +178,38 @@ def test_what_ends_is_started_again_and_what_is_ill_is_shown(service: str) -> No
     assert SERVICES[service]["healthcheck"]["test"][0] == "CMD"
 
 
-def test_the_schema_is_applied_once_before_the_processes_start() -> None:
+def test_the_tables_are_brought_up_to_date_before_the_processes_start() -> None:
+    """By our own image: nothing is read from the machine that Compose runs on, and nothing of PostgreSQL's is made."""
     schema = SERVICES[ONE_SHOT]
 
+    assert schema["image"] == SERVICES["api"]["image"]
     assert schema["restart"] == "no"
-    assert schema["volumes"] == ["./schema.sql:/schema.sql:ro"]
-    assert schema["command"][0] == "psql"
-    assert schema["command"][-2:] == ["-f", "/schema.sql"]
+    assert schema["command"] == ["alembic", "upgrade", "head"]
     assert schema["depends_on"] == {"postgres": {"condition": "service_healthy"}}
     assert [SERVICES[service]["depends_on"] for service in OURS] == [
         {ONE_SHOT: {"condition": "service_completed_successfully"}} for _ in OURS
     ]
+
+
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_nothing_is_read_from_the_machine_that_compose_runs_on(service: str) -> None:
+    """With a remote engine its folders are not there, and under umask 077 a container may not read them."""
+    volumes = SERVICES[service].get("volumes", [])
+
+    assert [volume for volume in volumes if volume.startswith((".", "/", "~"))] == []
+
+
+@pytest.mark.parametrize("image", [*(SERVICES[name]["image"] for name in FROM_A_REGISTRY), *PYTHON_IMAGES])
+def test_an_image_of_a_registry_is_pinned_to_a_full_version(image: str) -> None:
+    name, _, tag = image.partition(":")
+
+    assert SHIPPED[name].fullmatch(tag)
+
+
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_a_service_has_limits_of_memory_and_of_logs(service: str) -> None:
+    assert in_bytes(SERVICES[service]["mem_limit"]) >= 256 * MEGABYTE
+    assert SERVICES[service]["logging"] == {"driver": "local", "options": {"max-size": "10m", "max-file": "5"}}
 
 
 @pytest.mark.parametrize("service", sorted(SERVICES))
@@ -190,8 +227,19 @@ def test_a_service_may_do_as_little_as_it_can_do_with(service: str) -> None:
 def test_only_the_api_and_the_mailbox_are_reachable_and_only_from_this_machine() -> None:
     published = {service: SERVICES[service]["ports"] for service in SERVICES if "ports" in SERVICES[service]}
 
-    assert published == {"api": ["127.0.0.1:8080:8080"], "mailpit": ["127.0.0.1:8025:8025"]}
+    assert published == {
+        "api": ["127.0.0.1:8080:8080"],
+        "api-overlap": ["127.0.0.1:8081:8080"],
+        "mailpit": ["127.0.0.1:8025:8025"],
+    }
     assert environment("api")["PORT"] == "8080"
+
+
+def test_the_api_of_an_overlap_is_the_api_at_another_port() -> None:
+    overlap = {**SERVICES["api-overlap"]}
+
+    assert (overlap.pop("profiles"), overlap.pop("ports")) == (["overlap"], ["127.0.0.1:8081:8080"])
+    assert overlap == {name: value for name, value in SERVICES["api"].items() if name != "ports"}
 
 
 def test_a_worker_that_is_stopped_may_finish_its_send(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,8 +255,17 @@ def test_redis_keeps_what_it_acknowledged_and_forgets_nothing_when_it_is_full(st
     command = SERVICES["redis"]["command"]
     options = dict(zip(command[1::2], command[2::2], strict=True))
 
-    assert (command[0], options) == ("redis-server", {"--appendonly": "yes", "--maxmemory-policy": "noeviction"})
+    assert (command[0], options.pop("--maxmemory")) == ("redis-server", "256mb")
+    assert options == {"--appendonly": "yes", "--maxmemory-policy": "noeviction"}
     assert SERVICES["redis"]["volumes"] == ["redis-data:/data"]
+
+
+def test_redis_is_full_before_its_container_is() -> None:
+    """noeviction applies at maxmemory alone; past the container's limit the kernel kills Redis."""
+    command = SERVICES["redis"]["command"]
+    full = in_bytes(command[command.index("--maxmemory") + 1])
+
+    assert 2 * full <= in_bytes(SERVICES["redis"]["mem_limit"])
 
 
 @pytest.mark.parametrize("service", OURS)

@@ -1,0 +1,29 @@
+#!/bin/sh
+# Writes compose.digests.yaml: each image that compose.yaml and the Dockerfile take from a registry, pinned to the content
+# that its tag has there now. It needs `docker buildx` and a way to the registry.
+set -eu
+cd "$(dirname "$0")/../.."
+
+pinned() {
+    printf '%s@%s' "$1" "$(docker buildx imagetools inspect --format '{{.Manifest.Digest}}' "$1")"
+}
+
+# "SERVICE IMAGE" for each service with an image of its own; "SERVICE" for each that is built.
+services=$(awk '/^[a-z]/ { service = "" }
+    /^  [a-z-]+:/ { sub(":", "", $1); service = $1 }
+    service && /^    image: / { print service, $2 }
+    service && /^    <<: \*(ours|api)$/ { print service }' compose.yaml)
+python=$(pinned "$(sed -n 's/^ARG PYTHON_IMAGE=//p' Dockerfile)")
+
+{
+    echo "services:"
+    echo "$services" | while read -r service image; do
+        if [ -n "$image" ]; then
+            reference=$(pinned "$image")
+            echo "  $service: {image: \"$reference\"}"
+        else
+            echo "  $service: {build: {args: {PYTHON_IMAGE: \"$python\"}}}"
+        fi
+    done
+} >compose.digests.yaml.new
+mv compose.digests.yaml.new compose.digests.yaml
