@@ -11,14 +11,24 @@ import shutil
 import signal
 import socket
 import struct
+import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from urllib.parse import quote
 
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - gunicorn and we make our own private files in it
 _METRICS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 _OUR_FOLDERS: Final = "outbox-metrics-"
+
+
+_EXIT_SETTINGS: Final = 2
+"""What relay and worker exit with too: a supervisor may wait longer then, for somebody to change the settings."""
+
+
+def _stop(problem: str) -> NoReturn:
+    sys.stderr.write(f"{problem}\n")
+    sys.exit(_EXIT_SETTINGS)
 
 
 def _share_metrics() -> None:
@@ -30,7 +40,7 @@ def _share_metrics() -> None:
     given = Path(os.environ.get(_METRICS_FOLDER, "")).name
     if given.startswith(ours) or (given and not given.startswith(_OUR_FOLDERS)):
         if not os.access(os.environ[_METRICS_FOLDER], os.R_OK | os.W_OK | os.X_OK):
-            raise SystemExit(f"{_METRICS_FOLDER}: has to be a folder that this process may read and write.")
+            _stop(f"{_METRICS_FOLDER}: has to be a folder that this process may read and write.")
         return
     folder = tempfile.mkdtemp(prefix=ours, dir=_SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None)
     os.environ[_METRICS_FOLDER] = folder
@@ -124,7 +134,7 @@ try:
     check_tracing()
     read_ops_token()
 except SettingsError as error:
-    raise SystemExit(str(error)) from None
+    _stop(str(error))
 
 worker_class = "api.gunicorn_worker.DrainingWorker"
 threads = 4

@@ -1,13 +1,17 @@
 """The systemd units: what systemd itself says of them, and that they start what the tests start."""
 
 import configparser
+import inspect
+import re
+import shlex
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from shared.settings import read_consumer_settings
+from shared.settings import read_api_settings, read_consumer_settings, read_relay_settings
 from tests.processes import ROOT, worker_settings
 
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
@@ -15,11 +19,37 @@ HOME = "/opt/outbox-signup"
 LEAVE_SECONDS = 5
 
 
+READERS: dict[str, Callable[[], object]] = {
+    "api": read_api_settings,
+    "relay": read_relay_settings,
+    "worker": read_consumer_settings,
+}
+READ_BY_OTHERS = {"RQ_WORKER_CLASS"}
+HARDENING = {
+    "DynamicUser=yes",
+    "CapabilityBoundingSet=",
+    "MemoryDenyWriteExecute=yes",
+    "PrivateIPC=yes",
+    "PrivateUsers=yes",
+    "ProcSubset=pid",
+    "ProtectSystem=strict",
+    "SystemCallFilter=@system-service",
+    "SystemCallFilter=~@privileged @resources",
+}
+
+
 def read(unit: Path) -> configparser.SectionProxy:
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read(unit)
     return parser["Service"]
+
+
+def example(process: str) -> dict[str, str]:
+    """Return the variables of an example file as systemd reads them."""
+    lines = (ROOT / "deploy" / "systemd" / f"{process}.env.example").read_text().splitlines()
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    return {name: value.strip('"') for name, _, value in pairs}
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
@@ -61,6 +91,52 @@ def test_it_comes_back_whatever_ended_it_and_is_stopped_gently(unit: Path) -> No
     service = read(unit)
 
     assert (service["Restart"], service["KillMode"], service["DynamicUser"]) == ("always", "mixed", "yes")
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_it_may_do_as_little_as_it_can_do_with(unit: Path) -> None:
+    assert HARDENING - set(unit.read_text().splitlines()) == set()
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_a_wrong_setting_is_not_tried_each_second(unit: Path) -> None:
+    """Nor is the end of anything else waited for: a crash is no wrong setting."""
+    service = read(unit)
+    command = shlex.split(service["ExecStopPost"])
+    waits = [command[0], command[1], command[2].replace("sleep 20", "false")]
+
+    def waited(exit_status: str) -> bool:
+        return subprocess.run(waits, env={"EXIT_STATUS": exit_status}, check=False).returncode != 0
+
+    assert {status for status in ("0", "1", "2", "3", "KILL", "TERM") if waited(status)} == {"2"}
+    assert float(service["TimeoutStopSec"]) > 20
+
+
+@pytest.mark.parametrize("process", sorted(READERS))
+def test_an_example_of_its_settings_is_enough_for_it_to_start(process: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in example(process).items():
+        monkeypatch.setenv(name, value or "k" * 43)
+
+    READERS[process]()
+
+
+@pytest.mark.parametrize("process", sorted(READERS))
+def test_an_example_has_no_secret_and_nothing_that_the_process_does_not_read(process: str) -> None:
+    known = set(re.findall('"([A-Z][A-Z_]+)"', inspect.getsource(READERS[process])))
+    given = example(process)
+
+    assert given.keys() - known - READ_BY_OTHERS == set()
+    assert given.get("SECRET_KEY", "") == ""
+    assert ":PASSWORD@" in given["DATABASE_URL"]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_a_unit_reads_the_file_that_its_example_names(unit: Path) -> None:
+    file = read(unit)["EnvironmentFile"]
+    process = Path(file).stem
+    text = (ROOT / "deploy" / "systemd" / f"{process}.env.example").read_text()
+
+    assert f"install -D -m 600 deploy/systemd/{process}.env.example {file}\n" in text
 
 
 def test_a_worker_that_is_stopped_may_finish_its_send(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def test_malformed_port_stops_the_start_by_its_name(api_origin: Preloaded, tmp_p
 
     exit_code, said = start_with(api_origin, tmp_path / "gunicorn.log", **settings)
 
-    assert exit_code == 1
+    assert exit_code == 2
     assert "PORT: has to be a whole number" in said
     assert "Traceback" not in said
 
@@ -128,7 +128,7 @@ def test_number_of_processes_that_makes_no_sense_stops_the_start_by_its_name(
 
     exit_code, said = start_with(api_origin, tmp_path / "gunicorn.log", **settings, PORT="none")
 
-    assert exit_code == 1
+    assert exit_code == 2
     assert "PORT: has to be a whole number from 1 to 65535" in said
     assert "WEB_CONCURRENCY: has to be a whole number from 1 to 1000" in said
     assert "Traceback" not in said
@@ -143,7 +143,7 @@ def test_folder_for_counts_that_does_not_exist_stops_the_start_by_its_name(
         api_origin, tmp_path / "gunicorn.log", **settings, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "absent")
     )
 
-    assert exit_code == 1
+    assert exit_code == 2
     assert "PROMETHEUS_MULTIPROC_DIR: has to be a folder" in said
     assert "Traceback" not in said
 
@@ -153,7 +153,7 @@ def test_malformed_settings_stop_the_start_by_their_names(api_origin: Preloaded,
 
     exit_code, said = start_with(api_origin, tmp_path / "gunicorn.log", **settings)
 
-    assert exit_code == 1
+    assert exit_code == 2
     for name in settings:
         assert f"{name}: " in said
     assert "Traceback" not in said
