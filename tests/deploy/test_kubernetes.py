@@ -9,11 +9,16 @@ import kubernetes_validate
 import pytest
 from ruamel.yaml import YAML
 
+from shared.database import connect
 from shared.settings import read_api_settings, read_consumer_settings, read_database_url, read_relay_settings
 from shared.version import VERSION
 from tests.processes import ROOT, worker_settings
 
-FILES = sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
+FOLDER = ROOT / "deploy" / "kubernetes"
+KUSTOMIZATION: dict[str, Any] = YAML(typ="safe").load(FOLDER / "kustomization.yaml")
+KEDA = ROOT / "deploy" / "kubernetes-keda"
+SCALED_OBJECT: dict[str, Any] = YAML(typ="safe").load(KEDA / "scaledobject.yaml")
+FILES = [FOLDER / name for name in KUSTOMIZATION["resources"]]
 RESOURCES: dict[str, dict[str, Any]] = {
     f"{document['kind']}/{document['metadata']['name']}": document
     for file in FILES
@@ -51,6 +56,13 @@ def test_kubernetes_takes_it(name: str) -> None:
     kubernetes_validate.validate(RESOURCES[name], "1.33", strict=True)
 
 
+def test_the_kustomization_has_every_file_and_sets_the_image_of_all() -> None:
+    [image] = KUSTOMIZATION["images"]
+
+    assert {*FILES, FOLDER / "kustomization.yaml"} == set(FOLDER.iterdir())
+    assert f"{image['name']}:{image['newTag']}" == f"registry.example.com/outbox-signup:{VERSION}"
+
+
 def test_all_run_the_same_build() -> None:
     [image] = {container(name)["image"] for name in WORKLOADS}
 
@@ -85,6 +97,7 @@ def test_no_secret_stands_in_a_manifest(name: str) -> None:
 def test_a_container_may_do_as_little_as_it_can_do_with(name: str) -> None:
     assert pod(name)["securityContext"]["runAsNonRoot"] is True
     assert pod(name)["automountServiceAccountToken"] is False
+    assert pod(name)["enableServiceLinks"] is False
     assert container(name)["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -103,6 +116,73 @@ def test_one_may_go_while_another_stays(name: str) -> None:
     assert budget == {"maxUnavailable": 1, "selector": {"matchLabels": labels}}
     assert deployment["spec"]["selector"]["matchLabels"] == labels
     assert "livenessProbe" in container(name)
+
+
+def test_an_outage_of_postgresql_takes_no_pod_away() -> None:
+    """A new version that cannot reach PostgreSQL replaces no old one all the same."""
+    api = container("Deployment/outbox-api")
+
+    assert api["startupProbe"]["httpGet"]["path"] == "/readyz"
+    assert api["startupProbe"]["periodSeconds"] * api["startupProbe"]["failureThreshold"] >= 600
+    assert [api[probe]["httpGet"]["path"] for probe in ("readinessProbe", "livenessProbe")] == ["/healthz", "/healthz"]
+    assert DEPLOYMENTS["Deployment/outbox-api"]["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+
+
+def test_a_migration_ends_and_is_cleared_away() -> None:
+    job = WORKLOADS["Job/outbox-migrate"]["spec"]
+    printed = (ROOT / "docs" / "deployment.md").read_text()
+    [timeout] = re.findall(r"kubectl wait .*--timeout=(\d+)s job/outbox-migrate", printed)
+
+    assert container("Job/outbox-migrate")["command"] == ["alembic", "upgrade", "head"]
+    assert 0 < job["activeDeadlineSeconds"] < int(timeout)
+    assert job["ttlSecondsAfterFinished"] > 0
+
+
+@pytest.mark.parametrize("name", sorted(WORKLOADS))
+def test_a_network_policy_lets_a_process_reach_what_it_needs_and_be_reached(name: str) -> None:
+    labels = WORKLOADS[name]["spec"]["template"]["metadata"]["labels"]
+    policies = [each["spec"] for each in RESOURCES.values() if each["kind"] == "NetworkPolicy"]
+    chosen = [spec for spec in policies if spec["podSelector"]["matchLabels"].items() <= labels.items()]
+    opened = {
+        direction: {port["port"] for spec in chosen for rule in spec.get(direction, []) for port in rule["ports"]}
+        for direction in ("ingress", "egress")
+    }
+    needed = {"DATABASE_URL": {53, 5432}, "RQ_REDIS_URL": {6379, 26379}, "SMTP_URL": {25, 465, 587}}
+
+    assert opened["egress"] == set().union(*(needed[each] for each in needed.keys() & variables(name).keys()))
+    assert opened["ingress"] == {port["containerPort"] for port in container(name).get("ports", [])}
+    assert {"Ingress", "Egress"} == {kind for spec in chosen for kind in spec["policyTypes"]}
+
+
+def test_keda_scales_what_there_is_by_a_variable_that_it_has() -> None:
+    [trigger] = SCALED_OBJECT["spec"]["triggers"]
+    target = f"Deployment/{SCALED_OBJECT['spec']['scaleTargetRef']['name']}"
+    most = SCALED_OBJECT["spec"]["maxReplicaCount"] * int(trigger["metadata"]["targetQueryValue"])
+
+    assert trigger["metadata"]["connectionFromEnv"] in variables(target)
+    assert SCALED_OBJECT["spec"]["minReplicaCount"] == DEPLOYMENTS[target]["spec"]["replicas"]
+    assert f"LIMIT {most}" in trigger["metadata"]["query"]
+
+
+def test_keda_counts_what_waits_by_indexes_alone(database_url: str) -> None:
+    [trigger] = SCALED_OBJECT["spec"]["triggers"]
+    query = trigger["metadata"]["query"]
+    with connect(database_url, "keda") as connection:
+        connection.execute(
+            "INSERT INTO outbox (task, payload, queue) SELECT 't', '{}', 'default' FROM generate_series(1, 3)"
+        )
+        connection.execute(
+            "INSERT INTO outbox (task, payload, queue, due_at) VALUES ('t', '{}', 'default', 'infinity')"
+        )
+        waiting = connection.execute(query).fetchone()
+        connection.execute("SET enable_seqscan = off")
+        plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {query}"))
+        connection.execute("UPDATE outbox_breaker SET opened_at = now(), probe_at = now()")
+        while_the_mail_server_is_away = connection.execute(query).fetchone()
+
+    assert waiting == (3,)
+    assert "Seq Scan on outbox " not in plan
+    assert while_the_mail_server_is_away == (0,)
 
 
 def test_the_service_finds_the_api() -> None:
