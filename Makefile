@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo up check test world chaos proof fuzz bench screenshots format lock clean
+.PHONY: help demo up check test world chaos proof compose-proof fuzz bench screenshots format lock clean
 
 # The first Python that is new enough. Another one: make PYTHON=/path/to/python3.12 …
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
@@ -42,6 +42,10 @@ proof: $(READY) ## The long proofs: 48 h of outages, 5,000,000 waiting messages,
 	$(RUN)/python -m tests.model --messages 1 --faults 2
 	$(RUN)/python -m tests.model --messages 2 --max-retries 0 --faults 1
 
+compose-proof: $(READY) ## Run compose.yaml and the Kubernetes containers on a Docker engine of its own, in minutes
+	$(RUN)/pytest --override-ini python_files='proof_*.py' --override-ini timeout=1800 -p no:xdist -rA \
+		tests/compose_proof $(PYTEST_ARGS)
+
 bench: $(BENCH_READY) ## Measure beside the usual way, the floor and peers: make bench BENCH_ARGS="--quick --only relay"
 	$(RUN)/python -m bench $(BENCH_ARGS)
 
@@ -62,8 +66,8 @@ lock: $(READY) ## Resolve the dependencies anew
 	$(LOCK) --upgrade --extra tracing --constraint requirements-dev.lock --output-file requirements-tracing.lock setup.cfg
 	$(LOCK) --upgrade --extra bench --constraint requirements-dev.lock --output-file requirements-bench.lock setup.cfg
 
-clean: ## Remove the virtual environment and the data of `make up`
-	rm -rf $(VENV) .outbox
+clean: ## Remove the virtual environment and the data of `make up` and `make compose-proof`
+	rm -rf $(VENV) .outbox .compose-proof
 
 # The locked versions, each checked by its hash; then the project itself, editable, which asks the index for nothing.
 $(READY): requirements-dev.lock setup.cfg pyproject.toml
