@@ -71,7 +71,22 @@ CREATE TABLE IF NOT EXISTS outbox (
     claimed_at    timestamptz,
     finished_at   timestamptz,
     -- The message's name towards the world, in the Message-ID of its mails. The claim gives one to a row that has none.
-    uid           uuid        DEFAULT gen_random_uuid()
+    uid           uuid        DEFAULT gen_random_uuid(),
+    -- Bounds: what a process of ours could not read, count on or send. A dead letter keeps a payload of any size.
+    CONSTRAINT outbox_payload_size CHECK (status = 'dead' OR pg_column_size(payload) <= 1048576),
+    CONSTRAINT outbox_numbers_in_range CHECK (id > 0 AND greatest(generation, attempt, max_retries) < 1000000000),
+    CONSTRAINT outbox_texts_in_range CHECK (
+        greatest(octet_length(task), octet_length(broker_epoch), octet_length(traceparent)) <= 200
+        AND octet_length(last_error) <= 8000),
+    -- Never (infinity) and at once (-infinity) are due times too.
+    CONSTRAINT outbox_due_at_in_range CHECK (
+        (due_at >= '0001-01-01 00:00:00+00' AND due_at <= '9999-12-31 00:00:00+00') OR NOT isfinite(due_at)),
+    CONSTRAINT outbox_times_in_range CHECK (
+        least(created_at, published_at, claimed_at, lease_until) >= '0001-01-01 00:00:00+00'
+        AND greatest(created_at, published_at, claimed_at, lease_until) <= '9999-12-31 00:00:00+00'),
+    CONSTRAINT outbox_failures_are_objects CHECK (
+        failures = '[]' OR pg_column_size(failures) <= 1048576
+            AND NOT jsonb_path_exists(failures, 'strict $[*] ? (@.type() != "object")', '{}', true))
 );
 
 -- A table that an earlier version of this file made has no uid. In two steps, so that no row is rewritten: rows from

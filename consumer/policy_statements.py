@@ -6,8 +6,10 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from consumer.statements import FAILURES_KEPT, Claim
+from consumer.statements import Claim
+from shared.bounds import FAILURES_SO_FAR, LONGEST_REASON, NEXT_GENERATION
 from shared.database import DbConnection
+from shared.failures import parse_failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +97,10 @@ def read_situation(connection: DbConnection) -> Situation:
 
 def read_failures(connection: DbConnection, message_ids: Sequence[int]) -> dict[int, Any]:
     """Read what is kept of the messages' failed attempts."""
-    return dict(
-        connection.execute(
-            "SELECT id, failures FROM outbox WHERE id = ANY(%s::bigint[])", [list(message_ids)]
-        ).fetchall()
-    )
+    rows = connection.execute(
+        "SELECT id, failures::text FROM outbox WHERE id = ANY(%s::bigint[])", [list(message_ids)]
+    ).fetchall()
+    return {id_: parse_failures(text) for id_, text in rows}
 
 
 def release(connection: DbConnection, claim: Claim, reason: str, first_code: str | None) -> bool:
@@ -108,24 +109,21 @@ def release(connection: DbConnection, claim: Claim, reason: str, first_code: str
     It is due at once, behind those that waited longer. A first refusal is kept among its failures, where the next one
     finds it; the others would crowd out what else is there.
     """
-    entry = {"attempt": claim.attempt, "reason": reason, "maybe_accepted": False, "given_back": True}
+    entry = {"attempt": claim.attempt, "reason": reason[:LONGEST_REASON], "maybe_accepted": False, "given_back": True}
     released = connection.execute(
-        """
+        f"""
         UPDATE outbox
-           SET status = 'pending', generation = generation + 1, attempt = attempt - 1, due_at = clock_timestamp(),
+           SET status = 'pending', generation = {NEXT_GENERATION}, attempt = attempt - 1, due_at = clock_timestamp(),
                claim_token = NULL, lease_until = NULL, broker_epoch = NULL, last_error = %(reason)s,
                failures = CASE WHEN %(first)s::jsonb IS NULL THEN failures
-                               WHEN jsonb_array_length(failures) >= %(kept)s THEN failures - 0
-                               ELSE failures END
-                   || CASE WHEN %(first)s::jsonb IS NULL THEN '[]'
-                           ELSE %(first)s::jsonb || jsonb_build_object('at', clock_timestamp()) END
+                               ELSE {FAILURES_SO_FAR}
+                                   || (%(first)s::jsonb || jsonb_build_object('at', clock_timestamp())) END
          WHERE id = %(id)s AND status = 'running' AND claim_token = %(token)s
-        """,
+        """,  # noqa: S608 - two expressions of our own
         {
             "id": claim.id,
             "token": claim.token,
-            "reason": reason,
-            "kept": FAILURES_KEPT,
+            "reason": reason[:LONGEST_REASON],
             "first": None if first_code is None else Jsonb({**entry, "policy_code": first_code}),
         },
     )

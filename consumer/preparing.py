@@ -136,6 +136,8 @@ def _payload(held: Held) -> Payload:
     task = TASKS.get(held.claim.task)
     if task is None:
         raise UndeliverableError("this consumer knows no such task: register it or deploy the version that has it")
+    if held.claim.payload is None:
+        raise UndeliverableError("the payload is larger than 4 MiB when it is unfolded: append a smaller one")
     try:
         content = json.loads(held.claim.payload)
     except (ValueError, RecursionError) as exc:  # PostgreSQL takes longer numbers and deeper nesting than Python

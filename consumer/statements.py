@@ -8,19 +8,27 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from consumer.outcomes import Failed
+from shared.bounds import FAILURES_SO_FAR, LARGEST_NUMBER, LONGEST_REASON, NEXT_GENERATION
 from shared.database import DbConnection
 
-FAILURES_KEPT: Final = 20
 LONGEST_PROBE_PAUSE_SECONDS: Final = 30.0
 """Between two probes of an unreachable mail server. Work is to be resumed within a minute of its return."""
+
+
+_LARGEST_UNFOLDED_BYTES: Final = 4 * 1024 * 1024
+_PAYLOAD: Final = f"""
+    CASE WHEN pg_column_compression(payload) IS NULL
+           OR pg_column_size(jsonb_build_array(payload)) <= {_LARGEST_UNFOLDED_BYTES} THEN payload::text END
+"""
+"""What is stored is bounded; compressed, that may be a hundred times as much. An array made of it is not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A message that is ours for the time of a lease.
 
-    The payload is JSON as it stands in PostgreSQL. Times are seconds since the epoch: PostgreSQL has some, infinity
-    among them, that Python's datetime has not.
+    The payload is JSON as it stands in PostgreSQL, None where it would unfold to more than anybody sends. Times are
+    seconds since the epoch: PostgreSQL has some, infinity among them, that Python's datetime has not.
 
     Attributes:
         met_silence: an earlier attempt got no answer after the last dot, so this one may wait longer for it.
@@ -30,7 +38,7 @@ class Claim:
     id: int
     token: UUID
     task: str
-    payload: str
+    payload: str | None
     attempt: int
     max_retries: int
     due_at: float
@@ -62,16 +70,17 @@ def claim(connection: DbConnection, message_ids: Sequence[int], token: UUID, lea
     left it empty, gets its uid here: before its first mail is sent, and for good.
     """
     rows = connection.execute(
-        """
+        f"""
         UPDATE outbox
-           SET status = 'running', attempt = attempt + 1, claim_token = %(token)s, claimed_at = clock_timestamp(),
+           SET status = 'running', attempt = least(attempt, {LARGEST_NUMBER - 1}) + 1,
+               claim_token = %(token)s, claimed_at = clock_timestamp(),
                lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
                uid = coalesce(uid, gen_random_uuid())
          WHERE id = ANY(%(ids)s::bigint[]) AND (status = 'published' OR (status = 'pending' AND due_at <= now()))
-        RETURNING id, claim_token, task, payload::text, attempt, max_retries,
+        RETURNING id, claim_token, task, {_PAYLOAD}, attempt, max_retries,
                   extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent, uid,
-                  failures @> '[{"unanswered": true}]'
-        """,
+                  failures @> '[{{"unanswered": true}}]'
+        """,  # noqa: S608 - expressions of our own
         {"ids": list(message_ids), "token": token, "lease": lease_seconds},
     ).fetchall()
     return [Claim(*row) for row in rows]
@@ -88,13 +97,13 @@ def unlocked_among(connection: DbConnection, message_ids: Sequence[int]) -> list
 def find_own_claims(connection: DbConnection, message_ids: Sequence[int], token: UUID) -> list[Claim]:
     """Find the claims whose commit's answer was lost."""
     rows = connection.execute(
-        """
-        SELECT id, claim_token, task, payload::text, attempt, max_retries,
+        f"""
+        SELECT id, claim_token, task, {_PAYLOAD}, attempt, max_retries,
                extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent, uid,
-               failures @> '[{"unanswered": true}]'
+               failures @> '[{{"unanswered": true}}]'
           FROM outbox
          WHERE id = ANY(%s::bigint[]) AND status = 'running' AND claim_token = %s
-        """,
+        """,  # noqa: S608 - an expression of our own
         [list(message_ids), token],
     ).fetchall()
     return [Claim(*row) for row in rows]
@@ -163,9 +172,10 @@ def done_among(connection: DbConnection, message_ids: Sequence[int]) -> set[int]
 
 def fail(connection: DbConnection, claim: Claim, failure: Failed, *, delay_seconds: float, is_dead: bool) -> bool:
     """Record a failed attempt: pending again after the delay, or a dead letter. False when it is no longer ours."""
+    reason = failure.reason[:LONGEST_REASON]
     entry: dict[str, object] = {
         "attempt": claim.attempt,
-        "reason": failure.reason,
+        "reason": reason,
         "maybe_accepted": failure.maybe_accepted,
     }
     if failure.is_unanswered:
@@ -173,25 +183,24 @@ def fail(connection: DbConnection, claim: Claim, failure: Failed, *, delay_secon
     if failure.policy_code is not None:
         entry["policy_code"] = failure.policy_code
     failed = connection.execute(
-        """
+        f"""
         UPDATE outbox
            SET status = CASE WHEN %(dead)s THEN 'dead' ELSE 'pending' END,
-               generation = generation + CASE WHEN %(dead)s THEN 0 ELSE 1 END,
+               generation = CASE WHEN %(dead)s THEN generation ELSE {NEXT_GENERATION} END,
                due_at = CASE WHEN %(dead)s THEN due_at
                              ELSE clock_timestamp() + make_interval(secs => %(delay)s) END,
                claim_token = NULL, lease_until = NULL, broker_epoch = NULL,
                last_error = %(reason)s,
-               failures = CASE WHEN jsonb_array_length(failures) >= %(kept)s THEN failures - 0 ELSE failures END
+               failures = {FAILURES_SO_FAR}
                    || (%(entry)s::jsonb || jsonb_build_object('at', clock_timestamp()))
          WHERE id = %(id)s AND status = 'running' AND claim_token = %(token)s
-        """,
+        """,  # noqa: S608 - two expressions of our own
         {
             "id": claim.id,
             "token": claim.token,
             "dead": is_dead,
             "delay": delay_seconds,
-            "reason": failure.reason,
-            "kept": FAILURES_KEPT,
+            "reason": reason,
             "entry": Jsonb(entry),
         },
     )
@@ -203,20 +212,20 @@ def put_back(
 ) -> set[int]:
     """Give messages and their attempts back, because something else is out of order. Give the ids that were ours."""
     back = connection.execute(
-        """
+        f"""
         UPDATE outbox
-           SET status = 'pending', generation = generation + 1, attempt = attempt - 1,
+           SET status = 'pending', generation = {NEXT_GENERATION}, attempt = attempt - 1,
                due_at = clock_timestamp() + make_interval(secs => %(delay)s),
                claim_token = NULL, lease_until = NULL, broker_epoch = NULL,
                last_error = coalesce(%(reason)s, last_error)
           FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[]) AS claim (message_id, token)
          WHERE id = claim.message_id AND status = 'running' AND claim_token = claim.token
         RETURNING id
-        """,
+        """,  # noqa: S608 - an expression of our own
         {
             "ids": [claim.id for claim in claims],
             "tokens": [claim.token for claim in claims],
-            "reason": reason,
+            "reason": None if reason is None else reason[:LONGEST_REASON],
             "delay": delay_seconds,
         },
     ).fetchall()
@@ -226,13 +235,13 @@ def put_back(
 def put_back_unclaimed(connection: DbConnection, message_id: int, reason: str, delay_seconds: float) -> bool:
     """Return a published message that this worker cannot even begin with; no attempt is spent."""
     back = connection.execute(
-        """
+        f"""
         UPDATE outbox
-           SET status = 'pending', generation = generation + 1, lease_until = NULL, broker_epoch = NULL,
+           SET status = 'pending', generation = {NEXT_GENERATION}, lease_until = NULL, broker_epoch = NULL,
                due_at = clock_timestamp() + make_interval(secs => %s), last_error = %s
          WHERE id = %s AND status = 'published'
-        """,
-        [delay_seconds, reason, message_id],
+        """,  # noqa: S608 - an expression of our own
+        [delay_seconds, reason[:LONGEST_REASON], message_id],
     )
     return back.rowcount == 1
 

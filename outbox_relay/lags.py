@@ -5,12 +5,12 @@ from typing import Final
 
 from outbox_relay.statements import DbConnection
 from shared.database import own_transaction
+from shared.moments import distance
 
-LAGS: Final = """
-    CASE WHEN isfinite(due_at) THEN
-        greatest(0, extract(epoch FROM coalesce(published_at, claimed_at) - due_at))::float8
-    END AS publish,
-    CASE WHEN isfinite(created_at) THEN extract(epoch FROM finished_at - created_at)::float8 END AS delivery
+_PUBLISHED: Final = "coalesce(published_at, claimed_at)"
+LAGS: Final = f"""
+    {distance(f"greatest({_PUBLISHED}, due_at)", "due_at")} AS publish,
+    {distance("finished_at", "created_at")} AS delivery
 """
 """The lags of a row of outbox_finished in seconds; NULL where a time without end was given."""
 

@@ -1,6 +1,5 @@
 """Pruning: finished messages leave by their age, in steps so small that nobody waits for one."""
 
-from datetime import datetime
 from typing import Final
 
 from outbox_relay import statements
@@ -19,7 +18,7 @@ class Pruner:
     def __init__(self, keep_days: float) -> None:
         """Keep how old a message may become."""
         self._keep_days = keep_days
-        self._since: datetime | None = None
+        self._since: str | None = None
 
     def step(self, connection: DbConnection) -> int:
         """Delete up to PRUNED_AT_ONCE messages and return how many; fewer when there are no more. Raises psycopg.Error.

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
+from shared.bounds import FAILURES_SO_FAR, NEXT_GENERATION
 from shared.database import own_transaction
 from shared.messages import QUEUES
 
@@ -18,7 +18,6 @@ POSTMASTER_GRACE_SECONDS: Final = 15.0
 STARVED_SECONDS: Final = 30.0
 """A default message that has been due for so long is no longer to wait for a critical queue to become empty."""
 
-FAILURES_KEPT: Final = 20
 _CRASH: Final = "the worker died or stood still: its lease ended without a word"
 
 
@@ -63,7 +62,8 @@ class Pruned(NamedTuple):
     """How many finished messages were deleted, and when the youngest of them was finished."""
 
     messages: int
-    until: datetime | None
+    until: str | None
+    """As PostgreSQL wrote it: somebody else may have finished one at a time that Python does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,8 +278,9 @@ def reap_running(connection: DbConnection, limit: int, grace_seconds: float = PO
 
     The lease alone decides, by the database's clock. Rows that somebody holds locked are left for the next round.
     """
+    # Claim and lease are anybody's: what they are apart may be thousands of years.
     rows = connection.execute(
-        """
+        f"""
         WITH expired AS MATERIALIZED (
             SELECT id
               FROM outbox
@@ -291,21 +292,22 @@ def reap_running(connection: DbConnection, limit: int, grace_seconds: float = PO
         )
         UPDATE outbox AS o
            SET status = CASE WHEN attempt > max_retries THEN 'dead' ELSE 'pending' END,
-               generation = generation + CASE WHEN attempt > max_retries THEN 0 ELSE 1 END,
+               generation = CASE WHEN attempt > max_retries THEN generation ELSE {NEXT_GENERATION} END,
                due_at = CASE WHEN attempt > max_retries THEN due_at
                              WHEN last_error = %(reason)s
-                                 THEN clock_timestamp() + random() * (lease_until - claimed_at)
+                                 THEN clock_timestamp() + random()
+                                     * greatest(interval '0', least(interval '1 day', lease_until - claimed_at))
                              ELSE clock_timestamp() END,
                claim_token = NULL, lease_until = NULL, broker_epoch = NULL,
                last_error = %(reason)s,
-               failures = CASE WHEN jsonb_array_length(failures) >= %(kept)s THEN failures - 0 ELSE failures END
+               failures = {FAILURES_SO_FAR}
                    || jsonb_build_object('at', clock_timestamp(), 'attempt', attempt, 'reason', %(reason)s::text,
                                          'maybe_accepted', true)
           FROM expired
          WHERE o.id = expired.id AND o.status = 'running' AND o.lease_until < (SELECT clock_timestamp())
         RETURNING o.id, o.status, o.attempt
-        """,
-        {"limit": limit, "grace": grace_seconds, "reason": _CRASH, "kept": FAILURES_KEPT},
+        """,  # noqa: S608 - two expressions of our own
+        {"limit": limit, "grace": grace_seconds, "reason": _CRASH},
     ).fetchall()
     return [Reaped(*row) for row in rows]
 
@@ -359,9 +361,9 @@ def renew_found(connection: DbConnection, rows: Sequence[Row], epoch: str, lease
 def return_missing(connection: DbConnection, rows: Sequence[Row]) -> list[Row]:
     """Make rows pending again whose job Redis lost; return those that were still the same published life."""
     returned = connection.execute(
-        """
+        f"""
         WITH missing AS MATERIALIZED (
-            SELECT o.id
+            SELECT o.id, o.generation AS former
               FROM outbox AS o
               JOIN unnest(%(ids)s::bigint[], %(generations)s::integer[]) AS job (id, generation) USING (id, generation)
              WHERE o.status = 'published'
@@ -369,18 +371,18 @@ def return_missing(connection: DbConnection, rows: Sequence[Row]) -> list[Row]:
                FOR UPDATE OF o SKIP LOCKED
         )
         UPDATE outbox AS o
-           SET status = 'pending', generation = generation + 1, lease_until = NULL, broker_epoch = NULL
+           SET status = 'pending', generation = {NEXT_GENERATION}, lease_until = NULL, broker_epoch = NULL
           FROM missing
          WHERE o.id = missing.id
-        RETURNING o.id, o.generation - 1, o.queue
-        """,
+        RETURNING o.id, missing.former, o.queue
+        """,  # noqa: S608 - an expression of our own
         _columns(rows),
     ).fetchall()
     return [Row(*row) for row in returned]
 
 
 @own_transaction
-def prune(connection: DbConnection, keep_days: float, limit: int, since: datetime | None = None) -> Pruned:
+def prune(connection: DbConnection, keep_days: float, limit: int, since: str | None = None) -> Pruned:
     """Delete up to `limit` finished messages older than `keep_days`, the oldest first. A live row is never touched.
 
     Args:
@@ -395,7 +397,7 @@ def prune(connection: DbConnection, keep_days: float, limit: int, since: datetim
         WITH old AS MATERIALIZED (
             SELECT id, finished_at
               FROM outbox_finished
-             WHERE finished_at >= coalesce(%s, timestamptz '-infinity')
+             WHERE finished_at >= coalesce(%s::timestamptz, timestamptz '-infinity')
                AND finished_at < now() - make_interval(secs => %s)
              ORDER BY finished_at
              LIMIT %s
@@ -403,7 +405,7 @@ def prune(connection: DbConnection, keep_days: float, limit: int, since: datetim
         ), deleted AS (
             DELETE FROM outbox_finished AS f USING old WHERE f.id = old.id
         )
-        SELECT count(*), max(finished_at) FROM old
+        SELECT count(*), max(finished_at)::text FROM old
         """,
         [since, keep_days * 86_400, limit],
     ).fetchone()

@@ -10,13 +10,15 @@ from typing import Any, Final
 
 from psycopg.rows import class_row, dict_row
 
+from shared.bounds import LARGEST_NUMBER, LARGEST_PAYLOAD_BYTES
 from shared.database import DbConnection, own_transaction
+from shared.failures import parse_failures
+from shared.moments import moment
 
-_TIMES: Final = """
-    CASE WHEN isfinite(created_at) THEN created_at END AS created_at,
-    CASE WHEN isfinite(due_at) THEN due_at END AS due_at
-"""
+_TIMES: Final = ", ".join(f"{moment(name)} AS {name}" for name in ("created_at", "due_at", "finished_at"))
 """A message may be due at a time without end, which Python has no value for; then it is shown without one."""
+
+_MORE_TIMES: Final = ", ".join(f"{moment(name)} AS {name}" for name in ("published_at", "claimed_at", "lease_until"))
 
 LIVE: Final = ("pending", "published", "running", "dead")
 FINISHED: Final = ("done", "discarded")
@@ -64,7 +66,7 @@ def list_messages(
 
 def _newest(table: str) -> str:
     return f"""
-        SELECT id, task, queue, status, attempt, {_TIMES}, finished_at, last_error
+        SELECT id, task, queue, status, attempt, {_TIMES}, last_error
           FROM {table}
          WHERE status = ANY(%(states)s)
            AND (%(queue)s::text IS NULL OR queue = %(queue)s)
@@ -78,26 +80,32 @@ def _newest(table: str) -> str:
 def read_message(connection: DbConnection, message_id: int) -> dict[str, Any] | None:
     """Read everything that is kept of a message but its payload; None when there is no such message."""
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
+        message = cursor.execute(
             f"""
-            SELECT id, task, queue, status, attempt, max_retries, generation, {_TIMES}, published_at,
-                   claimed_at, finished_at, lease_until, last_error, failures, traceparent, uid
+            SELECT id, task, queue, status, attempt, max_retries, generation, {_TIMES}, {_MORE_TIMES}, last_error,
+                   failures::text, traceparent, uid
               FROM outbox_messages
              WHERE id = %s
             """,  # noqa: S608 - two expressions of our own
             [message_id],
         ).fetchone()
+    if message is not None:
+        message["failures"] = parse_failures(message["failures"])
+    return message
 
 
 @own_transaction
 def count_finished(connection: DbConnection, chosen: Range, at_most: int) -> int:
-    """Count the finished messages of a range, and stop beyond `at_most`."""
+    """Count the finished messages of a range that may be sent once more, and stop beyond `at_most`.
+
+    A payload that was larger than is allowed now is not sent again.
+    """
     row = connection.execute(
         """
         SELECT count(*)
           FROM (SELECT FROM outbox_finished
                  WHERE task = %(task)s AND finished_at >= %(since)s AND finished_at < %(until)s
-                   AND status = ANY(%(statuses)s)
+                   AND status = ANY(%(statuses)s) AND pg_column_size(payload) <= %(largest)s
                  LIMIT %(at_most)s + 1) AS found
         """,
         {**_bounds(chosen), "at_most": at_most},
@@ -114,10 +122,10 @@ def replay(connection: DbConnection, chosen: Range) -> int:
     return connection.execute(
         """
         INSERT INTO outbox (task, payload, queue, max_retries)
-        SELECT task, payload, queue, max_retries
+        SELECT task, payload, queue, least(max_retries, %(retries)s)
           FROM outbox_finished
          WHERE task = %(task)s AND finished_at >= %(since)s AND finished_at < %(until)s
-           AND status = ANY(%(statuses)s)
+           AND status = ANY(%(statuses)s) AND pg_column_size(payload) <= %(largest)s
          ORDER BY finished_at, id
         """,
         _bounds(chosen),
@@ -130,4 +138,6 @@ def _bounds(chosen: Range) -> dict[str, Any]:
         "since": chosen.since,
         "until": chosen.until,
         "statuses": list(chosen.statuses),
+        "largest": LARGEST_PAYLOAD_BYTES,
+        "retries": LARGEST_NUMBER,
     }

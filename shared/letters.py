@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from shared.bounds import LARGEST_PAYLOAD_BYTES, NEXT_GENERATION
 from shared.database import DbConnection, own_transaction
 from shared.figures import COUNTED_EXACTLY
+from shared.moments import moment
 
 _RETRIED_AT_ONCE: Final = 1000
 
@@ -26,7 +28,7 @@ class DeadLetter:
     task: str
     queue: str
     attempt: int
-    created_at: datetime
+    created_at: datetime | None
     reason: str
     maybe_accepted: bool
 
@@ -35,14 +37,14 @@ class DeadLetter:
 def list_dead(connection: DbConnection, limit: int) -> list[DeadLetter]:
     """List dead letters, the oldest first."""
     rows = connection.execute(
-        """
-        SELECT id, task, queue, attempt, created_at, last_error,
-               coalesce((failures -> -1 ->> 'maybe_accepted')::boolean, false)
+        f"""
+        SELECT id, task, queue, attempt, {moment("created_at")}, last_error,
+               coalesce(failures -> -1 -> 'maybe_accepted' = 'true', false)
           FROM outbox
          WHERE status = 'dead'
          ORDER BY id
          LIMIT %s
-        """,
+        """,  # noqa: S608 - an expression of our own
         [limit],
     ).fetchall()
     return [DeadLetter(*row) for row in rows]
@@ -73,14 +75,14 @@ def count_dead(connection: DbConnection) -> DeadCount:
 
 
 def retry(connection: DbConnection, message_id: int) -> bool:
-    """Make one dead letter pending again, with all its attempts. False when it is no dead letter."""
+    """Make one dead letter pending again, with all its attempts. False when it is none, or is_too_large."""
     return bool(_retry(connection, message_id, message_id, 1))
 
 
 def retry_all(connection: DbConnection) -> int:
     """Make every dead letter pending again, in steps that lock few rows at a time; return how many.
 
-    Each once: those that die again meanwhile stay dead.
+    Each once: those that die again meanwhile stay dead. So do those whose payload is too large to be sent.
     """
     [(newest,)] = connection.execute("SELECT coalesce(max(id), 0) FROM outbox WHERE status = 'dead'").fetchall()
     total = last = 0
@@ -94,21 +96,22 @@ def retry_all(connection: DbConnection) -> int:
 def _retry(connection: DbConnection, first_id: int, last_id: int, limit: int) -> list[int]:
     # A new generation: jobs of its former lives that still lie about in Redis have other ids.
     retried = connection.execute(
-        """
+        f"""
         WITH chosen AS MATERIALIZED (
             SELECT id
               FROM outbox
              WHERE status = 'dead' AND id BETWEEN %(first)s AND %(last)s
+               AND pg_column_size(payload) <= {LARGEST_PAYLOAD_BYTES}
              ORDER BY id
              LIMIT %(limit)s
                FOR UPDATE
         )
         UPDATE outbox AS o
-           SET status = 'pending', generation = generation + 1, attempt = 0, due_at = now()
+           SET status = 'pending', generation = {NEXT_GENERATION}, attempt = 0, due_at = now()
           FROM chosen
          WHERE o.id = chosen.id AND o.status = 'dead'
         RETURNING o.id
-        """,
+        """,  # noqa: S608 - expressions of our own
         {"first": first_id, "last": last_id, "limit": limit},
     ).fetchall()
     return [id_ for (id_,) in retried]
@@ -132,6 +135,16 @@ def discard(connection: DbConnection, message_id: int, reason: str) -> bool:
         [message_id, f"discarded: {reason}"],
     )
     return discarded.rowcount == 1
+
+
+@own_transaction
+def is_too_large(connection: DbConnection, message_id: int) -> bool:
+    """Tell whether a dead letter's payload is larger than a message may send, so that it can only be discarded."""
+    row = connection.execute(
+        "SELECT pg_column_size(payload) > %s FROM outbox WHERE id = %s AND status = 'dead'",
+        [LARGEST_PAYLOAD_BYTES, message_id],
+    ).fetchone()
+    return row is not None and bool(row[0])
 
 
 @own_transaction

@@ -48,6 +48,10 @@ def retry(message_id: int | None, *, all_of_them: bool, as_json: bool) -> None:
         elif letters.retry(connection, message_id):
             retried = 1
             told = f"message {message_id} is pending again"
+        elif letters.is_too_large(connection, message_id):
+            fail(
+                f"message {message_id}: its payload is larger than a message may send: discard it, append a smaller one"
+            )
         else:
             _refuse(connection, message_id, "only a dead letter can be retried")
     if as_json:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,18 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg.conninfo import conninfo_to_dict
+from rq.defaults import RQ_KEY_PREFIX
 
 from embedded.databases import Databases
+from outbox_relay.broker import open_broker
+from outbox_relay.doorbell import Alarm
+from outbox_relay.relay import Relay
 from shared.database import connect
 from tests.conftest import SCHEMA
 from tests.integration.test_schema import describe
 from tests.processes import ROOT
+from tests.relay_settings import relay_settings
+from tests.rows import add_message, message
 from tests.waiting import wait_until
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -84,7 +91,7 @@ def test_rules_that_a_later_schema_sql_made_are_left_as_they_are(database_url: s
     assert schema_of(database_url) == before
 
 
-@pytest.mark.parametrize("revision", ["0004", "0005", "0007", "0010"])
+@pytest.mark.parametrize("revision", ["0004", "0007", "0011"])
 def test_a_schema_sql_that_was_applied_between_two_migrations_changes_nothing_about_the_end(
     postgres: Databases, database_url: str, empty_database_url: str, revision: str
 ) -> None:
@@ -121,6 +128,81 @@ def test_a_uid_is_for_new_rows_and_rewrites_no_old_one(empty_database_url: str) 
         connection.execute(add)
         uids = connection.execute("SELECT uid IS NOT NULL FROM outbox_messages ORDER BY id").fetchall()
         assert (uids, connection.execute(files).fetchone()) == ([(False,), (True,)], before)
+
+
+PUBLISHED = {"status": "'published'", "broker_epoch": "'e'", "published_at": "now()", "lease_until": "now()"}
+RUNNING = {
+    "status": "'running'",
+    "claim_token": "gen_random_uuid()",
+    "claimed_at": "now()",
+    "lease_until": "now()",
+    "attempt": "1",
+}
+OUT_OF_BOUNDS: dict[str, dict[str, str]] = {
+    "its payload takes": {"payload": "to_jsonb(repeat(md5('x'), 100) || repeat('x', 190000000))"},
+    "generation was 2147483647": {**PUBLISHED, "generation": "2147483647"},
+    "attempt was 2147483647": {**RUNNING, "attempt": "2147483647"},
+    "max_retries was 1000000000": {"max_retries": "1000000000"},
+    "id was -5": {"id": "-5"},
+    "task had 300 bytes: ttt": {"task": "repeat('t', 300)"},
+    "traceparent had 300 bytes": {"traceparent": "repeat('t', 300)"},
+    "broker_epoch had 2000 bytes": {**PUBLISHED, "broker_epoch": "repeat('e', 2000)"},
+    "last_error had 9000 bytes": {"last_error": "repeat('e', 9000)"},
+    "due_at was 10000-01-01": {"due_at": "'10000-01-01'"},
+    "due_at was 0044-03-15 00:00:00+00 BC": {"due_at": "'0044-03-15 00:00:00+00 BC'"},
+    "created_at was infinity; before: a reason": {
+        "created_at": "'infinity'",
+        "status": "'dead'",
+        "last_error": "'a reason'",
+    },
+    "published_at was -infinity": {**PUBLISHED, "published_at": "'-infinity'"},
+    "claimed_at was 10000-01-01": {**RUNNING, "claimed_at": "'10000-01-01'"},
+    "lease_until was infinity": {**RUNNING, "lease_until": "'infinity'"},
+    "failures were [1]": {"failures": "'[1]'"},
+}
+
+
+def test_rows_out_of_bounds_become_dead_letters_while_a_relay_works(
+    postgres: Databases, empty_database_url: str, redis_url: str
+) -> None:
+    upgrade(empty_database_url, "0012")
+    relay = Relay(relay_settings(empty_database_url, redis_url), open_broker(redis_url, RQ_KEY_PREFIX, 60), Alarm())
+    with connect(empty_database_url, "test") as connection, closing(relay):
+        for columns in OUT_OF_BOUNDS.values():
+            row = {"task": "'t'", "payload": "'{}'", **columns}
+            connection.execute(
+                f"INSERT INTO outbox ({', '.join(row)}) OVERRIDING SYSTEM VALUE VALUES ({', '.join(row.values())})"
+            )
+        connection.execute("INSERT INTO outbox (task, payload, due_at) VALUES ('fine', '{}', 'infinity')")
+        working = threading.Thread(target=relay.run)
+        working.start()
+        try:
+            upgrade(empty_database_url)
+            fresh = add_message(connection)
+            wait_until(lambda: message(connection, fresh)["status"] == "published", 20, "the relay to publish")
+        finally:
+            relay.stop()
+            working.join(20)
+
+        reasons = [reason for (reason,) in connection.execute("SELECT last_error FROM outbox WHERE status = 'dead'")]
+        missing = [each for each in OUT_OF_BOUNDS if not any(each in reason for reason in reasons)]
+        assert (missing, len(reasons)) == ([], len(OUT_OF_BOUNDS))
+        assert all(reason.startswith("out of bounds: ") for reason in reasons)
+        sizes = connection.execute("SELECT max(pg_column_size(payload)) FROM outbox").fetchone()
+        assert sizes is not None
+        assert sizes[0] > 1_048_576  # what the payload said is kept
+        alive = connection.execute("SELECT task FROM outbox WHERE status = 'pending'").fetchall()
+        assert alive == [("fine",)]
+
+
+def test_a_row_that_was_written_badly_between_two_migrations_is_found(empty_database_url: str) -> None:
+    upgrade(empty_database_url, "0013")
+    with connect(empty_database_url, "test") as connection:
+        connection.execute("INSERT INTO outbox (task, payload, due_at) VALUES ('t', '{}', '10000-01-01')")
+
+        upgrade(empty_database_url)
+
+        assert connection.execute("SELECT status FROM outbox").fetchall() == [("dead",)]
 
 
 def test_there_is_one_way_to_one_head() -> None:

@@ -182,6 +182,67 @@ def test_an_impossible_state_is_refused(connection: Connection, rule: str, colum
     assert (caught.value.diag.constraint_name, caught.value.diag.message_detail) == (rule, None)
 
 
+@pytest.mark.parametrize(
+    ("bound", "columns"),
+    [
+        ("outbox_payload_size", {"payload": "to_jsonb(repeat('x', 1048576))"}),
+        ("outbox_numbers_in_range", {"generation": "1000000000"}),
+        ("outbox_numbers_in_range", {"attempt": "1000000000"}),
+        ("outbox_numbers_in_range", {"max_retries": "1000000000"}),
+        ("outbox_numbers_in_range", {"id": "0"}),
+        ("outbox_texts_in_range", {"task": "repeat('x', 201)"}),
+        ("outbox_texts_in_range", {"broker_epoch": "repeat('x', 201)"}),
+        ("outbox_texts_in_range", {"traceparent": "repeat('x', 201)"}),
+        ("outbox_texts_in_range", {"last_error": "repeat('x', 8001)"}),
+        ("outbox_due_at_in_range", {"due_at": "'10000-01-01'"}),
+        ("outbox_due_at_in_range", {"due_at": "'0001-01-01 00:00:00+00 BC'"}),
+        ("outbox_times_in_range", {"created_at": "'infinity'"}),
+        ("outbox_times_in_range", {"published_at": "'10000-01-01'"}),
+        ("outbox_times_in_range", {"claimed_at": "'-infinity'"}),
+        (
+            "outbox_times_in_range",
+            {
+                "lease_until": "'infinity'",
+                "status": "'published'",
+                "broker_epoch": "'e'",
+                "published_at": "now()",
+            },
+        ),
+        ("outbox_failures_are_objects", {"failures": "'[1]'"}),
+        ("outbox_failures_are_objects", {"failures": "'[{}, []]'"}),
+        ("outbox_failures_are_objects", {"failures": "jsonb_build_array(repeat('x', 1048576))"}),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused(connection: Connection, bound: str, columns: dict[str, str]) -> None:
+    row = {"task": "'t'", "payload": "'{}'", **columns}
+
+    with pytest.raises(psycopg.errors.CheckViolation) as caught:
+        connection.execute(
+            f"INSERT INTO outbox ({', '.join(row)}) OVERRIDING SYSTEM VALUE VALUES ({', '.join(row.values())})"
+        )
+
+    assert caught.value.diag.constraint_name == bound
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"due_at": "'infinity'"},
+        {"due_at": "'-infinity'"},
+        {"due_at": "'0001-01-01 00:00:00+00'"},
+        {"failures": """'[{"at": 1, "more": [{}]}]'"""},
+        {"payload": "to_jsonb(repeat('x', 2000000))", "status": "'dead'", "last_error": "'too large'"},
+        {"generation": "999999999", "attempt": "999999999", "max_retries": "999999999", "id": "9223372036854775807"},
+    ],
+)
+def test_what_is_within_bounds_is_taken(connection: Connection, columns: dict[str, str]) -> None:
+    row = {"task": "'t'", "payload": "'{}'", **columns}
+
+    connection.execute(
+        f"INSERT INTO outbox ({', '.join(row)}) OVERRIDING SYSTEM VALUE VALUES ({', '.join(row.values())})"
+    )
+
+
 def test_a_rule_that_is_added_as_the_documents_say_finds_the_rows_that_break_it(connection: Connection) -> None:
     connection.execute("INSERT INTO outbox (task, payload) VALUES ('old', '{}')")
 

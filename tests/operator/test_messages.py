@@ -174,3 +174,27 @@ def test_pruning_takes_old_history_and_nothing_else(connection: Connection) -> N
 
     assert (refused.exit_code, pruned) == (1, {"pruned": 1})
     assert [each["id"] for each in run_json("list")] == [dead]
+
+
+def test_history_from_before_the_bounds_hides_no_list(connection: Connection) -> None:
+    """Rows of outbox_finished keep what they were finished with."""
+    ids = [finish(connection, add_message(connection)) for _ in range(5)]
+    far, before_christ, odd, deep, endless = ids
+    for id_, change in {
+        far: "due_at = '10000-01-01', created_at = '294276-01-01', finished_at = '10000-01-01'",
+        before_christ: "due_at = '4713-01-01 BC', created_at = '-infinity', finished_at = '0044-03-15 BC'",
+        odd: """failures = '[1, "text", null, {"maybe_accepted": "x", "at": {}}]'""",
+        deep: "failures = jsonb_build_array(1e5000::numeric)",
+        endless: "published_at = 'infinity', claimed_at = '-infinity', failures = '{}', finished_at = 'infinity'",
+    }.items():
+        connection.execute(f"UPDATE outbox_finished SET {change} WHERE id = {id_}")
+
+    listed = {each["id"]: each["due_at"] for each in run_json("list")}
+    shown = {id_: run_json("show", id_)["failures"] for id_ in ids}
+    run_json("stats")
+
+    assert (set(listed), listed[far], listed[before_christ]) == (set(ids), None, None)
+    assert all(run("show", id_).exit_code == 0 for id_ in ids)
+    assert [entry.get("reason") for entry in shown[odd]] == ["1", '"text"', "null", None]
+    assert "cannot be read" in shown[deep][0]["reason"]
+    assert run_json("prune", "--older-than-days", "1", "--yes") == {"pruned": 3}

@@ -172,3 +172,17 @@ def test_one_consumer_works_on_many_messages(world: World, mailbox: MailCatcher)
     assert [mail.message["Message-ID"] for mail in mailbox.mails()] == [
         f"<{world.message(id_)['uid']}@example.org>" for id_ in ids
     ]
+
+
+def test_a_payload_that_would_unfold_to_much_more_than_is_stored_is_a_dead_letter(
+    world: World, mailbox: MailCatcher
+) -> None:
+    world.connection.execute("CREATE TABLE elsewhere AS SELECT to_jsonb(repeat('x', 20000000)) AS payload")
+    [row] = world.rows(
+        "INSERT INTO outbox (task, payload) SELECT 'task:send_verify_email', payload FROM elsewhere RETURNING id"
+    )
+    fine = add_message(world.connection)
+
+    assert [world.process(id_) for id_ in (row["id"], fine)] == [Verdict.DEAD, Verdict.DONE]
+
+    assert "larger than 4 MiB" in world.message(row["id"])["last_error"]
