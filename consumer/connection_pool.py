@@ -16,7 +16,7 @@ from consumer.smtp_session import ServerUnavailableError
 
 _log = structlog.get_logger(__name__)
 
-_IDLE_SECONDS: Final = 2.0
+IDLE_SECONDS: Final = 2.0
 """An idle connection takes a place at the mail server that another worker may need."""
 
 _GOODBYE_SECONDS: Final = 1.0
@@ -38,7 +38,7 @@ class ConnectionPool:
     """
 
     def __init__(
-        self, dial: Callable[[float], SmtpConnection], size: int, *, idle_seconds: float = _IDLE_SECONDS
+        self, dial: Callable[[float], SmtpConnection], size: int, *, idle_seconds: float = IDLE_SECONDS
     ) -> None:
         """Open nothing yet.
 

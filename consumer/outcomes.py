@@ -65,7 +65,7 @@ class Outage:
         reason: for the operator; it holds no address and no secret.
         reached: the server had taken the sender already when it stopped. Such an outage may have to do with this
             message after all, so it waits longer and lets others be tried first.
-        is_busy: the server answers, and refuses for now: it may serve others meanwhile.
+        is_busy: the server answers, refuses for now, and may serve others meanwhile.
 
     """
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from consumer import policy_outage, policy_statements, statements
+from consumer import busy_server, policy_outage, policy_statements, statements
 from consumer.backoff import OUTAGE_SECONDS, retry_delay_seconds
 from consumer.database import LOCKED, UNREACHABLE, Database
 from consumer.held import Ended
@@ -203,6 +203,13 @@ class Recorder:
     def _note_outage(self, connection: DbConnection, ended: Ended, outage: Outage) -> Verdict:
         claim = ended.held.claim
         delay = OUTAGE_SECONDS * self._backoff_scale if outage.reached else 0
+        if outage.is_busy and not ended.breaker.is_open:
+            if outage.reached and busy_server.refuses_this_one_alone(connection, claim, delay):
+                return self._fail(connection, ended, Failed(outage.reason))
+            if not outage.reached and busy_server.serves_others(connection):
+                wait = busy_server.WAIT_SECONDS * self._backoff_scale
+                ours = statements.put_back(connection, [claim], outage.reason, delay_seconds=wait)
+                return self._verdict(ended, Verdict.PUT_BACK, is_written=claim.id in ours)
         ours = statements.put_back(connection, [claim], outage.reason, delay_seconds=delay)
         statements.open_breaker(connection, claim.id, outage.reason, self._backoff_scale)
         if not ended.breaker.is_open and not self._news:

@@ -2,7 +2,7 @@
 
 from time import monotonic
 
-from consumer.connection_pool import ConnectionPool, NoPlaceError
+from consumer.connection_pool import IDLE_SECONDS, ConnectionPool, NoPlaceError
 from consumer.dialing import OutOfResourcesError
 from consumer.lease import Lease
 from consumer.outcomes import Accepted, Failed, NotBegun, Outage, Outcome
@@ -18,7 +18,13 @@ class Mailer:
     """Sends mails over connections that it keeps open. Several threads may use it at a time."""
 
     def __init__(
-        self, server: SmtpServer, *, step_seconds: float, helo_name: str | None = None, connections: int = 1
+        self,
+        server: SmtpServer,
+        *,
+        step_seconds: float,
+        helo_name: str | None = None,
+        connections: int = 1,
+        idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         """Keep the address; nothing is opened yet.
 
@@ -27,11 +33,12 @@ class Mailer:
             step_seconds: the longest wait for one answer, but for the greeting and the answer to a mail's content.
             helo_name: how we introduce ourselves; None for the address of our end.
             connections: the most at once.
+            idle_seconds: how long one is kept that nobody uses.
 
         """
         self._sessions = Sessions(server, step_seconds, helo_name)
         self._connections = connections
-        self._pool = ConnectionPool(self._sessions.open, connections)
+        self._pool = ConnectionPool(self._sessions.open, connections, idle_seconds=idle_seconds)
 
     def send(self, envelope: Envelope, lease: Lease, extend: Extend | None = None) -> Outcome:
         """Send the mail before the lease's deadline and return what came of it.

@@ -19,7 +19,7 @@ class ServerUnavailableError(Exception):
     """The mail server cannot be used; nothing was taken.
 
     Attributes:
-        is_busy: it answers, and refuses for now (4yz).
+        is_busy: it answers, refuses for now (4yz), and may serve others meanwhile.
         after_mail_from: it had taken the sender already.
 
     """

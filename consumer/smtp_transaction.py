@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
+from consumer.busy_server import TAKES_NO_MORE
 from consumer.lease import Lease
 from consumer.outcomes import Accepted, Failed, LeaseOver, Outcome
 from consumer.reply_codes import (
@@ -105,7 +106,10 @@ class Transaction:
             else:
                 code, text = connection.mail(sender)
         if not is_agreement(code):
-            raise self.sessions.refused("the mail server refuses our sender (MAIL_FROM)", code, text, sender)
+            error = self.sessions.refused("the mail server refuses our sender (MAIL_FROM)", code, text, sender)
+            # A limit of mails in a time is announced here: whoever tries again at once makes it worse.
+            error.is_busy = False
+            raise error
 
     def _ask_for_the_mail(self, connection: SmtpConnection) -> Outcome | NotTaken | None:
         """Name the recipient and ask to begin; None when the server wants to have the mail."""
@@ -121,7 +125,7 @@ class Transaction:
         if not is_refusal(code):
             raise self._unavailable("the mail server's answer makes no sense", code, text)
         if is_closing(code):
-            return self._busy("the mail server is closing", code, text)
+            return self._busy(f"{TAKES_NO_MORE} and closes", code, text)
         return self._refused(code, text)
 
     def _hand_over(self, connection: SmtpConnection) -> Outcome | NotTaken:
@@ -166,9 +170,9 @@ class Transaction:
             case Refusal.OF_OUR_SENDER:
                 return NotTaken(self._unavailable("the mail server refuses our sender (MAIL_FROM)", code, text))
             case Refusal.OF_A_BUSY_SERVER:
-                return self._busy("the mail server takes no more for now", code, text)
+                return self._busy(TAKES_NO_MORE, code, text)
             case Refusal.WITHOUT_A_REASON:
-                unavailable = self._unavailable("the mail server takes no more for now", code, text)
+                unavailable = self._unavailable(TAKES_NO_MORE, code, text)
                 return NotTaken(unavailable, Failed(reason), blames_server=False)
 
     def _busy(self, what: str, code: int, text: bytes) -> NotTaken:

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -31,10 +32,17 @@ def mailer() -> Iterator[Open]:
         login: tuple[str, str] | None = None,
         step_seconds: float = 5.0,
         helo_name: str | None = "example.org",
-        connections: int = 1,
+        **others: Any,
     ) -> Mailer:
         server = SmtpServer(security, host, port, *(login or ()))
-        opened.append(Mailer(server, step_seconds=step_seconds, helo_name=helo_name, connections=connections))
+        opened.append(
+            Mailer(
+                server,
+                step_seconds=step_seconds,
+                helo_name=helo_name,
+                **others,
+            )
+        )
         return opened[-1]
 
     yield open_

@@ -150,7 +150,10 @@ def test_an_answer_that_is_none_may_mean_acceptance(mailer: Open, manner: Answer
         ({"RCPT": "550 no"}, Failed("refused: 550 no", is_permanent=True)),
         ({"RCPT": "450 later", "DATA": "503 no recipient"}, Failed("refused: 450 later")),
         ({"RCPT": f"550 no {HANG_UP}"}, Failed("refused: 550 no", is_permanent=True)),
-        ({"RCPT": "421 closing"}, Outage("the mail server is closing: {}: 421 closing", reached=True, is_busy=True)),
+        (
+            {"RCPT": "421 closing"},
+            Outage("the mail server takes no more for now and closes: {}: 421 closing", reached=True, is_busy=True),
+        ),
         ({"RCPT": HANG_UP}, Outage("the mail server went away at RCPT TO: {}: it closed the connection", reached=True)),
         ({"DATA": HANG_UP}, Outage("the mail server went away at RCPT TO: {}: it closed the connection", reached=True)),
         ({"MAIL": "550 no"}, Outage("the mail server refuses our sender (MAIL_FROM): {}: 550 no")),

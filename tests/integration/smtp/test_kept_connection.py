@@ -1,15 +1,11 @@
 """The connection is kept for the next mail."""
 
-from functools import partialmethod
-
-import pytest
-
-from consumer.connection_pool import ConnectionPool
 from consumer.outcomes import Accepted, Failed
 from consumer.smtp import Envelope
 from embedded.mail_catcher import MailCatcher
 from tests.integration.smtp.sending import MAIL, Open, lease, takes
 from tests.scripted_mail_server import CONTENT, HANG_UP, PIPELINING, ScriptedMailServer
+from tests.waiting import wait_until
 
 
 def test_the_connection_is_kept_for_the_next_mail(mailer: Open) -> None:
@@ -68,14 +64,24 @@ def test_a_server_that_was_restarted_in_between_gets_the_next_mail(mailbox: Mail
     assert sender.send(MAIL, lease()) == Accepted()
 
 
-def test_a_connection_that_was_idle_for_long_is_replaced(mailer: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ConnectionPool, "close_idle", partialmethod(ConnectionPool.close_idle, all_of_them=True))
+def test_a_connection_that_was_idle_for_long_is_replaced(mailer: Open) -> None:
     with ScriptedMailServer({}) as server:
-        sender = mailer(server.port)
+        sender = mailer(server.port, idle_seconds=0.0)
 
         outcomes = [sender.send(MAIL, lease()) for _ in range(2)]
 
     assert (outcomes, len(server.said)) == ([Accepted()] * 2, 2)
+
+
+def test_an_idle_connection_is_given_back(mailer: Open) -> None:
+    with ScriptedMailServer({}) as server:
+        sender = mailer(server.port, idle_seconds=0.0)
+        sender.send(MAIL, lease())
+
+        sender.close_idle()
+
+        wait_until(lambda: not server.sessions, 5, "the connection to be closed")
+    assert server.said[0][-1].lower() == "quit"
 
 
 def test_closing_waits_for_no_answer(mailbox: MailCatcher, mailer: Open) -> None:
