@@ -113,7 +113,10 @@ def start_postgres(pytestconfig: pytest.Config) -> StartPostgres:
         if schema is not None:
             # Every other database is a copy of it.
             with psycopg.connect(server.url("template1"), autocommit=True) as connection:
-                connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+                name = sql.Identifier(schema)
+                connection.execute(sql.SQL("CREATE SCHEMA {}").format(name))
+                # As everybody may use `public`.
+                connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO public").format(name))
         return server
 
     return start

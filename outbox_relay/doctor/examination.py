@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 import psycopg
 
 from outbox_relay.doctor.findings import Finding, fault, skipped
-from outbox_relay.doctor.grants_check import check_grants
+from outbox_relay.doctor.grants_check import check_grants, check_usage
 from outbox_relay.doctor.mail_check import check_mail_server
 from outbox_relay.doctor.outbox_checks import check_outbox
 from outbox_relay.doctor.postgresql_checks import check_clock, check_jit, check_server, check_snapshots, check_vacuum
@@ -52,6 +52,9 @@ def _check_database(
     """Run checks that need PostgreSQL, and return whether they ran to their end."""
     try:
         with connect(settings.database_url, "outbox-doctor", any_encoding=True) as connection:
+            if (closed := check_usage(connection)) is not None:
+                yield closed
+                return False
             yield from check(connection)
     except psycopg.errors.UndefinedTable:
         yield fault("outbox", "its tables are missing", "apply schema.sql with psql")

@@ -16,6 +16,21 @@ RELAY_NEEDS: Final = {
 """What the statements of outbox_relay ask for. UPDATE also stands for SELECT … FOR UPDATE."""
 
 
+def check_usage(connection: DbConnection) -> Finding | None:
+    """Return a fault where the role may not use the schema of our tables.
+
+    PostgreSQL leaves such a schema out of its search, so that all else would look as if the tables were missing.
+    """
+    schema = _closed_schema(connection)
+    if schema is None:
+        return None
+    return fault(
+        _CHECK,
+        f"this role lacks USAGE on the schema {schema}, where the table outbox is",
+        "grant it what docs/roles.sql grants to the relay",
+    )
+
+
 def check_grants(connection: DbConnection) -> Finding:
     """Look for each grant; one on some columns counts, and a table that is missing is the schema's fault."""
     missing: list[str] = []
@@ -30,6 +45,16 @@ def check_grants(connection: DbConnection) -> Finding:
             "grant it what docs/roles.sql grants to the relay",
         )
     return ok(_CHECK, "this role may do what a relay does")
+
+
+def _closed_schema(connection: DbConnection) -> str | None:
+    """Return a schema that holds our tables and that the role may not use, where it finds them in no other."""
+    row = connection.execute(
+        "SELECT relnamespace::regnamespace::name FROM pg_catalog.pg_class"
+        " WHERE relname = 'outbox' AND relkind = 'r' AND to_regclass('outbox') IS NULL"
+        " AND NOT has_schema_privilege(relnamespace, 'USAGE')"
+    ).fetchone()
+    return None if row is None else str(row[0])
 
 
 def _may(connection: DbConnection, privilege: str, table: str) -> bool:

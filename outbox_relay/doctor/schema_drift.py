@@ -70,26 +70,28 @@ def _describe(connection: DbConnection, schema: str) -> dict[str, str]:
              WHERE n.oid = {schema} AND c.relkind IN ('r', 'v')
         )
         SELECT what, regexp_replace(replace(definition, 'pg_temp.', ''), prefix, '\1', 'g') FROM (
-            SELECT prefix, (CASE relkind WHEN 'r' THEN 'table ' ELSE 'view ' END) || relname AS what, '' AS definition
+            SELECT prefix, relkind, 1 AS rank,
+                   (CASE relkind WHEN 'r' THEN 'table ' ELSE 'view ' END) || relname AS what, '' AS definition
               FROM ours
             UNION ALL
-            SELECT prefix, format('column %s.%s', relname, attname),
+            SELECT prefix, relkind, 2, format('column %s.%s', relname, attname),
                    format_type(atttypid, atttypmod) || ' ' || attnotnull::text || ' ' || attidentity::text || ' '
                        || coalesce(pg_get_expr(adbin, adrelid), '')
               FROM ours JOIN pg_attribute ON attrelid = ours.oid AND attnum > 0 AND NOT attisdropped
               LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
             UNION ALL
-            SELECT prefix, format('constraint %s', conname), pg_get_constraintdef(pg_constraint.oid)
+            SELECT prefix, relkind, 3, format('constraint %s', conname), pg_get_constraintdef(pg_constraint.oid)
               FROM ours JOIN pg_constraint ON conrelid = ours.oid AND contype <> 'n'
             UNION ALL
-            SELECT prefix, format('index %s', indexrelid::regclass::name),
+            SELECT prefix, relkind, 4, format('index %s', indexrelid::regclass::name),
                    pg_get_indexdef(indexrelid) || CASE WHEN indisvalid THEN '' ELSE ' INVALID' END
               FROM ours JOIN pg_index ON indrelid = ours.oid
             UNION ALL
-            SELECT prefix, format('rule %s', conname), pg_get_constraintdef(pg_constraint.oid)
+            SELECT prefix, relkind, 5, format('rule %s', conname), pg_get_constraintdef(pg_constraint.oid)
               FROM ours JOIN pg_type ON typbasetype = ours.reltype AND typname = 'valid_message'
               JOIN pg_constraint ON contypid = pg_type.oid
         ) AS parts
+        ORDER BY relkind = 'v', rank, what  -- what others depend on comes first: few are shown
         """  # noqa: S608 - two expressions of our own
     ).fetchall()
     return dict(rows)

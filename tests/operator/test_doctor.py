@@ -161,6 +161,21 @@ def no_grant(at: Installation) -> None:
     at.set("DATABASE_URL", os.environ["DATABASE_URL"].replace("//postgres@", "//without_grants@"))
 
 
+def schema_of(at: Installation) -> str:
+    row = at.connection.execute("SELECT current_schema()").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def no_usage_of_the_schema(at: Installation) -> None:
+    schema = schema_of(at)
+    role = f"without_usage_{secrets.token_hex(4)}"
+    at.sql(f"CREATE ROLE {role} LOGIN")
+    at.sql(f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role}")
+    at.sql(f"REVOKE USAGE ON SCHEMA {schema} FROM public")
+    at.set("DATABASE_URL", os.environ["DATABASE_URL"].replace("//postgres@", f"//{role}@"))
+
+
 def a_redis_that_lets_us_do_nothing(at: Installation) -> None:
     at.redis.acl_setuser("relay", enabled=True, passwords=["+hunter2"], commands=["+ping"])
     at.set("RQ_REDIS_URL", os.environ["RQ_REDIS_URL"].replace("redis://", "redis://relay:hunter2@"))
@@ -174,7 +189,7 @@ def a_postgresql_that_takes_no_writes(at: Installation) -> None:
 def a_role_without_a_grant(at: Installation) -> None:
     role = f"relay_{secrets.token_hex(4)}"
     at.sql(f"CREATE ROLE {role} LOGIN")
-    at.sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}")
+    at.sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema_of(at)} TO {role}")
     at.sql(f"REVOKE UPDATE, DELETE ON outbox_finished FROM {role}")
     at.set("DATABASE_URL", os.environ["DATABASE_URL"].replace("//postgres@", f"//{role}@"))
 
@@ -263,6 +278,7 @@ def a_message_that_nobody_publishes(at: Installation) -> None:
         (no_such_database, "postgresql", 'FATAL: database "nothing_here" does not exist'),
         (a_name_that_does_not_resolve, "postgresql", "failed to resolve host 'nobody.invalid'"),
         (no_grant, "grants", "permission denied for table"),
+        (no_usage_of_the_schema, "grants", "this role lacks USAGE on the schema"),
         (a_postgresql_that_takes_no_writes, "postgresql", "default_transaction_read_only is on"),
         (a_role_without_a_grant, "grants", "this role lacks UPDATE and DELETE on outbox_finished"),
         (redis_away, "redis", ": Connection refused"),
@@ -292,6 +308,12 @@ def test_a_fault_is_named_with_its_cause(healthy: Installation, plant: Any, chec
     found = faults()
 
     assert (next(iter(found)), cause in found[check]) == (check, True), found
+
+
+def test_what_follows_from_a_schema_without_usage_is_no_fault_of_its_own(healthy: Installation) -> None:
+    no_usage_of_the_schema(healthy)
+
+    assert list(faults()) == ["grants"]
 
 
 def test_what_keeps_the_relays_from_working_is_named_before_them(healthy: Installation) -> None:
@@ -425,7 +447,7 @@ def test_a_redis_that_refuses_info_is_not_called_away(healthy: Installation) -> 
 
 @pytest.mark.parametrize("schema", ["outbox", "Our Schema"])
 def test_a_schema_of_one_s_own_is_no_fault(healthy: Installation, schema: str) -> None:
-    healthy.sql(f'ALTER SCHEMA public RENAME TO "{schema}"')
+    healthy.sql(f'ALTER SCHEMA {schema_of(healthy)} RENAME TO "{schema}"')
     options = quote(f'-csearch_path="{schema}"'.replace(" ", "\\ "))
     healthy.set("DATABASE_URL", f"{os.environ['DATABASE_URL']}?options={options}")
 
