@@ -38,6 +38,7 @@ chaos: $(READY) ## Kill everything at random while people sign up: make chaos CH
 proof: $(READY) ## The long proofs: 48 h of outages, 5,000,000 waiting messages, failovers, 300 signals for stock RQ, models
 	$(RUN)/python -m tests.proof
 	$(RUN)/python -m tests.failover
+	$(RUN)/python -m tests.exim
 	$(RUN)/python -m tests.crash.proof --kills 200 --terms 100
 	$(RUN)/python -m tests.model --messages 1 --faults 2
 	$(RUN)/python -m tests.model --messages 2 --max-retries 0 --faults 1

@@ -24,7 +24,7 @@ TESTS: Final = (
     "--ignore=tests/e2e/test_bench.py",  # `make bench` takes another PostgreSQL too
 )
 
-SERVERS: Final = ("--postgres-schema=world",)
+SERVERS: Final = ("--postgres-schema=world", "--postgres-setting=datestyle=SQL, DMY")
 """As somebody else may have set a PostgreSQL up."""
 
 
