@@ -8,6 +8,9 @@ from typing import Any, Final
 
 _OWN_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
+_KEEPALIVES: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+"""Seconds, seconds and a number of tries; a peer that vanished is noticed within a minute."""
+
 
 class OutOfResourcesError(Exception):
     """This process or machine lacks memory, files or threads: it says nothing about the server."""
@@ -42,10 +45,19 @@ def connected(host: str, port: int, step_seconds: float, until: float) -> socket
             # The last dot is a packet of its own. Nagle's algorithm would hold it until the server's delayed
             # acknowledgement of the content: 40 ms a mail.
             candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _notice_a_vanished_peer(candidate)
             return candidate
     if failure.errno in _OWN_SHORTAGES:
         raise OutOfResourcesError(failure.strerror) from failure
     raise failure
+
+
+def _notice_a_vanished_peer(sock: socket.socket) -> None:
+    """Let the kernel ask a peer that is silent: an answer may take ten minutes, a pulled plug gives none at all."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVES.items():
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _addresses(host: str, port: int, seconds: float) -> list[tuple[Any, ...]]:

@@ -5,6 +5,7 @@
 | `greet-421`, `auth-535`, `mail-451`, `rcpt-550`, `data-451` … | that step gets that answer; data: its last dot |
 | `rcpt-550:ann@example.com`, `data-451:ann@example.com` | the same for this recipient alone |
 | `greet-hang`, `mail-hang`, `rcpt-hang`, `data-hang`, `quit-hang` | that step is never answered; the mail is not kept |
+| `data-hang` | also ends the connection when it is switched off |
 | `drop-before-data` | the connection is closed at DATA |
 | `drop-after-accept` | the mail is kept, then the connection is closed without an answer |
 | `slow:SECONDS` | a pause before each answer |

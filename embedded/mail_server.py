@@ -7,13 +7,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from embedded.mail_faults import Faults, parse_faults
 from embedded.mail_folder import FAULT_FILE, MailFolder
 from embedded.ports import LOOPBACK
+
+_LOOK_SECONDS: Final = 0.2
 
 _CLOSE_SECONDS = 2.0
 
@@ -197,8 +199,16 @@ class _Connection(SMTP):
         """Return the bad answer to the step, if it is to get one; never return if it is to hang."""
         fault = self._server.faults().at(step, tuple(addresses))
         if fault == "hang":
+            if step == "data":
+                await self._drop_when_it_ends(step, addresses)
             await _for_ever()
         return f"{fault} fault switched on for {step}" if fault else None
+
+    async def _drop_when_it_ends(self, step: str, addresses: Sequence[str]) -> NoReturn:
+        """Close the connection when the fault is switched off: a client may wait ten minutes for the answer."""
+        while self._server.faults().at(step, tuple(addresses)) == "hang":  # noqa: ASYNC110 - the fault is a line in a file
+            await asyncio.sleep(_LOOK_SECONDS)
+        await self._drop()
 
     async def _drop(self) -> NoReturn:
         if self.transport is not None:

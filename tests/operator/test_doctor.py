@@ -316,6 +316,13 @@ def test_what_follows_from_a_schema_without_usage_is_no_fault_of_its_own(healthy
     assert list(faults()) == ["grants"]
 
 
+def test_a_mail_server_that_refuses_everybody_is_not_called_unreachable(healthy: Installation) -> None:
+    an_open_breaker(healthy)
+    healthy.sql("UPDATE outbox_breaker SET policy_code = '5.7.1'")
+
+    assert "it answers and refuses us" in " ".join(run("doctor").output.split())
+
+
 def test_what_keeps_the_relays_from_working_is_named_before_them(healthy: Installation) -> None:
     a_relay_that_fell_silent(healthy)
     redis_away(healthy)

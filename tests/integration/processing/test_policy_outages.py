@@ -362,6 +362,25 @@ def test_a_row_that_somebody_holds_gets_its_attempt_back_later(road: Road) -> No
     assert road.states(ids) == [("pending", 0)] * 4
 
 
+def test_a_server_that_refuses_our_sender_is_tried_by_each_in_turn(world: World, logs: Logs) -> None:
+    refuses = [True]
+    answer = "550 5.1.8 bad sender's domain"
+    with ScriptedMailServer({"MAIL": lambda _: answer if refuses else "250 OK"}) as server:
+        consumer = world.consumer(smtp_server=SmtpServer("smtp", LOOPBACK, server.port), backoff_scale=0.0)
+        road = Road(world, server, consumer, set())
+        ids = [road.sign_up(f"user{number}@a.example", ("critical", "default")[number % 2]) for number in range(4)]
+        road.work(ids[0])
+
+        probes = [road.probe() for _ in range(8)]
+        assert (sorted(probes[:4]), probes[4:]) == (sorted(ids), probes[:4])
+        assert road.states(ids) == [("pending", 0)] * 4
+        refuses.clear()
+        road.run(10)
+
+        assert road.states(ids) == [("done", 1)] * 4
+        assert [answer in line["error"] for line in logs if line["event"] == "outage"] == [True]
+
+
 def test_nothing_that_stands_on_the_breakers_row_stops_the_record(road: Road) -> None:
     for stored in ("7", '["x"]', '[{"a": 1}]'):
         road.world.connection.execute("UPDATE outbox_breaker SET refusals = %s::jsonb", [stored])
