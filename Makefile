@@ -42,6 +42,7 @@ proof: $(READY) ## The long proofs: 48 h of outages, 5,000,000 waiting messages,
 	$(RUN)/python -m tests.crash.proof --kills 200 --terms 100
 	$(RUN)/python -m tests.model --messages 1 --faults 2
 	$(RUN)/python -m tests.model --messages 2 --max-retries 0 --faults 1
+	FOREIGN_EXAMPLES=300 $(RUN)/pytest -p no:xdist --override-ini timeout=3600 tests/foreign
 
 compose-proof: $(READY) ## Run compose.yaml and the Kubernetes containers on a Docker engine of its own, in minutes
 	$(RUN)/pytest --override-ini python_files='proof_*.py' --override-ini timeout=1800 -p no:xdist -rA \

@@ -142,7 +142,6 @@ class WorkerBroker:
     def refuse(self, job: PoppedJob) -> bool:
         """Put a job that is not ours among the failed ones of its queue; false when RQ has no such job."""
         if not _JOB_ID_OF_RQ.fullmatch(job.job_id):
-            self._client.hincrby(self._worker_key, "failed_job_count", 1)
             return False
         prefix, _, queue = job.queue_key.rpartition(":queue:")
         job_id, present = job.job_id.decode(), datetime.now(UTC)
