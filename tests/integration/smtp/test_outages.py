@@ -6,7 +6,7 @@ from consumer.outcomes import Accepted, Outage
 from embedded.mail_catcher import MailCatcher
 from embedded.ports import free_port
 from tests.integration.smtp.sending import MAIL, QUICK, Open, lease, outage
-from tests.scripted_mail_server import GREETING, HANG_UP, ScriptedMailServer
+from tests.scripted_mail_server import CONTENT, GREETING, HANG_UP, ScriptedMailServer
 
 
 def test_a_login_that_makes_no_sense_is_an_outage(mailer: Open) -> None:
@@ -93,3 +93,12 @@ def test_a_wrong_name_is_an_outage(mailer: Open, host: str) -> None:
     assert isinstance(outcome, Outage)
     assert outcome.reason.startswith(f"cannot connect to the mail server: {host}:25: ")
     assert not outcome.reached
+
+
+@pytest.mark.parametrize("answer", ["553 5.1.7 bad sender", "550 5.1.8 sender's domain", "450 4.1.8 domain not found"])
+@pytest.mark.parametrize("step", ["RCPT", "DATA", CONTENT])
+def test_a_refusal_of_our_sender_is_an_outage_at_whichever_step(mailer: Open, step: str, answer: str) -> None:
+    with ScriptedMailServer({step: answer}) as server:
+        outcome = mailer(server.port).send(MAIL, lease())
+
+    assert outcome == outage(OUR_SENDER, server.port, answer, reached=True, is_busy=answer.startswith("4"))

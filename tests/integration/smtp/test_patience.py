@@ -9,7 +9,7 @@ from consumer.outcomes import Accepted, Failed, Outage
 from tests.integration.smtp.sending import MAIL, QUICK, Open, lease, takes, unanswered
 from tests.scripted_mail_server import CONTENT, GREETING, Answer, ScriptedMailServer, Session
 
-LATE = 3 * QUICK
+LATE = 2 * QUICK
 
 
 def late(answer: str, seconds: float = LATE) -> Answer:
@@ -61,7 +61,7 @@ class Renewal:
 
 def test_the_wait_for_the_answer_to_the_mail_can_be_extended(mailer: Open) -> None:
     renewal = Renewal(times=10)
-    with ScriptedMailServer({CONTENT: late("250 OK", 1.7)}) as server:
+    with ScriptedMailServer({CONTENT: late("250 OK", 1.2)}) as server:
         outcome = mailer(server.port).send(MAIL, lease(0.75), renewal)
 
     assert outcome == Accepted()
@@ -79,7 +79,7 @@ def test_an_extension_that_is_refused_ends_the_wait(mailer: Open) -> None:
 
 def test_nothing_but_that_wait_is_extended(mailer: Open) -> None:
     renewal = Renewal(times=10)
-    with ScriptedMailServer({"RCPT": late("250 OK", 1.5)}) as server:
+    with ScriptedMailServer({"RCPT": late("250 OK", 1.0)}) as server:
         outcome = mailer(server.port).send(MAIL, lease(0.75), renewal)
 
     assert isinstance(outcome, Outage)
