@@ -53,7 +53,7 @@ def check_readiness(connections: SideConnections) -> None:
     except SchemaMissingError as exc:
         detail = (
             f"The schema is not what this version needs: {_said(exc)}."
-            " Apply schema.sql to an empty database, or run alembic upgrade head."
+            " Apply schema.sql to an empty database, run alembic upgrade head, or grant USAGE on the schema."
         )
         raise NotReadyError(exc.reason, detail) from exc
     except GrantMissingError as exc:

@@ -1,6 +1,5 @@
 """/readyz says what a signup would meet."""
 
-import secrets
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +10,7 @@ import structlog
 
 from embedded.postgres import PostgresServer
 from tests.api_service import ApiService, api_service
+from tests.roles import limited_role, with_role
 
 
 @pytest.fixture
@@ -57,20 +57,17 @@ def test_what_a_signup_would_meet_is_said(api: ApiService, plant: Any, reason: s
 
 
 def test_a_missing_grant_is_said(api: ApiService) -> None:
-    role = f"api_{secrets.token_hex(4)}"
-    api.sql(f"CREATE ROLE {role} LOGIN")
-    api.sql(
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON users, verify_emails, outbox, idempotency_keys, resends TO {role}"
-    )
-    try:
-        with api_service(api.database_url.replace("//postgres@", f"//{role}@")) as limited:
-            before = readiness(limited)
-            api.sql(f"REVOKE INSERT ON outbox FROM {role}")
-            after = readiness(limited)
-            signed_up = limited.sign_up()
-    finally:
-        api.sql(f"DROP OWNED BY {role}")
-        api.sql(f"DROP ROLE {role}")
+    tables = ("users", "verify_emails", "outbox", "idempotency_keys", "resends")
+    grants = dict.fromkeys(tables, ("SELECT", "INSERT", "UPDATE", "DELETE"))
+    with (
+        psycopg.connect(api.database_url, autocommit=True) as connection,
+        limited_role(connection, grants) as role,
+        api_service(with_role(api.database_url, role)) as limited,
+    ):
+        before = readiness(limited)
+        api.sql(f"REVOKE INSERT ON outbox FROM {role}")
+        after = readiness(limited)
+        signed_up = limited.sign_up()
 
     assert before == (200, "ready")
     assert (after[0], "permission denied for table outbox" in after[1]) == (503, True)

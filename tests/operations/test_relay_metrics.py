@@ -1,6 +1,5 @@
 """The relay's /metrics: its own work, the outbox's state, and how long messages took."""
 
-import secrets
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -27,6 +26,7 @@ from shared.database import connect
 from shared.settings import RelaySettings, read_relay_settings
 from tests.clock import Clock
 from tests.operations.scraping import Samples, samples, value
+from tests.roles import limited_role, with_role
 from tests.rows import add_message, history_rows_read
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -241,18 +241,11 @@ def test_a_relay_works_with_the_grants_that_doctor_asks_for(connection: Connecti
     add_message(connection, status="published", broker_epoch="another life")
     add_message(connection, status="running", lease_until="2020-01-01T00:00:00Z")
     finish(connection, 3, ago=30 * 86_400, took=1)
-    role = f"relay_{secrets.token_hex(4)}"
-    connection.execute(f"CREATE ROLE {role} LOGIN")
-    for table, privileges in RELAY_NEEDS.items():
-        connection.execute(f"GRANT {', '.join(privileges)} ON {table} TO {role}")
     metrics = RelayMetrics(settings.database_url)
-    try:
-        limited = replace(settings, database_url=settings.database_url.replace("//postgres@", f"//{role}@"))
+    with limited_role(connection, RELAY_NEEDS) as role:
+        limited = replace(settings, database_url=with_role(settings.database_url, role))
         with relay_with(metrics, limited) as relay:
             relay.run_once()
-    finally:
-        connection.execute(f"DROP OWNED BY {role}")
-        connection.execute(f"DROP ROLE {role}")
 
     found = scrape(metrics)
     assert value(found, "outbox_returned_messages_total", cause="epoch") == 1
