@@ -5,7 +5,11 @@ set -eu
 cd "$(dirname "$0")/../.."
 
 pinned() {
-    printf '%s@%s' "$1" "$(docker buildx imagetools inspect --format '{{.Manifest.Digest}}' "$1")"
+    digest=$(docker buildx imagetools inspect "$1" | sed -n 's/^Digest: *//p')
+    case $digest in
+        sha256:*) echo "$1@$digest" ;;
+        *) echo "$1: the registry gave no digest" >&2; exit 1 ;;
+    esac
 }
 
 # "SERVICE IMAGE" for each service with an image of its own; "SERVICE" for each that is built.

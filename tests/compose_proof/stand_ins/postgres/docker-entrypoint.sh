@@ -7,6 +7,12 @@ if [ "${1:0:1}" = - ]; then
     set -- postgres "$@"
 fi
 
+if [ "$1" = postgres ] && [ "$(id -u)" = 0 ]; then
+    mkdir -p "$PGDATA"
+    chown -R postgres "$PGDATA" /var/run/postgresql
+    exec setpriv --reuid=postgres --regid=postgres --clear-groups "$0" "$@"
+fi
+
 if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
     if [ -z "$POSTGRES_PASSWORD" ]; then
         echo "Error: Database is uninitialized and superuser password is not specified." >&2
