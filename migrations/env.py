@@ -10,7 +10,7 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from shared.database import conninfo
+from shared.database import DbConnection, connect
 from shared.settings import read_database_url
 
 LOCK_MILLISECONDS: Final = 500
@@ -32,7 +32,7 @@ def run() -> None:
     url = read_database_url()
     engine = create_engine(
         "postgresql+psycopg://",
-        creator=lambda: psycopg.connect(conninfo(url, "outbox-migrations")),
+        creator=lambda: _connect(url),
         poolclass=NullPool,
     )
     waits = slow = 0
@@ -52,6 +52,14 @@ def run() -> None:
             with engine.connect() as connection:
                 _report_wait(connection)
         time.sleep(_PAUSE_SECONDS)
+
+
+def _connect(url: str) -> DbConnection:
+    """Open a connection that begins its transactions by itself, with settings that do not depend on the database's."""
+    connection = connect(url, "outbox-migrations")
+    connection.execute("SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0")
+    connection.autocommit = False
+    return connection
 
 
 def _report_wait(connection: Connection) -> None:

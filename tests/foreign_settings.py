@@ -16,24 +16,31 @@ FOREIGN_SETTINGS = {
     "client_encoding": "LATIN1",
     "default_transaction_isolation": "serializable",
     "default_transaction_deferrable": "on",
-    "statement_timeout": "400ms",
+    "statement_timeout": "2s",
     "lock_timeout": "1ms",
-    "idle_in_transaction_session_timeout": "400ms",
-    "idle_session_timeout": "400ms",
+    "idle_in_transaction_session_timeout": "2s",
+    "idle_session_timeout": "2s",
     "array_nulls": "off",
     "quote_all_identifiers": "on",
     "xmloption": "document",
     "jit": "on",
     "jit_above_cost": "0",
 }
-_SINCE_17 = {"transaction_timeout": "400ms"}
+SHORT_TIMES = {
+    "statement_timeout": "400ms",
+    "idle_in_transaction_session_timeout": "400ms",
+    "idle_session_timeout": "400ms",
+}
+_SINCE_17 = ("transaction_timeout",)
 
 
 def set_foreign_settings(database_url: str, **others: str) -> None:
     """Give the database of the address settings that no program of ours would choose; new sessions have them."""
     with psycopg.connect(database_url, autocommit=True) as connection:
-        newer = _SINCE_17 if connection.info.server_version >= 170_000 else {}
-        for name, value in {**FOREIGN_SETTINGS, **newer, **others}.items():
+        settings = {**FOREIGN_SETTINGS, **others}
+        if connection.info.server_version >= 170_000:
+            settings |= dict.fromkeys(_SINCE_17, settings["statement_timeout"])
+        for name, value in settings.items():
             _set(connection, name, value)
 
 

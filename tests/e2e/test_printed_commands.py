@@ -19,6 +19,7 @@ from embedded.ports import free_port
 from embedded.postgres_files import binaries
 from embedded.programs import Command, Program
 from shared.database import connect
+from tests.foreign_settings import set_foreign_settings
 from tests.locked_environment import make_locked_environment
 from tests.processes import ROOT, events, worker_settings
 from tests.waiting import wait_until
@@ -112,6 +113,7 @@ def test_the_project_is_not_installed_there(checkout: Path) -> None:
 
 def test_the_migrations(checkout: Path, empty_database_url: str) -> None:
     head = re.findall(r"\d{4}", " ".join(file.name for file in (ROOT / "migrations" / "versions").glob("*.py")))
+    set_foreign_settings(empty_database_url)
     run(checkout, "alembic upgrade head", DATABASE_URL=empty_database_url)
 
     assert f"{max(head)} (head)" in run(checkout, "alembic current", DATABASE_URL=empty_database_url)
@@ -126,6 +128,7 @@ def test_the_service(
     settings = {**worker_settings(empty_database_url, redis_url, mailbox.smtp_url), "PORT": str(free_port())}
     run(checkout, 'psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f schema.sql', **settings)
     run(checkout, 'psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f docs/roles.sql', **settings)
+    set_foreign_settings(empty_database_url)
     programs = [
         Program(
             Command(

@@ -19,7 +19,7 @@ from outbox_relay.doorbell import Alarm
 from outbox_relay.relay import Relay
 from shared.database import DbConnection, connect, own_transaction, transaction
 from tests.api_service import ALICE, KEY, ApiService, api_service
-from tests.foreign_settings import set_foreign_settings
+from tests.foreign_settings import SHORT_TIMES, set_foreign_settings
 from tests.integration.processing.world import World
 from tests.operator.running import run, run_json
 from tests.pgbouncer import pgbouncer
@@ -42,12 +42,22 @@ NEEDED = {
 }
 
 
+@pytest.fixture
+def foreign_times() -> dict[str, str]:
+    """How long the database allows this and that, where it is not as tests/foreign_settings.py has it."""
+    return {}
+
+
 @pytest.fixture(params=["direct", "pooled"])
 def foreign_url(
-    request: pytest.FixtureRequest, database_url: str, server_folder: Path, tmp_path: Path
+    request: pytest.FixtureRequest,
+    database_url: str,
+    foreign_times: dict[str, str],
+    server_folder: Path,
+    tmp_path: Path,
 ) -> Iterator[str]:
     """The address of a database with foreign settings, or that of a PgBouncer before it."""
-    set_foreign_settings(database_url)
+    set_foreign_settings(database_url, **foreign_times)
     folder = server_folder / f"foreign-{tmp_path.name}"
     folder.mkdir(mode=0o777)
     folder.chmod(0o777)
@@ -178,6 +188,7 @@ def test_every_connection_has_what_our_statements_depend_on(foreign_url: str) ->
     } == {who: {} for who in found}
 
 
+@pytest.mark.parametrize("foreign_times", [SHORT_TIMES])
 def test_a_statement_may_take_longer_and_a_session_may_be_idle(foreign_url: str) -> None:
     with connect(foreign_url, "test") as connection:
         with transaction(connection):
