@@ -149,6 +149,7 @@ def test_a_queue_s_key_that_holds_no_list_stops_that_queue_alone(service: Servic
         (["-unlink"], None, 1),
         (["-hincrby"], None, 1),
         ([], "x", 0),
+        (["-info"], None, 0),
     ],
 )
 def test_a_missing_right_is_told_and_a_foreign_value_where_jobs_are_counted_is_not(
