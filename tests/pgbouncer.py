@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -33,15 +33,22 @@ max_client_conn = 500
 
 
 @contextmanager
-def pgbouncer(database_url: str, folder: Path) -> Iterator[str]:
-    """Give the address of the same database through a PgBouncer that holds SERVER_CONNECTIONS of it."""
+def pgbouncer(database_url: str, folder: Path, roles: Sequence[str] = ()) -> Iterator[str]:
+    """Give the address of the same database through a PgBouncer that holds SERVER_CONNECTIONS of it.
+
+    Args:
+        database_url: as which role, and where, it is reached without.
+        folder: for its files; the account of PostgreSQL has to read them.
+        roles: whom it lets in beside the one of the address.
+
+    """
     # Debian keeps it in /usr/sbin, which is not on everybody's PATH.
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         pytest.skip("no pgbouncer: it is in Debian's package of this name")
     real, port = urlsplit(database_url), free_port()
     users, ini = folder / "users.txt", folder / "pgbouncer.ini"
-    users.write_text(f'"{real.username}" ""\n')
+    users.write_text("".join(f'"{role}" ""\n' for role in (real.username, *roles)))
     ini.write_text(
         _INI.format(
             host=real.hostname,
