@@ -8,10 +8,11 @@ from time import monotonic
 
 import pytest
 
-from consumer.outcomes import Accepted, Failed, Outage, Outcome
+from consumer.outcomes import Accepted, Failed, NotBegun, Outage, Outcome
 from consumer.smtp import Mailer
-from tests.integration.smtp.sending import MAIL, Answers, Open, both_manners, lease
+from tests.integration.smtp.sending import MAIL, Answers, Open, both_manners, lease, takes
 from tests.scripted_mail_server import CONTENT, GREETING, HANG_UP, Answer, ScriptedMailServer, Session
+from tests.waiting import wait_until
 
 AT_ONCE = 10
 
@@ -184,3 +185,50 @@ def test_the_full_number_of_connections_comes_back(mailer: Open) -> None:
 
 def _within(session: Session, limit: int) -> str:
     return f"421 too many {HANG_UP}" if session.place > limit else "220 scripted"
+
+
+def test_who_waits_for_a_place_learns_at_once_that_the_server_is_away(mailer: Open) -> None:
+    is_gone = threading.Event()
+
+    def greet(session: Session) -> str:
+        return HANG_UP if is_gone.is_set() else _within(session, 1)
+
+    def hang(_session: Session) -> str:
+        assert is_gone.wait(10)
+        return HANG_UP
+
+    with (
+        ScriptedMailServer({GREETING: greet, "DATA": hang}) as server,
+        ThreadPoolExecutor(AT_ONCE) as threads,
+        takes(0, 8.0),
+    ):
+        sender = mailer(server.port, connections=AT_ONCE)
+        sending = [threads.submit(sender.send, MAIL, lease()) for _ in range(AT_ONCE)]
+        wait_until(lambda: sender.connection_limit == 1, 5, "the limit to be known")
+        is_gone.set()
+
+        outcomes = [each.result() for each in sending]
+
+    assert {type(outcome) for outcome in outcomes} == {Outage}
+
+
+def test_who_gets_no_place_in_time_gives_the_attempt_back(mailer: Open) -> None:
+    is_over = threading.Event()
+
+    def hang(_session: Session) -> str:
+        assert is_over.wait(10)
+        return "354 go on"
+
+    with (
+        ScriptedMailServer({GREETING: lambda session: _within(session, 1), "DATA": hang}) as server,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        sender = mailer(server.port, connections=2)
+        first = thread.submit(sender.send, MAIL, lease())
+        wait_until(lambda: server.said and len(server.said[0]) > 2, 5, "the first mail to be on its way")
+
+        late = sender.send(MAIL, lease(1.5))
+        is_over.set()
+
+    assert late == NotBegun("the mail server takes no further connection at once")
+    assert first.result() == Accepted()
