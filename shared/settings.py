@@ -286,6 +286,10 @@ def _postgresql_url(text: str) -> str:
     scheme, separator, rest = text.partition("://")
     if not separator or scheme not in _POSTGRESQL_SCHEMES:
         raise ValidationError(_not_a_url("it has to start with postgresql://"))
+    before_options = rest.partition("?")[0]
+    if before_options.count("@") > 1 or "@" in before_options.partition("/")[2]:
+        # A part of the password would be taken for the host or the database, and be named in every outage.
+        raise ValidationError(_not_a_url("a password, or a user, with an @ in it needs %40 there, and %2F for a slash"))
     url = f"postgresql://{rest}"
     try:
         options = conninfo_to_dict(url)

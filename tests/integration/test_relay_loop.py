@@ -249,6 +249,7 @@ def test_an_absent_postgresql_is_told_once_and_waited_out(own_postgres: Postgres
         wait_until(is_published(url, id_), 15, "the message to be published")
 
     assert [line["of"] for line in relay.events("outage")] == ["postgresql"]
+    assert relay.events("outage")[0]["error"] == f"127.0.0.1:{own_postgres.port}: Connection refused"
 
 
 def test_a_killed_postgresql_is_waited_out_at_work(own_postgres: PostgresServer, redis_url: str) -> None:

@@ -107,6 +107,8 @@ def test_an_empty_or_malformed_value_is_refused_by_name(
     [
         (RELAY, "DATABASE_URL", "mysql://host/bank"),
         (RELAY, "DATABASE_URL", "postgresql://host/bank?nonsense=1"),
+        (RELAY, "DATABASE_URL", "postgresql://user:hun@ter2@host/bank"),
+        (RELAY, "DATABASE_URL", "postgresql://user:12/hunter2@host/bank"),
         (RELAY, "DATABASE_URL", "postgresql://host/bank?connect_timeout=soon"),
         (API, "DATABASE_URL", "postgresql://host/bank?sslmode=maybe"),
         (RELAY, "OUTBOX_LISTEN_URL", "postgresql://host:http/bank"),
