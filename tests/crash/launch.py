@@ -25,7 +25,7 @@ from tests.crash.points import POINTS, Point
 
 NO_WAITING = (
     # As if PostgreSQL had been running for long, and no pop could be followed late by its claim.
-    "outbox_relay.statements:reap_running.__defaults__=[0]",
+    "outbox_relay.statements:reap_running.__wrapped__.__defaults__=[0]",
     "outbox_relay.relay:RECONNECT_GRACE_SECONDS=0",
     "outbox_relay.reaper:POP_TO_CLAIM_SECONDS=0.5",
 )

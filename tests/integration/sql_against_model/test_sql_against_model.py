@@ -52,6 +52,9 @@ class Unguarded:
         assert self.clause in query
         return self.connection.execute(query.replace(self.clause, self.instead).encode(), parameters)
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.connection, name)
+
 
 def leave_out(monkeypatch: pytest.MonkeyPatch, statement: Callable[..., Any], clause: str, instead: str) -> None:
     def unguarded(connection: Connection, *args: Any, **kwargs: Any) -> Any:
