@@ -26,6 +26,8 @@ ENGINE_PACKAGES = (
 )
 _ENTER = Path(__file__).with_name("enter_engine.sh")
 _CLONE_NEWNET = 0x40000000
+_CGROUPS = Path("/sys/fs/cgroup")
+_CGROUP = "outbox-compose-proof"
 _STOP_SECONDS = 60
 
 
@@ -79,6 +81,7 @@ class Engine:
             options = ["--default-address-pool", "base=172.30.0.0/16,size=24"]
         else:
             options = ["--bridge=none", "--iptables=false"]
+        options += [f"--cgroup-parent=/{_CGROUP}"]
         log = self.folder / f"dockerd-{'own' if own_network else 'machine'}-network.log"
         # setpriv and --kill-child: whatever ends these tests ends the engine and its containers too.
         enter = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
@@ -177,6 +180,15 @@ class Engine:
                 self._unshare.kill()
                 self._unshare.wait()
         self._unshare = None
+        _remove_cgroups()
+
+
+def _remove_cgroups() -> None:
+    """Remove what the containers leave in the machine's cgroups: folders without a process, the deepest first."""
+    ours = [*_CGROUPS.glob(_CGROUP), *_CGROUPS.glob(f"*/{_CGROUP}")]
+    for folder in ours:
+        for path, _, _ in os.walk(folder, topdown=False):
+            Path(path).rmdir()
 
 
 def debian_tree(release: str, packages: Sequence[str], target: Path) -> None:
