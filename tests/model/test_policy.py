@@ -86,7 +86,7 @@ SIZES: Final = {
     "a-fault": PolicyConfig(faults=1),
     "two-faults": PolicyConfig(faults=2),
     "unknown-users": PolicyConfig(unknown_users=True, faults=1),
-    "an-operator": PolicyConfig(orders=1, max_retries=1),
+    "an-operator": PolicyConfig(orders=1),
     "a-server-that-changes-its-mind": PolicyConfig(good=2, bad=1, switches=2),
 }
 
