@@ -25,7 +25,7 @@ RELAY_SILENT_SECONDS: Final = 20.0
 COUNTED_EXACTLY: Final = 10_000
 """Of a state with more messages than that, the number and the age of the oldest are estimates."""
 
-SAMPLED_PAGES: Final = 500
+SAMPLED_PAGES: Final = 300
 """How much of the table an estimate reads, picked at random over all of it."""
 
 _SELECT_LIVE: Final = f"""
@@ -91,7 +91,7 @@ class LiveState:
         oldest_seconds: how long the oldest of them has been so: pending counts from the moment it was due (0 when all
             are due later), published from the push, running and dead from the last claim. 0 when there is none.
         is_estimate: whether the messages were too many to be counted. Their number is then taken from a sample of the
-            table, and may be wrong by a tenth; the oldest is at least that old. The oldest pending one is always exact.
+            table, and is good to about a tenth; the oldest is at least that old. The oldest pending one is exact.
 
     """
 
