@@ -25,7 +25,9 @@ def encoding(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def narrow_url(encoding: str, postgres: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def narrow_url(
+    encoding: str, postgres: Databases, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     name = f"outbox_test_{secrets.token_hex(8)}"
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
         connection.execute(
@@ -33,6 +35,9 @@ def narrow_url(encoding: str, postgres: Databases, monkeypatch: pytest.MonkeyPat
                 Identifier(name), Literal(encoding)
             )
         )
+    if schema := pytestconfig.getoption("--postgres-schema"):
+        with psycopg.connect(postgres.url(name), autocommit=True) as connection:
+            connection.execute(SQL("CREATE SCHEMA {}").format(Identifier(schema)))
     postgres.apply_schema(name, SCHEMA)
     monkeypatch.setenv("DATABASE_URL", postgres.url(name))
     yield postgres.url(name)
@@ -79,6 +84,7 @@ def test_an_outbox_worker_does_not_start(
 @pytest.mark.parametrize("encoding", ["SQL_ASCII"], indirect=True)
 def test_the_stock_class_releases_the_message(narrow_url: str, encoding: str, redis_url: str, tmp_path: Path) -> None:
     with psycopg.connect(narrow_url, autocommit=True, client_encoding="UTF8") as connection:
+        connection.execute("SET datestyle = 'ISO'")
         id_ = add_message(connection, status="published")
         job = [sys.executable, "-c", f"from consumer.jobs import run_message; run_message({id_})"]
 

@@ -146,7 +146,8 @@ def test_redis_a_login_that_is_missing_wrong_or_not_enough(own_redis: RedisServe
 def test_redis_arguments_that_it_repeats_are_not(own_redis: RedisServer) -> None:
     cause = why_redis_fails(own_redis.url, lambda it: it.execute_command("NOSUCH", "alice@example.com"))
 
-    assert cause == f"{address_of(own_redis.url)}: unknown command `NOSUCH`"
+    # Redis 7 quotes in another way than Redis 6.
+    assert cause.replace("'", "`") == f"{address_of(own_redis.url)}: unknown command `NOSUCH`"
 
 
 def test_redis_in_protected_mode() -> None:

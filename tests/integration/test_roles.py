@@ -17,6 +17,7 @@ from embedded.ports import free_port
 from outbox_relay.broker import open_broker
 from outbox_relay.doorbell import Alarm
 from outbox_relay.relay import Relay
+from shared.database import connect
 from shared.settings import SmtpServer
 from tests.api_service import ALICE, KEY, api_service
 from tests.integration.processing.world import World
@@ -66,7 +67,7 @@ def test_a_signup_is_mailed_and_verified_with_four_roles(
     granted_url: str, redis_url: str, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
-        psycopg.connect(granted_url, autocommit=True) as owner,
+        connect(granted_url, "test") as owner,
         psycopg.connect(as_role(granted_url, "outbox_appender"), autocommit=True) as appender,
         api_service(as_role(granted_url, "outbox_api"), ops_token=TOKEN) as api,
         relay_on(as_role(granted_url, "outbox_relay"), redis_url) as relay,
