@@ -44,7 +44,6 @@ class _Parts:
 
     engine: Engine
     doorbell: Doorbell
-    side_connections: tuple[SideConnections, ...]
 
 
 def create_app(
@@ -68,7 +67,7 @@ def create_app(
     engine = build_engine(settings.database_url)
     doorbell = doorbell or Doorbell(settings.database_url)
     # Not of the pool: a probe, a scrape or a look at the console never takes the place of a signup.
-    probes = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS, keep=True)
+    probes = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
     scrapes = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
     looks = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
 
@@ -94,7 +93,7 @@ def create_app(
         app.register_blueprint(ops_blueprint(looks, ops_token))
     app.register_error_handler(Exception, _answer_error)
     app.after_request(harden)
-    app.extensions[_EXTENSION] = _Parts(engine, doorbell, (probes, scrapes, looks))
+    app.extensions[_EXTENSION] = _Parts(engine, doorbell)
     if count := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
     return app
@@ -105,8 +104,6 @@ def close(app: Flask) -> None:
     parts: _Parts = app.extensions[_EXTENSION]
     parts.doorbell.close()
     parts.engine.dispose()
-    for connections in parts.side_connections:
-        connections.close()
 
 
 def _answer_error(error: Exception) -> ResponseReturnValue:

@@ -90,7 +90,7 @@ def find_outcome(connection: Connection, key: RequestKey) -> dict[str, Any] | No
 def keep_outcome(connection: Connection, key: RequestKey, outcome: Mapping[str, Any]) -> None:
     """Keep what came of the request, in its own transaction."""
     connection.execute(keep_statement(), {"key": key.name, "body_hmac": key.body_hmacs[0], "outcome": dict(outcome)})
-    connection.execute(_forget())
+    connection.execute(forget_statement())
 
 
 @cache
@@ -119,7 +119,8 @@ def keep_statement() -> Insert:
 
 
 @cache
-def _forget() -> Delete:
+def forget_statement() -> Delete:
+    """Build the statement that deletes some of the keys that count no longer."""
     oldest = (
         select(idempotency_keys.c.key)
         .where(idempotency_keys.c.created_at <= func.now() - _KEPT)

@@ -137,7 +137,7 @@ def _alive() -> Part:
 
 
 def _ready() -> Part:
-    detail = "PostgreSQL does not answer: start it, or mend DATABASE_URL."
+    detail = "PostgreSQL refuses or does not answer: the log says why."
     return {
         "tags": ["health"],
         "operationId": "ready",

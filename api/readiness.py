@@ -9,12 +9,11 @@ from typing import Any, Final
 
 import psycopg
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
-from sqlalchemy.sql.dml import Insert
+from sqlalchemy.sql.dml import Delete, Insert
 from sqlalchemy.sql.selectable import Select
 
+from api import idempotency, resend
 from api.database import DatabaseUnavailableError, SchemaMissingError
-from api.idempotency import keep_statement
-from api.resend import ask_statement
 from api.side_connections import DatabaseSlowError, GrantMissingError, SideConnections
 from api.signup import signup_statement
 from api.verification import use_statement
@@ -63,7 +62,7 @@ def check_readiness(connections: SideConnections) -> None:
     except DatabaseSlowError as exc:
         raise NotReadyError(exc.reason, "PostgreSQL takes too long to answer: see what keeps it busy.") from exc
     except DatabaseUnavailableError as exc:
-        raise NotReadyError(exc.reason, "PostgreSQL does not answer: start it, or mend DATABASE_URL.") from exc
+        raise NotReadyError(exc.reason, "PostgreSQL refuses or does not answer: the log says why.") from exc
 
 
 def _check_encoding(connection: psycopg.Connection[Any]) -> None:
@@ -88,11 +87,18 @@ def _check_writes(connection: psycopg.Connection[Any]) -> None:
 
 @cache
 def _statements() -> tuple[tuple[str, dict[str, Any]], ...]:
-    """Return each use case's statement as the driver sends it, with NULL for every value."""
-    used: list[Insert | Select[Any]] = [signup_statement(0), keep_statement(), ask_statement(), use_statement()]
+    """Return each use case's statement as the driver sends it, with NULL for what a request would bring."""
+    used: list[Insert | Select[Any] | Delete] = [
+        signup_statement(0),
+        idempotency.keep_statement(),
+        idempotency.forget_statement(),
+        resend.ask_statement(),
+        resend.forget_statement(),
+        use_statement(),
+    ]
     dialect = PGDialect_psycopg()  # type: ignore[no-untyped-call] # SQLAlchemy has no types for it
     compiled = [statement.compile(dialect=dialect) for statement in used]
-    return tuple((str(each), dict.fromkeys(each.params)) for each in compiled)
+    return tuple((str(each), dict(each.params)) for each in compiled)
 
 
 def _said(error: DatabaseUnavailableError) -> str:

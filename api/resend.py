@@ -40,8 +40,9 @@ def send_again(engine: Engine, secret_keys: Sequence[str], email: str) -> int | 
     digest = hmac.digest(secret_keys[0].encode(), _SALT + email.lower().encode(), hashlib.sha256)
     with _held_back(), connected(engine) as connection:
         values = {"email_hmac": digest, "email": email}
+        # Each is a transaction of its own. The second has made the message when it ends, so nothing may fail after it.
+        connection.execute(forget_statement())
         message_id: int | None = connection.execute(ask_statement(), values).scalar_one_or_none()
-        connection.execute(_forget())
     return message_id
 
 
@@ -92,7 +93,7 @@ def _count() -> CTE:
 
 
 @cache
-def _forget() -> Delete:
+def forget_statement() -> Delete:
     """Build the statement that deletes some of the rows that nobody asked for in a day."""
     oldest = (
         select(resends.c.email_hmac)

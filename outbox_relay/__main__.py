@@ -125,6 +125,9 @@ def _drain(relay: Relay, database_url: str) -> None:
         _log.error("not_published", error=f"PostgreSQL cannot be used: {postgresql_cause(exc, database_url)}")
         sys.exit(EXIT_UNREACHABLE)
     _log.info("drained", messages=published)
+    if blocked := relay.blocked_queues:
+        _log.error("not_published", error=f"Redis holds no list at {', '.join(blocked)}")
+        sys.exit(EXIT_UNREACHABLE)
 
 
 def _stop_on_signals(relay: Relay) -> None:

@@ -192,5 +192,6 @@ def _unless_of_another_type(reply: object) -> object:
 def _translated(client: Redis) -> Iterator[None]:
     try:
         yield
-    except (RedisError, OSError) as exc:
+    # UnicodeError: a host in RQ_REDIS_URL that cannot be a name, such as one with two dots in a row.
+    except (RedisError, OSError, UnicodeError) as exc:
         raise BrokerUnavailableError(f"Redis cannot be used: {client_cause(exc, client)}") from exc

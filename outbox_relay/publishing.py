@@ -118,6 +118,11 @@ class Publisher:
             del self._blocked_until[queue]
             self.look_back()
 
+    @property
+    def blocked_queues(self) -> list[str]:
+        """Name the keys in Redis that hold no list, so that their queues' messages stay pending."""
+        return [self._broker.queue_key(queue) for queue in sorted(self._named_as_blocked)]
+
     def look_back(self) -> None:
         """Take the next batch from the beginning of the queues."""
         self._look_back_at = 0.0

@@ -142,6 +142,11 @@ class Relay:
             total += published
         return total
 
+    @property
+    def blocked_queues(self) -> list[str]:
+        """Name the keys in Redis whose queues take nothing."""
+        return self._publisher.blocked_queues
+
     def connect(self) -> DbConnection:
         """Give the connection to PostgreSQL, and open it if there is none. Raises psycopg.OperationalError."""
         if self._connection is None:

@@ -184,8 +184,8 @@ def transaction(connection: psycopg.Connection[Any], *, lock_seconds: float = LO
         psycopg.Error: it was rolled back; or, when the answer to COMMIT was lost, nobody knows.
 
     """
-    connection.execute(opening(connection, lock_seconds))
     try:
+        connection.execute(opening(connection, lock_seconds))
         yield
     except BaseException:
         # Any other status means that the connection is broken or in the middle of a statement: of no use any more.

@@ -105,6 +105,24 @@ def test_once_fails_when_redis_is_unreachable(relay: Relay, database_url: str) -
     assert (ended.returncode, "Redis" in ended.stdout, "Traceback" in ended.stdout) == (1, True, False)
 
 
+def test_once_fails_when_a_queue_takes_nothing(relay: Relay, database_url: str, redis_url: str) -> None:
+    with connect(database_url, "test") as connection, Redis.from_url(redis_url) as client:
+        stays = add_message(connection, queue="critical")
+        leaves = add_message(connection, queue="default")
+        client.set("rq:queue:critical", "no list")
+
+        ended = relay.run("--once", DATABASE_URL=database_url, RQ_REDIS_URL=redis_url)
+
+        assert [message(connection, id_)["status"] for id_ in (stays, leaves)] == ["pending", "published"]
+    assert (ended.returncode, "Redis holds no list at rq:queue:critical" in ended.stdout) == (1, True)
+
+
+def test_once_fails_when_redis_has_a_name_that_is_none(relay: Relay, database_url: str) -> None:
+    ended = relay.run("--once", DATABASE_URL=database_url, RQ_REDIS_URL="redis://a..b:6379/0")
+
+    assert (ended.returncode, "Redis" in ended.stdout, "Traceback" in ended.stdout) == (1, True, False)
+
+
 def test_once_fails_when_postgresql_is_unreachable(relay: Relay, redis_url: str) -> None:
     url = f"postgresql://postgres@127.0.0.1:{free_port()}/outbox"
 

@@ -1,6 +1,7 @@
 """/readyz says what a signup would meet."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -56,7 +57,9 @@ def test_what_a_signup_would_meet_is_said(api: ApiService, plant: Any, reason: s
     assert (status, reason in detail) == (503, True), detail
 
 
-def test_a_missing_grant_is_said(api: ApiService) -> None:
+@contextmanager
+def limited_api(api: ApiService) -> Iterator[tuple[ApiService, str]]:
+    """An API with a role that may use the tables and nothing else, and the role's name."""
     tables = ("users", "verify_emails", "outbox", "idempotency_keys", "resends")
     grants = dict.fromkeys(tables, ("SELECT", "INSERT", "UPDATE", "DELETE"))
     with (
@@ -64,6 +67,11 @@ def test_a_missing_grant_is_said(api: ApiService) -> None:
         limited_role(connection, grants) as role,
         api_service(with_role(api.database_url, role)) as limited,
     ):
+        yield limited, role
+
+
+def test_a_missing_grant_is_said(api: ApiService) -> None:
+    with limited_api(api) as (limited, role):
         before = readiness(limited)
         api.sql(f"REVOKE INSERT ON outbox FROM {role}")
         after = readiness(limited)
@@ -111,12 +119,19 @@ def test_a_reason_is_logged_once_and_so_is_its_end(api: ApiService) -> None:
     ]
 
 
-def test_a_connection_that_died_is_replaced(api: ApiService, database_url: str) -> None:
-    readiness(api)
-    with psycopg.connect(database_url, autocommit=True) as administrator:
-        ended = administrator.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND application_name = 'outbox-api'"
-        ).fetchall()
+def test_a_server_that_takes_no_further_connection_is_not_ready(api: ApiService) -> None:
+    with limited_api(api) as (limited, role):
+        before = readiness(limited)[0]
+        api.sql(f"ALTER ROLE {role} CONNECTION LIMIT 0")
+        after, detail = readiness(limited)
 
-    assert (len(ended), readiness(api)) == (1, (200, "ready"))
+    assert (before, after, "PostgreSQL refuses or does not answer" in detail) == (200, 503, True)
+
+
+@pytest.mark.parametrize("table", ["idempotency_keys", "resends"])
+def test_a_grant_to_delete_what_is_old_is_needed_too(api: ApiService, table: str) -> None:
+    with limited_api(api) as (limited, role):
+        api.sql(f"REVOKE DELETE ON {table} FROM {role}")
+        status, detail = readiness(limited)
+
+    assert (status, f"permission denied for table {table}" in detail) == (503, True)
