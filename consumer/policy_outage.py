@@ -21,6 +21,7 @@ import structlog
 
 from consumer import policy_statements, statements
 from consumer.policy_statements import Life, Refusal, Situation
+from shared.bounds import LARGEST_NUMBER
 from shared.database import DbConnection
 
 _log = structlog.get_logger(__name__)
@@ -165,7 +166,7 @@ def _noted_anew(
     refused: RefusedMessage, life: Life, standing: Standing, before: Refusal | None, situation: Situation
 ) -> dict[int, Refusal]:
     """Return the message's note after this refusal; nothing where it has none and gets none."""
-    follows = before is not None and life.generation == before.generation + (life.status != "dead")
+    follows = before is not None and life.generation == _generation_after(before.generation, life.status)
     if not standing.spends:
         # It was in hand when it should have got something back.
         return {before.message_id: _moved(before, life)} if before is not None and follows else {}
@@ -175,6 +176,11 @@ def _noted_anew(
     hashes = refused.recipient.address_hash, refused.recipient.domain_hash
     new = Refusal(refused.message_id, life.generation, life.attempt, spent, *hashes, refused.code, situation.now)
     return {refused.message_id: new}
+
+
+def _generation_after(generation: int, status: str) -> int:
+    """Return what a failed attempt makes of a generation: a dead letter keeps it."""
+    return generation if status == "dead" else (generation + 1) % (LARGEST_NUMBER + 1)
 
 
 def _moved(refusal: Refusal, life: Life) -> Refusal:

@@ -83,7 +83,7 @@ def read_situation(connection: DbConnection) -> Situation:
                coalesce(extract(epoch FROM greatest(b.accepted_at, (
                    SELECT finished_at
                      FROM outbox_finished
-                    WHERE finished_at <= clock_timestamp() AND status = 'done'
+                    WHERE finished_at <= (SELECT clock_timestamp()) AND status = 'done'
                     ORDER BY finished_at DESC
                     LIMIT 1
                ))), 0)::float8,
@@ -180,7 +180,7 @@ def give_back(connection: DbConnection, refusals: Sequence[Refusal]) -> set[int]
     is locked is left for the next time.
     """
     given = connection.execute(
-        """
+        f"""
         WITH owed AS MATERIALIZED (
             SELECT o.id, refusal.spent
               FROM outbox AS o
@@ -193,12 +193,12 @@ def give_back(connection: DbConnection, refusals: Sequence[Refusal]) -> set[int]
         UPDATE outbox AS o
            SET attempt = greatest(0, o.attempt - owed.spent),
                status = CASE WHEN o.status = 'dead' THEN 'pending' ELSE o.status END,
-               generation = o.generation + CASE WHEN o.status = 'dead' THEN 1 ELSE 0 END,
+               generation = CASE WHEN o.status = 'dead' THEN {NEXT_GENERATION} ELSE o.generation END,
                due_at = CASE WHEN o.status = 'published' THEN o.due_at ELSE clock_timestamp() END
           FROM owed
          WHERE o.id = owed.id
         RETURNING o.id
-        """,
+        """,  # noqa: S608 - an expression of our own
         {
             "ids": [each.message_id for each in refusals],
             "generations": [each.generation for each in refusals],

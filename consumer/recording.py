@@ -50,6 +50,8 @@ class Recorder:
         """Those whose commit may have arrived, although nobody said so."""
         self._news: list[Callable[[], object]] = []
         """What is to be logged when the transaction in hand is committed."""
+        self._serves_others: bool | None = None
+        """Whether the mail server serves others, where the transaction in hand has asked."""
         self._written: set[Claim] = set()
         """Of the failed and released ones, those that the transaction in hand has changed."""
 
@@ -116,6 +118,7 @@ class Recorder:
     def _record_together(self, batch: Sequence[Ended], lock_seconds: float) -> list[Settled]:
         self._news.clear()
         self._written.clear()
+        self._serves_others = None
         with self._database.transaction(lock_seconds=lock_seconds) as connection:
             verdicts = self._write(connection, batch)
         for tell in self._news:
@@ -206,7 +209,7 @@ class Recorder:
         if outage.is_busy and not ended.breaker.is_open:
             if outage.reached and busy_server.refuses_this_one_alone(connection, claim, delay):
                 return self._fail(connection, ended, Failed(outage.reason))
-            if not outage.reached and busy_server.serves_others(connection):
+            if not outage.reached and self._others_are_served(connection):
                 wait = busy_server.WAIT_SECONDS * self._backoff_scale
                 ours = statements.put_back(connection, [claim], outage.reason, delay_seconds=wait)
                 return self._verdict(ended, Verdict.PUT_BACK, is_written=claim.id in ours)
@@ -216,6 +219,11 @@ class Recorder:
             meaning = "its messages wait until it is back"
             self._news.append(partial(_log.error, "outage", of="mail", error=outage.reason, meaning=meaning))
         return self._verdict(ended, Verdict.PUT_BACK, is_written=claim.id in ours)
+
+    def _others_are_served(self, connection: DbConnection) -> bool:
+        if self._serves_others is None:
+            self._serves_others = busy_server.serves_others(connection)
+        return self._serves_others
 
     def _fail(self, connection: DbConnection, ended: Ended, failure: Failed) -> Verdict:
         claim = ended.held.claim

@@ -7,9 +7,11 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
+from consumer import policy_statements
 from consumer import statements as of_consumer
 from consumer.backoff import LONGEST_DELAY_SECONDS, retry_delay_seconds
 from consumer.outcomes import Failed
+from consumer.policy_statements import Refusal
 from outbox_relay import statements as of_relay
 from outbox_relay.statements import Row
 from shared import letters
@@ -47,6 +49,15 @@ def test_a_message_at_every_bound_is_claimed_failed_put_back_and_retried(connect
     connection.execute("UPDATE outbox SET generation = %s", [LARGEST_NUMBER])
     assert letters.retry(connection, id_)
     assert (message(connection, id_)["generation"], message(connection, id_)["attempt"]) == (0, 0)
+
+
+def test_a_dead_letter_at_the_bound_gets_its_attempt_back(connection: Connection) -> None:
+    id_ = add_message(connection, status="dead", **LAST)
+    refusal = Refusal(id_, LARGEST_NUMBER, LARGEST_NUMBER, 1, "recipient", "domain", "5.7.1", 0.0)
+
+    assert policy_statements.give_back(connection, [refusal]) == {id_}
+    row = message(connection, id_)
+    assert (row["status"], row["generation"], row["attempt"]) == ("pending", 0, LARGEST_NUMBER - 1)
 
 
 def test_failures_that_are_within_bounds_and_many_are_no_obstacle(connection: Connection) -> None:

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from rq.defaults import RQ_KEY_PREFIX
 
-from consumer import policy_statements
+from consumer import busy_server, policy_statements
 from consumer import statements as consumer_statements
 from consumer.policy_statements import Refusal
 from embedded.mail_catcher import MailCatcher
@@ -17,7 +17,13 @@ from outbox_relay.relay import Relay
 from shared.database import DbConnection, connect, keep_plans, transaction
 from tests.integration.processing.world import World
 from tests.relay_settings import relay_settings
-from tests.rows import add_message, add_user, rows_read_by_index, rows_read_one_after_the_other
+from tests.rows import (
+    add_message,
+    add_user,
+    history_rows_read,
+    rows_read_by_index,
+    rows_read_one_after_the_other,
+)
 
 # psycopg prepares a statement at its sixth execution, PostgreSQL makes the plan that it keeps at the sixth from then.
 UNTIL_A_PLAN_IS_KEPT = 15
@@ -117,3 +123,33 @@ def test_a_probe_and_a_refusal_by_policy_read_no_full_outbox(database_url: str) 
 
         assert rows_read_by_index(connection) - before < 10 * UNTIL_A_PLAN_IS_KEPT
         assert rows_read_one_after_the_other(connection) == 0
+
+
+def test_a_refusal_for_now_reads_no_history_but_the_last_seconds(database_url: str) -> None:
+    with connect(database_url, "test") as connection:
+        keep_plans(connection)
+        add_history(connection, 5000, "-1 hour")
+        # Of a clock that was set back since then.
+        add_history(connection, 5000, "1 hour")
+        connection.execute("VACUUM ANALYZE outbox_finished")
+        before = history_rows_read(connection)
+
+        serves = [busy_server.serves_others(connection) for _ in range(UNTIL_A_PLAN_IS_KEPT)]
+        for _ in range(UNTIL_A_PLAN_IS_KEPT):
+            policy_statements.read_situation(connection)
+
+        assert set(serves) == {False}
+        assert history_rows_read(connection) - before <= UNTIL_A_PLAN_IS_KEPT
+
+
+def add_history(connection: DbConnection, count: int, finished_in: str) -> None:
+    connection.execute(
+        """
+        INSERT INTO outbox_finished (id, task, payload, queue, status, due_at, generation, attempt, max_retries,
+                                     failures, created_at, finished_at)
+        SELECT (SELECT coalesce(max(id), 0) FROM outbox_finished) + number, 't', '{}', 'critical', 'done', now(), 0, 1,
+               10, '[]', now() - interval '2 hours', now() + %s::interval
+          FROM generate_series(1, %s) AS number
+        """,
+        [finished_in, count],
+    )

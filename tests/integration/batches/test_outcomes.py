@@ -11,6 +11,7 @@ import pytest
 from psycopg import Connection
 from redis import Redis
 
+from consumer import busy_server
 from consumer.broker import WorkerBroker
 from consumer.control import Control
 from consumer.database import Database
@@ -50,6 +51,22 @@ def test_outcomes_of_every_kind_are_written_together(desk: Desk, connection: "Co
         ("pending", 0),
         ("pending", 0),
     ]
+
+
+def test_whether_others_are_served_is_asked_once_for_all_refusals(
+    desk: Desk, connection: "Connection[Any]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = desk.hold(add_messages(connection, 5))
+    asked: list[bool] = []
+    serves_others = busy_server.serves_others
+    monkeypatch.setattr(
+        busy_server, "serves_others", lambda asking: [asked.append(serves_others(asking)), asked[-1]][1]
+    )
+
+    for first, *others in (held[:3], held[3:]):
+        desk.record((first, Accepted()), *((each, Outage("421 too many", is_busy=True)) for each in others))
+
+    assert asked == [True, True]
 
 
 def test_what_is_not_ours_any_more_is_told_apart_from_what_is(desk: Desk, connection: "Connection[Any]") -> None:

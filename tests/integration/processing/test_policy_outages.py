@@ -13,6 +13,7 @@ from consumer.verdicts import Verdict
 from embedded.ports import LOOPBACK
 from outbox_relay.statements import mark_probe, take_probe
 from shared import letters
+from shared.bounds import LARGEST_NUMBER
 from shared.database import connect, transaction
 from shared.settings import SmtpServer
 from tests.integration.processing.test_postgresql_away import LosesAnswers
@@ -159,6 +160,18 @@ def test_several_attempts_of_one_message_are_given_back(road: Road) -> None:
     for id_ in (ids[0], ids[0], ids[0], ids[1]):
         road.work(id_)
     assert road.states(ids) == [("pending", 3), ("pending", 1), ("pending", 0)]
+
+    road.work(ids[2])
+
+    assert road.states(ids) == [("pending", 0)] * 3
+
+
+def test_attempts_are_given_back_where_generations_begin_anew(road: Road) -> None:
+    ids = [road.sign_up(f"user{number}@{'ab'[number % 2]}.example") for number in range(3)]
+    road.world.connection.execute("UPDATE outbox SET generation = %s", [LARGEST_NUMBER - 1])
+    for id_ in (ids[0], ids[0], ids[1]):
+        road.work(id_)
+    assert [road.world.message(id_)["generation"] for id_ in ids[:2]] == [0, LARGEST_NUMBER]
 
     road.work(ids[2])
 
