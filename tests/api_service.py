@@ -48,6 +48,7 @@ class ApiService:
     def sql(self, statement: str, values: Mapping[str, object] | None = None) -> list[dict[str, Any]]:
         """Run a statement and return its rows."""
         with psycopg.connect(self.database_url, autocommit=True, row_factory=dict_row) as connection:
+            connection.execute("SET datestyle = 'ISO'")  # psycopg reads times in no other
             cursor = connection.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
 

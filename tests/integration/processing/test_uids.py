@@ -69,7 +69,9 @@ def test_a_dump_that_is_restored_and_written_on_shares_no_later_name_with_its_or
     dump = subprocess.run(
         [binaries() / "pg_dump", "-Fc", world.settings.database_url], capture_output=True, check=True
     ).stdout
-    subprocess.run([binaries() / "pg_restore", "-e", "-d", empty_database_url], input=dump, check=True)
+    subprocess.run(
+        [binaries() / "pg_restore", "-e", "--clean", "--if-exists", "-d", empty_database_url], input=dump, check=True
+    )
     restored = World(empty_database_url, mailbox.smtp_port)
     try:
         for each in (world, restored):
