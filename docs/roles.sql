@@ -38,6 +38,9 @@ GRANT SELECT, UPDATE ON outbox TO outbox_relay;
 GRANT SELECT, UPDATE, DELETE ON outbox_finished TO outbox_relay;
 GRANT SELECT, UPDATE ON outbox_breaker TO outbox_relay;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_relays TO outbox_relay;
+-- Optional, for `doctor`: to see how long transactions of other roles have been open. It shows the statements of everybody
+-- on the server, and takes a superuser (or a role with the admin option on it) to grant.
+-- GRANT pg_read_all_stats TO outbox_relay;
 
 -- The worker: claims, makes mails of accounts, and finishes.
 GRANT SELECT, UPDATE, DELETE ON outbox TO outbox_worker;

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
-from outbox_relay.doctor.findings import Finding, fault, ok, warning
+from outbox_relay.doctor.findings import Finding, fault, ok, skipped, warning
 from outbox_relay.statements import DbConnection
 from shared.database import UnsuitableDatabaseError, check_encoding, transaction
 
@@ -105,7 +105,10 @@ def check_vacuum(connection: DbConnection, dead_rows: int = DEAD_ROWS) -> Findin
 
 
 def check_snapshots(connection: DbConnection, longest_seconds: float) -> Finding:
-    """Look for the oldest transaction: the dead rows since its beginning cannot be cleared away."""
+    """Look for the oldest transaction: the dead rows since its beginning cannot be cleared away.
+
+    PostgreSQL hides from a role how long the transactions of others have been open.
+    """
     row = connection.execute(
         """
         SELECT what, extract(epoch FROM clock_timestamp() - since)::float8 AS seconds
@@ -121,6 +124,12 @@ def check_snapshots(connection: DbConnection, longest_seconds: float) -> Finding
         """
     ).fetchone()
     if row is None or row[1] < longest_seconds:
+        if hidden := _hidden_transactions(connection):
+            return skipped(
+                "snapshots",
+                f"{hidden} of other roles are open, and PostgreSQL hides from this role for how long:"
+                " grant it pg_read_all_stats (docs/roles.md)",
+            )
         return ok("snapshots", "none is open" if row is None else f"the oldest is {row[1]:.0f} s old")
     what, seconds = row
     return fault(
@@ -149,9 +158,27 @@ def compare_clocks(of: str, ahead_seconds: float) -> Finding:
     )
 
 
+def _hidden_transactions(connection: DbConnection) -> int:
+    """Count the open transactions whose age is hidden.
+
+    A process of the server's own, such as autovacuum, has no role and is not counted.
+    """
+    return int(
+        _value(
+            connection,
+            """
+            SELECT count(*) FROM pg_stat_activity
+             WHERE (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND xact_start IS NULL
+               AND usesysid IS NOT NULL AND NOT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')
+            """,
+        )
+    )
+
+
 def _check_room(connection: DbConnection) -> Finding:
     limit = int(_setting(connection, "max_connections"))
-    used = int(_value(connection, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"))
+    # pg_stat_activity hides from a role which sessions of others are clients'.
+    used = int(_value(connection, "SELECT sum(numbackends) FROM pg_stat_database"))
     says = f"{used} of {limit} connections are used"
     if used > limit * 0.9:
         return warning("connections", says, "raise max_connections, or put a PgBouncer in between (docs/scaling.md)")

@@ -7,18 +7,21 @@ from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
 
 from outbox_relay.broker import SOCKET_SECONDS
-from outbox_relay.doctor.findings import Finding, fault, ok, warning
+from outbox_relay.doctor.findings import Finding, fault, ok, skipped, warning
 from outbox_relay.doctor.postgresql_checks import compare_clocks
 from outbox_relay.doctor.redis_key_checks import check_keys
+from redis_client.addresses import client_cause
 from redis_client.opening import open_redis
 from shared.messages import QUEUES
 from shared.outage_causes import redis_cause
 
 _LOWEST_VERSION: Final = (6, 2)
 _FULL: Final = 0.9
+_NO_SCRIPT: Final = "0" * 40
+_WRONG_TYPE: Final = "WRONGTYPE"
 _HEARTBEAT_SECONDS: Final = 480
 """RQ's stock worker shows itself before and after each pop, which waits for up to 405 s."""
 
@@ -30,13 +33,16 @@ def check_redis(redis_url: str, key_prefix: str) -> Iterator[Finding]:
         try:
             client.ping()
             yield from _check_server(client)
+            yield from _check_push(client)
             yield _check_clock(client)
             yield from check_keys(client, key_prefix)
             for queue in QUEUES:
                 yield _check_workers(client, key_prefix, queue)
         except (RedisError, OSError, ValueError) as exc:  # ValueError: a host that is no name
             cause = redis_cause(exc, redis_url)
-            yield fault("redis", f"it cannot be used: {cause}", "start Redis, or mend RQ_REDIS_URL")
+            refused = isinstance(exc, NoPermissionError)
+            fix = "let this Redis user run it (ACL SETUSER)" if refused else "start Redis, or mend RQ_REDIS_URL"
+            yield fault("redis", f"it cannot be used: {cause}", fix)
 
 
 def _check_server(client: Redis) -> Iterator[Finding]:
@@ -50,6 +56,20 @@ def _check_server(client: Redis) -> Iterator[Finding]:
         )
     else:
         yield from _judge(info)
+
+
+def _check_push(client: Redis) -> Iterator[Finding]:
+    """Ask for a script that nobody has: the relay pushes with one, and its user may not be allowed to."""
+    try:
+        client.evalsha(_NO_SCRIPT, 0)
+    except NoScriptError:
+        pass
+    except NoPermissionError as exc:
+        yield fault(
+            "redis",
+            f"this user may not push: {client_cause(exc, client)}",
+            "let it run scripts (ACL SETUSER … +@scripting), or mend RQ_REDIS_URL",
+        )
 
 
 def _judge(info: dict[str, Any]) -> Iterator[Finding]:
@@ -76,14 +96,24 @@ def _judge(info: dict[str, Any]) -> Iterator[Finding]:
 
 def _check_clock(client: Redis) -> Finding:
     before = time.time()
-    reply: Any = client.time()
+    try:
+        reply: Any = client.time()
+    except ResponseError as exc:
+        return warning(
+            "clocks",
+            f"Redis refuses TIME: {client_cause(exc, client)}",
+            "let this Redis user run TIME (ACL SETUSER … +time)",
+        )
     return compare_clocks("Redis", reply[0] + reply[1] / 1e6 - (before + time.time()) / 2)
 
 
 def _check_workers(client: Redis, key_prefix: str, queue: str) -> Finding:
     """Count the workers of a queue as RQ registers them."""
-    keys = _members(client, f"{key_prefix}:workers:{queue}")
-    seen = [moment for key in keys if (moment := _last_seen(client, key)) is not None]
+    try:
+        keys = _members(client, f"{key_prefix}:workers:{queue}")
+        seen = [moment for key in keys if (moment := _last_seen(client, key)) is not None]
+    except ResponseError as exc:
+        return skipped("workers", f"this user may not look for those of {queue}: {client_cause(exc, client)}")
     alive = [moment for moment in seen if (datetime.now(UTC) - moment).total_seconds() < _HEARTBEAT_SECONDS]
     if not alive:
         return fault("workers", f"no worker is alive for {queue}", "start one: rq worker critical default")
@@ -92,18 +122,25 @@ def _check_workers(client: Redis, key_prefix: str, queue: str) -> Finding:
 
 
 def _last_seen(client: Redis, key: bytes) -> datetime | None:
+    """Give when a worker showed itself; nothing of a key that holds something else. Raises ResponseError."""
     try:
         text: Any = client.hget(cast("str", key), "last_heartbeat")  # what others wrote may be no text
         moment = datetime.fromisoformat(text.decode()) if text else None
-    except (ValueError, ResponseError):  # somebody else's value, or not even a hash
+    except ValueError:  # somebody else's value
         return None
+    except ResponseError as exc:
+        if str(exc).startswith(_WRONG_TYPE):
+            return None
+        raise
     return None if moment is None else moment.replace(tzinfo=moment.tzinfo or UTC)
 
 
 def _members(client: Redis, key: str) -> set[bytes]:
-    """Give a set's members; none of a key that holds something else."""
+    """Give a set's members; none of a key that holds something else. Raises ResponseError."""
     try:
         members: Any = client.smembers(key)
-    except ResponseError:
-        return set()
+    except ResponseError as exc:
+        if str(exc).startswith(_WRONG_TYPE):
+            return set()
+        raise
     return set(members)

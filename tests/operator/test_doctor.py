@@ -22,12 +22,13 @@ from embedded.ports import free_port
 from embedded.postgres import PostgresServer
 from embedded.redis import RedisServer
 from outbox_relay.doctor.findings import Verdict
-from outbox_relay.doctor.postgresql_checks import check_jit, check_vacuum
+from outbox_relay.doctor.postgresql_checks import check_jit, check_server, check_snapshots, check_vacuum
 from outbox_relay.heartbeat import show_relay
 from shared.database import connect
 from tests.conftest import SCHEMA, StartPostgres
 from tests.operator.running import run, run_json
 from tests.processes import worker_settings
+from tests.roles import limited_role, with_role
 from tests.rows import add_message
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -387,6 +388,40 @@ def test_a_transaction_that_stays_open_is_named(healthy: Installation, durable_p
     assert (ended.exit_code, "forgotten-shell" in ended.output) == (1, True), ended.output
 
 
+def test_a_transaction_whose_age_is_hidden_from_this_role_is_not_called_absent(
+    healthy: Installation, durable_postgres: PostgresServer
+) -> None:
+    url = durable_postgres.url(healthy.connection.info.dbname)
+    with (
+        limited_role(healthy.connection, {}) as role,
+        connect(with_role(url, role), "doctor") as limited,
+        connect(url, "forgotten-shell") as forgotten,
+    ):
+        with forgotten.transaction():
+            forgotten.execute("SELECT pg_current_xact_id()")
+            hidden = check_snapshots(limited, 0)
+            healthy.sql(f"GRANT pg_read_all_stats TO {role}")
+            seen = check_snapshots(limited, 0)
+            healthy.sql(f"REVOKE pg_read_all_stats FROM {role}")
+        none = check_snapshots(limited, 0)
+
+    assert (hidden.verdict, "pg_read_all_stats" in hidden.says) == (Verdict.SKIPPED, True)
+    assert (seen.verdict, "forgotten-shell" in seen.says) == (Verdict.FAULT, True)
+    assert (none.verdict, none.says) == (Verdict.OK, "none is open")
+
+
+def test_connections_of_other_roles_are_counted(healthy: Installation, durable_postgres: PostgresServer) -> None:
+    url = durable_postgres.url(healthy.connection.info.dbname)
+    with (
+        limited_role(healthy.connection, {}) as role,
+        connect(with_role(url, role), "doctor") as limited,
+        connect(url, "another"),
+    ):
+        [room] = [each.says for each in check_server(limited) if each.check == "connections"]
+
+    assert int(room.split()[0]) >= 3, room  # the test's, the limited one, and another
+
+
 def test_jit_is_off_in_our_sessions_and_named_where_it_is_not(database_url: str) -> None:
     with connect(database_url, "test") as ours, psycopg.connect(database_url, autocommit=True) as theirs:
         theirs.execute("SET jit = on")
@@ -450,6 +485,31 @@ def test_a_redis_that_refuses_info_is_not_called_away(healthy: Installation) -> 
     [finding] = [each for each in run_json("doctor") if each["check"] == "redis"]
 
     assert (finding["verdict"], "INFO is refused" in finding["says"]) == ("warning", True)
+
+
+@pytest.mark.parametrize(
+    ("refused", "check", "verdict", "says"),
+    [
+        (["-time"], "clocks", "warning", "Redis refuses TIME"),
+        (["-smembers"], "workers", "skipped", "this user may not look for those of critical"),
+        (["-hget"], "workers", "skipped", "this user may not look for those of critical"),
+        (["-evalsha"], "redis", "fault", "this user may not push"),
+        (["-ping"], "redis", "fault", "it cannot be used"),
+    ],
+)
+def test_what_a_redis_user_may_not_run_is_named_and_nothing_else_blamed(
+    healthy: Installation, refused: list[str], check: str, verdict: str, says: str
+) -> None:
+    rights: dict[str, Any] = {"keys": ["*"], "channels": ["*"], "categories": ["+@all"], "commands": refused}
+    healthy.redis.acl_setuser("limited", enabled=True, passwords=["+x"], **rights)
+    healthy.set("RQ_REDIS_URL", os.environ["RQ_REDIS_URL"].replace("redis://", "redis://limited:x@"))
+
+    found = run_json("doctor")
+
+    named = [each for each in found if each["check"] == check and says in each["says"] and "NOPERM" in each["says"]]
+    assert [each["verdict"] for each in named][:1] == [verdict], found
+    assert [each for each in found if each["verdict"] == "fault" and each not in named] == []
+    assert not any("start Redis" in each["fix"] for each in found)
 
 
 @pytest.mark.parametrize("schema", ["outbox", "Our Schema"])
