@@ -20,6 +20,9 @@ STATEMENT_MILLISECONDS: Final = 1000
 """How long one statement may hold what it locked. A migration that needs longer says so itself, and locks nothing."""
 
 _PAUSE_SECONDS: Final = 1.0
+_TURN_SECONDS: Final = 0.2
+"""How long to pause before asking again whether another process has done its migrations."""
+
 _SLOW_TRIES: Final = 60
 """How often a statement is tried again that took too long: with every lock at hand it may do so each time."""
 _WAITS_BETWEEN_REPORTS: Final = 30
@@ -63,16 +66,32 @@ def _connect(url: str) -> DbConnection:
 
 
 def _report_wait(connection: Connection) -> None:
-    """Say on standard error which transactions of others have been open for longest: one of them holds the lock."""
+    """Say on standard error which transactions of others are open, those first that have locked a table of ours.
+
+    Everybody may read who holds which lock. But PostgreSQL hides from a role the state and the age of others' sessions.
+    """
     rows = connection.exec_driver_sql("""
-        SELECT pid, coalesce(nullif(application_name, ''), 'a client without a name'),
-               coalesce(state, 'its state is hidden'),
+        SELECT CASE WHEN held.pid IS NULL THEN 'a prepared transaction (see pg_prepared_xacts)'
+               ELSE format('process %%s (%%s, %%s)', held.pid,
+                           coalesce(nullif(application_name, ''), 'a client without a name'),
+                           coalesce(state, 'its state is hidden'))
+               END,
                extract(epoch FROM clock_timestamp() - xact_start)::integer
-        FROM pg_stat_activity
-        WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
-        ORDER BY xact_start LIMIT 3
+        FROM pg_locks AS held LEFT JOIN pg_stat_activity AS activity ON activity.pid = held.pid
+        WHERE granted AND held.pid IS DISTINCT FROM pg_backend_pid()
+          AND (
+            database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND relation IN (SELECT c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+                             WHERE nspname = current_schema())
+            -- CREATE INDEX CONCURRENTLY waits for transactions that hold none of our tables.
+            OR locktype = 'virtualxid' AND datname = current_database()
+          )
+        GROUP BY virtualtransaction, held.pid, application_name, state, xact_start
+        ORDER BY bool_or(relation IS NOT NULL) DESC, xact_start NULLS FIRST LIMIT 3
     """)
-    open_transactions = "; ".join(f"process {pid} ({name}, {state}) for {age} s" for pid, name, state, age in rows)
+    open_transactions = "; ".join(
+        f"{who}, its age is hidden" if age is None else f"{who} for {age} s" for who, age in rows
+    )
     sys.stderr.write(
         "A table is locked by another transaction. The migration tries again each second until it is free. "
         f"Open transactions: {open_transactions or 'none any more'}. To end one: SELECT pg_terminate_backend(process)\n"
@@ -81,7 +100,10 @@ def _report_wait(connection: Connection) -> None:
 
 
 def _migrate(connection: Connection) -> None:
-    connection.exec_driver_sql(f"SELECT pg_advisory_lock({_SCHEMA_LOCK})")
+    # One that waited in pg_advisory_lock would keep its snapshot, for which CREATE INDEX CONCURRENTLY waits in turn.
+    while not connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({_SCHEMA_LOCK})").scalar_one():
+        connection.commit()
+        time.sleep(_TURN_SECONDS)
     connection.exec_driver_sql(f"SET lock_timeout = {LOCK_MILLISECONDS}")
     connection.exec_driver_sql(f"SET statement_timeout = {STATEMENT_MILLISECONDS}")
     connection.commit()

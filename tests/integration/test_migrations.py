@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import subprocess
 import sys
 import threading
@@ -22,10 +23,11 @@ from outbox_relay.broker import open_broker
 from outbox_relay.doorbell import Alarm
 from outbox_relay.relay import Relay
 from shared.database import connect
-from tests.conftest import SCHEMA
+from tests.conftest import SCHEMA, StartPostgres
 from tests.integration.test_schema import describe
 from tests.processes import ROOT
 from tests.relay_settings import relay_settings
+from tests.roles import limited_role, with_role
 from tests.rows import add_message, message
 from tests.waiting import wait_until
 
@@ -266,6 +268,75 @@ def test_a_whole_minute_of_tries_is_not_the_end(empty_database_url: str, tmp_pat
     # A report each thirty tries: the fourth follows the ninety-first.
     assert [report for report in reports if holder not in report] == []
     assert migration.returncode == 0, said
+
+
+def test_a_holder_of_another_role_is_named_though_its_age_is_hidden(empty_database_url: str, tmp_path: Path) -> None:
+    upgrade(empty_database_url, "0001")
+    greedy = tmp_path / "migrations"
+    write_greedy_migration(greedy)
+    with (
+        connect(empty_database_url, "owner") as owner,
+        limited_role(owner, {"alembic_version": ["ALL"]}) as role,
+        connect(empty_database_url, "forgotten") as forgotten,
+    ):
+        [(formerly,)] = owner.execute("SELECT current_user::text").fetchall()
+        schema = owner.execute("SELECT current_schema()").fetchall()[0][0]
+        owner.execute(f'GRANT CREATE ON SCHEMA "{schema}" TO {role}')
+        owner.execute(f"ALTER TABLE outbox OWNER TO {role}")
+        with forgotten.transaction():
+            forgotten.execute("SELECT count(*) FROM outbox")
+            migration = start_alembic(with_role(empty_database_url, role), greedy)
+            assert migration.stderr is not None
+            report = migration.stderr.readline()
+            holder = f"process {forgotten.info.backend_pid} (forgotten, its state is hidden), its age is hidden"
+        _, said = migration.communicate(timeout=30)
+        owner.execute(f'ALTER TABLE outbox OWNER TO "{formerly}"')
+
+    assert holder in report, report
+    assert migration.returncode == 0, said
+
+
+def test_a_prepared_transaction_that_holds_the_lock_is_named(
+    server_folder: Path, start_postgres: StartPostgres, tmp_path: Path
+) -> None:
+    server = start_postgres(server_folder / f"prepared-{secrets.token_hex(4)}", max_prepared_transactions="1")
+    try:
+        check_the_report_of_a_prepared_transaction(server.create_database("prepared"), tmp_path)
+    finally:
+        server.remove()
+
+
+def check_the_report_of_a_prepared_transaction(url: str, tmp_path: Path) -> None:
+    upgrade(url, "0001")
+    greedy = tmp_path / "migrations"
+    write_greedy_migration(greedy)
+    with connect(url, "forgotten") as forgotten:
+        forgotten.execute("BEGIN; SELECT count(*) FROM outbox; PREPARE TRANSACTION 'forgotten'")
+        migration = start_alembic(url, greedy)
+        assert migration.stderr is not None
+        report = migration.stderr.readline()
+        forgotten.execute("ROLLBACK PREPARED 'forgotten'")
+    _, said = migration.communicate(timeout=30)
+
+    assert "a prepared transaction (see pg_prepared_xacts)" in report, report
+    assert migration.returncode == 0, said
+
+
+def test_a_migration_that_waits_for_another_one_keeps_no_snapshot(database_url: str) -> None:
+    """What the other one does may have to wait for all snapshots: it would wait for the one that waits for it."""
+    with connect(database_url, "another-migration") as another:
+        another.execute("SELECT pg_advisory_lock(7382945610291)")
+        waiting = start_alembic(database_url, ROOT)
+        asks = (
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'outbox-migrations'"
+            " AND query LIKE '%advisory_lock%'"
+        )
+        wait_until(lambda: another.execute(asks).fetchone() is not None, 20, "the second to ask for the lock")
+        another.execute("CREATE INDEX CONCURRENTLY test_idx ON outbox (task)")
+        another.execute("SELECT pg_advisory_unlock(7382945610291)")
+        _, said = waiting.communicate(timeout=30)
+
+    assert waiting.returncode == 0, said
 
 
 def sign_up_until(stop: threading.Event, connection: Connection, waits: list[float]) -> None:
