@@ -16,7 +16,8 @@ class Failed:
         reason: for the operator; it holds no address and no secret.
         is_permanent: no later attempt can end better: a dead letter at once.
         maybe_accepted: the mail may have been taken all the same; another attempt may be a second copy.
-        is_unanswered: nothing was heard after the last dot: silence, or a lost connection. Implies maybe_accepted.
+        is_unanswered: nothing was heard after the last dot: silence, a lost connection, or an error of our own. Implies
+            maybe_accepted.
         policy_code: the enhanced status code, such as "5.7.1", of a refusal by policy. It may be about us rather than
             about the recipient.
 

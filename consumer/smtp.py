@@ -87,9 +87,11 @@ class Mailer:
         if connection.mails > 1:
             connection = self._pool.renew(connection, mail.lease)
             result = self._run(mail, connection)
+        was_refused_afresh = False
         # While the others find out as well that there are too many, the server may refuse whichever it hears first.
         tries = 0
         while isinstance(result, NotTaken) and self._may_be_one_too_many(result, tries):
+            was_refused_afresh |= connection.mails == 1 and not result.limits_connections
             self._pool.discard(connection, lower=result.limits_connections)
             connection = self._pool.take(mail.lease)
             result = self._run(mail, connection)
@@ -97,7 +99,11 @@ class Mailer:
         if not isinstance(result, NotTaken):
             return result
         self._pool.discard(connection)
-        if result.failure is not None and (not result.blames_server or self._pool.accepted_since(refused_at)):
+        # There may have been no place for a fresh one, and each of the others may have met a limit of its session.
+        is_about_the_mail = was_refused_afresh or connection.mails == 1
+        if result.blames_server:
+            is_about_the_mail &= self._pool.accepted_since(refused_at)
+        if result.failure is not None and is_about_the_mail:
             return result.failure
         raise result.unavailable
 
@@ -125,7 +131,7 @@ def _outcome_of_our_error(exc: Exception, *, dot_sent: bool) -> Outcome:
     """Return what an error of this process means for the mail in its hands."""
     name = type(exc).__name__
     if dot_sent:
-        return Failed(f"{name} after the mail was sent", maybe_accepted=True)
+        return Failed(f"{name} after the mail was sent", maybe_accepted=True, is_unanswered=True)
     if isinstance(exc, (MemoryError, OutOfResourcesError)):
         return NotBegun(f"this worker lacks memory, files or threads ({name})", is_its_own=True)
     return Failed(f"{name} while the mail was sent")

@@ -52,7 +52,8 @@ class SendingThread(threading.Thread):
             try:
                 ended = self._sender.send(ready)
             except Exception as exc:  # noqa: BLE001 - a sender that ends would be missed
-                failure = Failed(f"{type(exc).__name__} while the mail was sent", maybe_accepted=True)
+                reason = f"{type(exc).__name__} while the mail was sent"
+                failure = Failed(reason, maybe_accepted=True, is_unanswered=True)
                 ended = Ended(ready.held, failure, ready.breaker)
             self._to_write.put(ended)
         self._sender.close()

@@ -6,6 +6,7 @@ smtplib's own login takes ASCII alone, and overlooks mechanisms that are offered
 import base64
 import binascii
 import hmac
+import re
 import socket
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
@@ -13,6 +14,11 @@ from typing import Final, Protocol
 _CHALLENGE: Final = 334
 _LOGGED_IN: Final = frozenset({235, 503})
 """503: logged in already."""
+
+_ENHANCED: Final = re.compile(rb"[245]\.\d{1,3}\.\d{1,3}(?!\S)")
+
+_ENOUGH_OF_A_SECRET: Final = 8
+"""Characters of what was sent that are recognized in an answer, which may have cut the rest."""
 
 _MOST_CHALLENGES: Final = 3
 _LONGEST_NAME: Final = 20
@@ -60,7 +66,7 @@ def log_in(session: Session, user: str, password: str) -> None:
         code, text = _exchange(session, name, _MECHANISMS[name](user.encode(), password.encode()))
         if code in _LOGGED_IN:
             return
-        refusal = LoginRefusedError(code, text)
+        refusal = LoginRefusedError(code, _without_secrets(text, user.encode(), password.encode()))
     raise refusal
 
 
@@ -82,6 +88,21 @@ def _exchange(session: Session, name: str, answer: Answers) -> tuple[int, bytes]
             raise LoginRefusedError(None, b"its challenge is not base64") from None
         code, text = session.docmd(_encoded(answer(challenge)))
     return code, text
+
+
+def _without_secrets(text: bytes, user: bytes, password: bytes) -> bytes:
+    """Return what the server said; its enhanced code alone if it repeats what we logged in with."""
+    said = text.lower()
+    sent = [_encoded(each).encode().lower() for each in (user, password, b"\0" + user + b"\0" + password)]
+    parts = {
+        each[start : start + _ENOUGH_OF_A_SECRET]
+        for each in sent
+        for start in range(max(1, len(each) - _ENOUGH_OF_A_SECRET + 1))
+    }
+    if not any(part in said for part in filter(None, {password.lower(), *parts})):
+        return text
+    code = _ENHANCED.match(text)
+    return b"" if code is None else code[0]
 
 
 def _encoded(answer: bytes) -> str:

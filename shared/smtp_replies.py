@@ -49,6 +49,8 @@ def read_reply(lines: Lines) -> Reply | None:
     bytes_left = MOST_BYTES
     while line := lines.readline(bytes_left):
         bytes_left -= len(line)
+        if bytes_left and not line.endswith(b"\n"):
+            return None
         code = _code(line)
         texts.append(line[0 if code == NO_CODE else 4 :].strip(b" \t\r\n"))
         is_cut = not bytes_left and not line.endswith(b"\n")
@@ -76,7 +78,7 @@ def quoted(code: int, text: bytes | str, address: str = "") -> str:
     words = "".join(_without_addresses(words))
     printable = "".join(char if char.isprintable() else " " for char in words)
     answer = " ".join(printable.split())
-    return (answer if code == NO_CODE else f"{code} {answer}")[:_LONGEST_QUOTE]
+    return (answer if code == NO_CODE else f"{code} {answer}")[:_LONGEST_QUOTE].rstrip()
 
 
 def _without_addresses(text: str) -> Iterator[str]:

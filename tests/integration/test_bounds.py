@@ -16,7 +16,7 @@ from outbox_relay import statements as of_relay
 from outbox_relay.statements import Row
 from shared import letters
 from shared.bounds import FAILURES_KEPT, LARGEST_NUMBER
-from tests.rows import add_message, message
+from tests.rows import add_message, add_user, message
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -58,6 +58,15 @@ def test_a_dead_letter_at_the_bound_gets_its_attempt_back(connection: Connection
     assert policy_statements.give_back(connection, [refusal]) == {id_}
     row = message(connection, id_)
     assert (row["status"], row["generation"], row["attempt"]) == ("pending", 0, LARGEST_NUMBER - 1)
+
+
+def test_a_payload_that_unfolds_is_not_read_to_find_another_domain(connection: Connection) -> None:
+    add_user(connection, "bob", email="bob@b.example")
+    add_message(connection, payload={"username": "bob", "text": "x" * 300_000})
+
+    assert not policy_statements.another_domain_waits(connection, "a.example")
+    add_message(connection, payload={"username": "bob"})
+    assert policy_statements.another_domain_waits(connection, "a.example")
 
 
 def test_failures_that_are_within_bounds_and_many_are_no_obstacle(connection: Connection) -> None:

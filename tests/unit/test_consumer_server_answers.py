@@ -82,7 +82,11 @@ def test_a_reply_is_cut_while_it_is_read(bad: bytes) -> None:
 
 def test_a_reply_that_fits_is_not_cut() -> None:
     assert read_reply(io.BytesIO(b"250-a\r\n250-b\r\n250 c\r\nmore")) == Reply(250, b"a\nb\nc")
-    assert read_reply(io.BytesIO(b"250")) == Reply(250, b"")
+    assert read_reply(io.BytesIO(b"250\n")) == Reply(250, b"")
     assert read_reply(io.BytesIO(b"what?\r\n")) == Reply(-1, b"what?")
     assert read_reply(io.BytesIO(b"2_0 no number\r\n")) == Reply(-1, b"2_0 no number")
-    assert read_reply(io.BytesIO(b"250-a\r\n")) is None
+
+
+@pytest.mark.parametrize("begun", [b"", b"2", b"250", b"250 O", b"250-a\r\n", b"250-a\r\n250 b\r"])
+def test_a_reply_that_ends_with_the_connection_is_none(begun: bytes) -> None:
+    assert read_reply(io.BytesIO(begun)) is None

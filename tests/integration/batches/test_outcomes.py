@@ -199,7 +199,7 @@ def test_a_sender_that_meets_a_defect_hands_on_an_outcome_and_goes_on(
     SendingThread(0, Sender(desk.settings, open_mailer(desk.settings), late_answers), to_send, to_write).run()
 
     ended = [to_write.get(), to_write.get()]
-    expected = Failed("ZeroDivisionError while the mail was sent", maybe_accepted=True)
+    expected = Failed("ZeroDivisionError while the mail was sent", maybe_accepted=True, is_unanswered=True)
     assert [each and each.outcome for each in ended] == [expected] * 2
 
 

@@ -167,6 +167,28 @@ def test_a_limit_of_connections_may_be_announced_later(mailer: Open, manner: Ans
     assert outcomes == [Accepted()] * 100
 
 
+def test_an_attempt_is_not_spent_where_no_fresh_connection_was_to_be_had(mailer: Open) -> None:
+    both_are_sending, is_full = threading.Barrier(2), threading.Event()
+
+    def meet(_session: Session) -> str:
+        both_are_sending.wait(10)
+        return "354 go on"
+
+    answers: dict[str, Answer] = {
+        GREETING: lambda _: f"421 too many {HANG_UP}" if is_full.is_set() else "220 scripted",
+        "RCPT": lambda session: "451 try again" if session.mails else "250 OK",
+        "DATA": meet,
+    }
+    with ScriptedMailServer(answers) as server:
+        sender = mailer(server.port, connections=2)
+        assert send_all(sender, 2) == [Accepted()] * 2
+        is_full.set()
+
+        outcome = sender.send(MAIL, lease())
+
+    assert (len(server.said), isinstance(outcome, Outage) and outcome.is_busy) == (3, True)
+
+
 def test_the_full_number_of_connections_comes_back(mailer: Open) -> None:
     limit = 2
     with ScriptedMailServer({GREETING: lambda session: _within(session, limit)}) as server:

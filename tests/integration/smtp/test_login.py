@@ -2,6 +2,7 @@
 
 import base64
 import hmac
+from collections.abc import Callable
 
 import pytest
 
@@ -86,6 +87,35 @@ def test_a_refused_login_is_an_outage(mailer: Open, answer: str, is_busy: bool) 
         outcome = mailer(server.port, login=(USER, PASSWORD)).send(MAIL, lease())
 
     assert outcome == outage(REFUSED, server.port, answer, is_busy=is_busy)
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [lambda line: line, lambda line: line[:20], lambda line: decoded(line.split()[-1]), lambda line: line.upper()],
+)
+def test_an_answer_that_repeats_the_login_is_kept_without_its_text(mailer: Open, echo: Callable[[str], str]) -> None:
+    def refuse(session: Session) -> str:
+        return f"535-5.7.8 no\n535 5.7.8 {echo(session.heard[-1])}"
+
+    with ScriptedMailServer({"EHLO": "250-scripted\n250 AUTH PLAIN", "AUTH": refuse}) as server:
+        outcome = mailer(server.port, login=(USER, PASSWORD)).send(MAIL, lease())
+
+    assert outcome == outage(REFUSED, server.port, "535 5.7.8")
+
+
+@pytest.mark.parametrize("secret", [USER, PASSWORD])
+def test_a_step_of_a_login_that_is_repeated_is_not_kept(mailer: Open, secret: str) -> None:
+    encoded = base64.b64encode(secret.encode()).decode()
+    answers: dict[str, Answer] = {
+        "EHLO": "250-scripted\n250 AUTH LOGIN",
+        "AUTH": "334 VXNlcm5hbWU6",
+        base64.b64encode(USER.encode()).decode().upper(): "334 UGFzc3dvcmQ6",
+        encoded.upper(): f"535 {encoded}?",
+    }
+    with ScriptedMailServer(answers) as server:
+        outcome = mailer(server.port, login=(USER, PASSWORD)).send(MAIL, lease())
+
+    assert outcome == outage(REFUSED, server.port, "535")
 
 
 def test_without_a_name_it_introduces_itself_by_its_address(mailer: Open) -> None:

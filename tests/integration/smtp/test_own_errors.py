@@ -65,4 +65,4 @@ def test_after_the_dot_a_lack_of_memory_may_hide_an_acceptance(mailer: Open, mon
     with ScriptedMailServer({}) as server:
         outcome = mailer(server.port).send(MAIL, lease())
 
-    assert outcome == Failed("MemoryError after the mail was sent", maybe_accepted=True)
+    assert outcome == Failed("MemoryError after the mail was sent", maybe_accepted=True, is_unanswered=True)
