@@ -79,6 +79,8 @@ class ConnectionPool:
             NoPlaceError: it is too late to begin with this mail.
 
         """
+        if monotonic() >= lease.send_until:
+            raise NoPlaceError
         with self._changed:
             if not self._waiting and self._idle and self._idle[-1].used_at > monotonic() - self._idle_seconds:
                 self._taken += 1
@@ -88,10 +90,11 @@ class ConnectionPool:
             connection = self._wait_for_place(lease, outages)
             if connection is not None:
                 return connection
+            began_at = monotonic()
             try:
                 return self._open(lease)
             except ServerUnavailableError as exc:
-                if not self._others_work(exc):
+                if not self._others_work(exc, lease, began_at):
                     raise
 
     def renew(self, connection: SmtpConnection, lease: Lease) -> SmtpConnection:
@@ -100,10 +103,11 @@ class ConnectionPool:
         Raises as `take` does.
         """
         connection.close()
+        began_at = monotonic()
         try:
             return self._open(lease)
         except ServerUnavailableError as exc:
-            if not self._others_work(exc):
+            if not self._others_work(exc, lease, began_at):
                 raise
         return self.take(lease)
 
@@ -203,10 +207,16 @@ class ConnectionPool:
                 self._changed.notify_all()
             raise
 
-    def _others_work(self, refusal: ServerUnavailableError) -> bool:
-        """Return whether there are connections beside the one that was refused, which are enough then."""
+    def _others_work(self, refusal: ServerUnavailableError, lease: Lease, began_at: float) -> bool:
+        """Return whether there are connections beside the one that was refused, which are enough then.
+
+        One that was dialed late, and then ran out of its mail's time, says nothing about the server.
+        """
+        is_hasty = began_at > lease.begin_until and monotonic() >= lease.send_until
         with self._changed:
             others = self._taken + len(self._idle)
+            if is_hasty:
+                return others > 0
             if others:
                 self._lower(others)
                 return True

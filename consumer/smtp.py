@@ -84,14 +84,16 @@ class Mailer:
         if not isinstance(result, NotTaken):
             return result
         refused_at = monotonic()
-        if connection.mails > 1:
+        if connection.mails > 1 and monotonic() < mail.lease.send_until:
             connection = self._pool.renew(connection, mail.lease)
             result = self._run(mail, connection)
-        was_refused_afresh = False
+        # By fresh connections: whether there may have been too many of them, for each refusal.
+        refused_afresh: set[bool] = set()
         # While the others find out as well that there are too many, the server may refuse whichever it hears first.
         tries = 0
-        while isinstance(result, NotTaken) and self._may_be_one_too_many(result, tries):
-            was_refused_afresh |= connection.mails == 1 and not result.limits_connections
+        while isinstance(result, NotTaken) and self._may_be_one_too_many(result, mail, tries):
+            if connection.mails == 1:
+                refused_afresh.add(result.limits_connections)
             self._pool.discard(connection, lower=result.limits_connections)
             connection = self._pool.take(mail.lease)
             result = self._run(mail, connection)
@@ -100,7 +102,7 @@ class Mailer:
             return result
         self._pool.discard(connection)
         # There may have been no place for a fresh one, and each of the others may have met a limit of its session.
-        is_about_the_mail = was_refused_afresh or connection.mails == 1
+        is_about_the_mail = connection.mails == 1 or result.limits_connections in refused_afresh
         if result.blames_server:
             is_about_the_mail &= self._pool.accepted_since(refused_at)
         if result.failure is not None and is_about_the_mail:
@@ -119,8 +121,8 @@ class Mailer:
             self._pool.give_back(connection, began_at if isinstance(result, Accepted) else None)
         return result
 
-    def _may_be_one_too_many(self, result: NotTaken, tries: int) -> bool:
-        if not self._pool.has_others():
+    def _may_be_one_too_many(self, result: NotTaken, mail: Transaction, tries: int) -> bool:
+        if not self._pool.has_others() or monotonic() >= mail.lease.send_until:
             return False
         if result.limits_connections:
             return tries < self._connections

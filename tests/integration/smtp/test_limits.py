@@ -189,6 +189,37 @@ def test_an_attempt_is_not_spent_where_no_fresh_connection_was_to_be_had(mailer:
     assert (len(server.said), isinstance(outcome, Outage) and outcome.is_busy) == (3, True)
 
 
+@pytest.mark.parametrize("refusal", ["421 no", "452 4.3.2 not now"])
+def test_a_recipient_who_is_always_refused_like_a_connection_too_many_fails_beside_others(
+    mailer: Open, refusal: str
+) -> None:
+    all_are_sending, another_was_taken = threading.Barrier(4), threading.Event()
+    refused: list[Session] = []
+
+    def meet(session: Session) -> str:
+        if not session.mails:
+            all_are_sending.wait(10)
+        return "354 go on"
+
+    def refuse_bob(session: Session) -> str:
+        if "bob" not in session.recipient:
+            return "250 OK"
+        refused.append(session)
+        if len(refused) > 1:
+            assert another_was_taken.wait(10)
+        return refusal
+
+    with ScriptedMailServer({"RCPT": refuse_bob, "DATA": meet}) as server, ThreadPoolExecutor(1) as thread:
+        sender = mailer(server.port, connections=4, idle_seconds=60.0)
+        assert send_all(sender, 4) == [Accepted()] * 4
+        bob = thread.submit(sender.send, replace(MAIL, recipient="bob@example.com"), lease())
+        wait_until(lambda: len(refused) > 1, 10, "the first two refusals")
+        assert sender.send(MAIL, lease()) == Accepted()
+        another_was_taken.set()
+
+        assert bob.result() == Failed(f"refused: {refusal}")
+
+
 def test_the_full_number_of_connections_comes_back(mailer: Open) -> None:
     limit = 2
     with ScriptedMailServer({GREETING: lambda session: _within(session, limit)}) as server:
