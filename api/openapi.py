@@ -137,7 +137,7 @@ def _alive() -> Part:
 
 
 def _ready() -> Part:
-    detail = "PostgreSQL refuses or does not answer: the log says why."
+    detail = "PostgreSQL refuses or does not answer: start it, or fix DATABASE_URL. The log says why."
     return {
         "tags": ["health"],
         "operationId": "ready",

@@ -62,7 +62,9 @@ def check_readiness(connections: SideConnections) -> None:
     except DatabaseSlowError as exc:
         raise NotReadyError(exc.reason, "PostgreSQL takes too long to answer: see what keeps it busy.") from exc
     except DatabaseUnavailableError as exc:
-        raise NotReadyError(exc.reason, "PostgreSQL refuses or does not answer: the log says why.") from exc
+        raise NotReadyError(
+            exc.reason, "PostgreSQL refuses or does not answer: start it, or fix DATABASE_URL. The log says why."
+        ) from exc
 
 
 def _check_encoding(connection: psycopg.Connection[Any]) -> None:

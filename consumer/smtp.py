@@ -1,6 +1,7 @@
 """Handing a mail to the mail server: one deadline for all of it, and a clear answer to "was it taken?"."""
 
-from time import monotonic
+from time import monotonic, sleep
+from typing import Final
 
 from consumer.connection_pool import IDLE_SECONDS, ConnectionPool, NoPlaceError
 from consumer.dialing import OutOfResourcesError
@@ -12,6 +13,9 @@ from consumer.smtp_transaction import Envelope, NotTaken, Transaction
 from shared.settings import SmtpServer
 
 __all__ = ["Envelope", "Mailer"]
+
+_FIRST_PAUSE_SECONDS: Final = 0.01
+_LONGEST_PAUSE_SECONDS: Final = 0.5
 
 
 class Mailer:
@@ -95,6 +99,8 @@ class Mailer:
             if connection.mails == 1:
                 refused_afresh.add(result.limits_connections)
             self._pool.discard(connection, lower=result.limits_connections)
+            # It takes a moment until the server has noticed which connections were closed.
+            sleep(min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2**tries))
             connection = self._pool.take(mail.lease)
             result = self._run(mail, connection)
             tries += 1
