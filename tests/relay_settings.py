@@ -1,10 +1,15 @@
-"""Settings of a relay that a test runs in its own process."""
+"""A relay that a test runs in its own process, and its settings."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from rq.defaults import RQ_KEY_PREFIX
 
+from outbox_relay.broker import open_broker
+from outbox_relay.doorbell import Alarm
+from outbox_relay.relay import Relay
 from shared.settings import RelaySettings
 
 
@@ -22,3 +27,16 @@ def relay_settings(database_url: str, redis_url: str, **others: Any) -> RelaySet
         keep_done_days=7,
     )
     return replace(defaults, **others)
+
+
+@contextmanager
+def open_relay(settings: RelaySettings) -> Iterator[Relay]:
+    """A relay in this process, which does one thing after the other as it is told."""
+    alarm = Alarm()
+    broker = open_broker(settings.redis_url, settings.key_prefix, settings.run_lease_seconds)
+    relay = Relay(settings, broker, alarm)
+    try:
+        yield relay
+    finally:
+        relay.close()
+        alarm.close()

@@ -1,7 +1,7 @@
 """The commands that README and docs print run as they are printed, where nothing but requirements.lock is installed.
 
 The README's API and its messages are tests/e2e/test_readme.py's. What needs an engine, root or a registry is listed
-with what covers it, so that nobody misses a command that is printed anew.
+with what covers it, so that nobody misses a new command.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A database whose encoding cannot hold every name is refused by name, by whoever would use it."""
+"""A database whose encoding cannot hold every name is refused by name, by every process that would use it."""
 
 import secrets
 import sys

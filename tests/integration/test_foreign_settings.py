@@ -2,28 +2,24 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
-from rq.defaults import RQ_KEY_PREFIX
 
 from api.database import build_engine, connected
 from consumer.database import Database
 from embedded.mail_catcher import MailCatcher
-from outbox_relay.broker import open_broker
-from outbox_relay.doorbell import Alarm
-from outbox_relay.relay import Relay
 from shared.database import DbConnection, connect, own_transaction, transaction
 from tests.api_service import ALICE, KEY, ApiService, api_service
 from tests.foreign_settings import SHORT_TIMES, set_foreign_settings
 from tests.integration.processing.world import World
 from tests.operator.running import run, run_json
 from tests.pgbouncer import pgbouncer
-from tests.relay_settings import relay_settings
+from tests.relay_settings import open_relay, relay_settings
 from tests.rows import add_message
 
 TOKEN = "the token of these tests: 32 and more characters"  # noqa: S105 - the tests' own
@@ -65,26 +61,6 @@ def foreign_url(
         yield url
 
 
-@contextmanager
-def relay_on(url: str, redis_url: str) -> Iterator[Relay]:
-    alarm = Alarm()
-    relay = Relay(relay_settings(url, redis_url), open_broker(redis_url, RQ_KEY_PREFIX, 60), alarm)
-    try:
-        yield relay
-    finally:
-        relay.close()
-        alarm.close()
-
-
-@contextmanager
-def consumer_on(url: str, smtp_port: int) -> Iterator[World]:
-    world = World(url, smtp_port)
-    try:
-        yield world
-    finally:
-        world.close()
-
-
 def sign_up_with_a_key(api: ApiService) -> tuple[int, bytes]:
     wish = {**ALICE, "username": "bob", "email": "bob@example.com"}
     response = api.client().post("/v1/users", json=wish, headers={"Idempotency-Key": "one"})
@@ -96,8 +72,8 @@ def test_a_signup_its_mail_its_link_and_what_operators_see(
 ) -> None:
     with (
         api_service(foreign_url, ops_token=TOKEN) as api,
-        consumer_on(foreign_url, mailbox.smtp_port) as world,
-        relay_on(foreign_url, redis_url) as relay,
+        closing(World(foreign_url, mailbox.smtp_port)) as world,
+        open_relay(relay_settings(foreign_url, redis_url)) as relay,
     ):
         before = datetime.now(UTC) - timedelta(seconds=60)
         first = api.sign_up(full_name=NAME)

@@ -1,7 +1,6 @@
 """A signup, its mail, its link and what an operator sees, each process with the grants of docs/roles.sql alone."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any, LiteralString
 from urllib.parse import urlsplit
@@ -9,20 +8,17 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from flask.testing import FlaskClient
-from rq.defaults import RQ_KEY_PREFIX
 
 from embedded.databases import Databases
 from embedded.mail_catcher import MailCatcher
 from embedded.ports import free_port
-from outbox_relay.broker import open_broker
-from outbox_relay.doorbell import Alarm
 from outbox_relay.relay import Relay
 from shared.database import connect
 from shared.settings import SmtpServer
 from tests.api_service import ALICE, KEY, api_service
 from tests.integration.processing.world import World
 from tests.operator.running import run
-from tests.relay_settings import relay_settings
+from tests.relay_settings import open_relay, relay_settings
 from tests.rows import add_message, add_user, message
 
 ROLES = Path(__file__).parents[2] / "docs" / "roles.sql"
@@ -43,26 +39,6 @@ def as_role(url: str, role: str) -> str:
     return parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
-@contextmanager
-def relay_on(url: str, redis_url: str) -> Iterator[Relay]:
-    alarm = Alarm()
-    relay = Relay(relay_settings(url, redis_url, keep_done_days=0), open_broker(redis_url, RQ_KEY_PREFIX, 60), alarm)
-    try:
-        yield relay
-    finally:
-        relay.close()
-        alarm.close()
-
-
-@contextmanager
-def consumer_on(url: str, smtp_port: int) -> Iterator[World]:
-    world = World(url, smtp_port)
-    try:
-        yield world
-    finally:
-        world.close()
-
-
 def test_a_signup_is_mailed_and_verified_with_four_roles(
     granted_url: str, redis_url: str, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,8 +46,8 @@ def test_a_signup_is_mailed_and_verified_with_four_roles(
         connect(granted_url, "test") as owner,
         psycopg.connect(as_role(granted_url, "outbox_appender"), autocommit=True) as appender,
         api_service(as_role(granted_url, "outbox_api"), ops_token=TOKEN) as api,
-        relay_on(as_role(granted_url, "outbox_relay"), redis_url) as relay,
-        consumer_on(as_role(granted_url, "outbox_worker"), mailbox.smtp_port) as world,
+        open_relay(relay_settings(as_role(granted_url, "outbox_relay"), redis_url, keep_done_days=0)) as relay,
+        closing(World(as_role(granted_url, "outbox_worker"), mailbox.smtp_port)) as world,
     ):
         add_user(owner, "grace")
         assert api.client().get("/readyz").status_code == 200
