@@ -6,11 +6,11 @@ from gunicorn.workers.gthread import ThreadWorker
 
 
 class DrainingWorker(ThreadWorker):  # type: ignore[misc]
-    """Answers whoever is connected when it is stopped, and then refuses connections at once.
+    """Answers everybody who is connected when it is stopped, and then refuses connections at once.
 
     gunicorn's worker leaves what waits in the kernel's queue, and keeps the socket open until its last request is
-    answered. So whoever connects during a stop waits for up to graceful_timeout, and is cut off without an answer. A
-    refused connection is what a proxy can repeat elsewhere: nothing was sent.
+    answered. So a client that connects during a stop waits for up to graceful_timeout, and is cut off without an
+    answer. A refused connection is what a proxy can repeat elsewhere: nothing was sent.
     """
 
     def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001 - gunicorn's own signature

@@ -29,7 +29,7 @@ class NotReadyError(DatabaseUnavailableError):
 
     Attributes:
         reason: for the log, with PostgreSQL's host and port.
-        detail: for whoever asks.
+        detail: for the client.
 
     """
 

@@ -58,7 +58,7 @@ class ConnectionPool:
         self._taken = 0
         """Connections in use or being opened."""
         self._waiting: deque[object] = deque()
-        """Whoever waits for longest is served first: one that has just sent a mail does not take the place again."""
+        """The longest wait is served first: a sender that has just sent a mail does not take the place again."""
         self._raise_at = 0.0
         self._pause = _FIRST_PAUSE_SECONDS / 2
         self._slowed_at = float("-inf")
@@ -88,14 +88,10 @@ class ConnectionPool:
             outages = self._outages
         while True:
             connection = self._wait_for_place(lease, outages)
+            if connection is None:
+                connection = self._open_unless_others_work(lease)
             if connection is not None:
                 return connection
-            began_at = monotonic()
-            try:
-                return self._open(lease)
-            except ServerUnavailableError as exc:
-                if not self._others_work(exc, lease, began_at):
-                    raise
 
     def renew(self, connection: SmtpConnection, lease: Lease) -> SmtpConnection:
         """Return a new connection in place of this one, or another one if the server has no place for a new one.
@@ -103,13 +99,8 @@ class ConnectionPool:
         Raises as `take` does.
         """
         connection.close()
-        began_at = monotonic()
-        try:
-            return self._open(lease)
-        except ServerUnavailableError as exc:
-            if not self._others_work(exc, lease, began_at):
-                raise
-        return self.take(lease)
+        renewed = self._open_unless_others_work(lease)
+        return self.take(lease) if renewed is None else renewed
 
     def give_back(self, connection: SmtpConnection, accepted_began_at: float | None = None) -> None:
         """Let others use it, if it is of any use.
@@ -196,6 +187,19 @@ class ConnectionPool:
             self._limit += 1
             self._raise_at = now + self._pause
         return bool(self._idle) or self._taken < self._limit
+
+    def _open_unless_others_work(self, lease: Lease) -> SmtpConnection | None:
+        """Open a connection in a place that is counted already; None, and the place is free, if the others are enough.
+
+        Raises ServerUnavailableError where there are no others.
+        """
+        began_at = monotonic()
+        try:
+            return self._open(lease)
+        except ServerUnavailableError as exc:
+            if not self._others_work(exc, lease, began_at):
+                raise
+            return None
 
     def _open(self, lease: Lease) -> SmtpConnection:
         """Open a connection in a place that is counted already; whatever is raised frees the place."""

@@ -67,7 +67,7 @@ class RefusedMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RefusalEffect:
     """What a message's refusals by policy mean for it.
 
     Attributes:
@@ -101,7 +101,7 @@ def recipient_of(address: str, key: str) -> Recipient:
     return Recipient(_hash(folded, key), _hash(domain, key), domain)
 
 
-def read_standings(connection: DbConnection, message_ids: Sequence[int]) -> dict[int, Standing]:
+def read_effects(connection: DbConnection, message_ids: Sequence[int]) -> dict[int, RefusalEffect]:
     """Read what the refusals of these messages, which are still running, will mean.
 
     Nothing is locked. When an outage is declared or ends before they are written, one spends an attempt that note gives
@@ -109,11 +109,11 @@ def read_standings(connection: DbConnection, message_ids: Sequence[int]) -> dict
     """
     situation = policy_statements.read_situation(connection)
     failures = policy_statements.read_failures(connection, message_ids)
-    return {each: _standing(situation, refusal_times(failures.get(each))) for each in message_ids}
+    return {each: _effect(situation, refusal_times(failures.get(each))) for each in message_ids}
 
 
 def note(
-    connection: DbConnection, refused: Sequence[RefusedMessage], standings: Mapping[int, Standing], scale: float
+    connection: DbConnection, refused: Sequence[RefusedMessage], effects: Mapping[int, RefusalEffect], scale: float
 ) -> Noted:
     """Note refusals that were written in this transaction, and declare an outage where they are enough for one.
 
@@ -124,9 +124,9 @@ def note(
     noted = {each.message_id: each for each in kept_refusals(situation.refusals) if each.at > situation.accepted_at}
     lives = policy_statements.read_lives(connection, [each.message_id for each in refused])
     for each in refused:
-        life, standing = lives.get(each.message_id), standings[each.message_id]
+        life, effect = lives.get(each.message_id), effects[each.message_id]
         if life is not None:
-            noted |= _noted_anew(each, life, standing, noted.get(each.message_id), situation)
+            noted |= _noted_again(each, life, effect, noted.get(each.message_id), situation)
     declared = None if situation.is_outage else _enough(connection, refused, noted)
     given_back: set[int] = set()
     if situation.is_outage or declared is not None:
@@ -148,7 +148,7 @@ def log_outage(declared: RefusedMessage) -> None:
         error=outage_reason(declared),
         code=declared.code,
         meaning="the mail server refuses us, not the recipients: their messages wait and spend no attempt;"
-        " ask whoever runs it about this code",
+        " ask its operator about this code",
     )
 
 
@@ -157,20 +157,20 @@ def outage_reason(refused: RefusedMessage) -> str:
     return f"the mail server refuses every recipient by policy ({refused.code}): {refused.reason}"
 
 
-def _standing(situation: Situation, times: Sequence[float]) -> Standing:
+def _effect(situation: Situation, times: Sequence[float]) -> RefusalEffect:
     was_refused_before = bool(times) and times[-1] < situation.accepted_at
-    return Standing(times[0] if times else None, spends=not situation.is_outage or was_refused_before)
+    return RefusalEffect(times[0] if times else None, spends=not situation.is_outage or was_refused_before)
 
 
-def _noted_anew(
-    refused: RefusedMessage, life: Life, standing: Standing, before: Refusal | None, situation: Situation
+def _noted_again(
+    refused: RefusedMessage, life: Life, effect: RefusalEffect, before: Refusal | None, situation: Situation
 ) -> dict[int, Refusal]:
     """Return the message's note after this refusal; nothing where it has none and gets none."""
     follows = before is not None and life.generation == _generation_after(before.generation, life.status)
-    if not standing.spends:
+    if not effect.spends:
         # It was in hand when it should have got something back.
         return {before.message_id: _moved(before, life)} if before is not None and follows else {}
-    if standing.first_at is not None and standing.first_at < situation.accepted_at:
+    if effect.first_at is not None and effect.first_at < situation.accepted_at:
         return {}
     spent = before.spent + 1 if before is not None and follows else 1
     hashes = refused.recipient.address_hash, refused.recipient.domain_hash

@@ -13,7 +13,7 @@ from consumer.backoff import OUTAGE_SECONDS, retry_delay_seconds
 from consumer.database import LOCKED, UNREACHABLE, Database
 from consumer.held import Ended
 from consumer.outcomes import Accepted, Failed, LeaseOver, NotBegun, NotMade, Outage
-from consumer.policy_outage import RefusedMessage, Standing
+from consumer.policy_outage import RefusalEffect, RefusedMessage
 from consumer.statements import Claim
 from consumer.verdicts import Verdict
 from shared.database import DbConnection
@@ -130,11 +130,11 @@ class Recorder:
         verdicts = self._ack(connection, [each for each in batch if isinstance(each.outcome, Accepted)])
         verdicts |= self._put_back(connection, [each for each in batch if isinstance(each.outcome, NotBegun)])
         refused = {each.held.claim: refusal for each in batch if (refusal := _refusal(each)) is not None}
-        standings = self._standings(connection, refused)
+        effects = self._standings(connection, refused)
         for each in batch:
             match each.outcome:
-                case Failed() as failure if (standing := standings.get(each.held.claim.id)) and not standing.spends:
-                    verdicts[each.held.claim] = self._release(connection, each, failure, standing)
+                case Failed() as failure if (effect := effects.get(each.held.claim.id)) and not effect.spends:
+                    verdicts[each.held.claim] = self._release(connection, each, failure, effect)
                 case Failed() as failure:
                     verdicts[each.held.claim] = self._fail(connection, each, failure)
                 case NotMade(reason, is_permanent):
@@ -148,17 +148,17 @@ class Recorder:
                     pass
         for each in batch:
             self._learn_of_the_mail_server(connection, each)
-        given_back = self._note_refusals(connection, refused, standings)
+        given_back = self._note_refusals(connection, refused, effects)
         return verdicts | {claim: Verdict.PUT_BACK for claim in refused if claim.id in given_back}
 
     @staticmethod
-    def _standings(connection: DbConnection, refused: Mapping[Claim, RefusedMessage]) -> dict[int, Standing]:
+    def _standings(connection: DbConnection, refused: Mapping[Claim, RefusedMessage]) -> dict[int, RefusalEffect]:
         if not refused:
             return {}
-        return policy_outage.read_standings(connection, [claim.id for claim in refused])
+        return policy_outage.read_effects(connection, [claim.id for claim in refused])
 
     def _note_refusals(
-        self, connection: DbConnection, refused: Mapping[Claim, RefusedMessage], standings: Mapping[int, Standing]
+        self, connection: DbConnection, refused: Mapping[Claim, RefusedMessage], effects: Mapping[int, RefusalEffect]
     ) -> AbstractSet[int]:
         """Note those that this transaction has written: what an earlier one wrote it noted as well.
 
@@ -167,7 +167,7 @@ class Recorder:
         written = [refusal for claim, refusal in refused.items() if claim in self._written]
         if not written:
             return set()
-        noted = policy_outage.note(connection, written, standings, self._backoff_scale)
+        noted = policy_outage.note(connection, written, effects, self._backoff_scale)
         if noted.declared is not None:
             self._news.append(partial(policy_outage.log_outage, noted.declared))
         return noted.given_back
@@ -194,10 +194,10 @@ class Recorder:
                     verdicts[claim] = self._verdict(each, Verdict.PUT_BACK, is_written=claim.id in ours)
         return verdicts
 
-    def _release(self, connection: DbConnection, ended: Ended, failure: Failed, standing: Standing) -> Verdict:
+    def _release(self, connection: DbConnection, ended: Ended, failure: Failed, effect: RefusalEffect) -> Verdict:
         """Give the attempt back that met an outage by policy."""
         claim = ended.held.claim
-        first_code = failure.policy_code if standing.first_at is None else None
+        first_code = failure.policy_code if effect.first_at is None else None
         is_written = policy_statements.release(connection, claim, failure.reason, first_code)
         if is_written:
             self._written.add(claim)

@@ -107,7 +107,7 @@ class Transaction:
                 code, text = connection.mail(sender)
         if not is_agreement(code):
             error = self.sessions.refused("the mail server refuses our sender (MAIL_FROM)", code, text, sender)
-            # A limit of mails in a time is announced here: whoever tries again at once makes it worse.
+            # A limit of mails in a time is announced here: to try again at once makes it worse.
             error.is_busy = False
             raise error
 

@@ -15,7 +15,7 @@ class Liveness:
     """What the loop has done lately.
 
     Alive is a loop that turns: after a pass that worked, or while it waits for a server that is away, since starting it
-    anew would not bring the server back. Ready is a loop whose passes work. A relay that has only started is neither.
+    again would not bring the server back. Ready is a loop whose passes work. A relay that has only started is neither.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:

@@ -42,7 +42,7 @@ class PromptConnection(psycopg.Connection[Any]):
 
 
 def connect_promptly(database_url: str, application_name: str) -> PromptConnection:
-    """Open a connection in autocommit mode for questions that are asked now and then: each is planned anew.
+    """Open a connection in autocommit mode for questions that are asked now and then: each is planned again.
 
     The plan of a prepared statement is kept, and one that was made for an empty outbox would read all of a full one.
 

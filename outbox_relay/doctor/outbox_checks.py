@@ -58,7 +58,7 @@ def _check_breaker(connection: DbConnection, around: Surroundings) -> Finding:
     fix = (
         "mend the mail server or SMTP_URL at the workers; single mails try it and close the breaker"
         if policy_code is None
-        else "it answers and refuses us: ask whoever runs it; single mails try it, an accepted one closes the breaker"
+        else "it answers and refuses us: ask its operator; single mails try it, an accepted one closes the breaker"
     )
     return fault("breaker", f"open for {around.mail_away_seconds:.0f} s: {reason}", fix)
 
