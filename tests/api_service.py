@@ -16,6 +16,7 @@ from api.app import close, create_app
 from api.doorbell import Doorbell
 from shared.links import sign, verification_link
 from shared.settings import ApiSettings
+from tests.roles import limited_role, with_role
 from tests.waiting import wait_until
 
 KEY = "the first key of the tests: 32 characters"
@@ -106,3 +107,16 @@ def api_service(
         yield ApiService(app, database_url)
     finally:
         close(app)
+
+
+@contextmanager
+def limited_api(api: ApiService) -> Iterator[tuple[ApiService, str]]:
+    """An API with a role that may use the tables and nothing else, and the role's name."""
+    tables = ("users", "verify_emails", "outbox", "idempotency_keys", "resends")
+    grants = dict.fromkeys(tables, ("SELECT", "INSERT", "UPDATE", "DELETE"))
+    with (
+        psycopg.connect(api.database_url, autocommit=True) as connection,
+        limited_role(connection, grants) as role,
+        api_service(with_role(api.database_url, role)) as limited,
+    ):
+        yield limited, role

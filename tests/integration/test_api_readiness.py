@@ -1,17 +1,14 @@
 """/readyz says what a signup would meet."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-import psycopg
 import pytest
 import structlog
 
 from embedded.postgres import PostgresServer
-from tests.api_service import ApiService, api_service
-from tests.roles import limited_role, with_role
+from tests.api_service import ApiService, api_service, limited_api
 
 
 @pytest.fixture
@@ -55,19 +52,6 @@ def test_what_a_signup_would_meet_is_said(api: ApiService, plant: Any, reason: s
         status, detail = readiness(restarted)
 
     assert (status, reason in detail) == (503, True), detail
-
-
-@contextmanager
-def limited_api(api: ApiService) -> Iterator[tuple[ApiService, str]]:
-    """An API with a role that may use the tables and nothing else, and the role's name."""
-    tables = ("users", "verify_emails", "outbox", "idempotency_keys", "resends")
-    grants = dict.fromkeys(tables, ("SELECT", "INSERT", "UPDATE", "DELETE"))
-    with (
-        psycopg.connect(api.database_url, autocommit=True) as connection,
-        limited_role(connection, grants) as role,
-        api_service(with_role(api.database_url, role)) as limited,
-    ):
-        yield limited, role
 
 
 def test_a_missing_grant_is_said(api: ApiService) -> None:

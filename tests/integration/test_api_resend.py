@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.api_service import ApiService, api_service
+from tests.api_service import ApiService, api_service, limited_api
 
 PATH = "/v1/verify_email/resend"
 VERIFY = "task:send_verify_email"
@@ -146,6 +146,15 @@ def test_what_nobody_asked_for_in_a_day_is_deleted(api: ApiService) -> None:
     ask(api)
 
     assert len(api.sql("SELECT 1 FROM resends")) == 1
+
+
+def test_a_mail_is_not_made_when_the_answer_is_an_error(api: ApiService) -> None:
+    with limited_api(api) as (limited, role):
+        limited.sign_up()
+        api.sql(f"REVOKE DELETE ON resends FROM {role}")
+        answer = limited.client().post("/v1/verify_email/resend", json={"email": "alice@example.com"})
+
+        assert (answer.status_code, len(api.messages())) == (503, 1)
 
 
 def test_answer_takes_the_same_time_whoever_has_an_account(api: ApiService) -> None:

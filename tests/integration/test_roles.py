@@ -19,6 +19,7 @@ from tests.api_service import ALICE, KEY, api_service
 from tests.integration.processing.world import World
 from tests.operator.running import run
 from tests.relay_settings import open_relay, relay_settings
+from tests.roles import with_role
 from tests.rows import add_message, add_user, message
 
 ROLES = Path(__file__).parents[2] / "docs" / "roles.sql"
@@ -34,20 +35,15 @@ def granted_url(postgres: Databases, database_url: str) -> str:
     return database_url
 
 
-def as_role(url: str, role: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}").geturl()
-
-
 def test_a_signup_is_mailed_and_verified_with_four_roles(
     granted_url: str, redis_url: str, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
         connect(granted_url, "test") as owner,
-        psycopg.connect(as_role(granted_url, "outbox_appender"), autocommit=True) as appender,
-        api_service(as_role(granted_url, "outbox_api"), ops_token=TOKEN) as api,
-        open_relay(relay_settings(as_role(granted_url, "outbox_relay"), redis_url, keep_done_days=0)) as relay,
-        closing(World(as_role(granted_url, "outbox_worker"), mailbox.smtp_port)) as world,
+        psycopg.connect(with_role(granted_url, "outbox_appender"), autocommit=True) as appender,
+        api_service(with_role(granted_url, "outbox_api"), ops_token=TOKEN) as api,
+        open_relay(relay_settings(with_role(granted_url, "outbox_relay"), redis_url, keep_done_days=0)) as relay,
+        closing(World(with_role(granted_url, "outbox_worker"), mailbox.smtp_port)) as world,
     ):
         add_user(owner, "grace")
         assert api.client().get("/readyz").status_code == 200
@@ -72,7 +68,7 @@ def test_a_signup_is_mailed_and_verified_with_four_roles(
         assert api.client().post(f"/v1/{link.rpartition('/v1/')[2]}").json == {"is_verified": True}
 
         check_the_console(api.client(), owner)
-        monkeypatch.setenv("DATABASE_URL", as_role(granted_url, "outbox_api"))
+        monkeypatch.setenv("DATABASE_URL", with_role(granted_url, "outbox_api"))
         assert [run(*command).exit_code for command in (("list",), ("show", ids[0]), ("dead",), ("stats",))] == [0] * 4
         assert relay.run_once().published == 2  # the welcome mail, and what was retried
         check_outages(world, relay, owner)
@@ -111,7 +107,7 @@ def check_outages(world: World, relay: Relay, owner: psycopg.Connection[Any]) ->
 )
 def test_no_role_may_do_what_it_need_not(granted_url: str, role: str, statement: LiteralString) -> None:
     with (
-        psycopg.connect(as_role(granted_url, role)) as connection,
+        psycopg.connect(with_role(granted_url, role)) as connection,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         connection.execute(statement)

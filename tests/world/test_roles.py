@@ -15,6 +15,7 @@ from tests.gunicorn import gunicorn
 from tests.pgbouncer import pgbouncer
 from tests.preloading import Preloaded
 from tests.processes import OUTBOX_WORKER, ROOT
+from tests.roles import with_role
 from tests.rows import add_user
 from tests.waiting import wait_until
 from tests.world.messages import nothing_waits, outcomes
@@ -23,11 +24,6 @@ from tests.world.service import Servers, road, sign_up
 
 API, RELAY, WORKER, APPENDER = "outbox_api", "outbox_relay", "outbox_worker", "outbox_appender"
 NAMES = [f"user{number}" for number in range(8)]
-
-
-def as_role(url: str, role: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
 @pytest.fixture
@@ -53,20 +49,20 @@ def test_each_process_needs_its_own_role_alone_behind_a_pooler(
     postfix = start_postfix()
     with (
         connect(database_url, "test") as owner,
-        gunicorn(api_origin, as_role(pooled, API), tmp_path / "api.log") as client,
+        gunicorn(api_origin, with_role(pooled, API), tmp_path / "api.log") as client,
         road(
             Servers(
-                as_role(pooled, RELAY),
+                with_role(pooled, RELAY),
                 redis_url,
                 postfix.smtp_url,
-                listen=as_role(database_url, RELAY),
-                worker_database=as_role(pooled, WORKER),
+                listen=with_role(database_url, RELAY),
+                worker_database=with_role(pooled, WORKER),
             ),
             origin,
             tmp_path,
             RQ_WORKER_CLASS=OUTBOX_WORKER,
         ),
-        psycopg.connect(as_role(pooled, APPENDER), autocommit=True) as appender,
+        psycopg.connect(with_role(pooled, APPENDER), autocommit=True) as appender,
     ):
         assert sign_up(client, NAMES) == [201] * len(NAMES)
         add_user(owner, "grace")
