@@ -130,7 +130,7 @@ class Recorder:
         verdicts = self._ack(connection, [each for each in batch if isinstance(each.outcome, Accepted)])
         verdicts |= self._put_back(connection, [each for each in batch if isinstance(each.outcome, NotBegun)])
         refused = {each.held.claim: refusal for each in batch if (refusal := _refusal(each)) is not None}
-        effects = self._standings(connection, refused)
+        effects = self._effects(connection, refused)
         for each in batch:
             match each.outcome:
                 case Failed() as failure if (effect := effects.get(each.held.claim.id)) and not effect.spends:
@@ -152,7 +152,7 @@ class Recorder:
         return verdicts | {claim: Verdict.PUT_BACK for claim in refused if claim.id in given_back}
 
     @staticmethod
-    def _standings(connection: DbConnection, refused: Mapping[Claim, RefusedMessage]) -> dict[int, RefusalEffect]:
+    def _effects(connection: DbConnection, refused: Mapping[Claim, RefusedMessage]) -> dict[int, RefusalEffect]:
         if not refused:
             return {}
         return policy_outage.read_effects(connection, [claim.id for claim in refused])
