@@ -98,9 +98,10 @@ class Mailer:
         while isinstance(result, NotTaken) and self._may_be_one_too_many(result, mail, tries):
             if connection.mails == 1:
                 refused_afresh.add(result.limits_connections)
-            self._pool.discard(connection, lower=result.limits_connections)
-            # It takes a moment until the server has noticed which connections were closed.
+            # It takes a moment until the server notices that a connection was closed. It holds its place until then.
+            connection.close()
             sleep(min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2**tries))
+            self._pool.discard(connection, lower=result.limits_connections)
             connection = self._pool.take(mail.lease)
             result = self._run(mail, connection)
             tries += 1
