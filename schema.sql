@@ -24,9 +24,27 @@ CREATE TABLE IF NOT EXISTS users (
     hashed_password    text        NOT NULL,
     is_email_verified  boolean     NOT NULL DEFAULT false,
     created_at         timestamptz NOT NULL DEFAULT now(),
+    verified_at        timestamptz,
+    -- Corrections of the address: the message that the last one appended, when it was, and all of the last day.
+    first_mail_id      bigint,
+    email_set_at       timestamptz,
+    corrected_at       timestamptz[] NOT NULL DEFAULT '{}',
+    -- Wrong passwords of the last day, of people who asked for their unverified account by signing up again.
+    wrong_passwords_at timestamptz[] NOT NULL DEFAULT '{}',
     CONSTRAINT users_username_not_empty CHECK (username <> ''),
     CONSTRAINT users_email_not_empty CHECK (email <> '')
 );
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'users'::regclass AND attname = 'corrected_at') THEN
+        ALTER TABLE users
+            ADD COLUMN verified_at timestamptz, ADD COLUMN first_mail_id bigint, ADD COLUMN email_set_at timestamptz,
+            ADD COLUMN corrected_at timestamptz[] NOT NULL DEFAULT '{}',
+            ADD COLUMN wrong_passwords_at timestamptz[] NOT NULL DEFAULT '{}';
+    END IF;
+END
+$$;
 
 -- One account per address, whatever its case. Also serves the look-up of "send it again".
 CREATE UNIQUE INDEX IF NOT EXISTS users_email_key ON users (lower(email));
@@ -41,10 +59,20 @@ CREATE TABLE IF NOT EXISTS verify_emails (
     created_at  timestamptz NOT NULL DEFAULT now(),
     expires_at  timestamptz NOT NULL,
     used_at     timestamptz,
+    -- Five wrong passwords beside it end a link.
+    wrong_passwords integer NOT NULL DEFAULT 0,
     CONSTRAINT verify_emails_message_id_key UNIQUE (message_id),
     CONSTRAINT verify_emails_username_fkey FOREIGN KEY (username) REFERENCES users
         ON UPDATE CASCADE ON DELETE CASCADE
 );
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'verify_emails'::regclass AND attname = 'wrong_passwords') THEN
+        ALTER TABLE verify_emails ADD COLUMN wrong_passwords integer NOT NULL DEFAULT 0;
+    END IF;
+END
+$$;
 
 -- Serves the foreign key: deleting a user looks for its records.
 CREATE INDEX IF NOT EXISTS verify_emails_username_idx ON verify_emails (username);

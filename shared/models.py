@@ -26,6 +26,10 @@ def _moment(name: str, *, required: bool = False, default: bool = False) -> Colu
     return Column(name, DateTime(timezone=True), nullable=not required, server_default=_now if default else None)
 
 
+def _moments(name: str) -> Column[object]:
+    return Column(name, ARRAY(DateTime(timezone=True)), nullable=False, server_default=text("'{}'"))
+
+
 def _message_columns(*, live: bool) -> list[Column[object]]:
     """Give the columns that outbox and outbox_finished share; only a live row gets defaults."""
 
@@ -65,6 +69,11 @@ users = Table(
     Column("hashed_password", Text, nullable=False),
     Column("is_email_verified", Boolean, nullable=False, server_default=text("false")),
     _moment("created_at", required=True, default=True),
+    _moment("verified_at"),
+    Column("first_mail_id", BigInteger),
+    _moment("email_set_at"),
+    _moments("corrected_at"),
+    _moments("wrong_passwords_at"),
 )
 
 verify_emails = Table(
@@ -77,6 +86,7 @@ verify_emails = Table(
     _moment("created_at", required=True, default=True),
     _moment("expires_at", required=True),
     _moment("used_at"),
+    Column("wrong_passwords", Integer, nullable=False, server_default=text("0")),
 )
 
 outbox = Table("outbox", metadata, *_message_columns(live=True))

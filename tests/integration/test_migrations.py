@@ -93,7 +93,7 @@ def test_rules_that_a_later_schema_sql_made_are_left_as_they_are(database_url: s
     assert schema_of(database_url) == before
 
 
-@pytest.mark.parametrize("revision", ["0004", "0007", "0011"])
+@pytest.mark.parametrize("revision", ["0004", "0007", "0011", "0015"])
 def test_a_schema_sql_that_was_applied_between_two_migrations_changes_nothing_about_the_end(
     postgres: Databases, database_url: str, empty_database_url: str, revision: str
 ) -> None:
@@ -130,6 +130,27 @@ def test_a_uid_is_for_new_rows_and_rewrites_no_old_one(empty_database_url: str) 
         connection.execute(add)
         uids = connection.execute("SELECT uid IS NOT NULL FROM outbox_messages ORDER BY id").fetchall()
         assert (uids, connection.execute(files).fetchone()) == ([(False,), (True,)], before)
+
+
+def test_accounts_from_before_are_whole_and_are_not_rewritten(empty_database_url: str) -> None:
+    upgrade(empty_database_url, "0015")
+    with connect(empty_database_url, "test") as connection:
+        add = "INSERT INTO users (username, email, full_name, hashed_password) VALUES (%(name)s, %(name)s, 'A', 'h')"
+        files = "SELECT pg_relation_filenode('users'), pg_relation_filenode('verify_emails')"
+        connection.execute(add, {"name": "before"})
+        connection.execute(
+            "INSERT INTO verify_emails (username, email, message_id, expires_at) VALUES ('before', 'b', 1, now())"
+        )
+        before = connection.execute(files).fetchone()
+
+        upgrade(empty_database_url)
+
+        connection.execute(add, {"name": "after"})
+        columns = "verified_at, first_mail_id, email_set_at, corrected_at, wrong_passwords_at"
+        rows = connection.execute(f"SELECT {columns} FROM users").fetchall()
+        assert rows == [(None, None, None, [], [])] * 2
+        assert connection.execute("SELECT wrong_passwords FROM verify_emails").fetchall() == [(0,)]
+        assert connection.execute(files).fetchone() == before
 
 
 PUBLISHED = {"status": "'published'", "broker_epoch": "'e'", "published_at": "now()", "lease_until": "now()"}
