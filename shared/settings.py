@@ -25,6 +25,7 @@ from shared.redis_parameters import check_redis_parameters
 from shared.sentinel_url import is_sentinel_url, parse_sentinel_url
 
 MINIMUM_KEY_CHARACTERS: Final = 32
+DEFAULT_UNVERIFIED_DAYS: Final = 7.0
 _NO_SECRET: Final = (
     f"needs at least {MINIMUM_KEY_CHARACTERS} printable characters:"
     " make them with python -c 'import secrets; print(secrets.token_urlsafe(32))'."
@@ -61,6 +62,7 @@ class ApiSettings:
         trusted_proxies: how many proxies' forwarding headers are believed.
         rate_limits: how often one client may ask.
         mailbox_url: where a development stack shows the mails that it has caught, for the page that asks to look there.
+        unverified_days: how long an account may wait for the verification of its address.
 
     """
 
@@ -70,11 +72,17 @@ class ApiSettings:
     trusted_proxies: int
     rate_limits: RateLimits = field(default_factory=RateLimits)
     mailbox_url: str | None = None
+    unverified_days: float = DEFAULT_UNVERIFIED_DAYS
 
 
 @dataclass(frozen=True, slots=True)
 class RelaySettings:
-    """What the relay needs."""
+    """What the relay needs.
+
+    Attributes:
+        unverified_days: after how long an account whose address is not verified is deleted.
+
+    """
 
     database_url: str = field(repr=False)
     listen_url: str = field(repr=False)
@@ -86,6 +94,7 @@ class RelaySettings:
     poll_seconds: float
     keep_done_days: float
     metrics_address: tuple[str, int] | None = None
+    unverified_days: float = DEFAULT_UNVERIFIED_DAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +132,7 @@ def read_api_settings() -> ApiSettings:
     proxies = env.int("TRUSTED_PROXIES", 0, validate=validate.Range(min=0, max=100))
     limit_texts = rate_limits.read_texts(env)
     mailbox_url = _text(env, "MAILBOX_URL", _mailbox_url, NONE)
+    unverified_days = _unverified_days(env)
     _check(env)
     return ApiSettings(
         database_url=_postgresql_url(database_url),
@@ -131,6 +141,7 @@ def read_api_settings() -> ApiSettings:
         trusted_proxies=proxies,
         rate_limits=rate_limits.parse_texts(limit_texts),
         mailbox_url=_mailbox_url(mailbox_url),
+        unverified_days=unverified_days,
     )
 
 
@@ -147,6 +158,7 @@ def read_relay_settings() -> RelaySettings:
     poll = _seconds(env, "OUTBOX_POLL_SECONDS", 1.0)
     keep_done_days = env.float("OUTBOX_KEEP_DONE_DAYS", 7.0, validate=validate.Range(min=0, max=36_500))
     metrics_address = env.str("OUTBOX_METRICS_ADDRESS", None, validate=_host_and_port)
+    unverified_days = _unverified_days(env)
     _check(env)
     return RelaySettings(
         database_url=_postgresql_url(database_url),
@@ -159,6 +171,7 @@ def read_relay_settings() -> RelaySettings:
         poll_seconds=poll,
         keep_done_days=keep_done_days,
         metrics_address=None if metrics_address is None else _host_and_port(metrics_address),
+        unverified_days=unverified_days,
     )
 
 
@@ -243,6 +256,11 @@ def _text(env: Env, name: str, parse: Callable[[str], object], default: str | No
     if default is None:
         return env.str(name, validate=accepts)
     return env.str(name, default, validate=accepts)
+
+
+def _unverified_days(env: Env) -> float:
+    """Read it the same way in API and relay."""
+    return env.float("UNVERIFIED_DAYS", DEFAULT_UNVERIFIED_DAYS, validate=validate.Range(min=0, max=36_500))
 
 
 def _seconds(env: Env, name: str, default: float) -> float:

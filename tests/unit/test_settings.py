@@ -72,6 +72,7 @@ CONSUMER = read_consumer_settings
         (API, "RESEND_RATE_LIMIT"),
         (API, "OPS_LOGIN_RATE_LIMIT"),
         (API, "RATE_LIMIT_EXEMPT"),
+        (API, "UNVERIFIED_DAYS"),
         (RELAY, "DATABASE_URL"),
         (RELAY, "OUTBOX_LISTEN_URL"),
         (RELAY, "RQ_REDIS_URL"),
@@ -81,6 +82,7 @@ CONSUMER = read_consumer_settings
         (RELAY, "OUTBOX_POLL_SECONDS"),
         (RELAY, "OUTBOX_KEEP_DONE_DAYS"),
         (RELAY, "OUTBOX_METRICS_ADDRESS"),
+        (RELAY, "UNVERIFIED_DAYS"),
         (CONSUMER, "DATABASE_URL"),
         (CONSUMER, "RQ_REDIS_URL"),
         (CONSUMER, "SMTP_URL"),
@@ -126,6 +128,9 @@ def test_an_empty_or_malformed_value_is_refused_by_name(
         (RELAY, "OUTBOX_POLL_SECONDS", "nan"),
         (RELAY, "OUTBOX_POLL_SECONDS", "inf"),
         (RELAY, "OUTBOX_KEEP_DONE_DAYS", "-1"),
+        (RELAY, "UNVERIFIED_DAYS", "-1"),
+        (API, "UNVERIFIED_DAYS", "nan"),
+        (API, "UNVERIFIED_DAYS", "1e9"),
         (RELAY, "OUTBOX_METRICS_ADDRESS", "127.0.0.1"),
         (RELAY, "OUTBOX_METRICS_ADDRESS", "127.0.0.1:99999"),
         (RELAY, "OUTBOX_METRICS_ADDRESS", "http://127.0.0.1:9100"),
@@ -207,6 +212,14 @@ def test_the_relay_listens_where_the_database_is_unless_told_otherwise(monkeypat
     monkeypatch.setenv("OUTBOX_LISTEN_URL", "postgres://direct/bank")
 
     assert read_relay_settings().listen_url == "postgresql://direct/bank"
+
+
+def test_api_and_relay_agree_how_long_an_account_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_api_settings().unverified_days == read_relay_settings().unverified_days == 7
+
+    monkeypatch.setenv("UNVERIFIED_DAYS", "0.5")
+
+    assert read_api_settings().unverified_days == read_relay_settings().unverified_days == 0.5
 
 
 @pytest.mark.parametrize(("text", "address"), [("127.0.0.1:9100", ("127.0.0.1", 9100)), ("[::1]:9100", ("::1", 9100))])
