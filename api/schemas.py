@@ -11,6 +11,7 @@ from marshmallow.validate import Length
 
 from api.problems import FieldError, ProblemError
 from api.signup import SignUp
+from shared.addresses import is_mailable
 
 _USERNAME: Final = re.compile(r"[a-z0-9_]*")
 _LONGEST_EMAIL: Final = 254
@@ -29,7 +30,8 @@ FULL_NAME_RULE: Final[Mapping[str, Any]] = {
 _EMAIL_RULE: Final[Mapping[str, Any]] = {
     "format": "email",
     "maxLength": _LONGEST_EMAIL,
-    "description": "One address; ASCII before the @, any script after it. Unique whatever its case.",
+    "description": "One address; ASCII before the @, without =?, any script after it. Blanks around it are left out."
+    " Unique whatever its case.",
 }
 _PASSWORD_RULE: Final[Mapping[str, Any]] = {
     "format": "password",
@@ -60,10 +62,13 @@ class _Digits(_Text):
 
 
 class _Email(_Text):
-    """One address, kept with its domain in IDNA form. Nobody is asked whether the domain exists."""
+    """One address that mail can be sent to, kept with its domain in IDNA form; blanks around it are left out.
+
+    Nobody is asked whether the domain exists.
+    """
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:  # noqa: ANN401 - marshmallow's own signature
-        text: str = super()._deserialize(value, attr, data, **kwargs)
+        text: str = super()._deserialize(value, attr, data, **kwargs).strip()
         if len(text) > _LONGEST_EMAIL:
             raise ValidationError(f"Longer than {_LONGEST_EMAIL} characters: use a shorter address.")
         if not text.partition("@")[0].isascii():
@@ -78,14 +83,14 @@ def _normalized(text: str) -> str:
     # The library's own words would quote parts of the address.
     refusal = ValidationError(
         "Not an address that mail can be sent to: send one address of the form name@example.com,"
-        " without a display name, quotes or blanks."
+        " without a display name, quotes, blanks inside or the characters =?."
     )
     try:
         # `.test` names are not special to applications (RFC 6761); the library lets them pass for this flag alone.
         address = validate_email(text, check_deliverability=False, allow_smtputf8=False, test_environment=True)
     except EmailNotValidError:
         raise refusal from None
-    if "." not in address.ascii_domain or address.ascii_email is None:
+    if "." not in address.ascii_domain or address.ascii_email is None or not is_mailable(address.ascii_email):
         raise refusal
     return address.ascii_email
 

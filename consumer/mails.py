@@ -15,16 +15,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from consumer.mime import alternative
 from consumer.smtp import Envelope
 from consumer.task import Mail, UndeliverableError
+from shared.addresses import is_mailable, may_be_decoded
 
 # What needs neither quotes nor encoded words in a header, whoever reads it.
 _PLAIN_WORDS: Final = re.compile(r"[A-Za-z0-9]+(?: [A-Za-z0-9]+)*")
 _LONGEST_PLAIN: Final = 40
-# Almost every address; what is not of this form is left to the email package (RFC 5322, 3.4.1).
-_PLAIN_ADDRESS: Final = re.compile(
-    r"[\w!#$%&'*+/=?^`{|}~-]+(?:\.[\w!#$%&'*+/=?^`{|}~-]+)*@[\w-]+(?:\.[\w-]+)*", re.ASCII
-)
-# Some readers decode it in addresses too, where it may hide a line end (CVE-2024-6923).
-_ENCODED_WORD: Final = "=?"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _REFUSAL: Final = "the user's address or name cannot stand in a mail's header"
 
@@ -57,11 +52,15 @@ def compose(mail: Mail, uid: UUID, sender: Address) -> Envelope:
 
 
 def _address(given: str) -> str:
-    """Check an address and give it as it stands in a header and in the envelope."""
-    if _ENCODED_WORD in given:
-        raise UndeliverableError(_REFUSAL)
-    if _PLAIN_ADDRESS.fullmatch(given):
+    """Check an address and give it as it stands in a header and in the envelope.
+
+    The API takes none but those of the first kind. A row written in SQL may hold another one that the email package
+    can read.
+    """
+    if is_mailable(given):
         return given
+    if may_be_decoded(given):
+        raise UndeliverableError(_REFUSAL)
     try:
         address = Address(addr_spec=given)
         spec = address.addr_spec
