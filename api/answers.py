@@ -35,7 +35,7 @@ class UserSchema(_Answer):
 
 
 class VerifiedSchema(_Answer):
-    """The link has verified its address, now or before."""
+    """Whether the link has verified its address, now or before."""
 
     is_verified = fields.Boolean(required=True)
 

@@ -88,13 +88,14 @@ def _open_link() -> Part:
     return {
         "tags": ["verification"],
         "operationId": "openLink",
-        "summary": "Verify an address with its link",
-        "description": "For programs. Who prefers `text/html` is shown a page with a button and verifies nothing:"
-        " mail scanners open links. HEAD changes nothing either.",
+        "summary": "See what a link is worth",
+        "description": "Changes nothing, since mail scanners and previews open links: POST verifies. Who prefers"
+        " `text/html` is shown a page with a button that does.",
         "parameters": [{"in": "query", "schema": LinkSchema}],
         "responses": {
             "414": answers.problem(414, "An address of more than 4 KiB.", detail_of(414)),
             **_answers_to_links(),
+            "200": answers.shown(),
         },
     }
 

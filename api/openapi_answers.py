@@ -55,6 +55,11 @@ def verified() -> Part:
     return _json("The address is verified, by this request or an earlier one.", VerifiedSchema, {"is_verified": True})
 
 
+def shown() -> Part:
+    """Describe the answer to whoever only looks at a link that is good."""
+    return _json("The link is good. Whether its address is verified by now.", VerifiedSchema, {"is_verified": False})
+
+
 def accepted() -> Part:
     """Describe the answer to whoever asks for a mail."""
     return _json("The same for every address.", AcceptedSchema, {"detail": SENT_AGAIN})

@@ -21,7 +21,7 @@ from shared.rate_limits import RateLimits
 LIMITED: Final[Mapping[str, str]] = {
     "users.create_user": "signup",
     "pages.sign_up": "signup",
-    "verification.show_or_use": "verify",
+    "verification.show": "verify",
     "verification.use_posted": "verify",
     "resend.ask_again": "resend",
     "pages.send_again": "resend",

@@ -1,7 +1,7 @@
 """GET and POST /v1/verify_email, and their pages.
 
-Mail scanners open links. A browser's GET therefore shows a page with a button and changes nothing; the button POSTs.
-Whoever asks for JSON is a program and verifies with either method.
+Mail scanners, previews and prefetchers open links, whatever they accept. A GET therefore shows what the link is worth
+and changes nothing; a POST verifies, such as the page's button sends.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,11 +51,9 @@ def verification_blueprint(engine: Engine, doorbell: Doorbell, secret_keys: Sequ
         return _answer(verification, link)
 
     @blueprint.get(VERIFY_PATH)
-    def show_or_use() -> ResponseReturnValue:
+    def show() -> ResponseReturnValue:
         link = _link(request.args)
-        if request.method == "HEAD" or prefers_html(request):
-            return _answer(look_up(engine, secret_keys, link), link)
-        return use(link)
+        return _answer(look_up(engine, secret_keys, link), link)
 
     @blueprint.post(VERIFY_PATH)
     def use_posted() -> ResponseReturnValue:
@@ -90,14 +88,14 @@ def _posted_link() -> Link:
 
 
 def _answer(verification: Verification, link: Link) -> Response:
-    """Answer with what a link is worth. The one that is OPEN still is seen by HEAD and by browsers alone."""
+    """Answer with what a link is worth. One that is OPEN still was only looked up."""
     state = verification.state
     if state is LinkState.NOT_VALID:
         raise ProblemError(404, NOT_VALID)
     if state is LinkState.EXPIRED:
         raise LinkExpiredError(verification.address)
     if not prefers_html(request):
-        return jsonify(is_verified=True)
+        return jsonify(is_verified=state is LinkState.VERIFIED)
     return page("confirm.html", link=link) if state is LinkState.OPEN else page("verified.html")
 
 

@@ -111,13 +111,13 @@ def _open_the_link(stack: Stack, terminal: Terminal, mail: CaughtMail) -> None:
     link = next((link for link in mail.links if link.startswith(f"{stack.api_url}/")), None)
     if link is None:
         raise DemoError(f"the mail holds no link to {stack.api_url}")
-    answer = httpx.get(link, headers={"Accept": "application/json"}, timeout=10, trust_env=False)
+    answer = httpx.post(link, headers={"Accept": "application/json"}, timeout=10, trust_env=False)
     if answer.json() != {"is_verified": True}:
         raise DemoError(f"the link was answered with {answer.status_code}: {answer.text}")
     [verified] = _rows(stack, "SELECT is_email_verified FROM users WHERE username = 'ada'")
     if not verified["is_email_verified"]:
         raise DemoError("the link was accepted, and yet the user is not verified")
-    terminal.step("Ada opens its link: her address is verified.", f"GET {link}", answer.text.strip())
+    terminal.step("Ada opens its link: her address is verified.", f"POST {link}", answer.text.strip())
 
 
 def _look_at_the_end(stack: Stack, terminal: Terminal) -> None:

@@ -96,7 +96,7 @@ def test_no_span_holds_an_address_or_a_link(
 ) -> None:
     with api_service(settings.database_url) as service:
         service.sign_up()
-        service.client().get(service.link(service.record()))
+        service.client().post(service.link(service.record()))
     with connect(settings.database_url, "test") as connection:
         publish(connection, redis_url)
     process(settings, 1)

@@ -56,7 +56,7 @@ def test_signup_verification_and_resend_each_ring(database_url: str, listener: p
         heard = [rings(listener)]
         api.client().post("/v1/verify_email/resend", json={"email": "alice@example.com"})
         heard.append(rings(listener))
-        api.client().get(api.link(api.record()))
+        api.client().post(api.link(api.record()))
         heard.append(rings(listener))
 
     assert heard == [1, 1, 1]

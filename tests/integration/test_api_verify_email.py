@@ -34,7 +34,7 @@ def used_records(api: ApiService) -> list[int]:
 def test_link_verifies_the_address_and_asks_for_one_welcome_mail(api: ApiService) -> None:
     record = api.record()
 
-    response = api.client().get(api.link(record))
+    response = api.client().post(api.link(record))
 
     assert (response.status_code, response.get_json()) == (200, {"is_verified": True})
     assert api.is_verified()
@@ -47,9 +47,9 @@ def test_link_verifies_the_address_and_asks_for_one_welcome_mail(api: ApiService
 
 def test_link_used_twice_answers_the_same_and_welcomes_once(api: ApiService) -> None:
     link = api.link(api.record())
-    api.client().get(link)
+    api.client().post(link)
 
-    response = api.client().get(link)
+    response = api.client().post(link)
 
     assert (response.status_code, response.get_json()) == (200, {"is_verified": True})
     assert welcomes(api) == ["alice"]
@@ -57,10 +57,10 @@ def test_link_used_twice_answers_the_same_and_welcomes_once(api: ApiService) -> 
 
 def test_link_used_and_then_expired_answers_the_same(api: ApiService) -> None:
     link = api.link(api.record())
-    api.client().get(link)
+    api.client().post(link)
     api.sql("UPDATE verify_emails SET expires_at = now() - interval '1 day'")
 
-    response = api.client().get(link)
+    response = api.client().post(link)
 
     assert (response.status_code, response.get_json()) == (200, {"is_verified": True})
 
@@ -68,7 +68,7 @@ def test_link_used_and_then_expired_answers_the_same(api: ApiService) -> None:
 def test_expired_link_is_gone_and_verifies_nothing(api: ApiService) -> None:
     link = api.link(api.record(life="-1 second"))
 
-    response = api.client().get(link)
+    response = api.client().post(link)
 
     assert (response.status_code, response.mimetype) == (410, "application/problem+json")
     assert not api.is_verified()
@@ -78,9 +78,9 @@ def test_expired_link_is_gone_and_verifies_nothing(api: ApiService) -> None:
 
 def test_second_link_of_a_verified_user_answers_the_same_and_welcomes_once(api: ApiService) -> None:
     first, second = api.record(), api.record()
-    api.client().get(api.link(first))
+    api.client().post(api.link(first))
 
-    response = api.client().get(api.link(second))
+    response = api.client().post(api.link(second))
 
     assert (response.status_code, response.get_json()) == (200, {"is_verified": True})
     assert used_records(api) == [first, second]
@@ -94,7 +94,7 @@ def test_clicks_at_the_same_moment_welcome_once(api: ApiService, records: int) -
 
     def click(number: int) -> int:
         start.wait(timeout=10)
-        return api.client().get(links[number % records]).status_code
+        return api.client().post(links[number % records]).status_code
 
     with ThreadPoolExecutor(8) as threads:
         statuses = list(threads.map(click, range(8)))
@@ -113,7 +113,7 @@ def test_no_character_of_a_code_can_be_changed(api: ApiService) -> None:
     changed += [code[:-1], f"{code}=", f"{code} ", f" {code}", code.swapcase(), "x", "ü", "\x00"]
 
     statuses = {
-        api.client().get(PATH, query_string={"email_id": record, "secret_code": each}).status_code for each in changed
+        api.client().post(PATH, query_string={"email_id": record, "secret_code": each}).status_code for each in changed
     }
 
     assert statuses == {404}
@@ -124,7 +124,7 @@ def test_code_of_another_record_is_not_valid(api: ApiService) -> None:
     first, second = api.record(), api.record()
     code = sign([KEY], first, ALICE["email"])
 
-    response = api.client().get(PATH, query_string={"email_id": second, "secret_code": code})
+    response = api.client().post(PATH, query_string={"email_id": second, "secret_code": code})
 
     assert response.status_code == 404
     assert not api.is_verified()
@@ -134,7 +134,7 @@ def test_code_of_another_user_is_not_valid(api: ApiService) -> None:
     api.sign_up(username="bob", email="bob@example.com")
     record = api.record("bob")
 
-    response = api.client().get(api.link(record, email=ALICE["email"]))
+    response = api.client().post(api.link(record, email=ALICE["email"]))
 
     assert response.status_code == 404
     assert not api.is_verified("bob")
@@ -166,7 +166,7 @@ def test_code_of_another_user_is_not_valid(api: ApiService) -> None:
 def test_number_of_no_record_is_not_valid(api: ApiService, email_id: str) -> None:
     code = sign([KEY], api.record(), ALICE["email"])
 
-    response = api.client().get(PATH, query_string={"email_id": email_id, "secret_code": code})
+    response = api.client().post(PATH, query_string={"email_id": email_id, "secret_code": code})
 
     assert (response.status_code, response.mimetype) == (404, "application/problem+json")
 
@@ -175,7 +175,7 @@ def test_address_changed_since_is_not_verified_by_the_old_link(api: ApiService) 
     link = api.link(api.record())
     api.sql("UPDATE users SET email = 'alice@example.org'")
 
-    response = api.client().get(link)
+    response = api.client().post(link)
 
     assert response.status_code == 404
     assert not api.is_verified()
@@ -184,19 +184,19 @@ def test_address_changed_since_is_not_verified_by_the_old_link(api: ApiService) 
 
 def test_link_that_was_used_says_nothing_of_an_address_changed_since(api: ApiService) -> None:
     link = api.link(api.record())
-    api.client().get(link)
+    api.client().post(link)
     api.sql("UPDATE users SET email = 'alice@example.org', is_email_verified = false")
 
-    assert api.client().get(link).status_code == 404
+    assert api.client().post(link).status_code == 404
 
 
 def test_link_that_was_used_does_not_claim_an_address_that_lost_its_verification(api: ApiService) -> None:
     link = api.link(api.record())
-    api.client().get(link)
+    api.client().post(link)
     api.sql("UPDATE users SET is_email_verified = false")
     api.sql("UPDATE verify_emails SET expires_at = now() - interval '1 day'")
 
-    assert api.client().get(link).status_code == 410
+    assert api.client().post(link).status_code == 410
     assert not api.is_verified()
 
 
@@ -204,7 +204,7 @@ def test_address_changed_while_the_link_is_used_is_not_verified(api: ApiService)
     link = api.link(api.record())
     with ThreadPoolExecutor(1) as thread, psycopg.connect(api.database_url) as other:
         other.execute("UPDATE users SET email = 'alice@example.org'")
-        click = thread.submit(lambda: api.client().get(link).status_code)
+        click = thread.submit(lambda: api.client().post(link).status_code)
         api.wait_for_a_lock()
         other.commit()
 
@@ -218,15 +218,15 @@ def test_address_changed_while_the_link_is_used_is_not_verified(api: ApiService)
 def test_expiry_is_told_to_nobody_without_the_code(api: ApiService) -> None:
     record = api.record(life="-1 second")
 
-    response = api.client().get(PATH, query_string={"email_id": record, "secret_code": "x" * 43})
+    response = api.client().post(PATH, query_string={"email_id": record, "secret_code": "x" * 43})
 
     assert response.status_code == 404
 
 
 def test_answers_to_unknown_and_altered_links_are_the_same(api: ApiService) -> None:
     record = api.record()
-    altered = api.client().get(PATH, query_string={"email_id": record, "secret_code": "x" * 43})
-    unknown = api.client().get(PATH, query_string={"email_id": record + 1, "secret_code": "x" * 43})
+    altered = api.client().post(PATH, query_string={"email_id": record, "secret_code": "x" * 43})
+    unknown = api.client().post(PATH, query_string={"email_id": record + 1, "secret_code": "x" * 43})
 
     assert altered.data == unknown.data
 
@@ -256,32 +256,55 @@ def test_links_signed_before_a_new_key_came_first_stay_valid(database_url: str) 
         old, new = api.record(), api.record()
 
         statuses = [
-            api.client().get(api.link(old, key=OLD_KEY)).status_code,
-            api.client().get(api.link(new)).status_code,
+            api.client().post(api.link(old, key=OLD_KEY)).status_code,
+            api.client().post(api.link(new)).status_code,
         ]
 
     assert statuses == [200, 200]
 
 
 def test_link_signed_with_a_key_that_is_gone_is_not_valid(api: ApiService) -> None:
-    assert api.client().get(api.link(api.record(), key=OLD_KEY)).status_code == 404
+    assert api.client().post(api.link(api.record(), key=OLD_KEY)).status_code == 404
 
 
-@pytest.mark.parametrize("accept", ["*/*", "text/html"])
-def test_head_changes_nothing(api: ApiService, accept: str) -> None:
-    response = api.client().head(api.link(api.record()), headers={"Accept": accept})
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Accept": "*/*"},
+        {"Accept": "application/json"},
+        {"Accept": "text/html"},
+        {"Accept": "*/*", "Sec-Purpose": "prefetch;prerender"},
+        {"Accept": "*/*", "Purpose": "prefetch", "Sec-Fetch-Mode": "no-cors"},
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_whoever_only_opens_a_link_changes_nothing(api: ApiService, method: str, headers: dict[str, str]) -> None:
+    response = api.client().open(api.link(api.record()), method=method, headers=headers)
 
-    assert (response.status_code, response.data) == (200, b"")
+    assert response.status_code == 200
     assert not api.is_verified()
     assert used_records(api) == []
     assert welcomes(api) == []
 
 
-def test_head_answers_what_the_link_is_worth(api: ApiService) -> None:
+def test_get_tells_a_program_whether_the_link_has_verified_its_address(api: ApiService) -> None:
+    link = api.link(api.record())
+
+    before = api.client().get(link)
+    api.client().post(link)
+    after = api.client().get(link)
+
+    assert (before.status_code, before.get_json()) == (200, {"is_verified": False})
+    assert (after.status_code, after.get_json()) == (200, {"is_verified": True})
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_opening_a_link_tells_what_it_is_worth(api: ApiService, method: str) -> None:
     expired = api.link(api.record(life="-1 second"))
     altered = api.link(api.record(), key=OLD_KEY)
 
-    statuses = [api.client().head(link).status_code for link in (PATH, altered, expired)]
+    statuses = [api.client().open(link, method=method).status_code for link in (PATH, altered, expired)]
 
     assert statuses == [422, 404, 410]
 
