@@ -14,11 +14,11 @@ from shared.links import verification_link
 _UID: Final = UUID(int=1)
 _SENDER: Final = Address("Outbox Signup", "no-reply", "example.com")
 _LINK: Final = verification_link("https://example.com", 1, "MDKTmUjthi0Ocl6bWIZ6r2ViDJ0lqX4pHVRZ6vU3wVU")
-_READER: Final = ("ada@example.com", "Ada Lovelace")
+_ADDRESS: Final = "ada@example.com"
 
 PREVIEWS: Final[Mapping[str, Mail]] = {
-    "verify_email": Mail(*_READER, "Verify your address", "verify_email", {"link": _LINK}),
-    "welcome_email": Mail(*_READER, "Welcome", "welcome_email", {"username": "ada"}),
+    "verify_email": Mail(_ADDRESS, "", "Verify your address", "verify_email", {"link": _LINK, "username": "ada"}),
+    "welcome_email": Mail(_ADDRESS, "Ada Lovelace", "Welcome", "welcome_email", {"username": "ada"}),
 }
 """By the name of the template."""
 

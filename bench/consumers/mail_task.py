@@ -29,14 +29,14 @@ _CLAIM: Final = """
     RETURNING payload
 """
 _RECORD: Final = """
-    WITH reader AS (SELECT username, email, full_name FROM users WHERE username = %(username)s),
+    WITH reader AS (SELECT username, email FROM users WHERE username = %(username)s),
     record AS (
         INSERT INTO verify_emails (username, email, message_id, expires_at)
         SELECT username, email, %(id)s, clock_timestamp() + interval '1 day' FROM reader
             ON CONFLICT (message_id) DO UPDATE SET expires_at = excluded.expires_at
         RETURNING id
     )
-    SELECT record.id, reader.email, reader.full_name FROM record, reader
+    SELECT record.id, reader.email, reader.username FROM record, reader
 """
 _ACK: Final = """
     WITH finished AS (
@@ -90,12 +90,12 @@ def _connections() -> _Connections:
     return kept
 
 
-def _compose(record_id: int, address: str, name: str) -> EmailMessage:
+def _compose(record_id: int, address: str, username: str) -> EmailMessage:
     code = sign([os.environ["SECRET_KEY"]], record_id, address)
-    values = {"name": name, "link": verification_link(os.environ["BASE_URL"], record_id, code)}
+    values = {"username": username, "link": verification_link(os.environ["BASE_URL"], record_id, code)}
     mail = EmailMessage(policy=SMTP)
     mail["From"] = os.environ["MAIL_FROM"]
-    mail["To"] = f"{name} <{address}>"
+    mail["To"] = address
     mail["Subject"] = "Verify your address"
     mail["Date"] = format_datetime(localtime())
     mail["Message-ID"] = make_msgid(domain="example.org")

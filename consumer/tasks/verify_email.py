@@ -17,7 +17,7 @@ def prepare(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepar
     rows = preparation.connection.execute(
         """
         WITH reader AS (
-            SELECT asked.message_id, users.username, users.email, users.full_name
+            SELECT asked.message_id, users.username, users.email
               FROM unnest(%(message_ids)s::bigint[], %(usernames)s::text[]) AS asked (message_id, username)
               JOIN users USING (username)
         ), record AS (
@@ -28,7 +28,7 @@ def prepare(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepar
                    used_at = CASE WHEN v.email = excluded.email THEN v.used_at END
             RETURNING v.message_id, v.id
         )
-        SELECT message_id, record.id, reader.email, reader.full_name FROM record JOIN reader USING (message_id)
+        SELECT message_id, record.id, reader.email, reader.username FROM record JOIN reader USING (message_id)
         """,
         {
             "message_ids": list(payloads),
@@ -40,14 +40,15 @@ def prepare(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepar
     return {message_id: mails.get(message_id) or NoSuchUserError() for message_id in payloads}
 
 
-def _mail(settings: ConsumerSettings, record_id: int, email: str, full_name: str) -> Mail:
+def _mail(settings: ConsumerSettings, record_id: int, email: str, username: str) -> Mail:
+    """Make the mail. Its reader may be a stranger to whoever signed up: the full name, a free text, is not in it."""
     code = sign(settings.secret_keys, record_id, email)
     return Mail(
         recipient=email,
-        recipient_name=full_name,
+        recipient_name="",
         subject="Verify your address",
         template="verify_email",
-        values={"link": verification_link(settings.base_url, record_id, code)},
+        values={"link": verification_link(settings.base_url, record_id, code), "username": username},
     )
 
 

@@ -114,7 +114,7 @@ def test_each_kind_of_mail_has_a_preview(mailbox: MailCatcher) -> None:
     assert set(PREVIEWS) == {"verify_email", "welcome_email"}
     for name in PREVIEWS:
         assert f'href="/previews/{name}"' in text
-        assert "Ada Lovelace" in get(mailbox, f"/previews/{name}").text
+        assert "ada@example.com" in get(mailbox, f"/previews/{name}").text
         assert "<h1" in get(mailbox, f"/previews/{name}/html").text
 
 

@@ -53,7 +53,11 @@ LONG_NAMES = {
 
 
 def verify_mail(name: str = "Alice Adams", recipient: str = "alice@example.com") -> Mail:
-    return Mail(recipient, name, "Verify your address", "verify_email", {"link": LINK})
+    return Mail(recipient, name, "Verify your address", "verify_email", {"link": LINK, "username": "alice_1"})
+
+
+def welcome_mail(name: str = "Alice Adams") -> Mail:
+    return Mail("alice@example.com", name, "Welcome", "welcome_email", {"username": "alice_1"})
 
 
 def composed(mail: Mail | None = None, *, uid: UUID = UID, sender: Address = SENDER) -> Envelope:
@@ -95,8 +99,8 @@ def test_the_link_stands_alone_on_its_line_of_the_text_part() -> None:
     assert LINK in part(parsed(composed()), "plain").splitlines()
 
 
-def test_the_welcome_mail_names_the_account() -> None:
-    mail = Mail("alice@example.com", "Alice", "Welcome", "welcome_email", {"username": "alice_1"})
+@pytest.mark.parametrize("mail", [verify_mail(), welcome_mail()], ids=lambda mail: mail.template)
+def test_each_part_names_the_account(mail: Mail) -> None:
     message = parsed(composed(mail))
 
     assert ["alice_1" in part(message, kind) for kind in ("plain", "html")] == [True, True]
@@ -104,21 +108,21 @@ def test_the_welcome_mail_names_the_account() -> None:
 
 @pytest.mark.parametrize("name", [*NAMES.values(), *LONG_NAMES.values()], ids=[*NAMES, *LONG_NAMES])
 def test_the_name_arrives_in_the_text_as_it_is_and_in_html_escaped(name: str) -> None:
-    message = parsed(composed(verify_mail(name)))
+    message = parsed(composed(welcome_mail(name)))
 
-    assert part(message, "plain").startswith(f"Hello {name},\r\n")
-    assert f"Hello {escape(name)},</p>" in part(message, "html")
+    assert part(message, "plain").startswith(f"Welcome, {name},\r\n")
+    assert f"Welcome, {escape(name)}</h1>" in part(message, "html")
 
 
 @pytest.mark.parametrize("name", LONG_NAMES.values(), ids=LONG_NAMES)
 def test_no_line_is_longer_than_smtp_allows(name: str) -> None:
-    lines = composed(verify_mail(name)).content.split(b"\r\n")
+    lines = composed(welcome_mail(name)).content.split(b"\r\n")
 
     assert max(map(len, lines)) <= 78
 
 
 def test_all_line_ends_are_those_of_smtp() -> None:
-    content = composed(verify_mail("Alice\u2028Adams")).content
+    content = composed(welcome_mail("Alice\u2028Adams")).content
 
     assert content.count(b"\n") == content.count(b"\r\n") == content.count(b"\r")
 
@@ -246,7 +250,8 @@ def test_the_mail_says_that_it_is_automatic() -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "values"), [("verify_email", {"link": LINK}), ("welcome_email", {"username": "alice"})]
+    ("template", "values"),
+    [("verify_email", {"link": LINK, "username": "alice"}), ("welcome_email", {"username": "alice"})],
 )
 def test_a_template_fails_rather_than_leaving_a_gap(template: str, values: Mapping[str, Any]) -> None:
     composed(Mail("alice@example.com", "Alice", "S", template, values))
