@@ -152,6 +152,8 @@ control_socket_disable = True
 # machine who says that a request came over TLS.
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
+# Nor may a client behind a proxy at a Unix socket, which gunicorn trusts, move the application to another path.
+forwarder_headers = ""
 
 accesslog = "-"
 access_log_format = '%(t)s %(h)s "%(m)s %(U)s" %(s)s %(B)s %(M)sms'

@@ -11,6 +11,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api.accounts import Accounts
 from api.bodies import READ_LIMIT_BYTES
+from api.body_stream import BodyGuard
 from api.database import build_engine
 from api.docs_routes import docs_blueprint
 from api.doorbell import Doorbell
@@ -94,6 +95,7 @@ def create_app(
     app.register_error_handler(Exception, _answer_error)
     app.after_request(harden)
     app.extensions[_EXTENSION] = _Parts(engine, doorbell)
+    app.wsgi_app = BodyGuard(app.wsgi_app)  # type: ignore[method-assign]
     if count := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
     return app

@@ -177,6 +177,7 @@ def _answers_to_links() -> Part:
 def _errors_of_bodies() -> Part:
     return {
         "400": answers.not_json(),
+        "408": answers.problem(408, "The body stood still on its way.", detail_of(408)),
         "413": answers.problem(413, "More than 16 KiB.", detail_of(413)),
         "415": answers.problem(415, "Another content type.", detail_of(415)),
         "422": answers.invalid_body(),

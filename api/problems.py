@@ -23,6 +23,7 @@ _DETAILS: Final[Mapping[int, str]] = {
     400: "The request cannot be understood: look at its headers and its body.",
     404: "There is nothing at this address: look at the path.",
     405: "This address does not take this method: use one of those that the Allow header names.",
+    408: "The body did not arrive in time: send the request again.",
     413: "The body is larger than 16 KiB: send a smaller one.",
     414: "The address is longer than this server reads: send what it holds in the body.",
     415: "The body has another media type than this address takes: send application/json.",
