@@ -26,6 +26,7 @@ from api.request_ids import use_request_ids
 from api.request_log import hide_query_strings
 from api.request_traces import trace_requests
 from api.resend_routes import resend_blueprint
+from api.schemas import SignUpSchema
 from api.security_headers import harden
 from api.side_connections import SideConnections
 from api.signup_pages import signup_pages
@@ -84,12 +85,13 @@ def create_app(
     add_metrics(app, scrapes, registry)
     trace_requests(app, believe_header=settings.trusted_proxies > 0)
     limit_rates(app, RateLimiter(settings.rate_limits), LimitBypasses(registry))
-    app.register_blueprint(users_blueprint(accounts, settings.secret_keys))
+    wishes = SignUpSchema(settings.password_min_length)
+    app.register_blueprint(users_blueprint(accounts, settings.secret_keys, wishes))
     app.register_blueprint(verification_blueprint(engine, doorbell, settings.secret_keys))
     app.register_blueprint(resend_blueprint(accounts))
-    app.register_blueprint(signup_pages(accounts, mailbox_url=settings.mailbox_url))
+    app.register_blueprint(signup_pages(accounts, wishes, mailbox_url=settings.mailbox_url))
     app.register_blueprint(health_blueprint(probes))
-    app.register_blueprint(docs_blueprint())
+    app.register_blueprint(docs_blueprint(wishes))
     if ops_token is not None:
         app.register_blueprint(ops_blueprint(looks, ops_token))
     app.register_error_handler(Exception, _answer_error)

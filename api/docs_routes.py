@@ -8,39 +8,36 @@ from flask import Blueprint, Response
 
 from api.openapi import build_document
 from api.pages import page
+from api.schemas import SignUpSchema
 
 
-def docs_blueprint() -> Blueprint:
-    """Build both addresses. The document is put together at the first request for either."""
+def docs_blueprint(wishes: SignUpSchema) -> Blueprint:
+    """Build both addresses. The document is put together at the first request for either.
+
+    Args:
+        wishes: what a signup may hold.
+
+    """
     blueprint = Blueprint("docs", __name__)
+    build = cache(lambda: build_document(wishes))
 
     @blueprint.get("/openapi.json")
     def document() -> Response:
-        return Response(_text(), mimetype="application/json")
+        return Response(json.dumps(build(), ensure_ascii=False), mimetype="application/json")
 
     @blueprint.get("/docs")
     def docs() -> Response:
-        return page("docs.html", document=_document(), resolve=_resolve, as_json=_indented)
+        return page("docs.html", document=build(), resolve=lambda part: _resolve(build(), part), as_json=_indented)
 
     return blueprint
 
 
-@cache
-def _document() -> dict[str, Any]:
-    return build_document()
-
-
-@cache
-def _text() -> str:
-    return json.dumps(_document(), ensure_ascii=False)
-
-
-def _resolve(part: dict[str, Any]) -> dict[str, Any]:
+def _resolve(document: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
     """Give what a reference of the document refers to, or the part itself."""
     found: Any = part
     while "$ref" in found:
         steps = found["$ref"].removeprefix("#/").split("/")
-        found = _document()
+        found = document
         for step in steps:
             found = found[step]
     return dict(found)

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
+from marshmallow import Schema
 
 from api import openapi_answers as answers
 from api.idempotency import HEADER, KEPT_HOURS, KEY_PATTERN, MALFORMED, USED
@@ -27,8 +28,8 @@ Sign up, verify the address with the link that was mailed to it, have the mail s
 Errors are RFC 9457 problems that name every invalid field at once."""
 
 
-def build_document() -> dict[str, Any]:
-    """Build the document anew."""
+def build_document(wishes: SignUpSchema) -> dict[str, Any]:
+    """Build the document anew, with what a signup may hold."""
     spec = APISpec(
         title="Outbox signup service",
         version=VERSION,
@@ -39,7 +40,7 @@ def build_document() -> dict[str, Any]:
     )
     for name, header in answers.HEADERS.items():
         spec.components.header(name, header)
-    spec.path("/v1/users", operations={"post": _sign_up()})
+    spec.path("/v1/users", operations={"post": _sign_up(wishes)})
     spec.path(VERIFY_PATH, operations={"get": _open_link(), "post": _post_link()})
     spec.path(f"{VERIFY_PATH}/resend", operations={"post": _send_again()})
     spec.path("/healthz", operations={"get": _alive()})
@@ -53,14 +54,14 @@ def _component_name(schema: Any) -> str:  # noqa: ANN401 - a schema, its class o
     return name.removesuffix("Schema")
 
 
-def _sign_up() -> Part:
+def _sign_up(wishes: SignUpSchema) -> Part:
     return {
         "tags": ["users"],
         "operationId": "signUp",
         "summary": "Sign up",
         "description": "Makes the user and asks for the verification mail, in one statement: both or neither.",
         "parameters": [_idempotency_key()],
-        "requestBody": _body({"application/json": (SignUpSchema, _WISH)}),
+        "requestBody": _body({"application/json": (wishes, _WISH)}),
         "responses": {
             **_errors_of_bodies(),
             "201": answers.created(),
@@ -154,7 +155,7 @@ def _ready() -> Part:
     }
 
 
-def _body(kinds: dict[str, tuple[type[Any], dict[str, str]]]) -> Part:
+def _body(kinds: dict[str, tuple[Schema | type[Schema], dict[str, str]]]) -> Part:
     return {
         "required": True,
         "content": {

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from email_validator import EmailNotValidError, validate_email
-from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, post_load
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, post_load, validates_schema
 from marshmallow.validate import Length
 
+from api.password_rules import LONGEST_PASSWORD, complaint
 from api.problems import FieldError, ProblemError
 from api.signup import SignUp
 from shared.addresses import is_mailable
+from shared.settings import DEFAULT_PASSWORD_MIN_LENGTH
 
 _USERNAME: Final = re.compile(r"[a-z0-9_]*")
 _LONGEST_EMAIL: Final = 254
@@ -36,7 +38,8 @@ _EMAIL_RULE: Final[Mapping[str, Any]] = {
 _PASSWORD_RULE: Final[Mapping[str, Any]] = {
     "format": "password",
     "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
-    "description": "8 to 128 characters of any script, blanks included, no control characters.",
+    "description": "{shortest} to {longest} characters of any script, blanks included, no control characters. None that"
+    " is common or made of the username or the address.",
 }
 _EMAIL_ID_RULE: Final[Mapping[str, Any]] = {"minLength": 1, "description": "`email_id` of the link."}
 _SECRET_CODE_RULE: Final[Mapping[str, Any]] = {"minLength": 1, "description": "`secret_code` of the link."}
@@ -142,11 +145,25 @@ class SignUpSchema(_StrictSchema):
         metadata=FULL_NAME_RULE,
     )
     email = _Email(required=True, metadata=_EMAIL_RULE)
-    password = _Text(
-        required=True,
-        validate=[Length(8, 128, error="Has to have 8 to 128 characters."), _check_password],
-        metadata=_PASSWORD_RULE,
-    )
+    password = _Text(required=True)
+
+    def __init__(self, shortest_password: int = DEFAULT_PASSWORD_MIN_LENGTH) -> None:
+        """Keep how short a password may be."""
+        super().__init__()
+        self.shortest_password = shortest_password
+        bounds = {"shortest": shortest_password, "longest": LONGEST_PASSWORD}
+        error = "Has to have {shortest} to {longest} characters.".format_map(bounds)
+        password = self.fields["password"]
+        password.validators = [Length(shortest_password, LONGEST_PASSWORD, error=error), _check_password]
+        password.metadata = {**_PASSWORD_RULE, "description": _PASSWORD_RULE["description"].format_map(bounds)}
+
+    @validates_schema(skip_on_field_errors=False)
+    def _check_guessability(self, data: Mapping[str, str], **_kwargs: object) -> None:
+        """Look at what is valid by itself: another field's error shall not hide this one."""
+        if "password" in data and (
+            refusal := complaint(data["password"], data.get("username", ""), data.get("email", ""))
+        ):
+            raise ValidationError(refusal, "password")
 
     @post_load
     def _wish(self, data: dict[str, str], **_kwargs: object) -> SignUp:

@@ -20,16 +20,17 @@ _COOKIE: Final = "inbox"
 _COOKIE_SECONDS: Final = 3600
 
 
-def signup_pages(accounts: Accounts, *, mailbox_url: str | None) -> Blueprint:
+def signup_pages(accounts: Accounts, wishes: SignUpSchema, *, mailbox_url: str | None) -> Blueprint:
     """Build the pages.
 
     Args:
         accounts: what the forms do.
+        wishes: what the form of a signup may hold.
         mailbox_url: where a development stack shows the mails that it has caught.
 
     """
     blueprint = Blueprint("pages", __name__)
-    wish_schema, address_schema = SignUpSchema(), ResendSchema()
+    address_schema = ResendSchema()
 
     @blueprint.get("/")
     def show_form() -> Response:
@@ -37,7 +38,7 @@ def signup_pages(accounts: Accounts, *, mailbox_url: str | None) -> Blueprint:
 
     @blueprint.post("/")
     def sign_up() -> ResponseReturnValue:
-        user = accounts.create(load(wish_schema, _typed(wish_schema.fields)))
+        user = accounts.create(load(wishes, _typed(wishes.fields)))
         return _to_inbox("inbox", user.email)
 
     @blueprint.get("/inbox")
@@ -54,6 +55,7 @@ def signup_pages(accounts: Accounts, *, mailbox_url: str | None) -> Blueprint:
         accounts.send_again(email)
         return _to_inbox("inbox?again", email)
 
+    blueprint.context_processor(lambda: {"shortest_password": wishes.shortest_password})
     blueprint.before_request(lambda: refuse_foreign_forms(request))
     blueprint.register_error_handler(Exception, _show_error)
     return blueprint

@@ -12,15 +12,15 @@ from api.idempotency import read_key
 from api.schemas import SignUpSchema, load
 
 
-def users_blueprint(accounts: Accounts, secret_keys: Sequence[str]) -> Blueprint:
+def users_blueprint(accounts: Accounts, secret_keys: Sequence[str], wishes: SignUpSchema) -> Blueprint:
     """Build the signup's address."""
     blueprint = Blueprint("users", __name__)
-    schema, answer = SignUpSchema(), UserSchema()
+    answer = UserSchema()
 
     @blueprint.post("/v1/users")
     def create_user() -> ResponseReturnValue:
         body = read_object(request)
-        wish = load(schema, body)
+        wish = load(wishes, body)
         return answer.dump(accounts.create(wish, read_key(request, body, secret_keys))), 201
 
     return blueprint

@@ -26,6 +26,8 @@ from shared.sentinel_url import is_sentinel_url, parse_sentinel_url
 
 MINIMUM_KEY_CHARACTERS: Final = 32
 DEFAULT_UNVERIFIED_DAYS: Final = 7.0
+DEFAULT_PASSWORD_MIN_LENGTH: Final = 8
+_LONGEST_MINIMUM: Final = 64
 _NO_SECRET: Final = (
     f"needs at least {MINIMUM_KEY_CHARACTERS} printable characters:"
     " make them with python -c 'import secrets; print(secrets.token_urlsafe(32))'."
@@ -63,6 +65,7 @@ class ApiSettings:
         rate_limits: how often one client may ask.
         mailbox_url: where a development stack shows the mails that it has caught, for the page that asks to look there.
         unverified_days: how long an account may wait for the verification of its address.
+        password_min_length: how many characters a new password has to have.
 
     """
 
@@ -73,6 +76,7 @@ class ApiSettings:
     rate_limits: RateLimits = field(default_factory=RateLimits)
     mailbox_url: str | None = None
     unverified_days: float = DEFAULT_UNVERIFIED_DAYS
+    password_min_length: int = DEFAULT_PASSWORD_MIN_LENGTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,11 @@ def read_api_settings() -> ApiSettings:
     proxies = env.int("TRUSTED_PROXIES", 0, validate=validate.Range(min=0, max=100))
     limit_texts = rate_limits.read_texts(env)
     mailbox_url = _text(env, "MAILBOX_URL", _mailbox_url, NONE)
+    password_min_length = env.int(
+        "PASSWORD_MIN_LENGTH",
+        DEFAULT_PASSWORD_MIN_LENGTH,
+        validate=validate.Range(min=DEFAULT_PASSWORD_MIN_LENGTH, max=_LONGEST_MINIMUM),
+    )
     unverified_days = _unverified_days(env)
     _check(env)
     return ApiSettings(
@@ -141,6 +150,7 @@ def read_api_settings() -> ApiSettings:
         trusted_proxies=proxies,
         rate_limits=rate_limits.parse_texts(limit_texts),
         mailbox_url=_mailbox_url(mailbox_url),
+        password_min_length=password_min_length,
         unverified_days=unverified_days,
     )
 

@@ -160,6 +160,24 @@ def test_any_other_password_is_refused(password: str) -> None:
     assert refused_fields(password=password) == ["password"]
 
 
+def test_length_of_a_password_is_a_setting() -> None:
+    strict = SignUpSchema(15)
+    passwords = ["14 characters!", "15 characters!!"]
+
+    refused = [strict.validate({**ALICE, "password": password}) for password in passwords]
+
+    assert refused == [{"password": ["Has to have 15 to 128 characters."]}, {}]
+
+
+@pytest.mark.parametrize("password", ["password123", "alice2026!"])
+def test_guessable_password_is_named_beside_other_fields(password: str) -> None:
+    assert refused_fields(full_name="", email="nobody", password=password) == ["full_name", "email", "password"]
+
+
+def test_password_made_of_a_name_that_is_refused_itself_is_not_compared_with_it() -> None:
+    assert refused_fields(username="Alice!", email="nobody", password="alice!alice!") == ["username", "email"]  # noqa: S106
+
+
 @pytest.mark.parametrize("value", [None, True, 12345678, 1.5, ["alice"], {"a": "b"}])
 @pytest.mark.parametrize("field", ["username", "full_name", "email", "password"])
 def test_only_a_string_is_a_string(field: str, value: object) -> None:
