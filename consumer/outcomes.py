@@ -45,6 +45,18 @@ class NotMade:
 
 
 @dataclass(frozen=True, slots=True)
+class Discarded:
+    """Nobody needs the work any more: the message ends as discarded, and nothing was sent at this attempt.
+
+    Attributes:
+        reason: for the operator; it holds no address and no secret.
+
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class NotBegun:
     """Something else is out of order, and nothing was done with the message. Its attempt is given back.
 
@@ -80,4 +92,4 @@ class LeaseOver:
     """The claim's time was over before the mail was complete: nothing was sent, somebody else may hold it now."""
 
 
-Outcome = Accepted | Failed | NotMade | NotBegun | Outage | LeaseOver
+Outcome = Accepted | Failed | NotMade | Discarded | NotBegun | Outage | LeaseOver

@@ -12,7 +12,7 @@ from marshmallow import ValidationError
 from consumer import statements
 from consumer.database import LOCKED, OVERTIME, UNREACHABLE, Database
 from consumer.held import Ended, Held, Ready
-from consumer.outcomes import NotBegun, NotMade, Outcome
+from consumer.outcomes import Discarded, NotBegun, NotMade, Outcome
 from consumer.patience import Patience, pauses
 from consumer.registry import TASKS
 from consumer.statements import Breaker
@@ -115,10 +115,13 @@ class Preparer:
             mails = TASKS[task].prepare(preparation, of_task)
             for message_id in of_task:
                 made_of_it = mails.get(message_id)
-                if isinstance(made_of_it, Mail):
-                    made.ready.append(Ready(by_id[message_id], made_of_it, breaker))
-                else:
-                    made.ended.append(Ended(by_id[message_id], _not_made(made_of_it), breaker))
+                match made_of_it:
+                    case Mail():
+                        made.ready.append(Ready(by_id[message_id], made_of_it, breaker))
+                    case Discarded():
+                        made.ended.append(Ended(by_id[message_id], made_of_it, breaker))
+                    case _:
+                        made.ended.append(Ended(by_id[message_id], _not_made(made_of_it), breaker))
         return made
 
 

@@ -12,7 +12,7 @@ from consumer import busy_server, policy_outage, policy_statements, statements
 from consumer.backoff import OUTAGE_SECONDS, retry_delay_seconds
 from consumer.database import LOCKED, UNREACHABLE, Database
 from consumer.held import Ended
-from consumer.outcomes import Accepted, Failed, LeaseOver, NotBegun, NotMade, Outage
+from consumer.outcomes import Accepted, Discarded, Failed, LeaseOver, NotBegun, NotMade, Outage
 from consumer.policy_outage import RefusalEffect, RefusedMessage
 from consumer.statements import Claim
 from consumer.verdicts import Verdict
@@ -129,6 +129,7 @@ class Recorder:
     def _write(self, connection: DbConnection, batch: Sequence[Ended]) -> dict[Claim, Verdict]:
         verdicts = self._ack(connection, [each for each in batch if isinstance(each.outcome, Accepted)])
         verdicts |= self._put_back(connection, [each for each in batch if isinstance(each.outcome, NotBegun)])
+        verdicts |= self._discard(connection, batch)
         refused = {each.held.claim: refusal for each in batch if (refusal := _refusal(each)) is not None}
         effects = self._effects(connection, refused)
         for each in batch:
@@ -144,7 +145,7 @@ class Recorder:
                     verdicts[each.held.claim] = self._fail(connection, each, _STOOD_STILL)
                 case Outage() as outage:
                     verdicts[each.held.claim] = self._note_outage(connection, each, outage)
-                case Accepted() | NotBegun():
+                case Accepted() | Discarded() | NotBegun():
                     pass
         for each in batch:
             self._learn_of_the_mail_server(connection, each)
@@ -194,6 +195,17 @@ class Recorder:
                     verdicts[claim] = self._verdict(each, Verdict.PUT_BACK, is_written=claim.id in ours)
         return verdicts
 
+    def _discard(self, connection: DbConnection, batch: Sequence[Ended]) -> dict[Claim, Verdict]:
+        unwanted = [(each, each.outcome.reason) for each in batch if isinstance(each.outcome, Discarded)]
+        if not unwanted:
+            return {}
+        reasons = {each.held.claim: reason for each, reason in unwanted}
+        ours = statements.discard_claims(connection, reasons)
+        return {
+            each.held.claim: self._verdict(each, Verdict.DISCARDED, is_written=each.held.claim.id in ours)
+            for each, _ in unwanted
+        }
+
     def _release(self, connection: DbConnection, ended: Ended, failure: Failed, effect: RefusalEffect) -> Verdict:
         """Give the attempt back that met an outage by policy."""
         claim = ended.held.claim
@@ -240,7 +252,7 @@ class Recorder:
         return self._verdict(ended, Verdict.DEAD if is_dead else Verdict.FAILED, is_written=is_written)
 
     def _verdict(self, ended: Ended, meant: Verdict, *, is_written: bool) -> Verdict:
-        """Tell what became of a message that was failed or put back, perhaps by an earlier try.
+        """Tell what became of a message that was failed, discarded or put back, perhaps by an earlier try.
 
         Within its lease nobody ends a claim but us. So when a repeated write does not find it, the one before did it,
         whose commit's answer was lost.

@@ -1,6 +1,6 @@
 """The consumer's SQL: one function a statement, each with the guard that makes it safe beside any other process."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -144,6 +144,33 @@ def ack(connection: DbConnection, claims: Sequence[Claim]) -> set[int]:
         [[claim.id for claim in claims], [claim.token for claim in claims]],
     ).fetchall()
     return {row[0] for row in done}
+
+
+def discard_claims(connection: DbConnection, reasons: Mapping[Claim, str]) -> set[int]:
+    """Finish messages that nobody needs any more, as discarded, and return the ids of those that were still ours."""
+    discarded = connection.execute(
+        """
+        WITH finished AS (
+            DELETE FROM outbox
+             USING unnest(%s::bigint[], %s::uuid[], %s::text[]) AS claim (message_id, token, reason)
+             WHERE id = claim.message_id AND status = 'running' AND claim_token = claim.token
+            RETURNING outbox.*, claim.reason
+        )
+        INSERT INTO outbox_finished (
+            id, task, payload, queue, status, due_at, generation, attempt, max_retries, broker_epoch, last_error,
+            failures, traceparent, created_at, published_at, claimed_at, finished_at, uid)
+        SELECT id, task, payload, queue, 'discarded', due_at, generation, attempt, max_retries, broker_epoch, reason,
+               failures, traceparent, created_at, published_at, claimed_at, clock_timestamp(), uid
+          FROM finished
+        RETURNING id
+        """,
+        [
+            [claim.id for claim in reasons],
+            [claim.token for claim in reasons],
+            [f"discarded: {reason}"[:LONGEST_REASON] for reason in reasons.values()],
+        ],
+    ).fetchall()
+    return {row[0] for row in discarded}
 
 
 def renew_claim(connection: DbConnection, claim: Claim, lease_seconds: float) -> bool:

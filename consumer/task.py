@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from marshmallow import EXCLUDE, Schema, fields, validate
 
+from consumer.outcomes import Discarded
 from shared.database import DbConnection
 from shared.errors import OutboxError
 from shared.settings import ConsumerSettings
@@ -65,7 +66,7 @@ class Mail:
     values: Mapping[str, object]
 
 
-Prepared = Mapping[int, Mail | UndeliverableError]
+Prepared = Mapping[int, Mail | Discarded | UndeliverableError]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,9 @@ class Task:
         payload: the schema that a payload has to pass; made once, since making one costs more than using it.
         prepare: makes the mails of some messages, given their payloads by message id. The messages are claimed by then,
             and it may run again at every attempt. It gives an UndeliverableError in place of the mail that no attempt
-            can make. It never sends anything. When it raises, what it wrote is rolled back and it is called once more
-            for each message alone; what it raises then is that message's failure, UndeliverableError for good.
+            can make, and Discarded in place of one that nobody needs any more. It never sends anything. When it raises,
+            what it wrote is rolled back and it is called once more for each message alone; what it raises then is that
+            message's failure, UndeliverableError for good.
 
     """
 

@@ -16,6 +16,8 @@ class Verdict(Enum):
     DONE = "done"
     FAILED = "failed"
     DEAD = "dead"
+    DISCARDED = "discarded"
+    """Nobody needs its mail any more."""
     PUT_BACK = "put_back"
     NOT_CLAIMED = "not_claimed"
     """Somebody has it, it is finished, it is not due, or there is no such message: nothing to do."""

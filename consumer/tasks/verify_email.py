@@ -1,11 +1,18 @@
 """`task:send_verify_email`: mails the link that verifies an address."""
 
 from collections.abc import Mapping
+from typing import Final
 
+from consumer.outcomes import Discarded
 from consumer.task import Mail, NoSuchUserError, Payload, Preparation, Prepared, Task, UserPayload
 from shared.links import sign, verification_link
 from shared.messages import SendVerifyEmail
 from shared.settings import ConsumerSettings
+
+_NOT_NEEDED: Final = {
+    "corrected": "the address was corrected after this mail was asked for, and a newer mail takes its place",
+    "verified": "an account with this address is verified already",
+}
 
 
 def prepare(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepared:
@@ -13,22 +20,35 @@ def prepare(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepar
 
     There is one record for a message, whatever the number of attempts, and so one link. Its life is counted from the
     latest attempt. Only if the user's address has changed since the last attempt does the link change with it.
+
+    Two kinds of mails are not needed any more, and discarded: those from before a correction of the address, which
+    appended a newer one, and those to an address that is verified, for whichever account.
     """
     rows = preparation.connection.execute(
         """
-        WITH reader AS (
-            SELECT asked.message_id, users.username, users.email
+        WITH reader AS MATERIALIZED (
+            SELECT asked.message_id, users.username, users.email,
+                   CASE WHEN asked.message_id < users.first_mail_id THEN 'corrected'
+                        -- With LIMIT, since EXISTS may be planned as a look at all verified accounts.
+                        ELSE (SELECT 'verified'
+                                FROM users AS owner
+                               WHERE lower(owner.email) = lower(users.email) AND owner.is_email_verified
+                               LIMIT 1) END AS not_needed
               FROM unnest(%(message_ids)s::bigint[], %(usernames)s::text[]) AS asked (message_id, username)
               JOIN users USING (username)
         ), record AS (
             INSERT INTO verify_emails AS v (username, email, message_id, expires_at)
-            SELECT username, email, message_id, clock_timestamp() + make_interval(secs => %(life)s) FROM reader
+            SELECT username, email, message_id, clock_timestamp() + make_interval(secs => %(life)s)
+              FROM reader
+             WHERE not_needed IS NULL
                 ON CONFLICT (message_id) DO UPDATE
                SET email = excluded.email, expires_at = excluded.expires_at,
                    used_at = CASE WHEN v.email = excluded.email THEN v.used_at END
             RETURNING v.message_id, v.id
         )
-        SELECT message_id, record.id, reader.email, reader.username FROM record JOIN reader USING (message_id)
+        SELECT message_id, not_needed, record.id, reader.email, reader.username
+          FROM reader
+          LEFT JOIN record USING (message_id)
         """,
         {
             "message_ids": list(payloads),
@@ -36,8 +56,11 @@ def prepare(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepar
             "life": preparation.settings.verify_email_minutes * 60,
         },
     ).fetchall()
-    mails = {message_id: _mail(preparation.settings, *record) for message_id, *record in rows}
-    return {message_id: mails.get(message_id) or NoSuchUserError() for message_id in payloads}
+    made = {
+        message_id: Discarded(_NOT_NEEDED[not_needed]) if not_needed else _mail(preparation.settings, *record)
+        for message_id, not_needed, *record in rows
+    }
+    return {message_id: made.get(message_id) or NoSuchUserError() for message_id in payloads}
 
 
 def _mail(settings: ConsumerSettings, record_id: int, email: str, username: str) -> Mail:

@@ -17,6 +17,7 @@ Given = Literal[
     "a lost job",
     "a long backlog",
     "an emptied Redis",
+    "an address that is verified already",
     "an unreachable mail server",
     "a refusing mail server",
     "a message that met silence and a mail server that does not answer yet",
@@ -131,6 +132,7 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
     sent: dict[str, Any] = {**whose, "attempt": 2}
     taken: dict[str, Any] = {**sent, "mails": (2,)}
     again: dict[str, Any] = {**sent, "given": "a message that came back"}
+    unwanted: dict[str, Any] = {**sent, "given": "an address that is verified already", "mails": (0,)}
     unreachable: dict[str, Any] = {**sent, "given": "an unreachable mail server"}
     probing: dict[str, Any] = {**taken, "given": "an open breaker"}
     dot: dict[str, Any] = {"function": "smtplib:SMTP.send", "that": _is_the_last_dot}
@@ -155,6 +157,16 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
         Point("ack's COMMIT", program, COMMIT, "after", past=f"{sql}:ack", **whose),
         *_around("close_breaker", program, f"{sql}:close_breaker", **probing),
         *_around("release_probe", program, f"{sql}:release_probe", **{**taken, "given": _PROBE_WITHOUT_ANSWER}),
+        *_around("discard_claims", program, f"{sql}:discard_claims", **unwanted),
+        Point("discard_claims' COMMIT", program, COMMIT, "before", past=f"{sql}:discard_claims", **unwanted),
+        Point(
+            "discard_claims' COMMIT",
+            program,
+            COMMIT,
+            "after",
+            past=f"{sql}:discard_claims",
+            **{**unwanted, "attempt": 1},
+        ),
         *_around("fail", program, f"{sql}:fail", given=refusing, **sent),
         *_around("fail's COMMIT", program, COMMIT, past=f"{sql}:fail", given=refusing, **sent),
         *_around("put_back", program, f"{sql}:put_back", **unreachable),

@@ -33,6 +33,7 @@ PREPARED_BY_SQL: Final[dict[Given, LiteralString]] = {
     "a message that met silence and a mail server that does not answer yet": """
         UPDATE outbox SET failures = '[{"unanswered": true}]'
         """,
+    "an address that is verified already": "UPDATE users SET is_email_verified = true",
     "an open breaker": OPEN_BREAKER,
     "an open breaker and a mail server that does not answer": OPEN_BREAKER,
     "old history": """
@@ -173,13 +174,14 @@ def worker_class(point: Point) -> dict[str, str]:
 
 def check(scene: Scene, point: Point, id_: int) -> None:
     row = message(scene.connection, id_)
-    assert (row["status"], row["attempt"]) == ("done", point.attempt)
+    is_wanted = point.mails != (0,)
+    assert (row["status"], row["attempt"]) == ("done" if is_wanted else "discarded", point.attempt)
     mails = scene.mails_of(id_)
     assert len(mails) in point.mails
-    assert {mail.recipients for mail in mails} == {(f"{row['payload']['username']}@example.com",)}
-    assert len({link for mail in mails for link in mail.links}) == 1
+    assert {mail.recipients for mail in mails} <= {(f"{row['payload']['username']}@example.com",)}
+    assert len({link for mail in mails for link in mail.links}) == is_wanted
     assert len(scene.mailbox.mails()) == len(mails)
     assert scene.count(table="outbox") == 0
-    assert scene.count(table="verify_emails") == 1
+    assert scene.count(table="verify_emails") == is_wanted
     assert scene.count("opened_at IS NOT NULL", table="outbox_breaker") == 0
     wait_until(lambda: scene.count("id = 0", table="outbox_finished") == 0, PATIENCE, "the old history to be pruned")

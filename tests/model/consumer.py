@@ -1,4 +1,4 @@
-"""The consumer's steps: pop, claim, send, and how a claim ends."""
+"""The consumer's steps: pop, claim, prepare, send, and how a claim ends."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tests.model.state import (
     ASKING,
     CLAIMED,
     DEAD,
+    DISCARDED,
     DONE,
     FORGOTTEN_TOKEN,
     IDLE,
@@ -22,6 +23,7 @@ from tests.model.state import (
     RUNNING,
     UNANSWERED_DOT,
     UNRENEWED,
+    UNWANTED,
     WAITING,
     Config,
     Consumer,
@@ -41,6 +43,8 @@ def consumer_steps(world: World, config: Config, number: int) -> Iterator[Move]:
     elif phase == ASKING:
         yield from find_own_claim_steps(world, config, number)
     elif phase == CLAIMED:
+        if config.unwanted:
+            yield prepare_step(world, number)
         yield from send_steps(world, config, number)
     elif phase == OVERDUE:
         yield from overdue_steps(world, config, number)
@@ -99,6 +103,12 @@ def find_own_claim_steps(world: World, config: Config, number: int) -> Iterator[
         # Nothing was sent, and it was PostgreSQL that could not be reached: the attempt is given back.
         expired = world.with_consumer(number, Consumer(OUTAGE, Job(message, 0), consumer.late))
         yield Step("find_own_claim", who, "found, but its lease is over"), expired
+
+
+def prepare_step(world: World, number: int) -> Move:
+    """Nobody needs the mail any more. Whether that is so, accounts.py asks; here it may be so at any attempt."""
+    unwanted = world.with_consumer(number, world.consumers[number]._replace(phase=UNWANTED))
+    return Step("prepare", f"consumer {number}", "not wanted any more"), unwanted
 
 
 def send_steps(world: World, config: Config, number: int) -> Iterator[Move]:
@@ -177,7 +187,7 @@ def waiting_steps(world: World, number: int) -> Iterator[Move]:
 
 
 def ending_steps(world: World, config: Config, number: int) -> Iterator[Move]:
-    """ack, fail or put_back: one statement that commits by itself, repeated until it is answered."""
+    """ack, fail, put_back or discard_claims: a statement that commits by itself, repeated until it is answered."""
     consumer = world.consumers[number]
     who = f"consumer {number}"
     message = consumer.job.message
@@ -204,6 +214,8 @@ def ending(row: Row, config: Config, phase: str) -> tuple[str, Guard, Row]:
     """The statement's name, the guard of its token, and the row after it."""
     if phase == ACCEPTED:
         return "ack", Guard.ACK_TOKEN, finished(row, DONE)
+    if phase == UNWANTED:
+        return "discard_claims", Guard.DISCARD_CLAIMS_TOKEN, finished(row, DISCARDED)
     returned = back_to_pending(row, config, due=False)
     if phase == OUTAGE:
         given_back = row.attempt - config.keeps(Guard.PUT_BACK_GIVES_BACK)

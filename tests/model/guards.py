@@ -35,6 +35,7 @@ class Guard(Enum):
     FAIL_DEAD = "fail: dead when attempt > max_retries"
     PUT_BACK_TOKEN = "put_back: claim_token=:t"  # noqa: S105 - the same
     PUT_BACK_GIVES_BACK = "put_back: attempt - 1"
+    DISCARD_CLAIMS_TOKEN = "discard_claims: claim_token=:t"  # noqa: S105 - the same
     REAP_RUNNING = "reap_running: it exists"
     REAP_RUNNING_LEASE = "reap_running: lease_until < clock_timestamp()"
     REAP_RUNNING_DEAD = "reap_running: dead when attempt > max_retries"

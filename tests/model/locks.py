@@ -55,7 +55,7 @@ def transactions(without: LockGuard | None = None) -> list[Transaction]:
         ("return_missing", many, False),
         ("retry or discard", many, False),
         ("claim or find_own_claim", ONE_ROW, False),
-        ("ack, fail or put_back", ONE_ROW, False),
+        ("ack, fail, put_back or discard_claims", ONE_ROW, False),
     ]
     return [Transaction(name, rows, skips) for name, orders, skips in kinds for rows in orders]
 

@@ -25,6 +25,7 @@ from tests.model.state import (
     RUNNING,
     TOKEN_OF_THE_DEAD,
     UNANSWERED_DOT,
+    UNWANTED,
     Config,
     Consumer,
     Job,
@@ -83,7 +84,9 @@ def _ends_rightly(change: Change) -> bool:
     if new.status == DEAD:
         rejected = change.by("fail") and change.consumer.phase == REJECTED
         return rejected or (change.by("fail", "reap_running") and old.attempt > change.config.max_retries)
-    return new.status != DISCARDED or change.by("discard")
+    if new.status == DISCARDED:
+        return change.by("discard") or (change.by("discard_claims") and change.consumer.phase == UNWANTED)
+    return True
 
 
 def _stays_finished(change: Change) -> bool:
@@ -102,7 +105,8 @@ def _accounts_for_attempts(change: Change) -> bool:
     if change.by("retry"):
         return new.attempt == 0
     ends_claim = old.status == RUNNING and new.status != RUNNING
-    return new.attempt == old.attempt and (not ends_claim or change.by("ack", "fail", "reap_running"))
+    ended_by = ("ack", "fail", "discard_claims", "reap_running")
+    return new.attempt == old.attempt and (not ends_claim or change.by(*ended_by))
 
 
 def _reaps_for_cause(change: Change) -> bool:
@@ -119,7 +123,8 @@ def _grows_a_generation(change: Change) -> bool:
 
 
 def _changes_its_own(change: Change) -> bool:
-    return not change.by("ack", "fail", "put_back", "renew_claim") or change.old.token == change.actor
+    own = ("ack", "fail", "put_back", "discard_claims", "renew_claim")
+    return not change.by(*own) or change.old.token == change.actor
 
 
 def _copies_for_cause(change: Change) -> bool:
@@ -138,11 +143,12 @@ def _has_its_columns(world: World, _: Config) -> bool:
 def _holds_alone(world: World, _: Config) -> bool:
     """Whoever, by its own clock, may still send or acknowledge holds the row's only token."""
     for number, consumer in enumerate(world.consumers):
-        may_act = consumer.phase in (CLAIMED, ACCEPTED) or consumer.phase in UNANSWERED_DOT
+        may_act = consumer.phase in (CLAIMED, ACCEPTED, UNWANTED) or consumer.phase in UNANSWERED_DOT
         if may_act and not consumer.late:
             row = world.rows[consumer.job.message]
             acknowledged = consumer.phase == ACCEPTED and row.status == DONE
-            if row.token != number and not acknowledged:
+            discarded = consumer.phase == UNWANTED and row.status == DISCARDED
+            if row.token != number and not acknowledged and not discarded:
                 return False
     return True
 
@@ -185,7 +191,8 @@ def _wastes_no_job(passage: Passage) -> bool:
 
 
 LOST = Property(
-    "done means accepted by the mail server, dead means out of attempts or refused for good, discarded means ordered",
+    "done means accepted by the mail server, dead means out of attempts or refused for good, discarded means ordered "
+    "or not wanted any more",
     change=_ends_rightly,
 )
 FINAL = Property("done and discarded are final, and only an operator revives a dead message", change=_stays_finished)
@@ -212,7 +219,10 @@ ONE_LIFE = Property(
     world=lambda world, _: all(job.generation <= world.rows[job.message].generation for job in world.redis.jobs),
 )
 HOLDER = Property("who holds a claim by its own clock holds the row, alone", world=_holds_alone)
-FENCE = Property("ack, fail, put_back and renew_claim change a row only under their own claim", change=_changes_its_own)
+FENCE = Property(
+    "ack, fail, put_back, discard_claims and renew_claim change a row only under their own claim",
+    change=_changes_its_own,
+)
 NOT_EARLY = Property(
     "no message is claimed before it is due",
     change=lambda change: not change.by("claim", "commit_lands") or change.old.due,

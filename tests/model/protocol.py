@@ -7,7 +7,8 @@ commands to Redis and the mail server:
 
     relay     take_batch, push, mark_published, commit, rollback
     reaper    reap_running; and in rounds: find_suspects, read_lists, renew_found, return_missing, delete_orphans
-    consumer  pop, claim, find_own_claim, send, renew_claim, and one of ack, fail, put_back
+    consumer  pop, claim, find_own_claim, prepare (only where nobody needs the mail any more), send, renew_claim, and
+              one of ack, fail, put_back, discard_claims
     operator  retry, discard
     time      becomes_due, lease_ends, deadline_passes (for the answer to the last dot), commit_lands, commit_fails (a
               COMMIT that lost its client is decided)

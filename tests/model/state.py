@@ -39,11 +39,12 @@ ACCEPTED: Final = "accepted"  # the mail server took it: ack comes next
 REFUSED: Final = "refused"  # 4xx, silence after the dot, too late to send: fail comes next
 REJECTED: Final = "rejected"  # 5xx: fail comes next, dead at once
 OUTAGE: Final = "outage"  # no mail server before the dot: put_back comes next
+UNWANTED: Final = "unwanted"  # nobody needs the mail any more, and nothing was sent: discard_claims comes next
 OVERDUE: Final = "overdue"  # the dot is sent, and no answer came before the deadline: renew the lease or give up
 WAITING: Final = "waiting"  # waits for the answer under a renewed lease
 UNRENEWED: Final = "unrenewed"  # waits past the lease that it has: only without a guard
 BEFORE_CLAIM: Final = frozenset({POPPED, ASKING})
-ENDING: Final = frozenset({ACCEPTED, REFUSED, REJECTED, OUTAGE})
+ENDING: Final = frozenset({ACCEPTED, REFUSED, REJECTED, OUTAGE, UNWANTED})
 UNANSWERED_DOT: Final = frozenset({OVERDUE, WAITING, UNRENEWED})
 HOLDING: Final = ENDING | UNANSWERED_DOT | {CLAIMED}
 
@@ -160,6 +161,7 @@ class Config(NamedTuple):
     max_retries: int = 1
     faults: int = 1
     orders: int = 0
+    unwanted: bool = True  # whether a worker may find that nobody needs the mail any more
     without: frozenset[Guard] = frozenset()
 
     def keeps(self, guard: Guard) -> bool:

@@ -61,6 +61,8 @@ BROKEN = [
     (Guard.FAIL_DEAD, BOUNDED, Config(faults=0)),
     (Guard.PUT_BACK_TOKEN, HOLDER, Config(faults=2, relays=1)),
     (Guard.PUT_BACK_GIVES_BACK, ACCOUNT, Config()),
+    (Guard.DISCARD_CLAIMS_TOKEN, FENCE, Config()),
+    (Guard.DISCARD_CLAIMS_TOKEN, HOLDER, Config()),
     (Guard.REAP_RUNNING_LEASE, COPY, Config(faults=0)),
     (Guard.REAP_RUNNING_DEAD, BOUNDED, Config(max_retries=0)),
     (Guard.REAP_RUNNING_GRACE, BLAME, Config()),

@@ -29,7 +29,7 @@ from tests.model.properties import (
     WASTE,
     Property,
 )
-from tests.model.state import DEAD, DISCARDED, DONE, PENDING, REJECTED, RUNNING, Config, World
+from tests.model.state import DEAD, DISCARDED, DONE, PENDING, REJECTED, RUNNING, UNWANTED, Config, World
 
 # Two relays, two consumers and one retry, unless it says otherwise. `python -m tests.model` explores what is larger.
 SIZES = {
@@ -40,12 +40,13 @@ SIZES = {
     "three-faults-one-relay-one-consumer-no-retry": Config(faults=3, relays=1, consumers=1, max_retries=0),
     "operator": Config(faults=1, max_retries=0, orders=1),
     "two-messages-nothing-fails": Config(messages=2, faults=0, max_retries=0),
-    "two-messages-one-fault-one-relay": Config(messages=2, faults=1, max_retries=0, relays=1),
+    "two-messages-one-fault-one-relay": Config(messages=2, faults=1, max_retries=0, relays=1, unwanted=False),
 }
 STEPS = {
     *("take_batch", "push", "mark_published", "commit", "rollback"),
     *("reap_running", "find_suspects", "read_lists", "renew_found", "return_missing", "delete_orphans"),
-    *("pop", "claim", "find_own_claim", "send", "renew_claim", "ack", "fail", "put_back"),
+    *("pop", "claim", "find_own_claim", "prepare", "send", "renew_claim"),
+    *("ack", "fail", "put_back", "discard_claims"),
     *("retry", "discard"),
     *("becomes_due", "lease_ends", "deadline_passes", "commit_lands", "commit_fails"),
     *("crash", "stand_still", "redis_wiped", "redis_restarted", "redis_restored", "postgres_outage"),
@@ -78,7 +79,7 @@ def test_each_message_can_still_reach_done_or_dead_without_help(explored: Explor
 def test_each_message_with_an_attempt_left_can_still_be_delivered(explored: Exploration) -> None:
     def hopeless(world: World) -> bool:
         """Whether a message is given up, or its last claim is no longer on its way to be accepted."""
-        refused = any(consumer.phase == REJECTED for consumer in world.consumers)
+        refused = any(consumer.phase in (REJECTED, UNWANTED) for consumer in world.consumers)
         return any(
             row.status in (DEAD, DISCARDED)
             or row.attempt > explored.config.max_retries

@@ -18,7 +18,7 @@ from consumer.database import Database
 from consumer.held import Ended, Ready
 from consumer.late_answers import LateAnswers
 from consumer.lease import Lease
-from consumer.outcomes import Accepted, Failed, NotBegun, Outage
+from consumer.outcomes import Accepted, Discarded, Failed, NotBegun, Outage
 from consumer.patience import Patience
 from consumer.recording import Recorder
 from consumer.sending import Sender, open_mailer
@@ -31,9 +31,12 @@ from tests.waiting import wait_until
 
 
 def test_outcomes_of_every_kind_are_written_together(desk: Desk, connection: "Connection[Any]") -> None:
-    ids = add_messages(connection, 5)
+    ids = add_messages(connection, 6)
     held = desk.hold(ids)
-    outcomes = [Accepted(), Failed("451"), Failed("554", is_permanent=True), NotBegun("away"), Outage("gone")]
+    outcomes = [
+        *(Accepted(), Failed("451"), Failed("554", is_permanent=True), NotBegun("away"), Outage("gone")),
+        Discarded("verified"),
+    ]
 
     verdicts = desk.record(*zip(held, outcomes, strict=True))
 
@@ -43,6 +46,7 @@ def test_outcomes_of_every_kind_are_written_together(desk: Desk, connection: "Co
         Verdict.DEAD,
         Verdict.PUT_BACK,
         Verdict.PUT_BACK,
+        Verdict.DISCARDED,
     ]
     assert [(row["status"], row["attempt"]) for row in (message(connection, id_) for id_ in ids)] == [
         ("done", 1),
@@ -50,6 +54,7 @@ def test_outcomes_of_every_kind_are_written_together(desk: Desk, connection: "Co
         ("dead", 1),
         ("pending", 0),
         ("pending", 0),
+        ("discarded", 1),
     ]
 
 

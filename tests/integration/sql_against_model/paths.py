@@ -21,6 +21,7 @@ TAKEN_OVER = (
     *("consumer 0: stand_still: past its time", "message 0: lease_ends", "relay 1: reap_running"),
     *(*publish(1), *claim(1)),
 )
+NOT_WANTED = "consumer 0: prepare: not wanted any more"
 OVERDUE = "consumer 0: send: no answer before the deadline"
 FAIL_AND_PUBLISH = ("consumer 0: send: 4xx", "consumer 0: fail", "message 0: becomes_due", *publish(1))
 PATHS = {
@@ -121,6 +122,14 @@ PATHS = {
         *(*publish(0), *claim(0), OVERDUE, "consumer 0: renew_claim"),
         *("consumer 0: crash: its mail is accepted all the same", "message 0: lease_ends", "relay 0: reap_running"),
         *(*publish(0), *claim(1), "consumer 1: send: accepted", "consumer 1: ack"),
+    ),
+    "a-mail-is-not-wanted-any-more": (
+        *(*publish(0), *claim(0), NOT_WANTED, "consumer 0: discard_claims: not answered, committed"),
+        *("consumer 0: discard_claims: 0 rows", f"operator: retry: m0, {NOTHING}"),
+    ),
+    "a-frozen-consumer-discards-too-late": (
+        *(*publish(0), *claim(0), NOT_WANTED, *TAKEN_OVER),
+        *("consumer 0: discard_claims: 0 rows", "consumer 1: send: accepted", "consumer 1: ack"),
     ),
     "a-frozen-consumer-puts-back-too-late": (
         *(*publish(0), *claim(0), "consumer 0: send: outage before the dot", *TAKEN_OVER),

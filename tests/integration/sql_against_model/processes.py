@@ -194,8 +194,11 @@ class Consumer(Process):
         self.held = found[0] if found else None
         agree("own claim found", is_found, self.held is not None)
 
-    def send(self, _at: Moment) -> None:
+    def prepare(self, _at: Moment) -> None:
         """Nothing that a row would show."""
+
+    def send(self, _at: Moment) -> None:
+        """The same."""
 
     def deadline_passes(self, _at: Moment) -> None:
         """The same."""
@@ -223,6 +226,9 @@ class Consumer(Process):
             return bool(of_consumer.put_back(self.connection, [claim], "an outage", delay_seconds=LONG_SECONDS))
 
         self.end(at, put_back)
+
+    def discard_claims(self, at: Moment) -> None:
+        self.end(at, lambda claim: bool(of_consumer.discard_claims(self.connection, {claim: "not wanted any more"})))
 
     def end(self, at: Moment, statement: Callable[[of_consumer.Claim], bool]) -> None:
         assert self.held is not None

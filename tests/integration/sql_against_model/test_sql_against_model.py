@@ -99,6 +99,13 @@ def test_walks_notice_a_missing_guard(
             "a-frozen-consumer-acknowledges-too-late",
             "ack: still ours",
         ),
+        (
+            of_consumer.discard_claims,
+            "claim_token = claim.token",
+            "claim.token IS NOT NULL",
+            "a-frozen-consumer-discards-too-late",
+            "discard_claims: still ours",
+        ),
         (of_consumer.fail, "claim_token = %(token)s", "true", "a-frozen-consumer-fails-too-late", "fail: still ours"),
         (
             of_consumer.renew_claim,
@@ -108,7 +115,7 @@ def test_walks_notice_a_missing_guard(
             "renew_claim: still ours",
         ),
     ],
-    ids=["claim", "ack", "fail", "renew_claim"],
+    ids=["claim", "ack", "discard_claims", "fail", "renew_claim"],
 )
 def test_path_notices_a_missing_guard(
     service: Service,
