@@ -350,7 +350,7 @@ def test_a_migration_that_waits_for_another_one_keeps_no_snapshot(database_url: 
         waiting = start_alembic(database_url, ROOT)
         asks = (
             "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'outbox-migrations'"
-            " AND query LIKE '%advisory_lock%'"
+            " AND (query LIKE '%advisory_lock%' OR query = 'COMMIT')"
         )
         wait_until(lambda: another.execute(asks).fetchone() is not None, 20, "the second to ask for the lock")
         another.execute("CREATE INDEX CONCURRENTLY test_idx ON outbox (task)")
