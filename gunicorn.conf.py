@@ -57,7 +57,13 @@ from gunicorn.glogging import Logger
 from api.problems import PROBLEM_TYPE, ProblemError, detail_of, members
 from api.request_log import WithoutQueryString
 from shared.errors import SettingsError
-from shared.server_settings import check_server_settings, read_port, read_web_concurrency
+from shared.server_settings import (
+    check_server_settings,
+    listen_addresses,
+    read_keepalive_seconds,
+    read_port,
+    read_web_concurrency,
+)
 from shared.settings import read_api_settings, read_ops_token
 from shared.tracing import check_tracing
 
@@ -127,8 +133,9 @@ os.register_at_fork(before=_hold_sigterm, after_in_parent=_release_sigterm, afte
 
 try:
     check_server_settings()
-    bind = f"0.0.0.0:{read_port()}"
+    bind = listen_addresses(read_port())
     workers = read_web_concurrency()
+    keepalive = read_keepalive_seconds()
     # The workers read them again; a wrong one stops the start here, with one clear message.
     read_api_settings()
     check_tracing()
@@ -142,7 +149,8 @@ threads = 4
 # stands still.
 timeout = 30
 graceful_timeout = 20
-keepalive = 5
+# Each takes a file, of which a process has 1,024 by default. Those that are idle make room for new ones.
+worker_connections = 900
 # The workers' heartbeat on a disk that stalls would look like a worker that stalls.
 worker_tmp_dir = str(_SHARED_MEMORY) if _SHARED_MEMORY.is_dir() else None
 # Nobody manages this server through a socket in somebody's home.

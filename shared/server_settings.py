@@ -1,16 +1,18 @@
-"""What the environment says to gunicorn: where it listens, and how many processes it starts.
+"""What the environment says to gunicorn: where it listens, how many processes it starts, how long connections are kept.
 
 gunicorn.conf.py reads them, and `doctor`, since gunicorn itself ends with a traceback at a WEB_CONCURRENCY that is no
 number, before it reads any file of ours.
 """
 
 import os
+import socket
 from typing import Final
 
 from shared.errors import SettingsError
 
 _LARGEST_PORT: Final = 65_535
 _MOST_PROCESSES: Final = 1000
+_LONGEST_KEEPALIVE_SECONDS: Final = 3600
 
 
 def read_port() -> int:
@@ -26,10 +28,32 @@ def read_web_concurrency() -> int:
     return _whole_number("WEB_CONCURRENCY", "2", _MOST_PROCESSES)
 
 
+def read_keepalive_seconds() -> int:
+    """Read KEEPALIVE_SECONDS, for how long an idle connection is kept. Raises SettingsError when it is malformed.
+
+    Longer than the clients and proxies that keep it, so that they close it: one that we close may be one over which
+    they send their next request at that moment.
+    """
+    return _whole_number("KEEPALIVE_SECONDS", "75", _LONGEST_KEEPALIVE_SECONDS, smallest=0)
+
+
+def listen_addresses(port: int) -> list[str]:
+    """Return what to bind to for all clients of this machine: IPv6 and IPv4, or IPv4 alone where there is no IPv6."""
+    ipv4, ipv6 = f"0.0.0.0:{port}", f"[::]:{port}"
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            takes_ipv6_alone = probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+            probe.bind(("::", 0))
+    except OSError:
+        return [ipv4]
+    # What the kernel's setting net.ipv6.bindv6only says; one socket for both is its default.
+    return [ipv4, ipv6] if takes_ipv6_alone else [ipv6]
+
+
 def check_server_settings() -> None:
     """Raise SettingsError naming each of them that is malformed."""
     problems: dict[str, list[str]] = {}
-    for read in (read_port, read_web_concurrency):
+    for read in (read_port, read_web_concurrency, read_keepalive_seconds):
         try:
             read()
         except SettingsError as exc:
@@ -38,8 +62,8 @@ def check_server_settings() -> None:
         raise SettingsError(problems)
 
 
-def _whole_number(name: str, default: str, largest: int) -> int:
+def _whole_number(name: str, default: str, largest: int, *, smallest: int = 1) -> int:
     text = os.environ.get(name, default)
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= largest):
-        raise SettingsError({name: [f"has to be a whole number from 1 to {largest}."]})
+    if not (text.isascii() and text.isdecimal() and smallest <= int(text) <= largest):
+        raise SettingsError({name: [f"has to be a whole number from {smallest} to {largest}."]})
     return int(text)

@@ -13,6 +13,8 @@ from tests.gunicorn import END_SECONDS, gunicorn, gunicorn_program
 from tests.preloading import Preloaded
 from tests.waiting import wait_until
 
+WHOLE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
 
 def start_with(origin: Preloaded, log: Path, **settings: str) -> tuple[int, str]:
     """Start it with settings that stop it; give its exit code and what it said."""
@@ -65,6 +67,9 @@ def test_clients_that_stand_still_hold_no_thread_for_long(
         server = ("127.0.0.1", client.base_url.port)
         head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/%s\r\nContent-Length: 9\r\n\r\n{"
         form, program = head % (b"/", b"x-www-form-urlencoded"), head % (b"/v1/users", b"json")
+        kept = still.enter_context(socket.create_connection(server))
+        kept.sendall(WHOLE)
+        assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
         began = monotonic()
         for sent in (form, program, b"GET /healthz HT", b"GET /healthz HT"):
             still.enter_context(socket.create_connection(server)).sendall(sent)
@@ -75,6 +80,10 @@ def test_clients_that_stand_still_hold_no_thread_for_long(
         for request in ('"POST /" 408', '"POST /v1/users" 408'):
             wait_until(lambda text=request: text in log.read_text(), 40, f"{request} to be given up")
         assert monotonic() - began < 18, "one of them was waited for twice"
+
+        # Clients keep connections for longer than the five seconds for which servers often do.
+        kept.sendall(WHOLE)
+        assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
 
     assert "Traceback" not in log.read_text()
 
@@ -132,11 +141,14 @@ def test_number_of_processes_that_makes_no_sense_stops_the_start_by_its_name(
 ) -> None:
     settings = {"DATABASE_URL": "postgresql://x@127.0.0.1:1/x", "SECRET_KEY": KEY, "WEB_CONCURRENCY": processes}
 
-    exit_code, said = start_with(api_origin, tmp_path / "gunicorn.log", **settings, PORT="none")
+    exit_code, said = start_with(
+        api_origin, tmp_path / "gunicorn.log", **settings, PORT="none", KEEPALIVE_SECONDS="for ever"
+    )
 
     assert exit_code == 2
     assert "PORT: has to be a whole number from 1 to 65535" in said
     assert "WEB_CONCURRENCY: has to be a whole number from 1 to 1000" in said
+    assert "KEEPALIVE_SECONDS: has to be a whole number from 0 to 3600" in said
     assert "Traceback" not in said
 
 
