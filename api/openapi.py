@@ -79,7 +79,7 @@ def _idempotency_key() -> Part:
         "required": False,
         "description": "Names this request, so that it is carried out once however often it is sent: the same key and"
         f" body are told the first answer for {KEPT_HOURS} hours, another body is refused with 422, and a key that is"
-        " in use with 409.",
+        " in use with 409. It belongs to the client's network: a stranger may use the same.",
         "schema": {"type": "string", "pattern": f"^({KEY_PATTERN})$"},
         "example": '"8e03978e-40d5-43e8-bc93-6894a57f9324"',
     }

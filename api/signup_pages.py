@@ -1,6 +1,7 @@
 """The pages of a signup: `/` with its form, and `/inbox` with "send it again"."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Final
 
 from flask import Blueprint, Response, request
@@ -10,6 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from api.accounts import Accounts
 from api.bodies import read
+from api.idempotency import FORM_FIELD, new_form_key, read_form_key
 from api.pages import page, problem_page
 from api.problems import ProblemError, problem_of
 from api.same_origin import refuse_foreign_forms
@@ -34,11 +36,12 @@ def signup_pages(accounts: Accounts, wishes: SignUpSchema, *, mailbox_url: str |
 
     @blueprint.get("/")
     def show_form() -> Response:
-        return page("sign_up.html", typed={}, errors={}, problem=None)
+        return page("sign_up.html", typed={}, errors={}, problem=None, idempotency_key=new_form_key())
 
     @blueprint.post("/")
     def sign_up() -> ResponseReturnValue:
-        user = accounts.create(load(wishes, _typed(wishes.fields)))
+        typed = _typed(wishes.fields)
+        user = accounts.create(load(wishes, typed), read_form_key(request, typed, accounts.secret_keys))
         return _to_inbox("inbox", user.email)
 
     @blueprint.get("/inbox")
@@ -97,7 +100,11 @@ def _show_error(error: Exception) -> ResponseReturnValue:
     errors: dict[str, list[str]] = {}
     for each in problem.errors:
         errors.setdefault(each.field, []).append(each.detail)
-    return problem_page(template, problem, typed=_typed_before(), errors=errors, problem=problem.detail)
+    typed = _typed_before()
+    # What failed on our side may have been done all the same: sent again as it is, it is the same request.
+    is_ours = problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR or problem.status == HTTPStatus.TOO_MANY_REQUESTS
+    key = (is_ours and typed.get(FORM_FIELD)) or new_form_key()
+    return problem_page(template, problem, typed=typed, errors=errors, problem=problem.detail, idempotency_key=key)
 
 
 def _typed_before() -> Mapping[str, str]:

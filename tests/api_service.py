@@ -63,10 +63,10 @@ class ApiService:
         [row] = self.sql("SELECT is_email_verified FROM users WHERE username = %(name)s", {"name": username})
         return bool(row["is_email_verified"])
 
-    def wait_for_a_lock(self) -> None:
-        """Wait until a statement in this database waits for a lock that another holds."""
+    def wait_for_a_lock(self, *, statements: int = 1) -> None:
+        """Wait until so many statements in this database wait for a lock that another holds."""
         waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        wait_until(lambda: self.sql(waiting), 10, "a statement that waits for a lock")
+        wait_until(lambda: len(self.sql(waiting)) >= statements, 10, f"{statements} statement(s) that wait for a lock")
 
     def record(self, username: str = "alice", *, life: str = "1 hour") -> int:
         """Make a verification record as the consumer does at a message's first claim, and return its id."""

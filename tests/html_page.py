@@ -13,6 +13,7 @@ class Page(HTMLParser):
         self.forms: list[dict[str, str | None]] = []
         self.fields: dict[str, str | None] = {}
         self.inputs: dict[str, dict[str, str | None]] = {}
+        self.key = ""
         self.labels: list[str | None] = []
         self.buttons = 0
         self.loaded: list[str] = []
@@ -29,6 +30,8 @@ class Page(HTMLParser):
             self.loaded.append(values.get("href") or values["src"] or "")
         elif tag == "form":
             self.forms.append(values)
+        elif tag == "input" and values["name"] == "idempotency_key":
+            self.key = values["value"] or ""
         elif tag == "input":
             self.fields[values["name"] or ""] = values["value"]
             self.inputs[values["name"] or ""] = values

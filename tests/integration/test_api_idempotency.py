@@ -24,6 +24,13 @@ def send(api: ApiService, key: str = NAME, **changes: object) -> TestResponse:
     return api.client().post("/v1/users", json={**ALICE, **changes}, headers={"Idempotency-Key": key})
 
 
+def send_from(api: ApiService, address: str | None, **changes: object) -> TestResponse:
+    body = {**ALICE, **changes}
+    return api.client().post(
+        "/v1/users", json=body, headers={"Idempotency-Key": "1"}, environ_base={"REMOTE_ADDR": address}
+    )
+
+
 def said(response: TestResponse) -> tuple[int, str, bytes]:
     return response.status_code, response.mimetype, response.data
 
@@ -155,6 +162,50 @@ def test_key_holds_while_secret_keys_change(database_url: str) -> None:
         first = send(before)
     with api_service(database_url, secret_keys=(KEY, OLD_KEY)) as after:
         assert said(send(after)) == said(first)
+
+
+BOB = {"username": "bob", "email": "bob@example.com"}
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [("203.0.113.8", "203.0.113.9"), ("2001:db8::1", "2001:db8:0:1::1"), ("203.0.113.8", None), (None, None)],
+)
+def test_key_of_a_stranger_is_another_one(api: ApiService, mine: str | None, theirs: str | None) -> None:
+    first = send_from(api, mine)
+
+    stranger = send_from(api, theirs, **BOB)
+
+    assert [first.status_code, stranger.status_code] == [201, 201]
+    assert [said(send_from(api, mine)), said(send_from(api, theirs, **BOB))] == [said(first), said(stranger)]
+    assert api.messages() == [(VERIFY, "alice"), (VERIFY, "bob")]
+
+
+def test_key_of_a_stranger_is_not_waited_for(api: ApiService) -> None:
+    with ThreadPoolExecutor(1) as thread, psycopg.connect(api.database_url) as other:
+        other.execute("INSERT INTO users (username, email, full_name, hashed_password) VALUES ('alice', 'x', 'x', 'x')")
+        waiting = thread.submit(send_from, api, "203.0.113.8")
+        api.wait_for_a_lock()
+
+        stranger = send_from(api, "203.0.113.9", **BOB)
+
+        other.rollback()
+        waiting.result(timeout=10)
+    assert stranger.status_code == 201
+
+
+@pytest.mark.parametrize(("mine", "also_mine"), [("2001:db8::1", "2001:db8::2"), ("203.0.113.8", "::ffff:203.0.113.8")])
+def test_key_counts_for_all_addresses_of_a_client(api: ApiService, mine: str, also_mine: str) -> None:
+    first = send_from(api, mine)
+
+    assert said(send_from(api, also_mine)) == said(first)
+
+
+def test_what_is_kept_names_neither_the_network_nor_the_key(api: ApiService) -> None:
+    send_from(api, "203.0.113.8")
+
+    [row] = api.sql("SELECT key FROM idempotency_keys")
+    assert len(bytes.fromhex(row["key"])) == 32
 
 
 @pytest.mark.parametrize("key", ["", '""', '"', '"open', "two words", '"a"b"', '"\\""', "x" * 256, '"\u00e9"'])
