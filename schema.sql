@@ -46,8 +46,19 @@ BEGIN
 END
 $$;
 
--- One account per address, whatever its case. Also serves the look-up of "send it again".
-CREATE UNIQUE INDEX IF NOT EXISTS users_email_key ON users (lower(email));
+-- An address belongs to the account that was verified with it, whatever its case; before that, several accounts may name
+-- it. An earlier version of this file had the index for all accounts.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('users_email_key') AND indpred IS NULL) THEN
+        DROP INDEX users_email_key;
+    END IF;
+END
+$$;
+CREATE UNIQUE INDEX IF NOT EXISTS users_email_key ON users (lower(email)) WHERE is_email_verified;
+
+-- Serves links (do several accounts name the address?) and "send it again" (the newest of them).
+CREATE INDEX IF NOT EXISTS users_unverified_email_idx ON users (lower(email), created_at) WHERE NOT is_email_verified;
 
 -- One record per message, made by the message's first claim and used again by its retries: the id and the
 -- address are what the link's signature covers, so that every retry sends the same link.

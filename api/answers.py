@@ -65,7 +65,10 @@ class FieldErrorSchema(_Answer):
 class ProblemSchema(_Answer):
     """An error (RFC 9457)."""
 
-    type = fields.String(required=True)
+    type = fields.String(
+        required=True,
+        metadata={"description": "`about:blank`, or `proof-required` where a link asks whose account is meant."},
+    )
     title = fields.String(required=True, metadata={"description": "The status in words."})
     status = fields.Integer(required=True, strict=True)
     detail = fields.String(required=True, metadata={"description": "What is wrong, and how to mend it."})

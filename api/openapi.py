@@ -10,8 +10,8 @@ from api import openapi_answers as answers
 from api.idempotency import HEADER, KEPT_HOURS, KEY_PATTERN, MALFORMED, USED
 from api.openapi_answers import Part
 from api.problems import detail_of
-from api.schemas import LinkSchema, ResendSchema, SignUpSchema, VerifySchema
-from api.verification_routes import EXPIRED, NOT_VALID
+from api.schemas import LinkSchema, ResendSchema, SignUpSchema, VerifyFormSchema, VerifySchema
+from api.verification_routes import EXPIRED, NOT_VALID, TAKEN
 from shared.links import VERIFY_PATH
 from shared.version import VERSION
 
@@ -40,6 +40,7 @@ def build_document(wishes: SignUpSchema) -> dict[str, Any]:
     )
     for name, header in answers.HEADERS.items():
         spec.components.header(name, header)
+    spec.components.security_scheme("signupToken", answers.SIGNUP_TOKEN)
     spec.path("/v1/users", operations={"post": _sign_up(wishes)})
     spec.path(VERIFY_PATH, operations={"get": _open_link(), "post": _post_link()})
     spec.path(f"{VERIFY_PATH}/resend", operations={"post": _send_again()})
@@ -106,14 +107,17 @@ def _post_link() -> Part:
         "tags": ["verification"],
         "operationId": "postLink",
         "summary": "Verify an address with the two parameters of its link",
-        "description": "As JSON or as a form. An empty body is taken too, with the parameters in the query.",
+        "description": "As JSON or as a form. An empty body is taken too, with the parameters in the query. Where"
+        " several accounts wait for the address, the signup token of one of them, or its username and password, says"
+        " which one is meant; any link of the address then serves.",
+        "security": [{}, {"signupToken": []}],
         "requestBody": _body(
             {
                 "application/json": (VerifySchema, _LINK),
-                "application/x-www-form-urlencoded": (LinkSchema, _LINK),
+                "application/x-www-form-urlencoded": (VerifyFormSchema, _LINK),
             }
         ),
-        "responses": {**_errors_of_bodies(), **_answers_to_links()},
+        "responses": {**_errors_of_bodies(), **_answers_to_links(), "403": answers.proof_required()},
     }
 
 
@@ -168,8 +172,10 @@ def _body(kinds: dict[str, tuple[Schema | type[Schema], dict[str, str]]]) -> Par
 def _answers_to_links() -> Part:
     return {
         "200": answers.verified(),
-        "404": answers.problem(404, "Unknown, altered, or the user has another address by now.", NOT_VALID),
-        "410": answers.problem(410, "Past its life.", EXPIRED),
+        "404": answers.problem(404, "Unknown, altered, or no account has this address by now.", NOT_VALID),
+        "410": answers.problem(
+            410, "Past its life, ended by wrong passwords, or another account has the address.", EXPIRED, or_else=TAKEN
+        ),
         "422": answers.incomplete_link(),
         **_errors_of_all(),
     }

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from api.answers import AcceptedSchema, HealthSchema, ProblemSchema, UserSchema, VerifiedSchema
 from api.idempotency import IN_FLIGHT
-from api.problems import PROBLEM_TYPE, FieldError, ProblemError, members
+from api.problems import NO_KIND, PROBLEM_TYPE, FieldError, ProblemError, members
 from api.request_ids import REQUEST_ID_HEADER
 from api.resend_routes import SENT_AGAIN
-from api.verification_routes import INCOMPLETE
+from api.verification_routes import INCOMPLETE, PROOF_KIND, PROOF_REFUSED, PROOF_REQUIRED
 
 Part = dict[str, Any]
 
@@ -41,6 +41,13 @@ HEADERS: Final[Mapping[str, Part]] = {
     "Retry-After": {"description": "Seconds to wait before asking again.", "schema": {"type": "string"}},
 }
 """The headers that answers share, by name."""
+
+SIGNUP_TOKEN: Final[Part] = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "The `signup_token` of the account.",
+}
+"""How somebody shows whose account is meant."""
 
 _LIMITED: Final = (REQUEST_ID_HEADER, "RateLimit-Policy", "RateLimit")
 
@@ -88,13 +95,26 @@ def invalid_body(*, or_else: str = "") -> Part:
     return problem(422, "A rule is broken. Every invalid field at once.", detail, [_INVALID], or_else=or_else)
 
 
+def proof_required() -> Part:
+    """Describe the question whose account is meant."""
+    return problem(
+        403, "Several accounts wait for the address.", PROOF_REQUIRED, or_else=PROOF_REFUSED, kind=PROOF_KIND
+    )
+
+
 def incomplete_link() -> Part:
     """Describe a link without one of its parameters."""
     return problem(422, "A parameter is missing.", INCOMPLETE, [_MISSING])
 
 
 def problem(
-    status: int, description: str, detail: str, errors: Sequence[FieldError] = (), *, or_else: str = ""
+    status: int,
+    description: str,
+    detail: str,
+    errors: Sequence[FieldError] = (),
+    *,
+    or_else: str = "",
+    kind: str = NO_KIND,
 ) -> Part:
     """Describe an error; its examples are what `api.problems` writes.
 
@@ -104,12 +124,13 @@ def problem(
         detail: the example's words.
         errors: the example's fields.
         or_else: the words of another example, for another reason.
+        kind: the examples' type.
 
     """
     waits = status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
-    examples = [members(ProblemError(status, detail, errors=errors))]
+    examples = [members(ProblemError(status, detail, errors=errors, kind=kind))]
     if or_else:
-        examples.append(members(ProblemError(status, or_else)))
+        examples.append(members(ProblemError(status, or_else, kind=kind)))
     return {
         "description": description,
         "headers": _headers([*_LIMITED, "Retry-After"] if waits else _LIMITED),

@@ -18,6 +18,9 @@ from shared.outage_causes import postgresql_reason
 
 RETRY_AFTER_SECONDS: Final = "5"
 
+NO_KIND: Final = "about:blank"
+"""The type of a problem that its status tells from others."""
+
 PROBLEM_TYPE: Final = "application/problem+json"
 _DETAILS: Final[Mapping[int, str]] = {
     400: "The request cannot be understood: look at its headers and its body.",
@@ -64,8 +67,10 @@ class ProblemError(OutboxError):
         *,
         errors: Iterable[FieldError] = (),
         headers: Mapping[str, str] | None = None,
+        kind: str = NO_KIND,
     ) -> None:
-        """Keep what the client is told."""
+        """Keep what the client is told; `kind` is the problem's type, where a program has to tell it from others."""
+        self.kind = kind
         self.status = status
         self.title = HTTPStatus(status).phrase
         self.detail = detail
@@ -90,7 +95,7 @@ def problem_of(error: Exception) -> ProblemError:
 def members(problem: ProblemError) -> dict[str, Any]:
     """Give the members of a problem's JSON object."""
     named: dict[str, Any] = {
-        "type": "about:blank",
+        "type": problem.kind,
         "title": problem.title,
         "status": problem.status,
         "detail": problem.detail,

@@ -16,7 +16,7 @@ from api import idempotency, resend
 from api.database import DatabaseUnavailableError, SchemaMissingError
 from api.side_connections import DatabaseSlowError, GrantMissingError, SideConnections
 from api.signup import signup_statement
-from api.verification import use_statement
+from api.verification_statements import use_statement
 from shared.database import UnsuitableDatabaseError, check_encoding
 from shared.outage_causes import postgresql_reason
 from shared.read_transaction import read_transaction

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import CTE, Delete, Engine, LargeBinary, Select, Text, bindparam, delete, func, select, text
+from sqlalchemy import CTE, Delete, Engine, LargeBinary, Select, Text, bindparam, delete, func, not_, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from api.database import connected
@@ -64,7 +64,9 @@ def ask_statement() -> Select[Any]:
         select(users.c.username)
         .join_from(users, count, count.c.is_allowed)
         .where(func.lower(users.c.email) == func.lower(bindparam("email", type_=Text())))
-        .where(users.c.is_email_verified.is_(False))
+        .where(not_(users.c.is_email_verified))
+        .order_by(users.c.created_at.desc())
+        .limit(1)
         .subquery("unverified")
     )
     message = (

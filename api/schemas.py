@@ -44,6 +44,16 @@ _PASSWORD_RULE: Final[Mapping[str, Any]] = {
 _EMAIL_ID_RULE: Final[Mapping[str, Any]] = {"minLength": 1, "description": "`email_id` of the link."}
 _SECRET_CODE_RULE: Final[Mapping[str, Any]] = {"minLength": 1, "description": "`secret_code` of the link."}
 
+_MEANT_USERNAME_RULE: Final[Mapping[str, Any]] = {
+    "minLength": 1,
+    "description": "Where several accounts wait for the address: the one that is meant. With its password.",
+}
+_MEANT_PASSWORD_RULE: Final[Mapping[str, Any]] = {
+    "format": "password",
+    "minLength": 1,
+    "description": "The password of that account. Five wrong ones end the link.",
+}
+
 
 class _Text(fields.String):
     """A JSON string, and nothing that could be turned into one."""
@@ -175,6 +185,8 @@ class VerifySchema(_StrictSchema):
 
     email_id = _Digits(required=True, metadata={**_EMAIL_ID_RULE, "type": ["string", "integer"]})
     secret_code = _Text(required=True, metadata=_SECRET_CODE_RULE)
+    username = _Text(metadata=_MEANT_USERNAME_RULE)
+    password = _Text(metadata=_MEANT_PASSWORD_RULE)
 
 
 class LinkSchema(Schema):
@@ -187,6 +199,13 @@ class LinkSchema(Schema):
         """Marshmallow's options: what else stands there is ignored."""
 
         unknown = EXCLUDE
+
+
+class VerifyFormSchema(LinkSchema):
+    """The form that verifies, as the OpenAPI document names its fields."""
+
+    username = fields.String(metadata=_MEANT_USERNAME_RULE)
+    password = fields.String(metadata=_MEANT_PASSWORD_RULE)
 
 
 class ResendSchema(_StrictSchema):

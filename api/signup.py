@@ -9,7 +9,19 @@ from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Insert, Text, bindparam, exists, func, select
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Engine,
+    Insert,
+    Text,
+    bindparam,
+    exists,
+    func,
+    not_,
+    select,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from api.database import DatabaseUnavailableError, connected
@@ -113,14 +125,18 @@ def _outcome_of(kept: Mapping[str, Any]) -> SignedUp | Taken:
 
 @cache
 def signup_statement(mail_delay_seconds: float) -> Insert:
-    """Build the one statement of a signup: it gives the message's id and the time, or no row if a name is taken.
+    """Build the one statement of a signup: it gives the message's id and the time, or no row if something is taken.
+
+    A username belongs to the first who takes it, an address to the account that was verified with it.
 
     ON CONFLICT DO NOTHING instead of a unique violation: the DETAIL of that error would put the address into
     PostgreSQL's log. The time is the transaction's, and so the user's as well as the message's; asking the user's row
     for it, and for what we have just given it, would cost as much as writing the message.
     """
     columns = ["username", "full_name", "email", "hashed_password"]
-    given = select(*(bindparam(name, type_=Text()) for name in columns))
+    given = select(*(bindparam(name, type_=Text()) for name in columns)).where(
+        not_(_has_owner(bindparam("email", type_=Text())))
+    )
     new_user = (
         insert(users).from_select(columns, given).on_conflict_do_nothing().returning(users.c.username).cte("new_user")
     )
@@ -143,7 +159,12 @@ def _signed_up(values: Mapping[str, str], message_id: int, created_at: datetime)
 def _taken_fields(connection: Connection, values: Mapping[str, str]) -> tuple[str, ...]:
     taken = select(
         exists().where(users.c.username == values["username"]).label("username"),
-        exists().where(func.lower(users.c.email) == func.lower(values["email"])).label("email"),
+        _has_owner(bindparam("email", values["email"], type_=Text())).label("email"),
     )
     row = connection.execute(taken).mappings().one()
     return tuple(name for name, is_taken in row.items() if is_taken)
+
+
+def _has_owner(email: BindParameter[str]) -> ColumnElement[bool]:
+    """Return the condition that an account was verified with this address, which then belongs to it."""
+    return exists().where(func.lower(users.c.email) == func.lower(email), users.c.is_email_verified)

@@ -1,19 +1,33 @@
-"""Verifying an address with the link that was mailed to it."""
+"""Verifying an address with a link that was mailed to it.
+
+A link proves the mailbox. Where one account names the address, it is the account that the link was made for, and the
+link verifies it. Where others do, somebody has to say which account is meant, so that nobody is led to verify one that
+somebody else prepared: with its signup token, or with its username and password. Any link of the address then serves.
+"""
 
 import enum
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Connection, Engine, Select, bindparam, func, select, update
+from psycopg.errors import UniqueViolation
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import IntegrityError
 
 from api.database import DatabaseUnavailableError, connected
+from api.passwords import is_password
+from api.signup_tokens import is_token_of, username_in
+from api.verification_statements import (
+    count_statement,
+    find_statement,
+    forgive_statement,
+    lock_statement,
+    mark_statement,
+    use_statement,
+)
 from shared.links import is_authentic
-from shared.messages import SendWelcomeEmail
-from shared.models import outbox, users, verify_emails
-from shared.outbox import append_for_each
 
 _ATTEMPTS: Final = 3
 _LARGEST_ID: Final = 2**63 - 1
@@ -36,16 +50,43 @@ class Link:
         return number
 
 
+@dataclass(frozen=True, slots=True)
+class Login:
+    """The username and the password of an account."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What shows whose account is meant; a login counts before a token."""
+
+    token: str | None = field(default=None, repr=False)
+    login: Login | None = None
+
+    @property
+    def username(self) -> str | None:
+        """The name of the account that is meant, as far as anybody says; no name that PostgreSQL cannot have."""
+        name = self.login.username if self.login else username_in(self.token)
+        return None if name is None else name.encode("utf-8", "replace").decode().replace("\0", "")
+
+
 class LinkState(enum.Enum):
     """What a link is worth at the moment."""
 
     OPEN = "open"
     """It would verify its address."""
     VERIFIED = "verified"
-    """It was used and its address is verified; it stays that way past the link's life."""
+    """It was used, or its account is verified; it stays that way past the link's life."""
     EXPIRED = "expired"
+    """Past its life, or ended by wrong passwords."""
+    TAKEN = "taken"
+    """Another account was verified with its address."""
+    PROOF_REQUIRED = "proof required"
+    """Not only the account that it was made for names its address, and nothing shows which one is meant."""
     NOT_VALID = "not valid"
-    """Unknown, altered, or the user has another address by now: nobody is told which."""
+    """Unknown, altered, or no account names its address by now: nobody is told which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,94 +96,139 @@ class Verification:
     Attributes:
         state: what it is worth, after its use if it was used.
         address: where the link was mailed to, for whoever has an authentic one.
+        username: the account that it would verify, or was made for.
         message_id: the welcome message, if this use verified the address.
+        is_refused: a username and a password were given, and they are not those of an account of the address.
 
     """
 
     state: LinkState
     address: str | None = None
+    username: str | None = None
     message_id: int | None = None
+    is_refused: bool = False
 
 
-def look_up(engine: Engine, secret_keys: Sequence[str], link: Link) -> Verification:
-    """Tell what a link is worth, changing nothing. Raises DatabaseUnavailableError."""
+@dataclass(frozen=True, slots=True)
+class _Account:
+    """An account of the address that was shown to be meant."""
+
+    username: str
+    created_at: datetime
+
+
+def look_up(engine: Engine, secret_keys: Sequence[str], link: Link, token: str | None = None) -> Verification:
+    """Say what a link is worth for whoever holds this token, and change nothing. Raises DatabaseUnavailableError."""
+    proof = Proof(token)
     with connected(engine) as connection:
-        return _look_up(connection, secret_keys, link)
+        row = _find(connection, secret_keys, link, proof)
+    return _judge(row, _of_token(secret_keys, row, proof))
 
 
-def verify_email(engine: Engine, secret_keys: Sequence[str], link: Link) -> Verification:
-    """Use a link. However many do so at once, one verifies the address and appends the one welcome message.
+def verify_email(engine: Engine, secret_keys: Sequence[str], link: Link, proof: Proof) -> Verification:
+    """Use a link: its address is verified, and a welcome message appended, once however often it is used.
 
-    Raises DatabaseUnavailableError.
+    Of two that verify one address at once, one wins and the other is told TAKEN. Raises DatabaseUnavailableError.
     """
-    with connected(engine) as connection:
-        for _ in range(_ATTEMPTS):
-            found = _look_up(connection, secret_keys, link)
-            if found.state is not LinkState.OPEN:
-                return found
-            message_id = connection.execute(use_statement(), {"record_id": link.record_id}).scalar_one_or_none()
-            if message_id is not None:
-                return Verification(LinkState.VERIFIED, found.address, message_id)
-            # Somebody else was faster, or another link did it before, or the address changed just now: look again.
+    meant: _Account | None = None
+    for _ in range(_ATTEMPTS):
+        with connected(engine) as connection:
+            row = _find(connection, secret_keys, link, proof)
+        found = _judge(row, meant or _of_token(secret_keys, row, proof))
+        if proof.login is not None and meant is None and _needs_comparison(row, found):
+            meant = _compare(engine, link, row, proof.login)
+            if meant is None and found.state is not LinkState.TAKEN:
+                return Verification(LinkState.PROOF_REQUIRED, found.address, proof.username, is_refused=True)
+            found = _judge(row, meant)
+        if found.state is LinkState.VERIFIED and not row.is_used:
+            with connected(engine) as connection:
+                connection.execute(mark_statement(), {"record_id": link.record_id, "owner": row.owner})
+        if found.state is not LinkState.OPEN:
+            return found
+        message_id = _use(engine, link, row.email, meant or _of_token(secret_keys, row, proof))
+        if message_id is not None:
+            return Verification(LinkState.VERIFIED, found.address, found.username, message_id)
+        # Somebody else was faster, or another link did it before, or an address changed just now: look again.
     raise DatabaseUnavailableError(f"a link was open and could not be used, {_ATTEMPTS} times")
 
 
-def _look_up(connection: Connection, secret_keys: Sequence[str], link: Link) -> Verification:
-    """Look the record up. The signature is checked first: who has none learns nothing about the record."""
+def _find(connection: Connection, secret_keys: Sequence[str], link: Link, proof: Proof) -> Any:  # noqa: ANN401 - a row
+    """Read the record. The signature is checked first: who has none learns nothing about the record."""
     if link.record_id is None:
-        return Verification(LinkState.NOT_VALID)
-    row = connection.execute(_record(), {"record_id": link.record_id}).one_or_none()
+        return None
+    values = {"record_id": link.record_id, "meant": proof.username}
+    row = connection.execute(find_statement(), values).one_or_none()
     if row is None or not is_authentic(secret_keys, link.record_id, row.email, link.secret_code):
+        return None
+    return row
+
+
+def _of_token(secret_keys: Sequence[str], row: Any, proof: Proof) -> _Account | None:  # noqa: ANN401 - a row
+    """Return the account of the token, if it names the link's address; a login is for whoever means another one."""
+    if row is None or row.meant_username is None or proof.login is not None:
+        return None
+    if not is_token_of(secret_keys, proof.token, row.meant_username, row.meant_created_at):
+        return None
+    return _Account(row.meant_username, row.meant_created_at)
+
+
+def _judge(row: Any, meant: _Account | None) -> Verification:  # noqa: ANN401 - a row
+    if row is None:
         return Verification(LinkState.NOT_VALID)
-    if not row.is_current_address:
-        return Verification(LinkState.NOT_VALID)
-    if row.is_used and row.is_email_verified:
-        return Verification(LinkState.VERIFIED, row.email)
-    return Verification(LinkState.EXPIRED if row.is_expired else LinkState.OPEN, row.email)
+    state = _state(row, None if meant is None else meant.username)
+    return Verification(state, row.email, row.username if meant is None else meant.username)
 
 
-@cache
-def _record() -> Select[Any]:
-    return (
-        select(
-            verify_emails.c.email,
-            (verify_emails.c.used_at.is_not(None)).label("is_used"),
-            (verify_emails.c.expires_at <= func.now()).label("is_expired"),
-            (users.c.email == verify_emails.c.email).label("is_current_address"),
-            users.c.is_email_verified,
-        )
-        .join(users, users.c.username == verify_emails.c.username)
-        .where(verify_emails.c.id == bindparam("record_id", type_=BigInteger()))
-    )
+def _state(row: Any, meant: str | None) -> LinkState:  # noqa: ANN401, PLR0911 - a row; one line a state
+    if row.owner is not None:
+        if row.is_used or row.owner == meant:
+            return LinkState.VERIFIED
+        if row.owner != row.username:
+            return LinkState.TAKEN
+        return LinkState.EXPIRED if row.is_over else LinkState.VERIFIED
+    if not (row.is_waiting or row.are_others):
+        return LinkState.NOT_VALID
+    if row.is_over:
+        return LinkState.EXPIRED
+    if meant is not None or not row.are_others:
+        return LinkState.OPEN
+    return LinkState.PROOF_REQUIRED
 
 
-@cache
-def use_statement() -> Select[Any]:
-    """Build the one statement that uses a link and gives the welcome message's id if it verified the address.
+def _needs_comparison(row: Any, found: Verification) -> bool:  # noqa: ANN401 - a row
+    """Return whether a password may change what the link is worth."""
+    if found.state is LinkState.TAKEN:
+        return bool(row.owner == row.meant_username)
+    return found.state in {LinkState.OPEN, LinkState.PROOF_REQUIRED}
 
-    Two of them at once: the second waits for the first one's row of users, and PostgreSQL then checks that row again
-    as it is by now. It is verified already, so there is no second message.
-    """
-    record = (
-        update(verify_emails)
-        .where(
-            verify_emails.c.id == bindparam("record_id", type_=BigInteger()), verify_emails.c.expires_at > func.now()
-        )
-        .values(used_at=func.coalesce(verify_emails.c.used_at, func.now()))
-        .returning(verify_emails.c.username, verify_emails.c.email)
-        .cte("record")
-    )
-    verified = (
-        update(users)
-        .where(users.c.username == record.c.username, users.c.email == record.c.email)
-        .where(users.c.is_email_verified.is_(False))
-        .values(is_email_verified=True)
-        .returning(users.c.username)
-        .cte("verified")
-    )
-    message = (
-        append_for_each(verified, SendWelcomeEmail, {"username": verified.c.username})
-        .returning(outbox.c.id)
-        .cte("message")
-    )
-    return select(message.c.id)
+
+def _compare(engine: Engine, link: Link, row: Any, login: Login) -> _Account | None:  # noqa: ANN401 - a row
+    """Return the account whose password it is. Each try is counted, and committed, before it is compared."""
+    with connected(engine) as connection:
+        if connection.execute(count_statement(), {"record_id": link.record_id}).one_or_none() is None:
+            return None
+    if not is_password(row.meant_hash, login.password) or row.meant_created_at is None:
+        return None
+    with connected(engine) as connection:
+        connection.execute(forgive_statement(), {"record_id": link.record_id})
+    return _Account(row.meant_username, row.meant_created_at)
+
+
+def _use(engine: Engine, link: Link, email: str, meant: _Account | None) -> int | None:
+    """Use the link and return the welcome message's id, None where things are not as they were looked up."""
+    values = {
+        "record_id": link.record_id,
+        "address": email,
+        "meant": None if meant is None else meant.username,
+        "meant_at": None if meant is None else meant.created_at,
+    }
+    try:
+        with connected(engine, in_transaction=True) as connection:
+            connection.execute(lock_statement(), {"address": email})
+            message_id: int | None = connection.execute(use_statement(), values).scalar_one_or_none()
+    except IntegrityError as exc:
+        if not isinstance(exc.orig, UniqueViolation):
+            raise
+        # Somebody verified the address without our lock, as another service may.
+        return None
+    return message_id

@@ -15,36 +15,52 @@ from sqlalchemy import Engine
 from api.bodies import is_json, read, read_object
 from api.doorbell import Doorbell
 from api.pages import page, prefers_html, problem_page
-from api.problems import FieldError, ProblemError, problem_of, respond
+from api.problems import NO_KIND, FieldError, ProblemError, problem_of, respond
 from api.schemas import VerifySchema, load
-from api.verification import Link, LinkState, Verification, look_up, verify_email
+from api.signup_tokens import read_token
+from api.verification import Link, LinkState, Login, Proof, Verification, look_up, verify_email
 from shared.links import VERIFY_PATH
 
 INCOMPLETE: Final = "The link is not complete: open it as it stands in the mail."
 NOT_VALID: Final = "This link is not valid: open the one in the newest mail as it stands there."
 EXPIRED: Final = f"This link has expired: ask for a new one with POST {VERIFY_PATH}/resend."
+TAKEN: Final = "Another account has this address by now: correct the address of yours, or use that account."
+PROOF_REQUIRED: Final = (
+    "Several accounts wait for this address: say which one is yours, with its signup token, or with username and"
+    " password beside the link."
+)
+PROOF_REFUSED: Final = "This username and password are not those of an account that waits for this address: try again."
 """What clients are told."""
+
+PROOF_KIND: Final = "proof-required"
+"""The type of the problem that asks whose account is meant."""
 
 _log = structlog.get_logger(__name__)
 _FORMS = {"application/x-www-form-urlencoded", "multipart/form-data"}
-_PAGES = {404: "not_valid.html", 410: "expired.html", 422: "not_valid.html"}
+_PAGES = {404: "not_valid.html", 422: "not_valid.html"}
 
 
-class LinkExpiredError(ProblemError):
-    """The link is past its life."""
+class LinkError(ProblemError):
+    """An authentic link that does not verify, and what its page has to know."""
 
-    def __init__(self, address: str | None) -> None:
-        """Keep the address that it was mailed to: the page asks for another mail to it."""
-        self.address = address
-        super().__init__(410, EXPIRED)
+    def __init__(
+        self, status: int, detail: str, page: str, found: Verification, link: Link, kind: str | None = None
+    ) -> None:
+        """Keep the link, whom it was mailed to, and the template."""
+        self.page = page
+        self.address = found.address
+        self.username = found.username
+        self.link = link
+        self.is_refused = found.is_refused
+        super().__init__(status, detail, kind=kind or NO_KIND)
 
 
 def verification_blueprint(engine: Engine, doorbell: Doorbell, secret_keys: Sequence[str]) -> Blueprint:
     """Build the addresses that verify."""
     blueprint = Blueprint("verification", __name__)
 
-    def use(link: Link) -> ResponseReturnValue:
-        verification = verify_email(engine, secret_keys, link)
+    def use(link: Link, proof: Proof) -> ResponseReturnValue:
+        verification = verify_email(engine, secret_keys, link, proof)
         if verification.message_id is not None:
             doorbell.ring()
             _log.info("address verified", message_id=verification.message_id)
@@ -53,11 +69,15 @@ def verification_blueprint(engine: Engine, doorbell: Doorbell, secret_keys: Sequ
     @blueprint.get(VERIFY_PATH)
     def show() -> ResponseReturnValue:
         link = _link(request.args)
-        return _answer(look_up(engine, secret_keys, link), link)
+        found = look_up(engine, secret_keys, link, read_token(request))
+        if found.state is LinkState.PROOF_REQUIRED:
+            return page("proof.html", link=link, username=found.username) if prefers_html(request) else _state(found)
+        return _answer(found, link)
 
     @blueprint.post(VERIFY_PATH)
     def use_posted() -> ResponseReturnValue:
-        return use(_posted_link())
+        parameters = _posted()
+        return use(_link(parameters), Proof(read_token(request), _login(parameters)))
 
     blueprint.register_error_handler(Exception, _answer_error)
     blueprint.after_request(_vary_by_accept)
@@ -76,15 +96,30 @@ def _link(parameters: Mapping[str, str]) -> Link:
     return Link(parameters["email_id"], parameters["secret_code"])
 
 
-def _posted_link() -> Link:
+def _login(parameters: Mapping[str, str]) -> Login | None:
+    """Take username and password, if they are given. Raises ProblemError naming the one that is missing."""
+    username, password = parameters.get("username", ""), parameters.get("password", "")
+    if not (username or password):
+        return None
+    if not (username and password):
+        missing = "password" if username else "username"
+        error = FieldError(missing, "Missing: send username and password, or neither.")
+        raise ProblemError(422, "Username and password belong together.", errors=[error])
+    return Login(username, password)
+
+
+def _posted() -> Mapping[str, str]:
+    """Read the parameters; a password in the query would stand in logs."""
     if is_json(request):
-        return _link(load(VerifySchema(), read_object(request)))
+        parameters: Mapping[str, str] = load(VerifySchema(), read_object(request))
+        return parameters
     body = read(request)
+    link = {name: request.args[name] for name in ("email_id", "secret_code") if name in request.args}
     if request.mimetype in _FORMS:
-        return _link({**request.args, **request.form})
+        return {**link, **request.form}
     if body:
         raise ProblemError(415, "The body has to be JSON or a form, or the parameters stand in the query.")
-    return _link(request.args)
+    return link
 
 
 def _answer(verification: Verification, link: Link) -> Response:
@@ -93,16 +128,29 @@ def _answer(verification: Verification, link: Link) -> Response:
     if state is LinkState.NOT_VALID:
         raise ProblemError(404, NOT_VALID)
     if state is LinkState.EXPIRED:
-        raise LinkExpiredError(verification.address)
+        raise LinkError(410, EXPIRED, "expired.html", verification, link)
+    if state is LinkState.TAKEN:
+        raise LinkError(410, TAKEN, "taken.html", verification, link)
+    if state is LinkState.PROOF_REQUIRED:
+        detail = PROOF_REFUSED if verification.is_refused else PROOF_REQUIRED
+        raise LinkError(403, detail, "proof.html", verification, link, kind=PROOF_KIND)
     if not prefers_html(request):
-        return jsonify(is_verified=state is LinkState.VERIFIED)
-    return page("confirm.html", link=link) if state is LinkState.OPEN else page("verified.html")
+        return _state(verification)
+    if state is LinkState.VERIFIED:
+        return page("verified.html")
+    return page("confirm.html", link=link, username=verification.username)
+
+
+def _state(verification: Verification) -> Response:
+    return jsonify(is_verified=verification.state is LinkState.VERIFIED)
 
 
 def _answer_error(error: Exception) -> ResponseReturnValue:
     problem = problem_of(error)
     if not prefers_html(request):
         return respond(problem)
+    if isinstance(problem, LinkError):
+        return problem_page(problem.page, problem, problem=problem, link=problem.link, username=problem.username)
     return problem_page(_PAGES.get(problem.status, "problem.html"), problem, problem=problem)
 
 

@@ -18,6 +18,10 @@ def api(database_url: str) -> Iterator[ApiService]:
         yield service
 
 
+def verify(api: ApiService, username: str) -> None:
+    api.sql("UPDATE users SET is_email_verified = true WHERE username = %(name)s", {"name": username})
+
+
 def test_signup_answers_with_the_user(api: ApiService) -> None:
     response = api.sign_up()
 
@@ -102,6 +106,7 @@ def test_domain_of_other_letters_is_kept_in_idna_form(api: ApiService) -> None:
 )
 def test_every_taken_field_is_named(api: ApiService, changes: dict[str, str], taken: list[str]) -> None:
     api.sign_up()
+    verify(api, "alice")
 
     response = api.sign_up(**changes)
 
@@ -113,6 +118,7 @@ def test_every_taken_field_is_named(api: ApiService, changes: dict[str, str], ta
 def test_fields_taken_by_two_users_are_both_named(api: ApiService) -> None:
     api.sign_up()
     api.sign_up(username="bob", email="bob@example.com")
+    verify(api, "bob")
 
     response = api.sign_up(email="bob@example.com")
 
@@ -142,7 +148,7 @@ def test_several_invalid_fields_are_named_at_once_and_leave_nothing(api: ApiServ
     assert api.messages() == []
 
 
-@pytest.mark.parametrize("changes", [{}, {"email": "other@example.com"}, {"username": "other"}])
+@pytest.mark.parametrize("changes", [{}, {"email": "other@example.com"}])
 def test_two_signups_at_the_same_moment_make_one_user_and_one_message(api: ApiService, changes: dict[str, str]) -> None:
     start = threading.Barrier(2)
 

@@ -93,7 +93,7 @@ def test_rules_that_a_later_schema_sql_made_are_left_as_they_are(database_url: s
     assert schema_of(database_url) == before
 
 
-@pytest.mark.parametrize("revision", ["0004", "0007", "0011", "0015"])
+@pytest.mark.parametrize("revision", ["0004", "0007", "0011", "0015", "0016"])
 def test_a_schema_sql_that_was_applied_between_two_migrations_changes_nothing_about_the_end(
     postgres: Databases, database_url: str, empty_database_url: str, revision: str
 ) -> None:
@@ -151,6 +151,38 @@ def test_accounts_from_before_are_whole_and_are_not_rewritten(empty_database_url
         assert rows == [(None, None, None, [], [])] * 2
         assert connection.execute("SELECT wrong_passwords FROM verify_emails").fetchall() == [(0,)]
         assert connection.execute(files).fetchone() == before
+
+
+def test_addresses_belong_to_verified_accounts_from_then_on(empty_database_url: str) -> None:
+    upgrade(empty_database_url, "0016")
+    with connect(empty_database_url, "test") as connection:
+        add = "INSERT INTO users (username, email, full_name, hashed_password) VALUES (%s, 'a@example.com', 'A', 'h')"
+        connection.execute(add, ["first"])
+        # What a build leaves behind that failed.
+        connection.execute("CREATE INDEX users_unverified_email_idx ON users (lower(email))")
+        connection.execute(
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'users_unverified_email_idx'::regclass"
+        )
+
+        upgrade(empty_database_url)
+
+        connection.execute(add, ["second"])
+        connection.execute("UPDATE users SET is_email_verified = true WHERE username = 'second'")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute("UPDATE users SET is_email_verified = true WHERE username = 'first'")
+        assert schema_of_indexes(connection) == {
+            "users_pkey": True,
+            "users_email_key": True,
+            "users_unverified_email_idx": True,
+        }
+
+
+def schema_of_indexes(connection: Connection) -> dict[str, bool]:
+    """Give the indexes of users, and whether they can be used."""
+    rows = connection.execute(
+        "SELECT indexrelid::regclass::text, indisvalid FROM pg_index WHERE indrelid = 'users'::regclass"
+    )
+    return dict(rows.fetchall())
 
 
 PUBLISHED = {"status": "'published'", "broker_epoch": "'e'", "published_at": "now()", "lease_until": "now()"}

@@ -113,12 +113,15 @@ def test_a_user_needs_four_columns(connection: Connection) -> None:
     assert connection.execute("SELECT is_email_verified, created_at <= now() FROM users").fetchone() == (False, True)
 
 
-def test_an_address_is_taken_whatever_its_case(connection: Connection) -> None:
+def test_an_address_belongs_to_the_account_that_was_verified_whatever_its_case(connection: Connection) -> None:
     insert = "INSERT INTO users (username, email, full_name, hashed_password) VALUES (%s, %s, 'f', 'h')"
     connection.execute(insert, ["a", "Alice@example.com"])
+    connection.execute(insert, ["b", "alice@EXAMPLE.com"])
+    verify = "UPDATE users SET is_email_verified = true WHERE username = %s"
+    connection.execute(verify, ["b"])
 
     with pytest.raises(psycopg.errors.UniqueViolation) as caught:
-        connection.execute(insert, ["b", "alice@EXAMPLE.com"])
+        connection.execute(verify, ["a"])
 
     assert caught.value.diag.constraint_name == "users_email_key"
 
