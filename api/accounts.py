@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from api.doorbell import Doorbell
 from api.idempotency import RequestKey
-from api.problems import FieldError, ProblemError
+from api.problems import FieldError, ProblemError, invalid_fields
 from api.resend import send_again
 from api.signup import SignedUp, SignUp, Taken, sign_up, sign_up_once
 
@@ -31,8 +31,12 @@ class Accounts:
     def create(self, wish: SignUp, key: RequestKey | None = None) -> SignedUp:
         """Sign somebody up; with a key only once, however often it is asked.
 
-        Raises ProblemError naming every taken field or what is wrong with the key, or DatabaseUnavailableError.
+        Raises ProblemError naming every taken field, a weak password or what is wrong with the key, or
+        DatabaseUnavailableError.
         """
+        if wish.weakness is not None:
+            # Of a new account alone: whoever has one with such a password, from before, is let in by it.
+            raise invalid_fields([FieldError("password", wish.weakness)])
         delay = self.mail_delay_seconds
         is_new = True
         if key is None:

@@ -59,14 +59,14 @@ class RequestKey:
         names: HMACs of what the client chose and of whose it is, one by each secret key: what is kept names no network.
         lock: who holds it is working on the request.
         body_hmacs: HMACs of the body, one by each secret key: a password cannot be guessed from what is kept.
-        waits: another request of the same name is waited for, instead of refused.
+        is_of_form: another request of the same name is waited for, instead of refused, and a refusal is not kept.
 
     """
 
     names: tuple[str, ...] = field(repr=False)
     lock: int
     body_hmacs: tuple[bytes, ...] = field(repr=False)
-    waits: bool = False
+    is_of_form: bool = False
 
 
 def read_key(request: Request, body: Mapping[str, Any], secret_keys: Sequence[str]) -> RequestKey | None:
@@ -93,7 +93,7 @@ def read_form_key(request: Request, body: Mapping[str, str], secret_keys: Sequen
         return None
     hmacs = _hmacs(body, secret_keys)
     # By the last key, which the processes have in common while a new one is put in front.
-    return replace(_request_key(["form", given, hmacs[-1].hex()], hmacs, secret_keys), waits=True)
+    return replace(_request_key(["form", given, hmacs[-1].hex()], hmacs, secret_keys), is_of_form=True)
 
 
 def new_form_key() -> str:
@@ -125,7 +125,7 @@ def find_outcome(connection: Connection, key: RequestKey) -> dict[str, Any] | No
     advisory lock, which ends with the transaction. Two statements, since the second has to see what was committed
     before the first got the lock.
     """
-    is_ours = connection.execute(_wait() if key.waits else _try(), {"lock": key.lock}).scalar_one()
+    is_ours = connection.execute(_wait() if key.is_of_form else _try(), {"lock": key.lock}).scalar_one()
     if is_ours is False:
         raise ProblemError(409, IN_FLIGHT, headers={"Retry-After": "1"})
     row = connection.execute(_kept(), {"keys": key.names}).one_or_none()

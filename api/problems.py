@@ -79,6 +79,11 @@ class ProblemError(OutboxError):
         super().__init__(detail)
 
 
+def invalid_fields(errors: Iterable[FieldError]) -> ProblemError:
+    """Return the refusal of a body of which each of these fields is not valid."""
+    return ProblemError(422, "Some fields are not valid: see errors.", errors=errors)
+
+
 def problem_of(error: Exception) -> ProblemError:
     """Say what the client is told about an error; log those that are ours."""
     if isinstance(error, ProblemError):

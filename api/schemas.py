@@ -10,7 +10,7 @@ from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, post_lo
 from marshmallow.validate import Length
 
 from api.password_rules import LONGEST_PASSWORD, complaint
-from api.problems import FieldError, ProblemError
+from api.problems import FieldError, invalid_fields
 from api.signup import SignUp
 from shared.addresses import is_mailable
 from shared.settings import DEFAULT_PASSWORD_MIN_LENGTH
@@ -162,22 +162,29 @@ class SignUpSchema(_StrictSchema):
         super().__init__()
         self.shortest_password = shortest_password
         bounds = {"shortest": shortest_password, "longest": LONGEST_PASSWORD}
-        error = "Has to have {shortest} to {longest} characters.".format_map(bounds)
+        self._bounds = "Has to have {shortest} to {longest} characters.".format_map(bounds)
         password = self.fields["password"]
-        password.validators = [Length(shortest_password, LONGEST_PASSWORD, error=error), _check_password]
-        password.metadata = {**_PASSWORD_RULE, "description": _PASSWORD_RULE["description"].format_map(bounds)}
+        password.validators = [Length(max=LONGEST_PASSWORD, error=self._bounds), _check_password]
+        description = _PASSWORD_RULE["description"].format_map(bounds)
+        password.metadata = {**_PASSWORD_RULE, "description": description, "minLength": shortest_password}
 
-    @validates_schema(skip_on_field_errors=False)
-    def _check_guessability(self, data: Mapping[str, str], **_kwargs: object) -> None:
-        """Look at what is valid by itself: another field's error shall not hide this one."""
-        if "password" in data and (
-            refusal := complaint(data["password"], data.get("username", ""), data.get("email", ""))
-        ):
-            raise ValidationError(refusal, "password")
+    @validates_schema(pass_original=True, skip_on_field_errors=False)
+    def _name_weakness(self, data: Mapping[str, str], original: Mapping[str, Any], **_kwargs: object) -> None:
+        """Name a weak password beside what else is wrong; alone it is for whoever makes an account to refuse."""
+        if (len(data) < len(self.fields) or original.keys() - data) and (weakness := self._weakness(data)):
+            raise ValidationError(weakness, "password")
 
     @post_load
     def _wish(self, data: dict[str, str], **_kwargs: object) -> SignUp:
-        return SignUp(**data)
+        return SignUp(**data, weakness=self._weakness(data))
+
+    def _weakness(self, data: Mapping[str, str]) -> str | None:
+        """Return why the password may belong to no new account, judged by those fields that are valid."""
+        if "password" not in data:
+            return None
+        if len(data["password"]) < self.shortest_password:
+            return self._bounds
+        return complaint(data["password"], data.get("username", ""), data.get("email", ""))
 
 
 class VerifySchema(_StrictSchema):
@@ -223,4 +230,4 @@ def load(schema: Schema, body: Mapping[str, Any]) -> Any:  # noqa: ANN401 - what
         # marshmallow gives the unknown fields in no order; an answer has one.
         names = [name for name in dict.fromkeys([*schema.fields, *body]) if name in problems]
         errors = [FieldError(name, detail) for name in names for detail in problems[name]]
-    raise ProblemError(422, "Some fields are not valid: see errors.", errors=errors)
+    raise invalid_fields(errors)

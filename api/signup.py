@@ -36,12 +36,22 @@ _ATTEMPTS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class SignUp:
-    """What somebody who signs up tells us, checked."""
+    """What somebody who signs up tells us, checked.
+
+    Attributes:
+        username: the account's name.
+        full_name: the person's name.
+        email: the address.
+        password: of an account that is made now or that was made before.
+        weakness: why the password may belong to no new account; None where it may.
+
+    """
 
     username: str
     full_name: str
     email: str
     password: str = field(repr=False)
+    weakness: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +96,8 @@ def sign_up_once(
         if (earlier := find_outcome(connection, key)) is not None:
             return _outcome_of(earlier), False
         outcome = _write(connection, values, mail_delay_seconds)
-        keep_outcome(connection, key, _as_json(outcome))
+        if not (key.is_of_form and isinstance(outcome, Taken)):
+            keep_outcome(connection, key, _as_json(outcome))
     return outcome, True
 
 

@@ -131,6 +131,15 @@ def test_form_that_is_corrected_is_another_request(api: ApiService) -> None:
     assert api.messages() == [(VERIFY, "alice"), (VERIFY, "alice2")]
 
 
+def test_refusal_of_a_form_is_not_kept(api: ApiService) -> None:
+    key = Page(api.client().get("/")).key
+    fill_in(api)
+    refused = fill_in(api, idempotency_key=key)
+    api.sql("DELETE FROM users")
+
+    assert [refused.status_code, fill_in(api, idempotency_key=key).status_code] == [409, 303]
+
+
 def test_form_that_failed_on_our_side_keeps_its_key(api: ApiService) -> None:
     key = Page(api.client().get("/")).key
     with api_service("postgresql://nobody@127.0.0.1:1/none") as broken:
