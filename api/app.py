@@ -12,6 +12,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from api.accounts import Accounts
 from api.bodies import READ_LIMIT_BYTES
 from api.body_stream import BodyGuard
+from api.cors import allow_origins
 from api.database import build_engine
 from api.docs_routes import docs_blueprint
 from api.doorbell import Doorbell
@@ -96,6 +97,7 @@ def create_app(
         app.register_blueprint(ops_blueprint(looks, ops_token))
     app.register_error_handler(Exception, _answer_error)
     app.after_request(harden)
+    allow_origins(app, settings.cors_origins)
     app.extensions[_EXTENSION] = _Parts(engine, doorbell)
     app.wsgi_app = BodyGuard(app.wsgi_app)  # type: ignore[method-assign]
     if count := settings.trusted_proxies:

@@ -25,7 +25,9 @@ _LINK: Final = {"email_id": "1", "secret_code": "MDKTmUjthi0Ocl6bWIZ6r2ViDJ0lqX4
 _DESCRIPTION: Final = """\
 Sign up, verify the address with the link that was mailed to it, have the mail sent again.
 
-Errors are RFC 9457 problems that name every invalid field at once."""
+Errors are RFC 9457 problems that name every invalid field at once.
+
+Pages of other sites may call `/v1/*` where the operator names them (CORS), without cookies."""
 
 
 def build_document(wishes: SignUpSchema) -> dict[str, Any]:

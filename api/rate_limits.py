@@ -104,7 +104,7 @@ def limit_rates(app: Flask, limiter: RateLimiter, bypasses: LimitBypasses) -> No
 
     def check() -> None:
         g.standing = None
-        if (name := LIMITED.get(request.endpoint or "")) is None:
+        if (name := LIMITED.get(request.endpoint or "")) is None or request.method == "OPTIONS":
             return
         try:
             g.standing = limiter.count(name, request.remote_addr)

@@ -18,6 +18,7 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
 from shared import rate_limits
+from shared.cors_origins import parse_origins
 from shared.errors import SettingsError
 from shared.postgresql_parameters import check_postgresql_parameters
 from shared.rate_limits import NONE, RateLimits
@@ -66,6 +67,7 @@ class ApiSettings:
         mailbox_url: where a development stack shows the mails that it has caught, for the page that asks to look there.
         unverified_days: how long an account may wait for the verification of its address.
         password_min_length: how many characters a new password has to have.
+        cors_origins: the sites whose pages may call the API from a browser.
 
     """
 
@@ -77,6 +79,7 @@ class ApiSettings:
     mailbox_url: str | None = None
     unverified_days: float = DEFAULT_UNVERIFIED_DAYS
     password_min_length: int = DEFAULT_PASSWORD_MIN_LENGTH
+    cors_origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,7 @@ def read_api_settings() -> ApiSettings:
         validate=validate.Range(min=DEFAULT_PASSWORD_MIN_LENGTH, max=_LONGEST_MINIMUM),
     )
     unverified_days = _unverified_days(env)
+    cors_origins = _text(env, "CORS_ALLOWED_ORIGINS", _origins, NONE)
     _check(env)
     return ApiSettings(
         database_url=_postgresql_url(database_url),
@@ -152,6 +156,7 @@ def read_api_settings() -> ApiSettings:
         mailbox_url=_mailbox_url(mailbox_url),
         password_min_length=password_min_length,
         unverified_days=unverified_days,
+        cors_origins=_origins(cors_origins),
     )
 
 
@@ -411,6 +416,13 @@ def _base_url(text: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         raise ValidationError(_not_a_url("it has to be http://host or https://host, without a query"))
     return text.rstrip("/")
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    try:
+        return parse_origins(text)
+    except ValueError as exc:
+        raise ValidationError(str(exc)) from None
 
 
 def _mailbox_url(text: str) -> str | None:

@@ -72,6 +72,7 @@ CONSUMER = read_consumer_settings
         (API, "RESEND_RATE_LIMIT"),
         (API, "OPS_LOGIN_RATE_LIMIT"),
         (API, "RATE_LIMIT_EXEMPT"),
+        (API, "CORS_ALLOWED_ORIGINS"),
         (API, "UNVERIFIED_DAYS"),
         (API, "PASSWORD_MIN_LENGTH"),
         (RELAY, "DATABASE_URL"),
