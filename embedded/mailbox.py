@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from embedded.mail_folder import CaughtMail, MailFolder
 from embedded.mail_previews import PREVIEWS, preview
+from embedded.peers import may_be_served
 from embedded.ports import LOOPBACK
 
 _MAILS_PER_PAGE = 100
@@ -54,7 +55,8 @@ class _Server(ThreadingHTTPServer):
     """Knows the folder that its requests read."""
 
     def __init__(self, port: int, folder: MailFolder) -> None:
-        super().__init__((LOOPBACK, port), _Request)
+        self.address = (LOOPBACK, port)
+        super().__init__(self.address, _Request)
         self.folder = folder
 
 
@@ -69,6 +71,9 @@ class _Request(BaseHTTPRequestHandler):
         # A foreign page may point a name of its own at 127.0.0.1 and so read what is shown here.
         if (self.headers.get("Host") or "").partition(":")[0] not in _OWN_NAMES:
             self.send_error(HTTPStatus.FORBIDDEN)
+            return
+        if not may_be_served(self.client_address, cast("_Server", self.server).address):
+            self.send_error(HTTPStatus.FORBIDDEN, explain="These mails are shown to the user who started the mailbox.")
             return
         address = urlsplit(self.path)
         if address.path == "/":

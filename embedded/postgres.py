@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
+from urllib.parse import quote
 
 from embedded import folders, processes
 from embedded.accounts import unprivileged_account
 from embedded.databases import Databases
 from embedded.errors import AlreadyRunningError, EmbeddedError, ProgramFailedError
 from embedded.ports import LOOPBACK, free_port
-from embedded.postgres_files import ENVIRONMENT, SUPERUSER, binaries, make_cluster
+from embedded.postgres_files import ENVIRONMENT, SUPERUSER, access_rules, binaries, make_cluster, set_password
+from embedded.private_files import new_secret, write_private
 from embedded.programs import Command, Program
 
 _STOP_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
@@ -29,10 +31,12 @@ _PID_LINE, _STATUS_LINE = 0, 7
 
 
 class PostgresServer(Databases):
-    """One cluster in one folder: `data` (or a note that says where it lies) and `postgres.log`.
+    """One cluster in one folder: `data` (or a note that says where it lies), `pgpass` and `postgres.log`.
 
     The port is chosen at the first start and kept from then on. Unix sockets are off: their path may be at most 107
-    bytes long, which deep folders exceed.
+    bytes long, which deep folders exceed. Any local user can reach the port, so each connection needs the password in
+    `pgpass`, which this user alone may read. An address names that file; no address, command line or log holds the
+    password.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class PostgresServer(Databases):
         self.folder = folder.absolute()
         self.settings = dict(settings)
         self.log_file = self.folder / "postgres.log"
+        self.password_file = self.folder / "pgpass"
         self._port = port
         self._port_was_chosen = port is not None
         self._data: Path | None = None
@@ -89,17 +94,28 @@ class PostgresServer(Databases):
         return binaries() / "psql"
 
     def url(self, dbname: str = "postgres") -> str:
-        """Return the address of a database."""
-        return f"postgresql://{SUPERUSER}@{LOOPBACK}:{self.port}/{dbname}"
+        """Return the address of a database; only this user can use it."""
+        return f"postgresql://{SUPERUSER}@{LOOPBACK}:{self.port}/{dbname}?passfile={quote(str(self.password_file))}"
+
+    @property
+    def password(self) -> str:
+        """The superuser's password, from the first start on."""
+        return self.password_file.read_text().strip().rpartition(":")[2]
 
     def start(self) -> None:
         """Start and wait until it answers; the first time the cluster is made."""
         if self.running:
             raise AlreadyRunningError("PostgreSQL is already running")
         if not (self.data / "PG_VERSION").exists():
+            self.password_file.unlink(missing_ok=True)
             make_cluster(self.data, durable=self.settings.get("fsync") != "off")
         self._wait_for_postmaster()
         self._end_backends()
+        if not self.password_file.exists():
+            # A new cluster, or one of a version that asked for no password.
+            password = new_secret()
+            set_password(self.data, password)
+            write_private(self.password_file, f"*:*:*:*:{password}\n")
         for _ in range(_PORT_ATTEMPTS):
             try:
                 self._start_once()
@@ -143,7 +159,8 @@ class PostgresServer(Databases):
                 self.start()
             self.stop("immediate")
         shutil.rmtree(self.data, ignore_errors=True)
-        (self.folder / folders.ELSEWHERE_NOTE).unlink(missing_ok=True)
+        for file in (self.folder / folders.ELSEWHERE_NOTE, self.password_file):
+            file.unlink(missing_ok=True)
         self._data = None
 
     def _start_once(self) -> None:
@@ -161,6 +178,7 @@ class PostgresServer(Databases):
             "listen_addresses": LOOPBACK,
             "port": str(self.port),
             "unix_socket_directories": "",
+            "hba_file": str(access_rules()),
             "logging_collector": "off",
             **self.settings,
         }

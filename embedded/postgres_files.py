@@ -6,10 +6,14 @@ EMBEDDED_POSTGRES_BIN names a folder of other programs, such as Debian's /usr/li
 instead, from where they are.
 """
 
+import base64
+import hashlib
+import hmac
 import importlib.metadata
 import importlib.util
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -31,6 +35,11 @@ _DISTRIBUTION = "embedded-postgres"
 _PARTS = (f"{_PACKAGE}/pginstall", f"{_PACKAGE}/.dylibs", f"{_PACKAGE}.libs")
 _LEFT_OUT = ("include", "*.a", "pkgconfig", "pgxs")
 _COUNT_FILE = "outbox-file-count"
+# In place of a cluster's own rules, which let every local user in where an earlier version made it.
+_WHO_MAY_CONNECT = """\
+host all         all 127.0.0.1/32 scram-sha-256
+host replication all 127.0.0.1/32 scram-sha-256
+"""
 
 
 @cache
@@ -56,7 +65,7 @@ def binaries() -> Path:
 
 
 def make_cluster(data: Path, *, durable: bool) -> None:
-    """Make a cluster (locale C, UTF8, trust on loopback) by copying one that was initialised once per version.
+    """Make a cluster (locale C, UTF8) by copying one that was initialised once per version.
 
     It appears under its name whole or not at all. Copies share a system identifier: they are never replicas of each
     other.
@@ -76,6 +85,53 @@ def make_cluster(data: Path, *, durable: bool) -> None:
         folders.put_in_place(made, data)
     finally:
         shutil.rmtree(work)
+
+
+def set_password(data: Path, password: str) -> None:
+    """Set the superuser's password in a cluster that nobody has started."""
+    account = unprivileged_account()
+    options = ["-c", "exit_on_error=on", "-c", "log_min_error_statement=panic"]
+    done = subprocess.run(
+        [binaries() / "postgres", "--single", *options, "-D", data, "postgres"],
+        input=f"ALTER ROLE {SUPERUSER} PASSWORD '{_verifier(password)}'\n",
+        user=account.uid if account else None,
+        group=account.gid if account else None,
+        extra_groups=[] if account else None,
+        env=ENVIRONMENT,
+        cwd="/",
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise EmbeddedError(f"no password could be set in {data}:\n{done.stderr}")
+
+
+def _verifier(password: str) -> str:
+    """Return what PostgreSQL keeps of a password (RFC 5803).
+
+    Hashed once: a random password cannot be guessed, and 4096 rounds would take 4 ms of each connection.
+    """
+    salt, rounds = secrets.token_bytes(16), 1
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, rounds)
+    stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    salt_text, stored, server = (base64.b64encode(part).decode() for part in (salt, stored_key, server_key))
+    return f"SCRAM-SHA-256${rounds}:{salt_text}${stored}:{server}"
+
+
+def access_rules() -> Path:
+    """Return the file that says who may connect: whoever knows the password, from this machine."""
+    file = cache_folder(unprivileged_account()) / "pg_hba.conf"
+    made = Path(tempfile.mkdtemp(suffix=".part", dir=file.parent))
+    try:
+        written = made / file.name
+        written.write_text(_WHO_MAY_CONNECT)
+        written.chmod(0o644)
+        written.rename(file)
+    finally:
+        shutil.rmtree(made)
+    return file
 
 
 def _template() -> Path:

@@ -18,6 +18,7 @@ from redis.retry import Retry
 from embedded import processes
 from embedded.errors import AlreadyRunningError, EmbeddedError, MissingBinaryError, ProgramFailedError
 from embedded.ports import LOOPBACK, free_port
+from embedded.private_files import new_secret, write_private
 from embedded.programs import Command, Program
 
 PROGRAM_VARIABLE = "EMBEDDED_REDIS_SERVER"
@@ -48,7 +49,11 @@ def redis_binary() -> Path:
 
 
 class RedisServer:
-    """One server with its files in one folder. The port is chosen at the first start and kept from then on."""
+    """One server with its files in one folder. The port is chosen at the first start and kept from then on.
+
+    Any local user can reach the port, so each connection needs a password: a new one for each object of this class,
+    unless one is given. It stands in `url` and in the file `password`, and on no command line.
+    """
 
     def __init__(
         self,
@@ -57,10 +62,13 @@ class RedisServer:
         port: int | None = None,
         append_only: bool = True,
         settings: Mapping[str, str] = MappingProxyType({}),
+        password: str | None = None,
     ) -> None:
         """Prepare a server in the folder; start nothing yet."""
         self.folder = folder.absolute()
         self.append_only = append_only
+        self.password = password or new_secret()
+        self.password_file = self.folder / "password"
         self.settings = dict(settings)
         self.log_file = self.folder / "redis.log"
         self._port = port
@@ -81,7 +89,7 @@ class RedisServer:
 
     def url_of(self, database: int) -> str:
         """Give the address of one of its databases, which are 0 to 15."""
-        return f"redis://{LOOPBACK}:{self.port}/{database}"
+        return f"redis://:{self.password}@{LOOPBACK}:{self.port}/{database}"
 
     @property
     def name(self) -> str:
@@ -109,8 +117,12 @@ class RedisServer:
         """Start, and wait until it has loaded its data and answers."""
         if self.running:
             raise AlreadyRunningError("Redis is already running")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        # CONFIG REWRITE, which sentinels call for, would write the password into a file for all to read.
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._wait_for_predecessor()
+        write_private(self.password_file, f"{self.password}\n")
+        # As a replica it has to show the same password to a master that it shares it with.
+        write_private(self._configuration, f"requirepass {self.password}\nmasterauth {self.password}\n")
         for _ in range(_PORT_ATTEMPTS):
             try:
                 self._start_once()
@@ -155,7 +167,14 @@ class RedisServer:
 
     def client(self) -> Redis:
         """Return a client that reports a lost connection at once instead of repeating commands."""
-        return Redis(host=LOOPBACK, port=self.port, socket_timeout=5.0, retry=Retry(NoBackoff(), 0))
+        return Redis(
+            host=LOOPBACK, port=self.port, password=self.password, socket_timeout=5.0, retry=Retry(NoBackoff(), 0)
+        )
+
+    @property
+    def _configuration(self) -> Path:
+        """What must not stand on the command line, which every local user may read."""
+        return self.folder / "redis.conf"
 
     def _wait_for_predecessor(self) -> None:
         """Two servers would write into one file. The predecessor ends soon if the process that started it died."""
@@ -190,7 +209,7 @@ class RedisServer:
         options = [part for name, value in settings.items() for part in (f"--{name}", value)]
         return Command(
             name=self.name,
-            argv=[redis_binary(), *options],
+            argv=[redis_binary(), self._configuration, *options],
             env={"PATH": "/usr/bin:/bin", "LANG": "C"},
             cwd=self.folder,
             log_file=self.log_file,

@@ -2,12 +2,13 @@
 
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from embedded.errors import AlreadyRunningError, EmbeddedError
+from embedded.errors import AlreadyRunningError
+from embedded.ports import LOOPBACK
+from embedded.private_files import kept_secret
 from embedded.signals import ignore_signals, interrupt_on_signals
 from embedded.stack import Ports, Stack, own_folder
 from embedded.supervision import Supervisor
@@ -22,7 +23,7 @@ def run_up(folder: Path) -> None:
     terminal = Terminal()
     own_folder(folder)
     with _only_one(folder):
-        stack = Stack(folder, secret_key=_secret_key(folder), ports=Ports.usual())
+        stack = Stack(folder, secret_key=kept_secret(folder / _KEY_FILE), ports=Ports.usual())
         interrupt_on_signals()
         try:
             terminal.say("Starting PostgreSQL, Redis, the mail catcher, the API, the relay and the worker …")
@@ -46,7 +47,8 @@ def _show(stack: Stack, terminal: Terminal) -> None:
             "API": f"{stack.api_url}/v1/users",
             "Mailbox": stack.mailbox_url,
             "PostgreSQL": stack.database_url,
-            "Redis": stack.redis.url,
+            "Redis": f"redis://{LOOPBACK}:{stack.ports.redis}/0",
+            "Redis' password": str(stack.redis.password_file),
             "SMTP": stack.smtp_url,
             "Logs": str(stack.logs),
             **data,
@@ -55,7 +57,9 @@ def _show(stack: Stack, terminal: Terminal) -> None:
     user = '{"username":"ada","full_name":"Ada Lovelace","email":"ada@example.com","password":"correct horse"}'
     terminal.say(f"Open {stack.api_url}/ in a browser, or use the API and look into the mailbox:")
     terminal.say(f"  curl --json '{user}' {stack.api_url}/v1/users")
-    terminal.say(f"  {stack.postgres.psql_path} {stack.database_url}")
+    terminal.say("PostgreSQL and Redis let in whoever may read the passwords in these files, so nobody but you:")
+    terminal.say(f"  {stack.postgres.psql_path} '{stack.database_url}'")
+    terminal.say(f"  REDISCLI_AUTH=$(cat '{stack.redis.password_file}') redis-cli -p {stack.ports.redis}")
     terminal.say("A process that ends is started again. Ctrl-C stops all of it.")
 
 
@@ -74,18 +78,3 @@ def _only_one(folder: Path) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
-
-
-def _secret_key(folder: Path) -> str:
-    """Return the key of this folder, made at the first start: links in mails stay good over a restart."""
-    file = folder / _KEY_FILE
-    if not file.exists():
-        made = folder / f"{_KEY_FILE}.part"
-        made.unlink(missing_ok=True)
-        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as key_file:
-            key_file.write(secrets.token_urlsafe(48))
-        made.rename(file)
-    key = file.read_text().strip()
-    if not key:
-        raise EmbeddedError(f"{file} is empty: delete it, and a new key is made (links in old mails then end)")
-    return key

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from embedded.accounts import unprivileged_account
 from embedded.ports import LOOPBACK, free_port
@@ -48,7 +49,7 @@ def pgbouncer(database_url: str, folder: Path, roles: Sequence[str] = ()) -> Ite
         pytest.skip("no pgbouncer: it is in Debian's package of this name")
     real, port = urlsplit(database_url), free_port()
     users, ini = folder / "users.txt", folder / "pgbouncer.ini"
-    users.write_text("".join(f'"{role}" ""\n' for role in (real.username, *roles)))
+    users.write_text("".join(f'"{role}" "{_password(database_url)}"\n' for role in (real.username, *roles)))
     ini.write_text(
         _INI.format(
             host=real.hostname,
@@ -69,6 +70,14 @@ def pgbouncer(database_url: str, folder: Path, roles: Sequence[str] = ()) -> Ite
         yield url
     finally:
         server.stop()
+
+
+def _password(database_url: str) -> str:
+    """Return what PgBouncer says to PostgreSQL; its own clients need nothing."""
+    given = conninfo_to_dict(database_url)
+    if "passfile" in given:
+        return Path(str(given["passfile"])).read_text().strip().rpartition(":")[2]
+    return str(given.get("password", ""))
 
 
 def _answers(url: str) -> bool:

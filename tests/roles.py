@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
@@ -29,6 +30,14 @@ def limited_role(connection: Connection[Any], grants: Mapping[str, Sequence[str]
 
 
 def with_role(database_url: str, role: str) -> str:
-    """Give the address with another role."""
+    """Return the address with another role, which gets the password that the address's own has."""
+    with psycopg.connect(database_url) as connection:
+        passwords = "SELECT rolname, rolpassword FROM pg_authid WHERE rolname IN (current_user, %s)"
+        of_role = dict(connection.execute(passwords, [role]).fetchall())
+        own = connection.info.user
+        password = of_role[own]
+        if of_role[role] != password:
+            connection.execute(SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(role), password))
     parts = urlsplit(database_url)
-    return parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}").geturl()
+    login, _, place = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{role}{login.removeprefix(own)}@{place}").geturl()

@@ -57,6 +57,8 @@ def prepare(task: Task) -> MoveBatch:
     address = urlsplit(task.redis_url)
     line = socket.create_connection((address.hostname or "", address.port or 0))
     line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    line.sendall(f"AUTH {address.password}\r\n".encode())
+    _wait_for_answer(line)
     packed = iter(batches)
 
     def move() -> int:
@@ -80,7 +82,9 @@ def _wait_for_answer(line: socket.socket) -> None:
 def _record(task: Task) -> Iterator[bytes]:
     """Push the jobs of rows 1, 2, 3 … as our relay does, and give what it sends for each batch."""
     address = urlsplit(task.redis_url)
-    pool = ConnectionPool(connection_class=_Recorder, host=address.hostname, port=address.port)
+    pool = ConnectionPool(
+        connection_class=_Recorder, host=address.hostname, port=address.port, password=address.password
+    )
     client = Redis(connection_pool=pool)
     broker = Broker(client, RQ_KEY_PREFIX, job_timeout_seconds=60)
     broker.push([Row(0, 0, CRITICAL)])  # connects, and teaches Redis what it is taught once

@@ -15,6 +15,7 @@ from embedded.mail_folder import MailFolder
 from embedded.postgres import PostgresServer
 from embedded.programs import Program
 from embedded.redis import RedisServer
+from tests.addresses import with_parameter
 from tests.chaos import commands, history
 from tests.chaos.supervisor import Supervisor, kill_marked
 from tests.preloading import SERVICE, Preloaded
@@ -70,7 +71,7 @@ class Stack:
     @property
     def database_url(self) -> str:
         """Where the run itself looks into the database."""
-        return f"{self._parts.database_url}?application_name=chaos&connect_timeout=3"
+        return with_parameter(self._parts.database_url, "application_name=chaos&connect_timeout=3")
 
     def log_file(self, name: str) -> Path:
         """The log of a process of the service."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import psycopg
@@ -18,7 +19,9 @@ import pytest
 from embedded import processes
 from embedded.demo import run_demo
 from embedded.mail_folder import MailFolder
+from embedded.redis import redis_binary
 from embedded.stack import Stack
+from tests.embedded.strangers import files_open_to_strangers, refuses_commands, refuses_programs, strangers_find
 from tests.waiting import wait_until
 
 # A busy machine takes its time; what stands still is found all the same.
@@ -63,6 +66,14 @@ class Up:
         found = re.search(rf"^  {name} +(\S+)$", self.said, re.MULTILINE)
         assert found is not None
         return found[1]
+
+    def run_printed(self, program: str, more: str) -> str:
+        """Run the line that it printed for a program, with something behind it; Redis' own client is in its wheel."""
+        [line] = [line for line in self.said.splitlines() if line.startswith("  ") and f"{program} " in line]
+        path = f"{redis_binary().parent}:/usr/bin:/bin"
+        return subprocess.run(
+            ["/bin/sh", "-euc", f"{line} {more}"], env={"PATH": path}, check=True, capture_output=True, text=True
+        ).stdout
 
     def children(self) -> set[int]:
         listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
@@ -165,6 +176,15 @@ def test_up_serves_restarts_what_dies_and_keeps_its_data(up: StartUp) -> None:
     assert mail.recipients == (USER["email"],)
     assert httpx.get(first.address("Mailbox"), trust_env=False).text.count(mail.name) == 1
     assert len(first.children()) == PIECES
+    assert refuses_programs(first.address("PostgreSQL"))
+    assert refuses_programs(first.address("PostgreSQL").partition("?")[0])
+    assert refuses_commands(urlsplit(first.address("Redis")).port)
+    # PostgreSQL's own files belong to the account that it runs as; without root that is this user.
+    assert [name for name in files_open_to_strangers(first.folder) if "postgres/data/" not in name] == ["lock"]
+    for name in ("secret_key", "postgres/pgpass", "redis/password"):
+        assert not strangers_find((first.folder / name).read_text().strip().rpartition(":")[2], first.folder)
+    assert first.run_printed("psql", "-tAc 'SELECT username FROM users'") == f"{USER['username']}\n"
+    assert first.run_printed("redis-cli", "PING") == "PONG\n"
 
     for words, name in [("redis-server", "Redis"), ("outbox_relay", "relay"), ("rq worker", "worker")]:
         os.kill(first.child(words), signal.SIGKILL)

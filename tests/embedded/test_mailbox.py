@@ -7,6 +7,7 @@ import pytest
 
 from embedded.mail_catcher import MailCatcher
 from embedded.mail_previews import PREVIEWS
+from tests.embedded.strangers import AS_ROOT, run_as_stranger
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -123,3 +124,14 @@ def test_a_preview_is_made_anew_and_caught_nowhere(mailbox: MailCatcher) -> None
 
     assert mailbox.names() == []
     assert get(mailbox, "/previews/layout").status_code == 404
+
+
+def test_strangers_on_this_machine_do_not_read_the_mails(mailbox: MailCatcher) -> None:
+    name = keep(mailbox, "a link is in here")
+    if not AS_ROOT:
+        pytest.skip("only root can be somebody else")
+
+    for path in ("/", f"/mails/{name}", f"/mails/{name}/raw"):
+        told = run_as_stranger("/usr/bin/curl", "-sS", "-i", f"{mailbox.http_url}{path}").stdout
+        assert told.startswith("HTTP/1.0 403 ")
+        assert "a link is in here" not in told

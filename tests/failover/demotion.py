@@ -20,7 +20,9 @@ class DemotableRedis:
         """Start both, with the replica in step."""
         self.first = RedisServer(folder / "first", append_only=False, settings=REPLICATE_AT_ONCE)
         self.first.start()
-        self.second = RedisServer(folder / "second", append_only=False, settings=REPLICATE_AT_ONCE)
+        self.second = RedisServer(
+            folder / "second", append_only=False, settings=REPLICATE_AT_ONCE, password=self.first.password
+        )
         self.second.start()
         with self.second.client() as client:
             client.replicaof(LOOPBACK, self.first.port)
@@ -28,7 +30,7 @@ class DemotableRedis:
                 lambda: client.info("replication")["master_link_status"] == "up", _SECONDS, "the replica to be in step"
             )
         self._name = Forwarder(self.first.port)
-        self.url = f"redis://{LOOPBACK}:{self._name.port}/0"
+        self.url = f"redis://:{self.first.password}@{LOOPBACK}:{self._name.port}/0"
 
     def demote(self) -> None:
         """Let the second be the primary, with all that the first has. No connection to the first is cut."""

@@ -38,7 +38,8 @@ class PostgresPair:
     def url(self) -> str:
         """The address that names both and means whichever takes writes."""
         hosts = ",".join(f"{LOOPBACK}:{server.port}" for server in (self.primary, self.standby))
-        return f"postgresql://{SUPERUSER}@{hosts}/{DATABASE}?target_session_attrs=read-write"
+        options = f"passfile={self.primary.password_file}&target_session_attrs=read-write"
+        return f"postgresql://{SUPERUSER}@{hosts}/{DATABASE}?{options}"
 
     def fail_over(self) -> None:
         """Kill the primary with all its backends, and make the standby the primary."""
@@ -55,15 +56,17 @@ class PostgresPair:
     def _copy(self) -> None:
         account = unprivileged_account()
         folders.make_writable_folder(self.standby.data, account)
+        self.standby.password_file = self.primary.password_file
         subprocess.run(
             [
                 binaries() / "pg_basebackup",
-                f"--dbname={self.primary.url()}",
+                f"--dbname=postgresql://{SUPERUSER}@{LOOPBACK}:{self.primary.port}",
                 f"--pgdata={self.standby.data}",
                 "--write-recovery-conf",
                 "--checkpoint=fast",
             ],
-            env=ENVIRONMENT,
+            # The account cannot read the file of the password; the standby keeps what it is given here.
+            env={**ENVIRONMENT, "PGPASSWORD": self.primary.password},
             cwd="/",
             user=account.uid if account else None,
             group=account.gid if account else None,

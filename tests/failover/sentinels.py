@@ -116,12 +116,14 @@ class WatchedPair:
         """Start all of it."""
         self.first = RedisServer(folder / "first", append_only=False, settings=REPLICATE_AT_ONCE)
         self.first.start()
-        self.second = RedisServer(folder / "second", append_only=False, settings=REPLICATE_AT_ONCE)
+        self.second = RedisServer(
+            folder / "second", append_only=False, settings=REPLICATE_AT_ONCE, password=self.first.password
+        )
         self.second.start()
         with self.second.client() as client:
             client.replicaof(LOOPBACK, self.first.port)
             wait_until(lambda: client.info("replication")["master_link_status"] == "up", _SECONDS, "the replica")
-        self.sentinels = Sentinels(folder, self.first, count=count)
+        self.sentinels = Sentinels(folder, self.first, count=count, master_password=self.first.password)
         wait_until(lambda: self.sentinels.know(self.second), _SECONDS, "the sentinels to know the replica")
 
     @property

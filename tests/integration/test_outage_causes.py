@@ -16,6 +16,7 @@ from embedded.ports import free_port
 from embedded.redis import RedisServer
 from shared.database import DbConnection, connect
 from shared.outage_causes import connection_cause, postgresql_cause, redis_cause
+from tests.addresses import with_login
 
 _LOGIN = "u:hunter2%2F%26"
 
@@ -65,9 +66,9 @@ def test_postgresql_a_database_that_is_not_there(database_url: str) -> None:
 
 
 def test_postgresql_a_login_that_is_refused(database_url: str) -> None:
-    url = urlsplit(database_url)._replace(netloc=f"{_LOGIN}@{address_of(database_url)}").geturl()
+    url = with_login(database_url, _LOGIN)
 
-    assert why_postgresql_fails(url) == f'{address_of(url)}: FATAL: role "u" does not exist'
+    assert why_postgresql_fails(url) == f'{address_of(url)}: FATAL: password authentication failed for user "u"'
 
 
 @pytest.mark.parametrize(

@@ -232,6 +232,7 @@ def test_a_hash_that_cannot_be_deleted_hides_no_return(
 def test_a_replica_is_not_asked_what_redis_holds(broker: Broker, own_redis: RedisServer, redis_url: str) -> None:
     primary = urlsplit(redis_url)
     with own_redis.client() as client:
+        client.config_set("masterauth", str(primary.password))
         client.replicaof(str(primary.hostname), primary.port)
     with closing(open_broker(own_redis.url, RQ_KEY_PREFIX, 60)) as of_replica:
         with pytest.raises(BrokerUnavailableError, match="a replica holds"):

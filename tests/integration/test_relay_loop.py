@@ -28,6 +28,7 @@ from outbox_relay.shares import LOOKING_SHARE, PRUNING_SHARE, REAPING_SHARE
 from shared.database import connect
 from shared.messages import DOORBELL_CHANNEL
 from shared.settings import RelaySettings
+from tests.addresses import with_login, with_parameter
 from tests.failover.demotion import demotable_redis
 from tests.failover.redis_pair import waiting_jobs
 from tests.failover.sentinels import role, watched_pair
@@ -316,8 +317,7 @@ def test_it_stops_at_once(database_url: str, redis_url: str, poll_seconds: float
 
 
 def test_no_password_is_told(redis_url: str, database_url: str) -> None:
-    with_password = database_url.replace("postgres@", "nobody:hunter2@")
-    with_password = f"{with_password}?dbname=absent"
+    with_password = with_parameter(with_login(database_url, "nobody:hunter2"), "dbname=absent")
 
     with running(settings(with_password, redis_url)) as relay:
         wait_until(lambda: relay.events("outage"), 5, "the outage to be told")

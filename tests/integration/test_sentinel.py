@@ -14,7 +14,6 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from redis import Redis
 from ruamel.yaml import YAML
 
 from embedded.mail_catcher import MailCatcher
@@ -113,8 +112,8 @@ class Service:
 
 @pytest.fixture(scope="module")
 def started_once(server_folder: Path) -> Iterator[Watched]:
-    master = RedisServer(server_folder / "watched")
-    start_with_password(master)
+    master = RedisServer(server_folder / "watched", password=OF_MASTER)
+    master.start()
     sentinels = Sentinels(server_folder / "sentinel", master, password=OF_SENTINEL, master_password=OF_MASTER)
     try:
         yield Watched(master, sentinels)
@@ -125,7 +124,7 @@ def started_once(server_folder: Path) -> Iterator[Watched]:
 
 @pytest.fixture
 def watched(started_once: Watched) -> Watched:
-    with Redis(port=started_once.master.port, password=OF_MASTER) as client:
+    with started_once.master.client() as client:
         client.flushall()
     return started_once
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import psycopg
 import pytest
@@ -25,6 +25,7 @@ from outbox_relay.doctor.findings import Verdict
 from outbox_relay.doctor.postgresql_checks import check_jit, check_server, check_snapshots, check_vacuum
 from outbox_relay.heartbeat import show_relay
 from shared.database import connect
+from tests.addresses import with_login, with_parameter
 from tests.conftest import SCHEMA, StartPostgres
 from tests.operator.running import run, run_json
 from tests.processes import worker_settings
@@ -150,7 +151,7 @@ def postgresql_away(at: Installation) -> None:
 
 
 def no_such_database(at: Installation) -> None:
-    at.set("DATABASE_URL", f"{os.environ['DATABASE_URL'].rpartition('/')[0]}/nothing_here")
+    at.set("DATABASE_URL", urlsplit(os.environ["DATABASE_URL"])._replace(path="/nothing_here").geturl())
 
 
 def a_name_that_does_not_resolve(at: Installation) -> None:
@@ -159,7 +160,7 @@ def a_name_that_does_not_resolve(at: Installation) -> None:
 
 def no_grant(at: Installation) -> None:
     at.sql("CREATE ROLE without_grants LOGIN")
-    at.set("DATABASE_URL", os.environ["DATABASE_URL"].replace("//postgres@", "//without_grants@"))
+    at.set("DATABASE_URL", with_role(os.environ["DATABASE_URL"], "without_grants"))
 
 
 def schema_of(at: Installation) -> str:
@@ -174,12 +175,12 @@ def no_usage_of_the_schema(at: Installation) -> None:
     at.sql(f"CREATE ROLE {role} LOGIN")
     at.sql(f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role}")
     at.sql(f"REVOKE USAGE ON SCHEMA {schema} FROM public")
-    at.set("DATABASE_URL", os.environ["DATABASE_URL"].replace("//postgres@", f"//{role}@"))
+    at.set("DATABASE_URL", with_role(os.environ["DATABASE_URL"], role))
 
 
 def a_redis_that_lets_us_do_nothing(at: Installation) -> None:
     at.redis.acl_setuser("relay", enabled=True, passwords=["+hunter2"], commands=["+ping"])
-    at.set("RQ_REDIS_URL", os.environ["RQ_REDIS_URL"].replace("redis://", "redis://relay:hunter2@"))
+    at.set("RQ_REDIS_URL", with_login(os.environ["RQ_REDIS_URL"], "relay:hunter2"))
 
 
 def a_postgresql_that_takes_no_writes(at: Installation) -> None:
@@ -192,7 +193,7 @@ def a_role_without_a_grant(at: Installation) -> None:
     at.sql(f"CREATE ROLE {role} LOGIN")
     at.sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema_of(at)} TO {role}")
     at.sql(f"REVOKE UPDATE, DELETE ON outbox_finished FROM {role}")
-    at.set("DATABASE_URL", os.environ["DATABASE_URL"].replace("//postgres@", f"//{role}@"))
+    at.set("DATABASE_URL", with_role(os.environ["DATABASE_URL"], role))
 
 
 def redis_away(at: Installation) -> None:
@@ -353,7 +354,7 @@ def test_a_proxy_whose_headers_are_not_believed_is_named(healthy: Installation) 
 
 def test_a_redis_user_that_may_not_look_at_keys_is_told_so(healthy: Installation) -> None:
     healthy.redis.execute_command("ACL", "SETUSER", "relay", "on", ">secret", "~*", "+@all", "-type")
-    healthy.set("RQ_REDIS_URL", os.environ["RQ_REDIS_URL"].replace("://", "://relay:secret@"))
+    healthy.set("RQ_REDIS_URL", with_login(os.environ["RQ_REDIS_URL"], "relay:secret"))
 
     assert any("cannot be looked at" in says and "NOPERM" in says for says in warnings())
 
@@ -480,7 +481,7 @@ def test_what_others_wrote_where_workers_show_themselves_is_no_obstacle(healthy:
 def test_a_redis_that_refuses_info_is_not_called_away(healthy: Installation) -> None:
     rights: dict[str, Any] = {"keys": ["*"], "channels": ["*"], "categories": ["+@all"], "commands": ["-info"]}
     healthy.redis.acl_setuser("no-info", enabled=True, passwords=["+x"], **rights)
-    healthy.set("RQ_REDIS_URL", os.environ["RQ_REDIS_URL"].replace("redis://", "redis://no-info:x@"))
+    healthy.set("RQ_REDIS_URL", with_login(os.environ["RQ_REDIS_URL"], "no-info:x"))
 
     [finding] = [each for each in run_json("doctor") if each["check"] == "redis"]
 
@@ -502,7 +503,7 @@ def test_what_a_redis_user_may_not_run_is_named_and_nothing_else_blamed(
 ) -> None:
     rights: dict[str, Any] = {"keys": ["*"], "channels": ["*"], "categories": ["+@all"], "commands": refused}
     healthy.redis.acl_setuser("limited", enabled=True, passwords=["+x"], **rights)
-    healthy.set("RQ_REDIS_URL", os.environ["RQ_REDIS_URL"].replace("redis://", "redis://limited:x@"))
+    healthy.set("RQ_REDIS_URL", with_login(os.environ["RQ_REDIS_URL"], "limited:x"))
 
     found = run_json("doctor")
 
@@ -516,6 +517,6 @@ def test_what_a_redis_user_may_not_run_is_named_and_nothing_else_blamed(
 def test_a_schema_of_one_s_own_is_no_fault(healthy: Installation, schema: str) -> None:
     healthy.sql(f'ALTER SCHEMA {schema_of(healthy)} RENAME TO "{schema}"')
     options = quote(f'-csearch_path="{schema}"'.replace(" ", "\\ "))
-    healthy.set("DATABASE_URL", f"{os.environ['DATABASE_URL']}?options={options}")
+    healthy.set("DATABASE_URL", with_parameter(os.environ["DATABASE_URL"], f"options={options}"))
 
     assert faults() == {}

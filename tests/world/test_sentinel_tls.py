@@ -16,6 +16,7 @@ from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
 from tests.waiting import wait_until
 
 _SECONDS = 20.0
+_PASSWORD = "of-master"  # noqa: S105 - a test's own
 _SENTINEL = """
 port 0
 tls-port {port}
@@ -27,6 +28,7 @@ tls-cert-file {certificate}
 tls-key-file {key}
 tls-ca-cert-file {certificate}
 sentinel monitor outbox 127.0.0.1 {master} 1
+sentinel auth-pass outbox {password}
 """
 
 
@@ -47,10 +49,16 @@ def sentinel_port(certificate: Path, tmp_path: Path) -> Iterator[int]:
     tls_port, port = free_port(), free_port()
     settings = {"tls-port": str(tls_port), "tls-cert-file": str(certificate), "tls-key-file": str(key)}
     master = RedisServer(
-        tmp_path / "master", settings={**settings, "tls-ca-cert-file": str(certificate), "tls-auth-clients": "no"}
+        tmp_path / "master",
+        settings={**settings, "tls-ca-cert-file": str(certificate), "tls-auth-clients": "no"},
+        password=_PASSWORD,
     )
     file = tmp_path / "sentinel.conf"
-    file.write_text(_SENTINEL.format(port=port, folder=tmp_path, certificate=certificate, key=key, master=tls_port))
+    file.write_text(
+        _SENTINEL.format(
+            port=port, folder=tmp_path, certificate=certificate, key=key, master=tls_port, password=_PASSWORD
+        )
+    )
     argv = [redis_binary(), file, "--sentinel"]
     sentinel = Program(Command("Sentinel", argv, {"PATH": "/usr/bin:/bin", "LANG": "C"}, tmp_path, tmp_path / "log"))
     with ExitStack() as stack:
@@ -62,7 +70,7 @@ def sentinel_port(certificate: Path, tmp_path: Path) -> Iterator[int]:
 
 
 def test_the_master_is_found_and_used_over_tls(sentinel_port: int, certificate: Path) -> None:
-    url = f"rediss+sentinel://{LOOPBACK}:{sentinel_port}/outbox/0?ssl_ca_certs={quote(str(certificate))}"
+    url = f"rediss+sentinel://:{_PASSWORD}@{LOOPBACK}:{sentinel_port}/outbox/0?ssl_ca_certs={quote(str(certificate))}"
 
     with closing(SentinelRedis.from_url(url)) as client, closing(open_broker(url, "rq", 60)) as broker:
         wait_until(lambda: what_fails(broker) is None, _SECONDS, "the sentinel to name the master")

@@ -16,6 +16,7 @@ from consumer.lease import Lease
 from consumer.patience import Patience
 from consumer.verdicts import Verdict
 from shared.database import DbConnection, connect
+from tests.addresses import with_parameter
 from tests.integration.batches.desk import Desk, add_messages, held_ids, locked
 from tests.rows import add_message, message
 
@@ -129,7 +130,7 @@ def test_a_row_that_cannot_be_claimed_does_not_spoil_the_others(desk: Desk, conn
 def test_a_standby_is_no_postgresql_to_work_with(desk: Desk) -> None:
     assert desk.database.answers()
     desk.database.close()
-    standby = Database(f"{desk.url}?options=-c%20default_transaction_read_only%3Don")
+    standby = Database(with_parameter(desk.url, "options=-c%20default_transaction_read_only%3Don"))
 
     assert not standby.answers()
     standby.close()

@@ -1,6 +1,5 @@
 """What it does, and does not do, at the word of Redis."""
 
-import os
 import pickle
 import zlib
 from pathlib import Path
@@ -17,6 +16,8 @@ from rq.suspension import resume, suspend
 from embedded.mail_catcher import MailCatcher
 from embedded.redis import RedisServer
 from shared.messages import ENTRY_POINT
+from tests.addresses import with_login
+from tests.integration.hostile_pickles import RunsWhenRead
 from tests.integration.outbox_worker.service import WAIT, Service, said, service_of
 from tests.preloading import Preloaded
 from tests.rows import add_message
@@ -88,16 +89,6 @@ def push_foreign_jobs(service: Service, trace: Path) -> int:
     return 6 + len(alone)
 
 
-class RunsWhenRead:
-    """A pickle of it runs a command when it is read."""
-
-    def __init__(self, command: str) -> None:
-        self.command = command
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.system, (self.command,)
-
-
 def test_foreign_jobs_neither_run_nor_stop_it(service: Service, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     worker = service.start(WORKER_CONCURRENCY="1")
@@ -157,7 +148,7 @@ def test_a_missing_right_is_told_and_a_foreign_value_where_jobs_are_counted_is_n
 ) -> None:
     all_but: dict[str, Any] = {"keys": ["*"], "channels": ["*"], "categories": ["+@all"], "commands": rights}
     service.redis.acl_setuser("worker", enabled=True, passwords=["+x"], **all_but)
-    worker = service.start("--name", "ours", RQ_REDIS_URL=service.redis_url.replace("redis://", "redis://worker:x@"))
+    worker = service.start("--name", "ours", RQ_REDIS_URL=with_login(service.redis_url, "worker:x"))
     if foreign_value is not None:
         service.redis.delete(f"{RQ_KEY_PREFIX}:worker:ours")
         service.redis.set(f"{RQ_KEY_PREFIX}:worker:ours", foreign_value)

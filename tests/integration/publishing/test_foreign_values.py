@@ -15,6 +15,7 @@ from outbox_relay.broker import Broker, open_broker
 from outbox_relay.doorbell import Alarm
 from outbox_relay.publishing import Publisher
 from outbox_relay.relay import Relay
+from tests.addresses import with_login
 from tests.integration.publishing.publishers import publisher_to
 from tests.relay_settings import relay_settings
 from tests.rows import add_message, message
@@ -131,7 +132,7 @@ def test_the_jobs_that_stood_in_an_overwritten_list_are_pushed_again(
 def url_without_info(redis: Redis, redis_url: str) -> Iterator[str]:
     rights: dict[str, Any] = {"keys": ["*"], "channels": ["*"], "categories": ["+@all"], "commands": ["-info"]}
     redis.acl_setuser("no-info", enabled=True, passwords=["+x"], **rights)
-    yield redis_url.replace("redis://", "redis://no-info:x@")
+    yield with_login(redis_url, "no-info:x")
     redis.acl_deluser("no-info")
 
 

@@ -1,0 +1,36 @@
+"""Files that this user alone may read."""
+
+import os
+import secrets
+from pathlib import Path
+
+from embedded.errors import EmbeddedError
+
+
+def new_secret() -> str:
+    """Return a random text of 256 bits that no URL has to escape."""
+    return secrets.token_urlsafe(32)
+
+
+def write_private(file: Path, text: str) -> None:
+    """Write a file that appears under its name whole or not at all, and that nobody else could ever read."""
+    made = file.with_name(f"{file.name}.part")
+    made.unlink(missing_ok=True)
+    with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as written:
+        written.write(text)
+    made.rename(file)
+
+
+def kept_secret(file: Path) -> str:
+    """Return the secret in the file; the first time one is made.
+
+    Raises:
+        EmbeddedError: the file is empty.
+
+    """
+    if not file.exists():
+        write_private(file, new_secret())
+    secret = file.read_text().strip()
+    if not secret:
+        raise EmbeddedError(f"{file} is empty: delete it, and a new key is made (links in old mails then end)")
+    return secret

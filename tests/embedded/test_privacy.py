@@ -1,0 +1,71 @@
+"""Servers serve the user who started them: any local user can reach a port of 127.0.0.1."""
+
+import secrets
+from pathlib import Path
+
+import psycopg
+
+from embedded.ports import LOOPBACK
+from embedded.postgres import PostgresServer
+from embedded.redis import RedisServer
+from tests.embedded.strangers import refuses_commands, refuses_programs, strangers_find
+
+
+def test_postgresql_runs_nothing_for_strangers(own_postgres: PostgresServer) -> None:
+    assert refuses_programs(own_postgres.url())
+    assert refuses_programs(f"postgresql://postgres@{LOOPBACK}:{own_postgres.port}/postgres")
+
+
+def test_strangers_do_not_find_postgresql_s_password(own_postgres: PostgresServer) -> None:
+    assert len(own_postgres.password) >= 32
+    assert not strangers_find(own_postgres.password, own_postgres.folder)
+    assert own_postgres.password_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_cluster_that_let_everybody_in_is_closed_and_keeps_its_data(own_postgres: PostgresServer) -> None:
+    with psycopg.connect(own_postgres.url("outbox"), autocommit=True) as connection:
+        connection.execute("CREATE TABLE notes AS SELECT 'kept' AS note")
+        # As an earlier version left it: its pg_hba.conf says `trust`, the superuser has no password.
+        connection.execute("ALTER ROLE postgres PASSWORD NULL")
+    own_postgres.stop()
+    own_postgres.password_file.unlink()
+
+    own_postgres.start()
+
+    assert refuses_programs(f"postgresql://postgres@{LOOPBACK}:{own_postgres.port}/outbox")
+    with psycopg.connect(own_postgres.url("outbox")) as connection:
+        assert connection.execute("SELECT note FROM notes").fetchall() == [("kept",)]
+
+
+def test_redis_does_nothing_for_strangers(own_redis: RedisServer) -> None:
+    assert refuses_commands(own_redis.port)
+
+
+def test_strangers_do_not_find_redis_password(own_redis: RedisServer) -> None:
+    assert len(own_redis.password) >= 32
+    assert not strangers_find(own_redis.password, own_redis.folder)
+    assert own_redis.password_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_redis_that_let_everybody_in_is_closed_and_keeps_its_data(own_redis: RedisServer) -> None:
+    key = secrets.token_hex(4)
+    with own_redis.client() as client:
+        client.set(key, "kept")
+        client.config_set("requirepass", "")
+    own_redis.stop()
+    for name in ("password", "redis.conf"):
+        (own_redis.folder / name).unlink()
+    again = RedisServer(own_redis.folder)
+
+    again.start()
+
+    try:
+        assert refuses_commands(again.port)
+        with again.client() as client:
+            assert client.get(key) == b"kept"
+    finally:
+        again.stop()
+
+
+def test_each_run_of_redis_has_a_password_of_its_own(tmp_path: Path) -> None:
+    assert RedisServer(tmp_path).password != RedisServer(tmp_path).password
