@@ -8,9 +8,11 @@ from sqlalchemy import Engine
 
 from api.doorbell import Doorbell
 from api.idempotency import RequestKey
+from api.own_account import find_own_account
 from api.problems import FieldError, ProblemError, invalid_fields
 from api.resend import send_again
 from api.signup import SignedUp, SignUp, Taken, sign_up, sign_up_once
+from api.signup_tokens import sign_token
 
 _log = structlog.get_logger(__name__)
 _TAKEN = {
@@ -27,15 +29,21 @@ class Accounts:
     doorbell: Doorbell
     secret_keys: Sequence[str] = field(repr=False)
     mail_delay_seconds: float
+    unverified_days: float
 
     def create(self, wish: SignUp, key: RequestKey | None = None) -> SignedUp:
         """Sign somebody up; with a key only once, however often it is asked.
+
+        Whoever signs up again with the username and the password of an account that is not verified yet gets that
+        account, with its own name and address.
 
         Raises ProblemError naming every taken field, a weak password or what is wrong with the key, or
         DatabaseUnavailableError.
         """
         if wish.weakness is not None:
             # Of a new account alone: whoever has one with such a password, from before, is let in by it.
+            if (own := self._own(wish)) is not None:
+                return own
             raise invalid_fields([FieldError("password", wish.weakness)])
         delay = self.mail_delay_seconds
         is_new = True
@@ -43,6 +51,8 @@ class Accounts:
             outcome = sign_up(self.engine, wish, mail_delay_seconds=delay)
         else:
             outcome, is_new = sign_up_once(self.engine, wish, key, mail_delay_seconds=delay)
+        if isinstance(outcome, Taken) and "username" in outcome.fields and (own := self._own(wish)) is not None:
+            return own
         if isinstance(outcome, Taken):
             _log.info("signup refused", taken=outcome.fields)
             errors = [FieldError(name, _TAKEN[name]) for name in outcome.fields]
@@ -51,6 +61,19 @@ class Accounts:
         self.doorbell.ring()
         _log.info("signed up" if is_new else "signup repeated", message_id=outcome.message_id)
         return outcome
+
+    def _own(self, wish: SignUp) -> SignedUp | None:
+        own = find_own_account(self.engine, wish.username, wish.password)
+        if own is None:
+            return None
+        _log.info("signup.resumed")
+        return SignedUp(
+            own.username, own.full_name, own.email, is_email_verified=False, created_at=own.created_at, message_id=None
+        )
+
+    def token_of(self, user: SignedUp) -> str:
+        """Return the token that shows that somebody made this account."""
+        return sign_token(self.secret_keys, user.username, user.created_at)
 
     def send_again(self, email: str) -> None:
         """Mail the link again if an account with this address waits for it. Raises DatabaseUnavailableError."""

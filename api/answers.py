@@ -23,7 +23,7 @@ class _Answer(Schema):
 
 
 class UserSchema(_Answer):
-    """A new user."""
+    """A user whose address is not verified yet."""
 
     username = fields.String(required=True, metadata=USERNAME_RULE)
     full_name = fields.String(required=True, metadata=FULL_NAME_RULE)
@@ -32,6 +32,10 @@ class UserSchema(_Answer):
     )
     is_email_verified = fields.Boolean(required=True)
     created_at = _Moment(required=True)
+    signup_token = fields.String(
+        required=True,
+        metadata={"description": "Shows that you made this account: keep it as you would keep a password."},
+    )
 
 
 class VerifiedSchema(_Answer):

@@ -74,7 +74,9 @@ def create_app(
     scrapes = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
     looks = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
 
-    accounts = Accounts(engine, doorbell, settings.secret_keys, settings.signup_mail_delay_seconds)
+    accounts = Accounts(
+        engine, doorbell, settings.secret_keys, settings.signup_mail_delay_seconds, settings.unverified_days
+    )
 
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = READ_LIMIT_BYTES

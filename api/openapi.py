@@ -62,11 +62,13 @@ def _sign_up(wishes: SignUpSchema) -> Part:
         "tags": ["users"],
         "operationId": "signUp",
         "summary": "Sign up",
-        "description": "Makes the user and asks for the verification mail, in one statement: both or neither.",
+        "description": "Makes the user and asks for the verification mail, in one statement: both or neither. Whoever"
+        " repeats it with the username and the password of an account that is not verified yet gets that account.",
         "parameters": [_idempotency_key()],
         "requestBody": _body({"application/json": (wishes, _WISH)}),
         "responses": {
             **_errors_of_bodies(),
+            "200": answers.resumed(),
             "201": answers.created(),
             "400": answers.not_json(or_else=MALFORMED),
             "409": answers.taken(),

@@ -19,6 +19,7 @@ _USER: Final[Mapping[str, object]] = {
     "email": "ada@example.com",
     "is_email_verified": False,
     "created_at": "2026-11-24T10:02:28.766573+00:00",
+    "signup_token": "YWRh.yZ8Qm4Wb0mS7V0Yx0cJt2mJw3m9n4vQmJqP8a1bC2dE",
 }
 _INVALID: Final = FieldError("username", "Holds other characters than a-z, 0-9 and _: use these alone, in lower case.")
 _MISSING: Final = FieldError("secret_code", "Missing: send it as the link has it.", in_body=False)
@@ -55,6 +56,11 @@ _LIMITED: Final = (REQUEST_ID_HEADER, "RateLimit-Policy", "RateLimit")
 def created() -> Part:
     """Describe the answer to a signup."""
     return _json("The user and the message that asks for the mail are committed.", UserSchema, _USER)
+
+
+def resumed() -> Part:
+    """Describe the answer to whoever signs up again with the password of an unverified account."""
+    return _json("Your account from before, as it stands. Nothing was written.", UserSchema, _USER)
 
 
 def verified() -> Part:

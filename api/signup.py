@@ -10,20 +10,18 @@ from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
-    BindParameter,
-    ColumnElement,
     Connection,
     Engine,
     Insert,
     Text,
     bindparam,
     exists,
-    func,
     not_,
     select,
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from api.account_conditions import has_owner
 from api.database import DatabaseUnavailableError, connected
 from api.idempotency import RequestKey, find_outcome, keep_outcome
 from api.passwords import hash_password
@@ -56,14 +54,14 @@ class SignUp:
 
 @dataclass(frozen=True, slots=True)
 class SignedUp:
-    """The new user, and the id of the message that was committed with it."""
+    """A user, and the id of the message that was committed with it; None for whoever had signed up before."""
 
     username: str
     full_name: str
     email: str
     is_email_verified: bool
     created_at: datetime
-    message_id: int
+    message_id: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +144,7 @@ def signup_statement(mail_delay_seconds: float) -> Insert:
     """
     columns = ["username", "full_name", "email", "hashed_password"]
     given = select(*(bindparam(name, type_=Text()) for name in columns)).where(
-        not_(_has_owner(bindparam("email", type_=Text())))
+        not_(has_owner(bindparam("email", type_=Text())))
     )
     new_user = (
         insert(users).from_select(columns, given).on_conflict_do_nothing().returning(users.c.username).cte("new_user")
@@ -170,12 +168,7 @@ def _signed_up(values: Mapping[str, str], message_id: int, created_at: datetime)
 def _taken_fields(connection: Connection, values: Mapping[str, str]) -> tuple[str, ...]:
     taken = select(
         exists().where(users.c.username == values["username"]).label("username"),
-        _has_owner(bindparam("email", values["email"], type_=Text())).label("email"),
+        has_owner(bindparam("email", values["email"], type_=Text())).label("email"),
     )
     row = connection.execute(taken).mappings().one()
     return tuple(name for name, is_taken in row.items() if is_taken)
-
-
-def _has_owner(email: BindParameter[str]) -> ColumnElement[bool]:
-    """Return the condition that an account was verified with this address, which then belongs to it."""
-    return exists().where(func.lower(users.c.email) == func.lower(email), users.c.is_email_verified)

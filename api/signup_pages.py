@@ -16,6 +16,7 @@ from api.pages import page, problem_page
 from api.problems import ProblemError, problem_of
 from api.same_origin import refuse_foreign_forms
 from api.schemas import ResendSchema, SignUpSchema, load
+from api.signup_tokens import keep_token
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _COOKIE: Final = "inbox"
@@ -42,7 +43,9 @@ def signup_pages(accounts: Accounts, wishes: SignUpSchema, *, mailbox_url: str |
     def sign_up() -> ResponseReturnValue:
         typed = _typed(wishes.fields)
         user = accounts.create(load(wishes, typed), read_form_key(request, typed, accounts.secret_keys))
-        return _to_inbox("inbox", user.email)
+        response = _to_inbox("inbox", user.email)
+        keep_token(response, request, accounts.token_of(user), accounts.unverified_days * 2)
+        return response
 
     @blueprint.get("/inbox")
     def show_inbox() -> Response:

@@ -1,6 +1,8 @@
 """POST /v1/users."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from http import HTTPStatus
 
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
@@ -20,7 +22,8 @@ def users_blueprint(accounts: Accounts, secret_keys: Sequence[str], wishes: Sign
     @blueprint.post("/v1/users")
     def create_user() -> ResponseReturnValue:
         body = read_object(request)
-        wish = load(wishes, body)
-        return answer.dump(accounts.create(wish, read_key(request, body, secret_keys))), 201
+        user = accounts.create(load(wishes, body), read_key(request, body, secret_keys))
+        status = HTTPStatus.OK if user.message_id is None else HTTPStatus.CREATED
+        return answer.dump({**asdict(user), "signup_token": accounts.token_of(user)}), status
 
     return blueprint

@@ -23,11 +23,10 @@ from sqlalchemy import (
     not_,
     or_,
     select,
-    text,
     update,
 )
-from sqlalchemy.sql.selectable import FromClause
 
+from api.account_conditions import has_owner, names, readable_time
 from shared.messages import SendWelcomeEmail
 from shared.models import outbox, users, verify_emails
 from shared.outbox import append_for_each
@@ -37,16 +36,6 @@ WRONG_PASSWORDS: Final = 5
 
 # SQLAlchemy takes a parameter named like a column for a value of an UPDATE: none is.
 _RECORD_ID: Final = bindparam("record_id", type_=BigInteger())
-
-
-def readable_time(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return a time, or NULL where a row that another service wrote holds one that Python does not have."""
-    return case((column.between(text("'0001-01-02'"), text("'9999-12-30'")), column))
-
-
-def names(table: FromClause, email: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Return the condition that an account names this address."""
-    return func.lower(table.c.email) == func.lower(email)
 
 
 def _is_over() -> ColumnElement[bool]:
@@ -136,8 +125,7 @@ def use_statement() -> Select[Any]:
         .where(not_(_is_over()))
         .cte("record")
     )
-    owner, other = users.alias("owner"), users.alias("other")
-    is_owned = exists().where(names(owner, record.c.email), owner.c.is_email_verified)
+    other = users.alias("other")
     are_others = (
         exists()
         .where(names(other, record.c.email), not_(other.c.is_email_verified))
@@ -150,7 +138,7 @@ def use_statement() -> Select[Any]:
     verified = (
         update(users)
         .where(users.c.username == func.coalesce(username, record.c.username), names(users, record.c.email))
-        .where(not_(users.c.is_email_verified), not_(is_owned), is_meant)
+        .where(not_(users.c.is_email_verified), not_(has_owner(record.c.email)), is_meant)
         .values(is_email_verified=True, verified_at=func.now())
         .returning(users.c.username)
         .cte("verified")

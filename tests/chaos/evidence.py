@@ -14,7 +14,7 @@ class Signup:
     """Somebody who wants an account, and what he was told.
 
     Attributes:
-        acknowledged_by: 201, or 409 for his own name and address at a repetition; None as long as he knows nothing.
+        acknowledged_by: 201, or 200 for his own account at a repetition; None as long as he knows nothing.
         answers: everything that he got, by status or by the error's name.
 
     """

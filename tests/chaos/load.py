@@ -16,8 +16,8 @@ _TIMEOUT_SECONDS: Final = 10.0
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 8.0
 _LONGEST_WAIT_SECONDS: Final = 0.2
-FIRST_CONFLICT: Final = "409 at the first try"
-_CREATED, _CONFLICT, _BOTH = 201, 409, {"username", "email"}
+FIRST_REPETITION: Final = "200 at the first try"
+_CREATED, _REPEATED = 201, 200
 
 
 @dataclass(order=True, slots=True)
@@ -102,15 +102,15 @@ class Load:
         moments = [turn.at for turn in self._turns[:1]] + ([self._next_new_at] if self._takes_new else [])
         return max(0.0, min([*(moment - now for moment in moments), _LONGEST_WAIT_SECONDS]))
 
-    def _note(self, signup: Signup, answer: "_Answer") -> None:
+    def _note(self, signup: Signup, answer: str) -> None:
         repeated = bool(signup.answers)
-        taken = answer.text == str(_CONFLICT)
-        text = answer.text if repeated or not taken else FIRST_CONFLICT
+        is_own = answer == str(_REPEATED)
+        text = answer if repeated or not is_own else FIRST_REPETITION
         signup.answers[text] = signup.answers.get(text, 0) + 1
-        if answer.text == str(_CREATED):
+        if answer == str(_CREATED):
             signup.acknowledged_by = _CREATED
-        elif taken and repeated and answer.taken == _BOTH:
-            signup.acknowledged_by = _CONFLICT
+        elif is_own and repeated:
+            signup.acknowledged_by = _REPEATED
         else:
             # Longer and longer: people who all come again at once keep a service down that was overrun once.
             tries = min(10, sum(signup.answers.values()))
@@ -119,13 +119,7 @@ class Load:
             heapq.heappush(self._turns, _Turn(at, id(signup), signup))
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    text: str
-    taken: set[str] = field(default_factory=set)
-
-
-def _ask(client: httpx.Client, signup: Signup) -> _Answer:
+def _ask(client: httpx.Client, signup: Signup) -> str:
     body = {
         "username": signup.username,
         "full_name": f"Name of {signup.username}",
@@ -135,7 +129,5 @@ def _ask(client: httpx.Client, signup: Signup) -> _Answer:
     try:
         response = client.post("/v1/users", json=body)
     except httpx.TransportError as exc:
-        return _Answer(type(exc).__name__)
-    if response.status_code != _CONFLICT:
-        return _Answer(str(response.status_code))
-    return _Answer(str(_CONFLICT), {error["field"] for error in response.json()["errors"]})
+        return type(exc).__name__
+    return str(response.status_code)

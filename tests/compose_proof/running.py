@@ -86,8 +86,8 @@ class Composed:
                 except httpx.TransportError as exc:
                     answer = repr(exc)
                 else:
-                    # 409: an earlier try was committed and its answer lost.
-                    if response.status_code in {201, 409}:
+                    # 200: an earlier try was committed and its answer lost.
+                    if response.status_code in {200, 201}:
                         return
                     answer = response.text
                 time.sleep(0.2)

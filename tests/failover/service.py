@@ -30,7 +30,7 @@ class Outcome:
     """What a failover cost.
 
     Attributes:
-        lost: people who were told 201 (or 409 for their own) and who have no account, or no mail.
+        lost: people who were told 201 (or 200 for their own) and who have no account, or no mail.
         copies: mails beyond the first to each.
         seconds_to_quiet: from the failover to the last mail; signups came in all the while.
 
