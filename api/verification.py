@@ -60,10 +60,18 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What shows whose account is meant; a login counts before a token."""
+    """What shows whose account is meant; a login counts before a token.
+
+    Attributes:
+        token: a signup token.
+        login: username and password.
+        shown: the account that the page named whose button was pressed: that one is verified, or none.
+
+    """
 
     token: str | None = field(default=None, repr=False)
     login: Login | None = None
+    shown: str | None = None
 
     @property
     def username(self) -> str | None:
@@ -134,18 +142,24 @@ def verify_email(engine: Engine, secret_keys: Sequence[str], link: Link, proof: 
     for _ in range(_ATTEMPTS):
         with connected(engine) as connection:
             row = _find(connection, secret_keys, link, proof)
-        found = _judge(row, meant or _of_token(secret_keys, row, proof))
+        # Once somebody was shown to be meant, no other account is verified, whatever has become of that one.
+        meant = meant or _of_token(secret_keys, row, proof)
+        found = _judge(row, meant)
         if proof.login is not None and meant is None and _needs_comparison(row, found):
             meant = _compare(engine, link, row, proof.login)
             if meant is None and found.state is not LinkState.TAKEN:
                 return Verification(LinkState.PROOF_REQUIRED, found.address, proof.username, is_refused=True)
             found = _judge(row, meant)
+        is_gone = meant is not None and row is not None and row.meant_username != meant.username
+        is_another = proof.login is None and proof.shown not in {None, found.username}
+        if found.state is LinkState.OPEN and (is_gone or is_another):
+            return Verification(LinkState.PROOF_REQUIRED, found.address, proof.username or proof.shown)
         if found.state is LinkState.VERIFIED and not row.is_used:
             with connected(engine) as connection:
                 connection.execute(mark_statement(), {"record_id": link.record_id, "owner": row.owner})
         if found.state is not LinkState.OPEN:
             return found
-        message_id = _use(engine, link, row.email, meant or _of_token(secret_keys, row, proof))
+        message_id = _use(engine, link, row.email, meant)
         if message_id is not None:
             return Verification(LinkState.VERIFIED, found.address, found.username, message_id)
         # Somebody else was faster, or another link did it before, or an address changed just now: look again.

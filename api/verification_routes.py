@@ -32,6 +32,9 @@ PROOF_REQUIRED: Final = (
 PROOF_REFUSED: Final = "This username and password are not those of an account that waits for this address: try again."
 """What clients are told."""
 
+SHOWN: Final = "account"
+"""The field of the page's form that holds the username which the page names."""
+
 PROOF_KIND: Final = "proof-required"
 """The type of the problem that asks whose account is meant."""
 
@@ -77,7 +80,7 @@ def verification_blueprint(engine: Engine, doorbell: Doorbell, secret_keys: Sequ
     @blueprint.post(VERIFY_PATH)
     def use_posted() -> ResponseReturnValue:
         parameters = _posted()
-        return use(_link(parameters), Proof(read_token(request), _login(parameters)))
+        return use(_link(parameters), Proof(read_token(request), _login(parameters), parameters.get(SHOWN)))
 
     blueprint.register_error_handler(Exception, _answer_error)
     blueprint.after_request(_vary_by_accept)

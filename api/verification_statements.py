@@ -116,7 +116,7 @@ def use_statement() -> Select[Any]:
 
     `meant` and `meant_at` are the name and the creation of an account that was shown to be meant. Without them it
     verifies the account that the link was made for, if no other one names the address. The account's row is waited for,
-    and judged as it is by then.
+    and judged as it is by then. The link becomes the account's own, whoever's it was: it answers the same for good.
     """
     username, created_at = bindparam("meant", type_=Text()), bindparam("meant_at", type_=DateTime(timezone=True))
     record = (
@@ -146,7 +146,10 @@ def use_statement() -> Select[Any]:
     used = (
         update(verify_emails)
         .where(verify_emails.c.id == _RECORD_ID, exists(select(verified.c.username)))
-        .values(used_at=func.coalesce(verify_emails.c.used_at, func.now()))
+        .values(
+            used_at=func.coalesce(verify_emails.c.used_at, func.now()),
+            username=select(verified.c.username).scalar_subquery(),
+        )
         .returning(verify_emails.c.id)
         .cte("used")
     )

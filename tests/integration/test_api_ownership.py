@@ -214,6 +214,48 @@ def test_link_of_a_freed_name_is_worth_nothing_to_whoever_takes_the_name(api: Ap
     assert verified(api) == []
 
 
+def test_button_verifies_the_account_that_its_page_has_named_or_none(api: ApiService) -> None:
+    api.sign_up()
+    link = link_for(api, "alice")
+    page = Page(api.client().get(link, headers=PAGE))
+    api.sign_up(**MALLORY)
+    api.sql("UPDATE verify_emails SET username = 'mallory'")
+    api.sql("UPDATE users SET email = 'alice@example.org' WHERE username = 'alice'")
+
+    response = api.client().post(PATH, data=page.fields, headers=PAGE)
+
+    assert (response.status_code, verified(api)) == (403, [])
+
+
+def test_proof_of_an_account_that_vanishes_meanwhile_verifies_no_other_one(contested: ApiService) -> None:
+    link, proof = link_for(contested, "mallory"), bearer(token(contested))
+    with ThreadPoolExecutor(1) as thread, psycopg.connect(contested.database_url) as other:
+        other.execute("DELETE FROM users WHERE username = 'alice'")
+        click = thread.submit(lambda: contested.client().post(link, headers=proof).status_code)
+        contested.wait_for_a_lock()
+        other.commit()
+        status = click.result(timeout=10)
+
+    assert (status, verified(contested)) == (403, [])
+
+
+def test_link_of_a_stranger_that_was_used_outlives_the_stranger(contested: ApiService) -> None:
+    link = link_for(contested, "mallory")
+    contested.client().post(link, headers=bearer(token(contested)))
+    contested.sql("DELETE FROM users WHERE username = 'mallory'")
+
+    assert contested.client().post(link).get_json() == {"is_verified": True}
+
+
+def test_a_database_before_its_migration_refuses_a_second_account_of_an_address(api: ApiService) -> None:
+    api.sql("DROP INDEX users_email_key; CREATE UNIQUE INDEX users_email_key ON users (lower(email))")
+    api.sign_up()
+
+    response = api.sign_up(**MALLORY)
+
+    assert (response.status_code, [each["field"] for each in response.get_json()["errors"]]) == (409, ["email"])
+
+
 # ---- passwords
 
 

@@ -43,7 +43,8 @@ def test_button_posts_what_the_link_held_and_verifies(api: ApiService) -> None:
     response = api.client().post(urljoin(link, form["action"]), data=page.fields, headers=PAGE)
 
     assert form["method"] == "post"
-    assert page.fields == {name: value for name, [value] in parse_qs(urlsplit(link).query).items()}
+    in_link = {name: value for name, [value] in parse_qs(urlsplit(link).query).items()}
+    assert page.fields == {**in_link, "account": "alice"}
     assert (response.status_code, response.mimetype) == (200, "text/html")
     assert "confirmed" in Page(response).text
     assert api.is_verified()
