@@ -254,7 +254,8 @@ CREATE TABLE IF NOT EXISTS outbox_relays (
 );
 
 -- What came of the signups that named themselves with an Idempotency-Key, each written by the signup's own transaction.
--- A key counts for 24 hours. The next signups with a key delete what is older, 20 rows each.
+-- A key counts for 24 hours. The next signups with a key delete what is older, 20 rows each. `key` is an HMAC of the
+-- client's network and the key that it sent, or of a form's own key and what was typed.
 CREATE TABLE IF NOT EXISTS idempotency_keys (
     key         text        PRIMARY KEY,
     body_hmac   bytea       NOT NULL,
@@ -279,5 +280,16 @@ CREATE TABLE IF NOT EXISTS resends (
 
 -- Serves the deletion of the oldest.
 CREATE INDEX IF NOT EXISTS resends_age_idx ON resends (asked_at);
+
+-- One row per session of the console. It ends with its row, when somebody signs out, or at its end; the next login deletes
+-- those that are over. Kept is an HMAC of the cookie's secret by OPS_TOKEN: a row opens nothing, a new token ends all.
+CREATE TABLE IF NOT EXISTS ops_sessions (
+    id           bigint       GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    secret_hmac  bytea        NOT NULL,
+    opened_at    timestamptz  NOT NULL DEFAULT now(),
+    ends_at      timestamptz  NOT NULL,
+    CONSTRAINT ops_sessions_secret_hmac_key UNIQUE (secret_hmac),
+    CONSTRAINT ops_sessions_secret_hmac_is_sha256 CHECK (length(secret_hmac) = 32)
+);
 
 COMMIT;

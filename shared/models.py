@@ -109,3 +109,12 @@ resends = Table(
     Column("mailed_at", ARRAY(DateTime(timezone=True)), nullable=False),
     _moment("asked_at", required=True, default=True),
 )
+
+ops_sessions = Table(
+    "ops_sessions",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("secret_hmac", LargeBinary, nullable=False),
+    _moment("opened_at", required=True, default=True),
+    _moment("ends_at", required=True),
+)

@@ -14,6 +14,7 @@ from api.database import LOCK_SECONDS
 from api.ops.access import PATH, Access
 from api.ops.figures import look
 from api.ops.plot import HEIGHT, WIDTH, draw
+from api.ops.sessions import Session, end_session, find_session, open_session
 from api.problems import ProblemError, respond
 from api.side_connections import SideConnections
 from shared import letters
@@ -57,51 +58,72 @@ class _Console:
 
         @wraps(view)
         def guarded_view(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> AnyResponse:
-            session = self._access.session(request)
-            if session is None:
-                return _page("ops/login.html", 401, problem=None)
-            if request.method == "POST" and not self._access.is_own_form(request, session):
-                raise ProblemError(403, "The form was not made for this session: open the console and try again.")
-            g.form_key = self._access.form_key(session)
-            return view(*args, **kwargs)
+            with self._session() as session:
+                if session is None:
+                    return _page("ops/login.html", 401, problem=None)
+                if request.method == "POST" and not self._access.is_own_form(request, session):
+                    raise ProblemError(403, "The form was not made for this session: open the console and try again.")
+                g.session_id = session.id
+                g.form_key = self._access.form_key(session)
+                return view(*args, **kwargs)
 
         return guarded_view
+
+    @contextmanager
+    def _session(self) -> Iterator[Session | None]:
+        """Find the request's session, and keep the connection for the view."""
+        secret = self._access.secret_of(request)
+        if secret is None:
+            yield None
+            return
+        with self._connections.borrow() as connection:
+            with read_transaction(connection):
+                session_id = find_session(connection, self._access.secret_hmac(secret))
+            g.connection = connection
+            yield None if session_id is None else Session(session_id, secret)
 
     def login(self) -> AnyResponse:
         if not self._access.is_token(request.form.get("token", "")):
             _log.warning("ops_refused")
             return _page("ops/login.html", 401, problem="That is not the token.")
+        secret = self._access.new_secret()
+        with self._connections.borrow() as connection, transaction(connection, lock_seconds=LOCK_SECONDS):
+            session_id = open_session(connection, self._access.secret_hmac(secret))
+        _log.info("ops_session.opened", session_id=session_id)
         response = redirect(PATH, 303)
-        self._access.open_session(request, response)
+        self._access.set_cookie(request, response, secret)
         return response
 
     def logout(self) -> AnyResponse:
+        with _writing() as connection:
+            end_session(connection, g.session_id)
+        _log.info("ops_session.ended", session_id=g.session_id)
         response = redirect(PATH, 303)
-        self._access.close_session(response)
+        self._access.delete_cookie(response)
         return response
 
     def show(self) -> AnyResponse:
-        with self._reading() as connection:
+        with _reading() as connection:
             return _page("ops/console.html", **_glance(connection), **_dead(connection))
 
     def glance(self) -> AnyResponse:
-        with self._reading() as connection:
+        with _reading() as connection:
             return _page("ops/glance.html", **_glance(connection))
 
     def dead_letters(self) -> AnyResponse:
-        with self._reading() as connection:
+        with _reading() as connection:
             return _page("ops/letters.html", **_dead(connection))
 
     def message(self) -> AnyResponse:
         message_id = _id(request.args.get("id", ""))
-        with self._reading() as connection:
+        with _reading() as connection:
             found = None if message_id is None else read_message(connection, message_id)
         if found is None:
             raise ProblemError(404, "There is no such message: its number stands in the log lines.")
         return _page("ops/message.html", message=found, moments=_MOMENTS)
 
     def retry(self, message_id: int) -> AnyResponse:
-        with self._writing() as connection:
+        with _writing() as connection:
             done = letters.retry(connection, message_id)
         return _done("ops_retry", message_id, done=done)
 
@@ -109,19 +131,21 @@ class _Console:
         reason = request.form.get("reason", "").strip()
         if not reason or not reason.isprintable():
             raise ProblemError(422, "A discard needs a reason: a few words on one line.")
-        with self._writing() as connection:
+        with _writing() as connection:
             done = letters.discard(connection, message_id, reason)
         return _done("ops_discard", message_id, done=done)
 
-    @contextmanager
-    def _reading(self) -> Iterator[DbConnection]:
-        with self._connections.borrow() as connection, read_transaction(connection):
-            yield connection
 
-    @contextmanager
-    def _writing(self) -> Iterator[DbConnection]:
-        with self._connections.borrow() as connection, transaction(connection, lock_seconds=LOCK_SECONDS):
-            yield connection
+@contextmanager
+def _reading() -> Iterator[DbConnection]:
+    with read_transaction(g.connection):
+        yield g.connection
+
+
+@contextmanager
+def _writing() -> Iterator[DbConnection]:
+    with transaction(g.connection, lock_seconds=LOCK_SECONDS):
+        yield g.connection
 
 
 def _glance(connection: DbConnection) -> dict[str, Any]:
@@ -136,7 +160,7 @@ def _dead(connection: DbConnection) -> dict[str, Any]:
 def _done(event: str, message_id: int, *, done: bool) -> AnyResponse:
     if not done:
         raise ProblemError(409, "The message is no dead letter any more: somebody else was faster.")
-    _log.info(event, message_id=message_id)
+    _log.info(event, message_id=message_id, session_id=g.session_id)
     return redirect(PATH, 303)
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -123,6 +124,86 @@ def test_whoever_leaves_has_to_give_the_token_again(operator: FlaskClient) -> No
     submit(operator, "/ops/logout")
 
     assert operator.get("/ops").status_code == 401
+
+
+# ---- sessions end on the server
+
+
+def cookie_of(client: FlaskClient) -> str:
+    cookie = client.get_cookie("outbox_ops", path="/ops")
+    assert cookie is not None
+    return cookie.value
+
+
+def with_cookie(service: ApiService, value: str) -> FlaskClient:
+    client = service.client()
+    client.set_cookie("outbox_ops", value, path="/ops")
+    return client
+
+
+def test_signing_out_makes_the_cookie_worthless_and_no_other_session(
+    service: ApiService, operator: FlaskClient
+) -> None:
+    other = service.client()
+    other.post("/ops/login", data={"token": TOKEN})
+    kept = with_cookie(service, cookie_of(operator))
+    key = form_key(kept)
+    id_ = dead(service)
+
+    submit(operator, "/ops/logout")
+
+    assert kept.get("/ops").status_code == 401
+    assert kept.post(f"/ops/letters/{id_}/retry", data={"form_key": key}).status_code == 401
+    assert (status_of(service, id_)[0], other.get("/ops").status_code) == ("dead", 200)
+
+
+def test_session_holds_in_every_process_and_ends_in_every_process(
+    service: ApiService, operator: FlaskClient, database_url: str
+) -> None:
+    with api_service(database_url, ops_token=TOKEN) as another:
+        elsewhere = with_cookie(another, cookie_of(operator))
+        assert elsewhere.get("/ops").status_code == 200
+
+        submit(elsewhere, "/ops/logout")
+
+    assert operator.get("/ops").status_code == 401
+
+
+def test_session_ends_after_eight_hours_whatever_the_browser_says(service: ApiService, operator: FlaskClient) -> None:
+    [row] = service.sql("SELECT ends_at - opened_at AS life FROM ops_sessions")
+    assert row["life"] == timedelta(hours=8)
+
+    service.sql("UPDATE ops_sessions SET opened_at = now() - interval '8 hours', ends_at = now()")
+
+    assert operator.get("/ops").status_code == 401
+
+
+def test_sessions_that_are_over_are_deleted_by_the_next_login(service: ApiService, operator: FlaskClient) -> None:
+    service.sql("UPDATE ops_sessions SET opened_at = now() - interval '9 hours', ends_at = now() - interval '1 hour'")
+
+    operator.post("/ops/login", data={"token": TOKEN})
+
+    assert len(service.sql("SELECT 1 FROM ops_sessions")) == 1
+
+
+@pytest.mark.parametrize("value", ["", "x", "x" * 3000, "\u00e9", "' OR true --"])
+def test_cookie_of_somebody_else_s_making_opens_nothing(service: ApiService, value: str) -> None:
+    assert with_cookie(service, value).get("/ops").status_code == 401
+
+
+def test_what_is_kept_of_a_session_opens_nothing(service: ApiService, operator: FlaskClient) -> None:
+    [row] = service.sql("SELECT secret_hmac FROM ops_sessions")
+    cookie = cookie_of(operator)
+
+    assert cookie.encode() not in row["secret_hmac"]
+    assert with_cookie(service, row["secret_hmac"].hex()).get("/ops").status_code == 401
+
+
+def test_login_needs_the_database() -> None:
+    with api_service("postgresql://nobody@127.0.0.1:1/none", ops_token=TOKEN) as away:
+        answers = [away.client().post("/ops/login", data={"token": given}) for given in (TOKEN, "wrong")]
+
+    assert [(answer.status_code, "Set-Cookie" in answer.headers) for answer in answers] == [(503, False), (401, False)]
 
 
 @pytest.mark.parametrize("key", ["", "forged"])

@@ -1,0 +1,48 @@
+"""The console's sessions, as rows: each ends when somebody signs out, or after eight hours, for every process at once.
+
+PostgreSQL keeps an HMAC of the cookie's secret by the token, so that a row opens nothing, and a new token ends all.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from shared.database import DbConnection
+
+SESSION_SECONDS: Final = 8 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session that is open.
+
+    Attributes:
+        id: what log lines name.
+        secret: what its cookie holds.
+
+    """
+
+    id: int
+    secret: str = field(repr=False)
+
+
+def open_session(connection: DbConnection, secret_hmac: bytes) -> int:
+    """Open a session, forget those that are over, and return its id."""
+    connection.execute("DELETE FROM ops_sessions WHERE ends_at <= now()")
+    [(session_id,)] = connection.execute(
+        "INSERT INTO ops_sessions (secret_hmac, ends_at) VALUES (%s, now() + make_interval(secs => %s)) RETURNING id",
+        [secret_hmac, SESSION_SECONDS],
+    ).fetchall()
+    return int(session_id)
+
+
+def find_session(connection: DbConnection, secret_hmac: bytes) -> int | None:
+    """Return the id of the open session; None when it is over or never was."""
+    row = connection.execute(
+        "SELECT id FROM ops_sessions WHERE secret_hmac = %s AND ends_at > now()", [secret_hmac]
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def end_session(connection: DbConnection, session_id: int) -> None:
+    """End the session: its cookie opens nothing any more."""
+    connection.execute("DELETE FROM ops_sessions WHERE id = %s", [session_id])
