@@ -168,6 +168,14 @@ class Origin(ForkingMixIn, UnixStreamServer):
         super().__init__(address, Guard)
         self.pid = os.getpid()
 
+    def server_bind(self) -> None:
+        """Whoever may write to the socket runs programs: that is this user, whatever the umask."""
+        umask = os.umask(0o177)
+        try:
+            super().server_bind()
+        finally:
+            os.umask(umask)
+
 
 class Guard(StreamRequestHandler):
     def handle(self) -> None:

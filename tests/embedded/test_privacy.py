@@ -9,6 +9,7 @@ from embedded.ports import LOOPBACK
 from embedded.postgres import PostgresServer
 from embedded.redis import RedisServer
 from tests.embedded.strangers import refuses_commands, refuses_programs, strangers_find
+from tests.preloading import Preloaded
 
 
 def test_postgresql_runs_nothing_for_strangers(own_postgres: PostgresServer) -> None:
@@ -65,6 +66,10 @@ def test_a_redis_that_let_everybody_in_is_closed_and_keeps_its_data(own_redis: R
             assert client.get(key) == b"kept"
     finally:
         again.stop()
+
+
+def test_strangers_cannot_have_programs_forked(origin: Preloaded) -> None:
+    assert origin.address.stat().st_mode & 0o777 == 0o600
 
 
 def test_each_run_of_redis_has_a_password_of_its_own(tmp_path: Path) -> None:
