@@ -1,6 +1,7 @@
 """`rq worker critical default` with RQ's own worker class, as a process."""
 
 import os
+import pickle
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -21,6 +22,7 @@ from embedded.mail_catcher import MailCatcher
 from embedded.ports import LOOPBACK, free_port
 from shared.database import connect
 from shared.messages import ENTRY_POINT, SendVerifyEmail, SendWelcomeEmail
+from tests.integration.hostile_pickles import RunsWhenRead
 from tests.integration.outbox_worker.service import said
 from tests.preloading import Preloaded
 from tests.processes import events, publish, run, started, worker_command, worker_module, worker_settings
@@ -131,6 +133,19 @@ def test_a_job_that_names_no_message_ends_well(service: Service) -> None:
     assert [line["event"] for line in events(ended.stdout)] == ["foreign_job"] * 4
     assert [job.get_status() for job in jobs] == [JobStatus.FINISHED] * 4
     assert service.message(1)["status"] == "pending"
+
+
+def test_whoever_writes_to_redis_runs_programs_with_rq_s_own_class(service: Service, tmp_path: Path) -> None:
+    named, pickled = tmp_path / "named", tmp_path / "pickled"
+    queue = Queue("critical", connection=service.redis)
+    queue.enqueue("os.system", f"touch {named}")
+    job = queue.enqueue(ENTRY_POINT, 1)
+    service.redis.hset(job.key, "data", pickle.dumps(RunsWhenRead(f"touch {pickled}")))
+
+    run(worker_module("--burst"), service.settings, tmp_path / "stock.log", None)
+
+    # SECURITY.md names this: OutboxWorker does neither (outbox_worker/test_redis_orders.py).
+    assert (named.exists(), pickled.exists()) == (True, True)
 
 
 @pytest.mark.parametrize(("name", "value"), [("SECRET_KEY", "too short a secret"), ("MAIL_FROM", "")])
