@@ -292,4 +292,25 @@ CREATE TABLE IF NOT EXISTS ops_sessions (
     CONSTRAINT ops_sessions_secret_hmac_is_sha256 CHECK (length(secret_hmac) = 32)
 );
 
+-- The verification mails that the API was asked for, each written with its message, so that no mailbox is flooded. Of
+-- address, mailbox (the address without its tag) and the client's network only HMACs are kept. A mail is prompt, waiting
+-- for a limit until due_at, the daily one of a mailbox beyond its limits, or discarded. The relays delete old rows.
+CREATE TABLE IF NOT EXISTS verification_mails (
+    message_id    bigint      PRIMARY KEY,
+    mailbox_hmac  bytea       NOT NULL,
+    address_hmac  bytea       NOT NULL,
+    client_hmac   bytea,
+    state         text        NOT NULL,
+    due_at        timestamptz NOT NULL,
+    CONSTRAINT verification_mails_state_known CHECK (state IN ('prompt', 'waiting', 'daily', 'discarded'))
+);
+
+-- Serves the decision about one more mail to a mailbox.
+CREATE INDEX IF NOT EXISTS verification_mails_mailbox_idx ON verification_mails (mailbox_hmac, due_at)
+    WHERE state <> 'discarded';
+
+-- Serve the deletion of the oldest, what waits or was discarded lately, and the share that is never verified.
+CREATE INDEX IF NOT EXISTS verification_mails_due_idx ON verification_mails (due_at) WHERE state <> 'discarded';
+CREATE INDEX IF NOT EXISTS verification_mails_discarded_idx ON verification_mails (due_at) WHERE state = 'discarded';
+
 COMMIT;

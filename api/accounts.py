@@ -8,10 +8,11 @@ from sqlalchemy import Engine
 
 from api.doorbell import Doorbell
 from api.idempotency import RequestKey
+from api.mail_limits import MailLimiter
 from api.own_account import find_own_account
 from api.problems import FieldError, ProblemError, invalid_fields
 from api.resend import send_again
-from api.signup import SignedUp, SignUp, Taken, sign_up, sign_up_once
+from api.signup import MailRules, SignedUp, SignUp, Taken, sign_up, sign_up_once
 from api.signup_tokens import sign_token
 
 _log = structlog.get_logger(__name__)
@@ -28,11 +29,12 @@ class Accounts:
     engine: Engine
     doorbell: Doorbell
     secret_keys: Sequence[str] = field(repr=False)
+    mail_limiter: MailLimiter
     mail_delay_seconds: float
     unverified_days: float
 
-    def create(self, wish: SignUp, key: RequestKey | None = None) -> SignedUp:
-        """Sign somebody up; with a key only once, however often it is asked.
+    def create(self, wish: SignUp, client: str | None, key: RequestKey | None = None) -> SignedUp:
+        """Sign somebody up, from a client network; with a key only once, however often it is asked.
 
         Whoever signs up again with the username and the password of an account that is not verified yet gets that
         account, with its own name and address.
@@ -45,12 +47,12 @@ class Accounts:
             if (own := self._own(wish)) is not None:
                 return own
             raise invalid_fields([FieldError("password", wish.weakness)])
-        delay = self.mail_delay_seconds
+        rules = MailRules(self.mail_limiter, client, self.mail_delay_seconds)
         is_new = True
         if key is None:
-            outcome = sign_up(self.engine, wish, mail_delay_seconds=delay)
+            outcome = sign_up(self.engine, wish, rules)
         else:
-            outcome, is_new = sign_up_once(self.engine, wish, key, mail_delay_seconds=delay)
+            outcome, is_new = sign_up_once(self.engine, wish, key, rules)
         if isinstance(outcome, Taken) and "username" in outcome.fields and (own := self._own(wish)) is not None:
             return own
         if isinstance(outcome, Taken):
@@ -75,9 +77,9 @@ class Accounts:
         """Return the token that shows that somebody made this account."""
         return sign_token(self.secret_keys, user.username, user.created_at)
 
-    def send_again(self, email: str) -> None:
+    def send_again(self, email: str, client: str | None) -> None:
         """Mail the link again if an account with this address waits for it. Raises DatabaseUnavailableError."""
-        message_id = send_again(self.engine, self.secret_keys, email)
+        message_id = send_again(self.engine, self.secret_keys, self.mail_limiter, email, client)
         # Rung whether there is such an account or not.
         self.doorbell.ring()
         _log.info("verification mail asked for", message_id=message_id)

@@ -18,6 +18,7 @@ from api.docs_routes import docs_blueprint
 from api.doorbell import Doorbell
 from api.health import health_blueprint
 from api.limit_bypasses import LimitBypasses
+from api.mail_limits import MailLimiter
 from api.metrics import add_metrics
 from api.ops.routes import ops_blueprint
 from api.pages import prefers_html, problem_page
@@ -74,8 +75,14 @@ def create_app(
     scrapes = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
     looks = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
 
+    limiter = MailLimiter(settings.mail_limits, settings.secret_keys)
     accounts = Accounts(
-        engine, doorbell, settings.secret_keys, settings.signup_mail_delay_seconds, settings.unverified_days
+        engine,
+        doorbell,
+        settings.secret_keys,
+        limiter,
+        settings.signup_mail_delay_seconds,
+        settings.unverified_days,
     )
 
     app = Flask(__name__)

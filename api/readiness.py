@@ -14,6 +14,7 @@ from sqlalchemy.sql.selectable import Select
 
 from api import idempotency, resend
 from api.database import DatabaseUnavailableError, SchemaMissingError
+from api.mail_limits import SHAPES
 from api.side_connections import DatabaseSlowError, GrantMissingError, SideConnections
 from api.signup import signup_statement
 from api.verification_statements import use_statement
@@ -47,6 +48,7 @@ def check_readiness(connections: SideConnections) -> None:
             _check_writes(connection)
             for statement, values in _statements():
                 connection.execute(f"EXPLAIN {statement}", values)
+            _check_ids(connection)
     except NotReadyError:
         raise
     except SchemaMissingError as exc:
@@ -87,14 +89,24 @@ def _check_writes(connection: psycopg.Connection[Any]) -> None:
         )
 
 
+def _check_ids(connection: psycopg.Connection[Any]) -> None:
+    """Check what planning does not: whether a mail that a limit discards may get an id of the outbox."""
+    [(may_count,)] = connection.execute("SELECT has_sequence_privilege('outbox_id_seq', 'USAGE, UPDATE')").fetchall()
+    if not may_count:
+        raise NotReadyError(
+            "no USAGE on outbox_id_seq",
+            "A grant is missing: USAGE on outbox_id_seq. Give the API's role what docs/roles.sql gives it.",
+        )
+
+
 @cache
 def _statements() -> tuple[tuple[str, dict[str, Any]], ...]:
     """Return each use case's statement as the driver sends it, with NULL for what a request would bring."""
     used: list[Insert | Select[Any] | Delete] = [
-        signup_statement(0),
+        *map(signup_statement, SHAPES),
         idempotency.keep_statement(),
         idempotency.forget_statement(),
-        resend.ask_statement(),
+        *map(resend.ask_statement, SHAPES),
         resend.forget_statement(),
         use_statement(),
     ]

@@ -16,9 +16,8 @@ from sqlalchemy import CTE, Delete, Engine, LargeBinary, Select, Text, bindparam
 from sqlalchemy.dialects.postgresql import insert
 
 from api.database import connected
-from shared.messages import SendVerifyEmail
-from shared.models import outbox, resends, users
-from shared.outbox import append_for_each
+from api.mail_limits import MailLimiter, MailShape, limited_mail
+from shared.models import resends, users
 
 ANSWER_SECONDS: Final = 0.05
 """No answer leaves earlier: several times as long as the statements take where PostgreSQL is not overloaded."""
@@ -31,18 +30,24 @@ _OF_THE_DAY: Final = "SELECT mail FROM unnest(resends.mailed_at) AS mail WHERE m
 _WITHIN_A_MINUTE: Final = "now() - interval '1 minute' < ANY (resends.mailed_at)"
 
 
-def send_again(engine: Engine, secret_keys: Sequence[str], email: str) -> int | None:
+def send_again(
+    engine: Engine, secret_keys: Sequence[str], limiter: MailLimiter, email: str, client: str | None
+) -> int | None:
     """Append the message if an account with this address waits for its verification, and return the message's id.
 
-    An address is mailed by this at most once a minute and five times a day. What was asked too often is answered alike.
+    An address is mailed by this at most once a minute and five times a day, and the mail counts in the limits of its
+    mailbox. What was asked too often is answered alike.
     Of the address only an HMAC is kept: most may belong to people who never were here. Raises DatabaseUnavailableError.
     """
     digest = hmac.digest(secret_keys[0].encode(), _SALT + email.lower().encode(), hashlib.sha256)
-    with _held_back(), connected(engine) as connection:
-        values = {"email_hmac": digest, "email": email}
-        # Each is a transaction of its own. The second has made the message when it ends, so nothing may fail after it.
-        connection.execute(forget_statement())
-        message_id: int | None = connection.execute(ask_statement(), values).scalar_one_or_none()
+    with _held_back():
+        # Each is a transaction of its own: two that deleted each other's row would wait for each other.
+        with connected(engine) as connection:
+            connection.execute(forget_statement())
+        with connected(engine, in_transaction=True) as connection:
+            decision = limiter.decide(connection, email, client)
+            values = {"email_hmac": digest, "email": email, **decision.values}
+            message_id: int | None = connection.execute(ask_statement(decision.shape), values).scalar_one_or_none()
     return message_id
 
 
@@ -57,7 +62,7 @@ def _held_back() -> Iterator[None]:
 
 
 @cache
-def ask_statement() -> Select[Any]:
+def ask_statement(shape: MailShape) -> Select[Any]:
     """Build the one statement: it counts a mail to the address, and appends it for whoever waits for it."""
     count = _count()
     unverified = (
@@ -69,12 +74,7 @@ def ask_statement() -> Select[Any]:
         .limit(1)
         .subquery("unverified")
     )
-    message = (
-        append_for_each(unverified, SendVerifyEmail, {"username": unverified.c.username})
-        .returning(outbox.c.id)
-        .cte("message")
-    )
-    return select(message.c.id)
+    return select(limited_mail(unverified, shape).c.message_id)
 
 
 def _count() -> CTE:

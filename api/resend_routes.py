@@ -5,6 +5,7 @@ from flask.typing import ResponseReturnValue
 
 from api.accounts import Accounts
 from api.bodies import read_object
+from api.client_networks import client_network
 from api.schemas import ResendSchema, load
 from shared.links import VERIFY_PATH
 
@@ -18,7 +19,7 @@ def resend_blueprint(accounts: Accounts) -> Blueprint:
 
     @blueprint.post(f"{VERIFY_PATH}/resend")
     def ask_again() -> ResponseReturnValue:
-        accounts.send_again(load(schema, read_object(request))["email"])
+        accounts.send_again(load(schema, read_object(request))["email"], client_network(request.remote_addr))
         # The same whether there is such an account or not.
         return {"detail": SENT_AGAIN}, 202
 

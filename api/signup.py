@@ -1,6 +1,6 @@
 """Signing up: a user and the message that asks for the verification mail, in one statement.
 
-A signup with an Idempotency-Key adds a transaction around that statement, and what it costs; others do not pay for it.
+Its transaction begins with the decision when the mail is due (api.mail_limits).
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,11 @@ from typing import Any, Final
 from sqlalchemy import (
     Connection,
     Engine,
-    Insert,
+    Select,
     Text,
     bindparam,
     exists,
+    func,
     not_,
     select,
 )
@@ -24,10 +25,9 @@ from sqlalchemy.dialects.postgresql import insert
 from api.account_conditions import has_owner, names
 from api.database import DatabaseUnavailableError, connected
 from api.idempotency import RequestKey, find_outcome, keep_outcome
+from api.mail_limits import MailDecision, MailLimiter, MailShape, limited_mail
 from api.passwords import hash_password
-from shared.messages import SendVerifyEmail
-from shared.models import outbox, users
-from shared.outbox import append_for_each
+from shared.models import users
 
 _ATTEMPTS: Final = 3
 
@@ -53,6 +53,26 @@ class SignUp:
 
 
 @dataclass(frozen=True, slots=True)
+class MailRules:
+    """What the mail of a signup is subject to.
+
+    Attributes:
+        limiter: decides when it is due.
+        client: the network that the signup came from; None where it is not known.
+        delay_seconds: how much later it is wanted than now.
+
+    """
+
+    limiter: MailLimiter
+    client: str | None
+    delay_seconds: float = 0
+
+    def decide(self, connection: Connection, email: str) -> MailDecision:
+        """Decide about a mail to the address."""
+        return self.limiter.decide(connection, email, self.client, delay_seconds=self.delay_seconds)
+
+
+@dataclass(frozen=True, slots=True)
 class SignedUp:
     """A user, and the id of the message that was committed with it; None for whoever had signed up before."""
 
@@ -71,19 +91,17 @@ class Taken:
     fields: tuple[str, ...]
 
 
-def sign_up(engine: Engine, wish: SignUp, *, mail_delay_seconds: float = 0) -> SignedUp | Taken:
+def sign_up(engine: Engine, wish: SignUp, rules: MailRules) -> SignedUp | Taken:
     """Create the user and append its message, or name every taken field. Raises DatabaseUnavailableError.
 
     The password is hashed before a connection is borrowed: hashing takes ten times as long as writing.
     """
     values = _values(wish)
-    with connected(engine) as connection:
-        return _write(connection, values, mail_delay_seconds)
+    with connected(engine, in_transaction=True) as connection:
+        return _write(connection, values, rules)
 
 
-def sign_up_once(
-    engine: Engine, wish: SignUp, key: RequestKey, *, mail_delay_seconds: float = 0
-) -> tuple[SignedUp | Taken, bool]:
+def sign_up_once(engine: Engine, wish: SignUp, key: RequestKey, rules: MailRules) -> tuple[SignedUp | Taken, bool]:
     """Do the same in one transaction with the request's key, and tell whether it was done now.
 
     A request that was answered before is told the same again and changes nothing. Raises DatabaseUnavailableError, or
@@ -93,7 +111,7 @@ def sign_up_once(
     with connected(engine, in_transaction=True) as connection:
         if (earlier := find_outcome(connection, key)) is not None:
             return _outcome_of(earlier), False
-        outcome = _write(connection, values, mail_delay_seconds)
+        outcome = _write(connection, values, rules)
         if not (key.is_of_form and isinstance(outcome, Taken)):
             keep_outcome(connection, key, _as_json(outcome))
     return outcome, True
@@ -108,9 +126,11 @@ def _values(wish: SignUp) -> dict[str, str]:
     }
 
 
-def _write(connection: Connection, values: Mapping[str, str], mail_delay_seconds: float) -> SignedUp | Taken:
+def _write(connection: Connection, values: Mapping[str, str], rules: MailRules) -> SignedUp | Taken:
+    decision = rules.decide(connection, values["email"])
+    statement = signup_statement(decision.shape)
     for _ in range(_ATTEMPTS):
-        written = connection.execute(signup_statement(mail_delay_seconds), values).one_or_none()
+        written = connection.execute(statement, {**values, **decision.values}).one_or_none()
         if written is not None:
             return _signed_up(values, written.id, written.created_at)
         if fields := _taken_fields(connection, values):
@@ -136,7 +156,7 @@ def _outcome_of(kept: Mapping[str, Any]) -> SignedUp | Taken:
 
 
 @cache
-def signup_statement(mail_delay_seconds: float) -> Insert:
+def signup_statement(shape: MailShape) -> Select[Any]:
     """Build the one statement of a signup: it gives the message's id and the time, or no row if something is taken.
 
     A username belongs to the first who takes it, an address to the account that was verified with it.
@@ -152,9 +172,8 @@ def signup_statement(mail_delay_seconds: float) -> Insert:
     new_user = (
         insert(users).from_select(columns, given).on_conflict_do_nothing().returning(users.c.username).cte("new_user")
     )
-    payload = {"username": new_user.c.username}
-    message = append_for_each(new_user, SendVerifyEmail, payload, delay_seconds=mail_delay_seconds)
-    return message.returning(outbox.c.id, outbox.c.created_at)
+    mail = limited_mail(new_user, shape)
+    return select(mail.c.message_id.label("id"), func.now().label("created_at")).select_from(mail)
 
 
 def _signed_up(values: Mapping[str, str], message_id: int, created_at: datetime) -> SignedUp:

@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from api.accounts import Accounts
 from api.bodies import read
+from api.client_networks import client_network
 from api.idempotency import FORM_FIELD, new_form_key, read_form_key
 from api.pages import page, problem_page
 from api.problems import ProblemError, problem_of
@@ -42,7 +43,8 @@ def signup_pages(accounts: Accounts, wishes: SignUpSchema, *, mailbox_url: str |
     @blueprint.post("/")
     def sign_up() -> ResponseReturnValue:
         typed = _typed(wishes.fields)
-        user = accounts.create(load(wishes, typed), read_form_key(request, typed, accounts.secret_keys))
+        key = read_form_key(request, typed, accounts.secret_keys)
+        user = accounts.create(load(wishes, typed), client_network(request.remote_addr), key)
         response = _to_inbox("inbox", user.email)
         keep_token(response, request, accounts.token_of(user), accounts.unverified_days * 2)
         return response
@@ -58,7 +60,7 @@ def signup_pages(accounts: Accounts, wishes: SignUpSchema, *, mailbox_url: str |
     @blueprint.post("/inbox")
     def send_again() -> ResponseReturnValue:
         email = load(address_schema, _typed(address_schema.fields))["email"]
-        accounts.send_again(email)
+        accounts.send_again(email, client_network(request.remote_addr))
         return _to_inbox("inbox?again", email)
 
     blueprint.context_processor(lambda: {"shortest_password": wishes.shortest_password})

@@ -10,6 +10,7 @@ from flask.typing import ResponseReturnValue
 from api.accounts import Accounts
 from api.answers import UserSchema
 from api.bodies import read_object
+from api.client_networks import client_network
 from api.idempotency import read_key
 from api.schemas import SignUpSchema, load
 
@@ -22,7 +23,8 @@ def users_blueprint(accounts: Accounts, secret_keys: Sequence[str], wishes: Sign
     @blueprint.post("/v1/users")
     def create_user() -> ResponseReturnValue:
         body = read_object(request)
-        user = accounts.create(load(wishes, body), read_key(request, body, secret_keys))
+        key = read_key(request, body, secret_keys)
+        user = accounts.create(load(wishes, body), client_network(request.remote_addr), key)
         status = HTTPStatus.OK if user.message_id is None else HTTPStatus.CREATED
         return answer.dump({**asdict(user), "signup_token": accounts.token_of(user)}), status
 

@@ -20,7 +20,9 @@ from sqlalchemy.dialects.postgresql import insert
 from api import signup
 from api.database import build_engine
 from api.doorbell import Doorbell
+from api.mail_limits import MailLimiter, MailShape
 from bench.children import ready, tell
+from shared.mail_limits import MailLimits
 from shared.messages import CRITICAL
 from shared.models import users
 
@@ -36,7 +38,7 @@ def user_alone(engine: Engine) -> Write:
     new_user = insert(users).from_select(_COLUMNS, values).on_conflict_do_nothing()
     statement = new_user.returning(literal_column("0").label("id"), users.c.created_at)
 
-    def without_message(_mail_delay_seconds: float) -> Executable:
+    def without_message(_shape: MailShape) -> Executable:
         return statement
 
     mock.patch("api.signup.signup_statement", without_message).start()
@@ -69,9 +71,11 @@ def user_and_message(engine: Engine) -> Write:
     # A plain function, for the rest of this process: a mock that counts its calls would take its share of a signup.
     mock.patch("api.signup.hash_password", _no_hash).start()
 
+    rules = signup.MailRules(MailLimiter(MailLimits(), ["the bench's own key, not a secret"]), "127.0.0.1")
+
     def write(username: str) -> None:
         wish = signup.SignUp(username, "Ada Lovelace", f"{username}@example.com", "correct horse")
-        signup.sign_up(engine, wish)
+        signup.sign_up(engine, wish, rules)
 
     return write
 

@@ -27,13 +27,16 @@ $$;
 GRANT SELECT, INSERT, UPDATE ON users TO outbox_api;
 GRANT SELECT, UPDATE ON verify_emails TO outbox_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_keys, resends TO outbox_api;
+GRANT SELECT, INSERT ON verification_mails TO outbox_api;
 GRANT INSERT (task, payload, queue, due_at, traceparent) ON outbox TO outbox_api;
+-- A mail that a limit discards is history from the beginning, with an id of the outbox.
+GRANT INSERT ON outbox_finished TO outbox_api;
+GRANT USAGE ON SEQUENCE outbox_id_seq TO outbox_api;
 GRANT SELECT ON outbox, outbox_finished, outbox_messages, outbox_breaker, outbox_relays TO outbox_api;  -- its metrics
 -- Only with OPS_TOKEN: the console keeps its sessions, and retries and discards dead letters. Without it, take these
 -- lines out.
 GRANT SELECT, INSERT, DELETE ON ops_sessions TO outbox_api;
 GRANT UPDATE, DELETE ON outbox TO outbox_api;
-GRANT INSERT ON outbox_finished TO outbox_api;
 
 -- The relay: moves messages and prunes history; it sees no account.
 GRANT SELECT, UPDATE ON outbox TO outbox_relay;

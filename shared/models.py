@@ -118,3 +118,14 @@ ops_sessions = Table(
     _moment("opened_at", required=True, default=True),
     _moment("ends_at", required=True),
 )
+
+verification_mails = Table(
+    "verification_mails",
+    metadata,
+    Column("message_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("mailbox_hmac", LargeBinary, nullable=False),
+    Column("address_hmac", LargeBinary, nullable=False),
+    Column("client_hmac", LargeBinary),
+    Column("state", Text, nullable=False),
+    _moment("due_at", required=True),
+)

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from shared.messages import Message
-from shared.models import outbox
+from shared.models import outbox, outbox_finished
 from shared.tracing import current_traceparent
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_:.-]+")
@@ -40,14 +40,18 @@ def append(connection: Connection | Session, message: Message, *, delay_seconds:
     """
     values: dict[str, Any] = {"task": message.task, "queue": message.queue, "payload": message.payload()}
     if delay_seconds:
-        values["due_at"] = _due(delay_seconds)
+        values["due_at"] = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, delay_seconds)
     if traceparent := current_traceparent():
         values["traceparent"] = traceparent
     return int(connection.execute(insert(outbox).values(values).returning(outbox.c.id)).scalar_one())
 
 
 def append_for_each(
-    source: FromClause, message: type[Message], payload: Mapping[str, ColumnElement[Any]], *, delay_seconds: float = 0
+    source: FromClause,
+    message: type[Message],
+    payload: Mapping[str, ColumnElement[Any]],
+    *,
+    due_at: ColumnElement[Any] | None = None,
 ) -> Insert:
     """Build the INSERT that appends one message for each row of `source`.
 
@@ -58,19 +62,54 @@ def append_for_each(
         source: usually the CTE of an INSERT or UPDATE with RETURNING.
         message: the kind of message.
         payload: the message's fields, each as a column of `source`.
-        delay_seconds: the messages are not run before this many seconds have passed.
+        due_at: the messages are not run before it; without it they are due at once.
 
     """
-    pairs = [part for name, column in payload.items() for part in (_constant(name), column)]
     row = select(
         _constant(message.task),
         _constant(message.queue),
-        func.jsonb_build_object(*pairs),
-        _due(delay_seconds),
+        _object(payload),
+        func.now() if due_at is None else due_at,
         # Asked for at each execution: the statement is built once.
         bindparam("traceparent", callable_=current_traceparent, type_=Text()),
     ).select_from(source)
     return insert(outbox).from_select(["task", "queue", "payload", "due_at", "traceparent"], row)
+
+
+def append_discarded_for_each(
+    source: FromClause,
+    message: type[Message],
+    payload: Mapping[str, ColumnElement[Any]],
+    *,
+    reason: ColumnElement[str],
+) -> Insert:
+    """Build the INSERT of messages that nobody will run: they are history from the beginning, with the reason.
+
+    Args:
+        source: usually the CTE of an INSERT or UPDATE with RETURNING.
+        message: the kind of message.
+        payload: the message's fields, each as a column of `source`.
+        reason: why, as `last_error` is to say it.
+
+    """
+    values: dict[str, ColumnElement[Any]] = {
+        "id": func.nextval(literal_column("'outbox_id_seq'::regclass")),
+        "task": _constant(message.task),
+        "queue": _constant(message.queue),
+        "payload": _object(payload),
+        "status": _constant("discarded"),
+        "last_error": reason,
+        **dict.fromkeys(("due_at", "created_at", "finished_at"), func.now()),
+        **dict.fromkeys(("generation", "attempt"), literal_column("0")),
+        "max_retries": literal_column("10"),
+        "failures": literal_column("'[]'::jsonb"),
+        "uid": func.gen_random_uuid(),
+    }
+    return insert(outbox_finished).from_select(list(values), select(*values.values()).select_from(source))
+
+
+def _object(payload: Mapping[str, ColumnElement[Any]]) -> ColumnElement[Any]:
+    return func.jsonb_build_object(*(part for name, column in payload.items() for part in (_constant(name), column)))
 
 
 def _constant(word: str) -> ColumnElement[str]:
@@ -78,9 +117,3 @@ def _constant(word: str) -> ColumnElement[str]:
     if not _NAME.fullmatch(word):
         raise ValueError(f"not a name: {word!r}")
     return literal_column(f"'{word}'", Text())
-
-
-def _due(delay_seconds: float) -> ColumnElement[Any]:
-    if not delay_seconds:
-        return func.now()
-    return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, delay_seconds)

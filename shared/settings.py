@@ -17,9 +17,10 @@ from environs import Env, EnvValidationError, ValidationError, validate
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from shared import rate_limits
+from shared import mail_limits, rate_limits
 from shared.cors_origins import parse_origins
 from shared.errors import SettingsError
+from shared.mail_limits import MailLimits
 from shared.postgresql_parameters import check_postgresql_parameters
 from shared.rate_limits import NONE, RateLimits
 from shared.redis_parameters import check_redis_parameters
@@ -64,6 +65,7 @@ class ApiSettings:
     Attributes:
         trusted_proxies: how many proxies' forwarding headers are believed.
         rate_limits: how often one client may ask.
+        mail_limits: how many verification mails may be due in a time.
         mailbox_url: where a development stack shows the mails that it has caught, for the page that asks to look there.
         unverified_days: how long an account may wait for the verification of its address.
         password_min_length: how many characters a new password has to have.
@@ -76,6 +78,7 @@ class ApiSettings:
     signup_mail_delay_seconds: float
     trusted_proxies: int
     rate_limits: RateLimits = field(default_factory=RateLimits)
+    mail_limits: MailLimits = field(default_factory=MailLimits)
     mailbox_url: str | None = None
     unverified_days: float = DEFAULT_UNVERIFIED_DAYS
     password_min_length: int = DEFAULT_PASSWORD_MIN_LENGTH
@@ -138,6 +141,7 @@ def read_api_settings() -> ApiSettings:
     delay = env.float("SIGNUP_MAIL_DELAY_SECONDS", 0.0, validate=validate.Range(min=0, max=86_400 * 365))
     proxies = env.int("TRUSTED_PROXIES", 0, validate=validate.Range(min=0, max=100))
     limit_texts = rate_limits.read_texts(env)
+    mail_limit_texts = mail_limits.read_texts(env)
     mailbox_url = _text(env, "MAILBOX_URL", _mailbox_url, NONE)
     password_min_length = env.int(
         "PASSWORD_MIN_LENGTH",
@@ -153,6 +157,7 @@ def read_api_settings() -> ApiSettings:
         signup_mail_delay_seconds=delay,
         trusted_proxies=proxies,
         rate_limits=rate_limits.parse_texts(limit_texts),
+        mail_limits=mail_limits.parse_texts(mail_limit_texts, unverified_days),
         mailbox_url=_mailbox_url(mailbox_url),
         password_min_length=password_min_length,
         unverified_days=unverified_days,

@@ -15,11 +15,13 @@ from werkzeug.test import TestResponse
 from api.app import close, create_app
 from api.doorbell import Doorbell
 from shared.links import sign, verification_link
+from shared.mail_limits import MailLimits
 from shared.settings import ApiSettings
 from tests.roles import limited_role, with_role
 from tests.waiting import wait_until
 
 KEY = "the first key of the tests: 32 characters"
+NO_MAIL_LIMITS = MailLimits(mailbox_an_hour=None, mailbox=None, client_an_hour=None, client=None)
 OLD_KEY = "an older key of the tests: 32 characters"
 ALICE = {
     "username": "alice",
@@ -112,8 +114,16 @@ def api_service(
 @contextmanager
 def limited_api(api: ApiService) -> Iterator[tuple[ApiService, str]]:
     """An API with a role that may use the tables and nothing else, and the role's name."""
-    tables = ("users", "verify_emails", "outbox", "idempotency_keys", "resends")
-    grants = dict.fromkeys(tables, ("SELECT", "INSERT", "UPDATE", "DELETE"))
+    tables = (
+        "users",
+        "verify_emails",
+        "outbox",
+        "outbox_finished",
+        "idempotency_keys",
+        "resends",
+        "verification_mails",
+    )
+    grants = dict.fromkeys(tables, ("SELECT", "INSERT", "UPDATE", "DELETE")) | {"outbox_id_seq": ("USAGE",)}
     with (
         psycopg.connect(api.database_url, autocommit=True) as connection,
         limited_role(connection, grants) as role,

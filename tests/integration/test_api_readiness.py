@@ -57,11 +57,14 @@ def test_what_a_signup_would_meet_is_said(api: ApiService, plant: Any, reason: s
 def test_a_missing_grant_is_said(api: ApiService) -> None:
     with limited_api(api) as (limited, role):
         before = readiness(limited)
+        api.sql(f"REVOKE USAGE ON outbox_id_seq FROM {role}")
+        without_ids = readiness(limited)
         api.sql(f"REVOKE INSERT ON outbox FROM {role}")
         after = readiness(limited)
         signed_up = limited.sign_up()
 
     assert before == (200, "ready")
+    assert (without_ids[0], "USAGE on outbox_id_seq" in without_ids[1]) == (503, True)
     assert (after[0], "permission denied for table outbox" in after[1]) == (503, True)
     assert signed_up.status_code == 503
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.api_service import ApiService, api_service, limited_api
+from tests.api_service import NO_MAIL_LIMITS, ApiService, api_service, limited_api
 
 PATH = "/v1/verify_email/resend"
 VERIFY = "task:send_verify_email"
@@ -14,8 +14,8 @@ VERIFY = "task:send_verify_email"
 
 @pytest.fixture
 def api(database_url: str) -> Iterator[ApiService]:
-    """The API with Alice signed up."""
-    with api_service(database_url, signup_mail_delay_seconds=60.0) as service:
+    """The API with Alice signed up, and without limits of a mailbox."""
+    with api_service(database_url, signup_mail_delay_seconds=60.0, mail_limits=NO_MAIL_LIMITS) as service:
         service.sign_up()
         yield service
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 import pytest
 
 from shared.errors import SettingsError
+from shared.mail_limits import MailLimits
 from shared.settings import (
     SmtpServer,
     read_api_settings,
@@ -297,3 +298,22 @@ def test_rate_limits_have_defaults_and_can_be_switched_off(monkeypatch: pytest.M
     assert sorted(limits.by_name) == ["ops_login", "resend", "verify"]
     assert (limits.by_name["verify"].amount, limits.by_name["verify"].get_expiry()) == (5, 1)
     assert limits.exempt == ()
+
+
+@pytest.mark.parametrize("text", ["0", "00", "-1", "1.5", "many", "", "1001", "٣"])
+@pytest.mark.parametrize("name", ["MAILBOX_MAILS_PER_HOUR", "MAILBOX_MAILS_OF_CLIENT"])
+def test_a_mail_limit_that_no_mail_or_nothing_fits_in_is_refused(
+    name: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, text)
+
+    [problem] = problems(API)[name]
+    assert "write a whole number from 1 to 1000, or 'off' for no limit" in problem
+    assert ("would let no mail out" in problem) == (text in {"0", "00"})
+
+
+def test_mail_limits_are_read_with_the_days_that_they_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {"MAILBOX_MAILS_PER_HOUR": "off", "MAILBOX_MAILS": "7", "UNVERIFIED_DAYS": "0.5"}.items():
+        monkeypatch.setenv(name, text)
+
+    assert read_api_settings().mail_limits == MailLimits(mailbox_an_hour=None, mailbox=7, days=1)

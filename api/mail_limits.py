@@ -1,0 +1,165 @@
+"""Nobody's mailbox is flooded: when the next verification mail to an address is due, for all processes together.
+
+`decide` locks the mailbox for the rest of the caller's transaction, so that of two decisions about one mailbox the
+second sees the first one's mail. Nothing else is locked: signups to different mailboxes never wait for each other. The
+lock comes before any row's (users, outbox), everywhere.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple, cast
+
+import psycopg
+from sqlalchemy import CTE, Connection, DateTime, FromClause, LargeBinary, Text, bindparam, select
+from sqlalchemy.dialects.postgresql import insert
+
+from api.mail_placing import AskedMail, KnownMail, Placement, State, place
+from api.mailboxes import is_plain, mailbox_of
+from shared.mail_limits import MailLimits
+from shared.messages import SendVerifyEmail
+from shared.models import outbox, outbox_finished, verification_mails
+from shared.outbox import append_discarded_for_each, append_for_each
+
+_SALT: Final = b"outbox-signup.mail-limits."
+_HMAC_BYTES: Final = 16
+_READ_AT_MOST: Final = 2000
+
+# Two statements in one round trip. The second one's snapshot is taken when the first one has the lock.
+_LOCK_AND_READ: Final = """
+    SELECT pg_advisory_xact_lock(%(lock)s);
+    SELECT present.now, m.due_at, m.address_hmac, m.client_hmac, m.state
+      FROM (SELECT clock_timestamp() AS now) AS present
+      LEFT JOIN verification_mails AS m
+        ON m.mailbox_hmac = %(mailbox)s AND m.state <> 'discarded'
+       AND m.due_at >= present.now - make_interval(secs => %(seconds)s)
+     ORDER BY m.due_at DESC
+     LIMIT %(most)s
+"""
+
+
+class MailShape(NamedTuple):
+    """What a statement that writes a decided mail is built for: one statement for each shape."""
+
+    is_discarded: bool = False
+
+
+SHAPES: Final = (MailShape(), MailShape(is_discarded=True))
+
+
+@dataclass(frozen=True, slots=True)
+class MailDecision:
+    """What becomes of a mail that was asked for.
+
+    Attributes:
+        state, due_at, reason: as of a Placement.
+        shape: what the statement with `limited_mail` has to be built for.
+        values: what that statement is to be executed with, beside its own.
+
+    """
+
+    state: State
+    due_at: datetime
+    reason: str | None
+    shape: MailShape
+    values: Mapping[str, object] = field(repr=False)
+
+
+class MailLimiter:
+    """Decides about verification mails."""
+
+    def __init__(self, limits: MailLimits, secret_keys: Sequence[str]) -> None:
+        """Keep the limits, and the first key for the HMACs: with a new key counting begins anew."""
+        self._limits = limits
+        self._key = secret_keys[0].encode()
+
+    def decide(
+        self, connection: Connection, email: str, client: str | None, *, delay_seconds: float = 0
+    ) -> MailDecision:
+        """Decide when a mail to the address is due. Nothing is written yet: that is `limited_mail`'s.
+
+        Args:
+            connection: in a transaction, which holds no lock of a row yet.
+            email: the address, checked.
+            client: the network of whoever asks (api.client_networks); None where it is not known.
+            delay_seconds: how much later the mail is wanted than now.
+
+        """
+        mailbox = self._hmac(b"mailbox", mailbox_of(email))
+        now, known = _lock_and_read(connection, mailbox, self._limits.days)
+        asked = AskedMail(
+            now=now,
+            wanted=now + timedelta(seconds=delay_seconds),
+            address=self._address(email),
+            client=None if client is None else self._hmac(b"client", client),
+            is_plain=is_plain(email),
+        )
+        return _decision(place(asked, known, self._limits), asked, mailbox)
+
+    def _address(self, email: str) -> bytes:
+        return self._hmac(b"address", email.lower())
+
+    def _hmac(self, kind: bytes, text: str) -> bytes:
+        return hmac.digest(self._key, _SALT + kind + b"\n" + text.encode(), hashlib.sha256)[:_HMAC_BYTES]
+
+
+def _decision(placed: Placement, asked: AskedMail, mailbox: bytes) -> MailDecision:
+    values = {
+        "mail_due_at": placed.due_at,
+        "mail_state": placed.state,
+        "mail_reason": None if placed.reason is None else f"discarded: {placed.reason}",
+        "mailbox_hmac": mailbox,
+        "address_hmac": asked.address,
+        "client_hmac": asked.client,
+    }
+    shape = MailShape(is_discarded=placed.state == "discarded")
+    return MailDecision(placed.state, placed.due_at, placed.reason, shape, values)
+
+
+def _lock_and_read(connection: Connection, mailbox: bytes, days: float) -> tuple[datetime, list[KnownMail]]:
+    driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+    # psycopg's own cursor sends one statement at a time.
+    with psycopg.ClientCursor(driver) as cursor:
+        values = {
+            "lock": int.from_bytes(mailbox[:8], signed=True),
+            "mailbox": mailbox,
+            "seconds": days * 86_400,
+            "most": _READ_AT_MOST,
+        }
+        cursor.execute(_LOCK_AND_READ, values)
+        cursor.nextset()
+        rows = cursor.fetchall()
+    known = [KnownMail(due_at, address, client, state) for _, due_at, address, client, state in rows if state]
+    return rows[0][0], known
+
+
+def limited_mail(source: FromClause, shape: MailShape) -> CTE:
+    """Build the CTE that appends the verification mail of each account of `source`, as was decided.
+
+    Execute it with the decision's values, in its transaction. Whoever builds it selects from it `message_id`, the new
+    message's id; nothing is written for an empty source.
+
+    Args:
+        source: has a row with the `username`, and locks the account.
+        shape: of the decision.
+
+    """
+    payload = {"username": source.c.username}
+    if shape.is_discarded:
+        reason = bindparam("mail_reason", type_=Text())
+        append = append_discarded_for_each(source, SendVerifyEmail, payload, reason=reason)
+        message = append.returning(outbox_finished.c.id).cte("message")
+    else:
+        due_at = bindparam("mail_due_at", type_=DateTime(timezone=True))
+        append = append_for_each(source, SendVerifyEmail, payload, due_at=due_at)
+        message = append.returning(outbox.c.id).cte("message")
+    row = {
+        "message_id": message.c.id,
+        **{name: bindparam(name, type_=LargeBinary()) for name in ("mailbox_hmac", "address_hmac", "client_hmac")},
+        "state": bindparam("mail_state", type_=Text()),
+        "due_at": bindparam("mail_due_at", type_=DateTime(timezone=True)),
+    }
+    recorded = insert(verification_mails).from_select(list(row), select(*row.values()).select_from(message))
+    return recorded.returning(verification_mails.c.message_id).cte("limited_mail")
