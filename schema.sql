@@ -283,13 +283,16 @@ CREATE INDEX IF NOT EXISTS resends_age_idx ON resends (asked_at);
 
 -- One row per session of the console. It ends with its row, when somebody signs out, or at its end; the next login deletes
 -- those that are over. Kept is an HMAC of the cookie's secret by OPS_TOKEN: a row opens nothing, a new token ends all.
+-- last_form is the form that it carried out last, so that a button that is pressed twice is no conflict.
 CREATE TABLE IF NOT EXISTS ops_sessions (
     id           bigint       GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     secret_hmac  bytea        NOT NULL,
     opened_at    timestamptz  NOT NULL DEFAULT now(),
     ends_at      timestamptz  NOT NULL,
+    last_form    text,
     CONSTRAINT ops_sessions_secret_hmac_key UNIQUE (secret_hmac),
-    CONSTRAINT ops_sessions_secret_hmac_is_sha256 CHECK (length(secret_hmac) = 32)
+    CONSTRAINT ops_sessions_secret_hmac_is_sha256 CHECK (length(secret_hmac) = 32),
+    CONSTRAINT ops_sessions_last_form_is_short CHECK (length(last_form) <= 100)
 );
 
 -- The verification mails that the API was asked for, each written with its message, so that no mailbox is flooded. Of

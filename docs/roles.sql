@@ -35,7 +35,7 @@ GRANT USAGE ON SEQUENCE outbox_id_seq TO outbox_api;
 GRANT SELECT ON outbox, outbox_finished, outbox_messages, outbox_breaker, outbox_relays TO outbox_api;  -- its metrics
 -- Only with OPS_TOKEN: the console keeps its sessions, and retries and discards dead letters. Without it, take these
 -- lines out.
-GRANT SELECT, INSERT, DELETE ON ops_sessions TO outbox_api;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ops_sessions TO outbox_api;
 GRANT UPDATE, DELETE ON outbox TO outbox_api;
 
 -- The relay: moves messages and prunes history; it sees no account.

@@ -117,6 +117,7 @@ ops_sessions = Table(
     Column("secret_hmac", LargeBinary, nullable=False),
     _moment("opened_at", required=True, default=True),
     _moment("ends_at", required=True),
+    Column("last_form", Text),
 )
 
 verification_mails = Table(

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Final, ParamSpec
 
 import structlog
@@ -14,7 +14,7 @@ from api.database import LOCK_SECONDS
 from api.ops.access import PATH, Access
 from api.ops.figures import look
 from api.ops.plot import HEIGHT, WIDTH, draw
-from api.ops.sessions import Session, end_session, find_session, open_session
+from api.ops.sessions import Session, end_session, find_session, is_last_form, keep_form, open_session
 from api.problems import ProblemError, respond
 from api.side_connections import SideConnections
 from shared import letters
@@ -23,6 +23,7 @@ from shared.history import read_message
 from shared.read_transaction import read_transaction
 
 _LETTERS_SHOWN: Final = 50
+_LONGEST_FORM: Final = 100
 _LARGEST_ID: Final = 2**63 - 1
 _MOMENTS: Final = ("created_at", "due_at", "published_at", "claimed_at", "lease_until", "finished_at")
 
@@ -123,17 +124,13 @@ class _Console:
         return _page("ops/message.html", message=found, moments=_MOMENTS)
 
     def retry(self, message_id: int) -> AnyResponse:
-        with _writing() as connection:
-            done = letters.retry(connection, message_id)
-        return _done("ops_retry", message_id, done=done)
+        return _decide("ops_retry", message_id, letters.retry)
 
     def discard(self, message_id: int) -> AnyResponse:
         reason = request.form.get("reason", "").strip()
         if not reason or not reason.isprintable():
             raise ProblemError(422, "A discard needs a reason: a few words on one line.")
-        with _writing() as connection:
-            done = letters.discard(connection, message_id, reason)
-        return _done("ops_discard", message_id, done=done)
+        return _decide("ops_discard", message_id, partial(letters.discard, reason=reason))
 
 
 @contextmanager
@@ -157,10 +154,17 @@ def _dead(connection: DbConnection) -> dict[str, Any]:
     return {"letters": letters.list_dead(connection, _LETTERS_SHOWN), "count": letters.count_dead(connection)}
 
 
-def _done(event: str, message_id: int, *, done: bool) -> AnyResponse:
-    if not done:
-        raise ProblemError(409, "The message is no dead letter any more: somebody else was faster.")
-    _log.info(event, message_id=message_id, session_id=g.session_id)
+def _decide(event: str, message_id: int, act: Callable[[DbConnection, int], bool]) -> AnyResponse:
+    """Do it to a dead letter, once for each form that was shown, however often it is sent."""
+    form = f"{event} {message_id} {request.form.get('form_id', '')}"[:_LONGEST_FORM]
+    with _writing() as connection:
+        is_done = act(connection, message_id)
+        if is_done:
+            keep_form(connection, g.session_id, form)
+        elif not is_last_form(connection, g.session_id, form):
+            raise ProblemError(409, "The message is no dead letter any more: somebody else was faster.")
+    if is_done:
+        _log.info(event, message_id=message_id, session_id=g.session_id)
     return redirect(PATH, 303)
 
 
@@ -180,7 +184,10 @@ def _show_problem(problem: ProblemError) -> Response:
 def _page(template: str, status: int = 200, **values: object) -> Response:
     """Render a page whose one script may ask this site alone, and that cannot be framed."""
     nonce = secrets.token_urlsafe(16)
-    response = make_response(render_template(template, nonce=nonce, form_key=g.get("form_key"), **values), status)
+    response = make_response(
+        render_template(template, nonce=nonce, form_key=g.get("form_key"), form_id=secrets.token_urlsafe(16), **values),
+        status,
+    )
     response.headers["Content-Security-Policy"] = (
         f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self';"
         " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"

@@ -46,3 +46,14 @@ def find_session(connection: DbConnection, secret_hmac: bytes) -> int | None:
 def end_session(connection: DbConnection, session_id: int) -> None:
     """End the session: its cookie opens nothing any more."""
     connection.execute("DELETE FROM ops_sessions WHERE id = %s", [session_id])
+
+
+def keep_form(connection: DbConnection, session_id: int, form: str) -> None:
+    """Keep which form the session carried out last, in its own transaction."""
+    connection.execute("UPDATE ops_sessions SET last_form = %s WHERE id = %s", [form, session_id])
+
+
+def is_last_form(connection: DbConnection, session_id: int, form: str) -> bool:
+    """Return whether this is the form that the session carried out last: somebody pressed its button twice."""
+    row = connection.execute("SELECT FROM ops_sessions WHERE id = %s AND last_form = %s", [session_id, form]).fetchone()
+    return row is not None

@@ -19,7 +19,9 @@ def upgrade() -> None:
             secret_hmac  bytea        NOT NULL,
             opened_at    timestamptz  NOT NULL DEFAULT now(),
             ends_at      timestamptz  NOT NULL,
+            last_form    text,
             CONSTRAINT ops_sessions_secret_hmac_key UNIQUE (secret_hmac),
-            CONSTRAINT ops_sessions_secret_hmac_is_sha256 CHECK (length(secret_hmac) = 32)
+            CONSTRAINT ops_sessions_secret_hmac_is_sha256 CHECK (length(secret_hmac) = 32),
+            CONSTRAINT ops_sessions_last_form_is_short CHECK (length(last_form) <= 100)
         )
     """)

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from limits import parse
 from werkzeug.test import TestResponse
 
 from outbox_relay.heartbeat import show_relay
-from shared.database import connect
+from shared.database import connect, transaction
 from shared.errors import SettingsError
 from shared.rate_limits import RateLimits
 from shared.settings import read_ops_token
@@ -42,8 +43,13 @@ def form_key(client: FlaskClient) -> str:
     return found[1]
 
 
+def hidden_fields(client: FlaskClient) -> dict[str, str]:
+    """Return what the forms of the page hold, as it is shown now."""
+    return dict(re.findall(r'type="hidden" name="([^"]+)" value="([^"]+)"', client.get("/ops").text))
+
+
 def submit(client: FlaskClient, path: str, **fields: str) -> TestResponse:
-    return client.post(path, data={"form_key": form_key(client), **fields})
+    return client.post(path, data={**hidden_fields(client), **fields})
 
 
 def dead(service: ApiService, **columns: Any) -> int:
@@ -268,6 +274,36 @@ def test_of_two_operators_the_second_is_told_that_it_is_done(service: ApiService
     submit(operator, f"/ops/letters/{id_}/retry")
 
     assert submit(operator, f"/ops/letters/{id_}/retry").status_code == 409
+
+
+@pytest.mark.parametrize(("action", "status"), [("retry", "pending"), ("discard", "discarded")])
+def test_the_same_form_sent_twice_is_carried_out_once_and_is_no_conflict(
+    service: ApiService, operator: FlaskClient, action: str, status: str
+) -> None:
+    id_, other_id = dead(service), dead(service)
+    form = {**hidden_fields(operator), "reason": "the user left"}
+
+    answers = [operator.post(f"/ops/letters/{id_}/{action}", data=form).status_code for _ in range(2)]
+    another = operator.post(f"/ops/letters/{other_id}/{action}", data=form).status_code
+    of_somebody_else = submit(operator, f"/ops/letters/{id_}/{action}", reason="x").status_code
+
+    assert (answers, another, of_somebody_else) == ([303, 303], 303, 409)
+    assert [status_of(service, each)[0] for each in (id_, other_id)] == [status] * 2
+
+
+def test_the_same_form_sent_twice_at_once_is_no_conflict(service: ApiService, operator: FlaskClient) -> None:
+    id_ = dead(service)
+    form = hidden_fields(operator)
+    clients = [with_cookie(service, cookie_of(operator)) for _ in range(2)]
+
+    with ThreadPoolExecutor(2) as threads:
+        with connect(service.database_url, "test") as other, transaction(other):
+            other.execute("SELECT FROM outbox WHERE id = %s FOR UPDATE", [id_])
+            sent = [threads.submit(client.post, f"/ops/letters/{id_}/retry", data=form) for client in clients]
+            service.wait_for_a_lock(statements=2)
+        statuses = [each.result(timeout=10).status_code for each in sent]
+
+    assert (statuses, status_of(service, id_)[0]) == ([303, 303], "pending")
 
 
 def test_a_reason_is_shown_as_text(service: ApiService, operator: FlaskClient) -> None:
