@@ -60,6 +60,9 @@ CREATE UNIQUE INDEX IF NOT EXISTS users_email_key ON users (lower(email)) WHERE 
 -- Serves links (do several accounts name the address?) and "send it again" (the newest of them).
 CREATE INDEX IF NOT EXISTS users_unverified_email_idx ON users (lower(email), created_at) WHERE NOT is_email_verified;
 
+-- Serves the expiry of unverified accounts (the oldest of them).
+CREATE INDEX IF NOT EXISTS users_unverified_age_idx ON users (created_at, username) WHERE NOT is_email_verified;
+
 -- One record per message, made by the message's first claim and used again by its retries: the id and the
 -- address are what the link's signature covers, so that every retry sends the same link.
 CREATE TABLE IF NOT EXISTS verify_emails (
@@ -188,6 +191,11 @@ CREATE INDEX IF NOT EXISTS outbox_running_idx ON outbox (lease_until) WHERE stat
 
 -- Serves the list of dead letters.
 CREATE INDEX IF NOT EXISTS outbox_dead_idx ON outbox (id) WHERE status = 'dead';
+
+-- Serves the expiry of unverified accounts: which of them has a verification mail ahead? Of a long name, which only
+-- another service can have written, the beginning is enough; a whole one may be larger than an index takes.
+CREATE INDEX IF NOT EXISTS outbox_account_idx ON outbox (left(payload ->> 'username', 64) COLLATE "C")
+ WHERE task = 'task:send_verify_email';
 
 -- History. Only a row's own finish brings it here, and only its age takes it away.
 CREATE TABLE IF NOT EXISTS outbox_finished (

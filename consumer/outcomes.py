@@ -20,6 +20,7 @@ class Failed:
             maybe_accepted.
         policy_code: the enhanced status code, such as "5.7.1", of a refusal by policy. It may be about us rather than
             about the recipient.
+        is_about_recipient: the server says that there is no such recipient.
 
     """
 
@@ -28,6 +29,7 @@ class Failed:
     maybe_accepted: bool = False
     is_unanswered: bool = False
     policy_code: str | None = None
+    is_about_recipient: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ _ENHANCED: Final = re.compile(rb"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
 _OUR_SENDER: Final = frozenset({"1.7", "1.8"})
 """Bad sender's address: its syntax, its domain."""
 
+_NO_SUCH_RECIPIENT: Final = frozenset({"1.1", "1.2", "1.3", "1.6", "1.10"})
+"""Bad mailbox, bad system, bad syntax of the mailbox, moved without an address, and a domain that takes no mail."""
+
 _LIMITS: Final = frozenset({"4.3.2", "4.4.5"})
 """The system takes no messages now; it is congested."""
 
@@ -95,6 +98,15 @@ def refusal(code: int, text: bytes) -> Refusal:
 def policy_code(code: int, text: bytes) -> str | None:
     """Return the enhanced status code of a refusal that may be about us rather than about the recipient."""
     return enhanced_code(code, text) if refusal(code, text) is Refusal.BY_POLICY else None
+
+
+def is_about_recipient(code: int, text: bytes) -> bool:
+    """Return whether a refusal for good says that there is no such recipient.
+
+    A server that gives no such code may mean anything, us included.
+    """
+    enhanced = enhanced_code(code, text)
+    return enhanced is not None and not is_temporary(code) and enhanced.partition(".")[2] in _NO_SUCH_RECIPIENT
 
 
 def limits_connections(code: int, text: bytes) -> bool:

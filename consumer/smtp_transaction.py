@@ -12,6 +12,7 @@ from consumer.outcomes import Accepted, Failed, LeaseOver, Outcome
 from consumer.reply_codes import (
     START_MAIL_INPUT,
     Refusal,
+    is_about_recipient,
     is_agreement,
     is_closing,
     is_refusal,
@@ -162,7 +163,7 @@ class Transaction:
         reason = f"refused: {quoted(code, text, self.envelope.recipient)}"
         match refusal(code, text):
             case Refusal.FOR_GOOD:
-                return Failed(reason, is_permanent=True)
+                return Failed(reason, is_permanent=True, is_about_recipient=is_about_recipient(code, text))
             case Refusal.OF_THIS_MAIL:
                 return Failed(reason)
             case Refusal.BY_POLICY:

@@ -209,6 +209,8 @@ def fail(connection: DbConnection, claim: Claim, failure: Failed, *, delay_secon
         entry["unanswered"] = True
     if failure.policy_code is not None:
         entry["policy_code"] = failure.policy_code
+    if failure.is_about_recipient:
+        entry["about_recipient"] = True
     failed = connection.execute(
         f"""
         UPDATE outbox

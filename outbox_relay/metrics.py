@@ -20,7 +20,7 @@ from shared.read_transaction import SCHEMA_MISSING, TAKES_TOO_LONG, read_transac
 
 APPLICATION: Final = "outbox-metrics"
 _SERVERS: Final = ("redis", "postgresql")
-_STEPS: Final = ("reap", "publish", "prune")
+_STEPS: Final = ("reap", "publish", "prune", "expire")
 _BATCH_SIZES: Final = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
 _STEP_SECONDS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 
@@ -55,6 +55,7 @@ class RelayMetrics(Observer):
             registry=self.registry,
         )
         self._pruned = self._counter("outbox_pruned_messages", "Finished messages deleted by age")
+        self._expired = self._counter("outbox_expired_accounts", "Accounts deleted that were not verified in time")
         self._outages = Counter(
             "outbox_outages", "How often a server was away for this relay", ["of"], registry=self.registry
         )
@@ -98,6 +99,10 @@ class RelayMetrics(Observer):
             self._pushed.inc(published)
             self._batches.observe(published)
         self._pruned.inc(pruned)
+
+    def accounts_expired(self, accounts: int) -> None:
+        """Count them."""
+        self._expired.inc(accounts)
 
     def outage(self, of: str) -> None:
         """Count an outage."""

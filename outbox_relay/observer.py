@@ -14,7 +14,7 @@ class Observer:
         """A pass of the loop begins; outages are passes too."""
 
     def step(self, name: str) -> AbstractContextManager[object]:  # noqa: ARG002 - for those who listen
-        """One step of a pass (reap, publish or prune) is made inside this context."""
+        """One step of a pass (reap, publish, prune or expire) is made inside this context."""
         return nullcontext()
 
     def claims_reaped(self, claims: Sequence[Reaped]) -> None:
@@ -25,6 +25,9 @@ class Observer:
 
     def pass_ends(self, published: int, pruned: int) -> None:
         """A pass was made without a failure: what it did besides."""
+
+    def accounts_expired(self, accounts: int) -> None:
+        """Accounts were deleted that had not been verified in time."""
 
     def outage(self, of: str) -> None:
         """A server (redis or postgresql) is away; told once each time."""

@@ -10,13 +10,14 @@ import structlog
 from outbox_relay import statements
 from outbox_relay.broker import Broker, BrokerUnavailableError
 from outbox_relay.doorbell import Alarm, Doorbell
+from outbox_relay.expiry import AccountExpiry
 from outbox_relay.heartbeat import BEAT_SECONDS, Heartbeat
 from outbox_relay.observer import Observer
 from outbox_relay.pruning import PRUNED_AT_ONCE, Pruner
 from outbox_relay.publishing import Publisher
 from outbox_relay.reaper import Reaper
 from outbox_relay.rest import Rest
-from outbox_relay.shares import LOOKING_SHARE, PRUNING_SHARE, REAPING_SHARE, period
+from outbox_relay.shares import EXPIRY_SHARE, LOOKING_SHARE, PRUNING_SHARE, REAPING_SHARE, period
 from outbox_relay.statements import DbConnection
 from shared.database import UnsuitableDatabaseError, connect, keep_plans
 from shared.outage_causes import postgresql_cause
@@ -31,6 +32,7 @@ RECONNECT_GRACE_SECONDS: Final = 15.0
 _FIRST_PAUSE_SECONDS: Final = 0.25
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 _PRUNE_SECONDS: Final = 60.0
+_EXPIRY_SECONDS: Final = 60.0
 _SHORTEST_SLEEP_SECONDS: Final = 0.02
 """When messages are due but another relay holds them, looking again at once would only burn its cores."""
 
@@ -59,6 +61,7 @@ class Relay:
         self._reaper = Reaper(broker, publish_lease_seconds=settings.publish_lease_seconds)
         self._doorbell = Doorbell(settings.listen_url)
         self._pruner = Pruner(settings.keep_done_days)
+        self._expiry = AccountExpiry(settings.unverified_days)
         self._heartbeat = Heartbeat()
         self._rest = Rest()
         self._observer = observer or Observer()
@@ -69,6 +72,7 @@ class Relay:
         self._reap_at = 0.0
         self._reap_running_from = 0.0
         self._prune_at = 0.0
+        self._expire_at = 0.0
 
     def stop(self) -> None:
         """Ask the loop to end after the batch in hand. Safe in a signal handler."""
@@ -101,7 +105,7 @@ class Relay:
                 self._doorbell.sleep(seconds, self._alarm)
 
     def run_once(self) -> Pass:
-        """Do one bounded pass: a reaper round if it is time for one, one batch, one step of pruning.
+        """Do one bounded pass: a reaper round if it is time for one, one batch, one step of pruning, one of expiry.
 
         Raises:
             psycopg.Error: PostgreSQL is unreachable or refused; the transaction in hand was rolled back.
@@ -116,6 +120,8 @@ class Relay:
             published = self._publisher.publish_batch(connection, self._settings.batch_size)
         with self._observer.step("prune"):
             pruned = self._prune(connection)
+        with self._observer.step("expire"):
+            self._expire(connection)
         # Last: a relay is seen by others for its work, not for its start.
         self._heartbeat.beat(connection)
         self._observer.pass_ends(published, pruned)
@@ -200,11 +206,31 @@ class Relay:
         self._prune_at = began + period(began, PRUNING_SHARE) if is_partial else monotonic() + _PRUNE_SECONDS
         return pruned
 
+    def _expire(self, connection: DbConnection) -> None:
+        """Delete one step of accounts that were never verified: soon again in the same round, else after a while."""
+        if monotonic() < self._expire_at:
+            return
+        began = monotonic()
+        self._expire_at = began + _EXPIRY_SECONDS
+        try:
+            step = self._expiry.step(connection)
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedColumn) as exc:
+            # Of a role or a schema of the version before: messages do not wait for it.
+            _log.error(
+                "accounts.not_expired", error=type(exc).__name__, meaning="run docs/roles.sql and the migrations"
+            )
+            return
+        if step.deleted:
+            _log.info("accounts.expired", accounts=step.deleted)
+            self._observer.accounts_expired(step.deleted)
+        if step.is_partial:
+            self._expire_at = began + period(began, EXPIRY_SHARE)
+
     def _seconds_to_sleep(self, done: Pass) -> float:
         next_due = self._publisher.next_due(self.connect())
         shortest = 0.0 if done.published else _SHORTEST_SLEEP_SECONDS
         until_due = self._settings.poll_seconds if next_due is None else max(shortest, next_due)
-        until_pruning = max(0.0, self._prune_at - monotonic())
+        until_pruning = max(0.0, min(self._prune_at, self._expire_at) - monotonic())
         # However long that may be, the heartbeat goes on, and so does the search for lost jobs.
         return min(self._settings.poll_seconds, until_due, until_pruning, BEAT_SECONDS)
 

@@ -11,6 +11,9 @@ PRUNING_SHARE: Final = 0.2
 """Steps without a pause write so much that PostgreSQL makes a checkpoint every half a minute instead of every five, and
 others' commits wait behind them for the disk."""
 
+EXPIRY_SHARE: Final = 0.05
+"""Nobody waits for an account to be gone."""
+
 LOOKING_SHARE: Final = 0.05
 """For looks that find nothing as a rule. Only beside an old snapshot they take long."""
 

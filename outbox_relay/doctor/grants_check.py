@@ -8,10 +8,12 @@ from outbox_relay.statements import DbConnection
 _CHECK: Final = "grants"
 
 RELAY_NEEDS: Final = {
-    "outbox": ("SELECT", "UPDATE"),
-    "outbox_finished": ("SELECT", "UPDATE", "DELETE"),
+    "outbox": ("SELECT", "UPDATE", "DELETE"),
+    "outbox_finished": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "outbox_breaker": ("SELECT", "UPDATE"),
     "outbox_relays": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "users": ("SELECT", "UPDATE", "DELETE"),
+    "verify_emails": ("SELECT",),
 }
 """What the statements of outbox_relay ask for. UPDATE also stands for SELECT … FOR UPDATE."""
 

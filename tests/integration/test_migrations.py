@@ -177,7 +177,21 @@ def test_addresses_belong_to_verified_accounts_from_then_on(empty_database_url: 
             "users_pkey": True,
             "users_email_key": True,
             "users_unverified_email_idx": True,
+            "users_unverified_age_idx": True,
         }
+
+
+def test_an_index_for_the_expiry_whose_build_failed_is_built_again(empty_database_url: str) -> None:
+    upgrade(empty_database_url, "0020")
+    with connect(empty_database_url, "test") as connection:
+        connection.execute("CREATE INDEX outbox_account_idx ON outbox (task)")
+        connection.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'outbox_account_idx'::regclass")
+
+        upgrade(empty_database_url)
+
+        definition = connection.execute("SELECT pg_get_indexdef('outbox_account_idx'::regclass)").fetchone()
+        assert definition is not None
+        assert "username" in definition[0]
 
 
 def schema_of_indexes(connection: Connection) -> dict[str, bool]:

@@ -13,6 +13,7 @@ from embedded.mail_catcher import MailCatcher
 from outbox_relay import statements as relay_statements
 from outbox_relay.broker import open_broker
 from outbox_relay.doorbell import Alarm
+from outbox_relay.expiry import AccountExpiry
 from outbox_relay.relay import Relay
 from shared.database import DbConnection, connect, keep_plans, transaction
 from tests.integration.processing.world import World
@@ -140,6 +141,45 @@ def test_a_refusal_for_now_reads_no_history_but_the_last_seconds(database_url: s
 
         assert set(serves) == {False}
         assert history_rows_read(connection) - before <= UNTIL_A_PLAN_IS_KEPT
+
+
+def test_expiring_an_account_reads_no_other_row_of_many_accounts_and_messages(database_url: str) -> None:
+    with connect(database_url, "test") as connection:
+        keep_plans(connection)
+        connection.execute("VACUUM ANALYZE outbox, users, verify_emails")
+        add_accounts(connection, 3000)
+        before = rows_read_by_index(connection)
+        expiries = [AccountExpiry(7) for _ in range(UNTIL_A_PLAN_IS_KEPT)]
+
+        deleted = [each.step(connection).deleted for each in expiries]
+
+        # Each of the oldest 250 has a mail ahead, but one that goes.
+        assert deleted == [1] + [0] * (UNTIL_A_PLAN_IS_KEPT - 1)
+        assert rows_read_by_index(connection) - before <= 251 * UNTIL_A_PLAN_IS_KEPT
+        assert rows_read_one_after_the_other(connection) == 0
+        assert (scans(connection)["users"], scans(connection)["verify_emails"]) == (0, 0)
+
+
+def add_accounts(connection: DbConnection, count: int) -> None:
+    """Add old accounts, each with a link, and all but one of them with a mail that waits."""
+    connection.execute(
+        """
+        WITH account AS (
+            INSERT INTO users (username, email, full_name, hashed_password, created_at)
+            SELECT 'user_' || number, number || '@example.com', '', '', to_timestamp(number)
+              FROM generate_series(1, %s) AS number
+            RETURNING username, email
+        ), link AS (
+            INSERT INTO verify_emails (username, email, message_id, expires_at)
+            SELECT username, email, row_number() OVER (), now() - interval '1 year' FROM account
+        )
+        INSERT INTO outbox (task, payload)
+        SELECT 'task:send_verify_email', jsonb_build_object('username', username)
+          FROM account
+         WHERE username <> 'user_7'
+        """,
+        [count],
+    )
 
 
 def add_history(connection: DbConnection, count: int, finished_in: str) -> None:

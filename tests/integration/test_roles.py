@@ -73,6 +73,14 @@ def test_a_signup_is_mailed_and_verified_with_four_roles(
         assert relay.run_once().published == 2  # the welcome mail, and what was retried
         check_outages(world, relay, owner)
 
+    with (
+        open_relay(relay_settings(with_role(granted_url, "outbox_relay"), redis_url, unverified_days=0)) as relay,
+        connect(granted_url, "test") as owner,
+    ):
+        owner.execute("DELETE FROM outbox WHERE status <> 'dead'; UPDATE verify_emails SET expires_at = now()")
+        relay.run_once()
+        assert owner.execute("SELECT username FROM users").fetchall() == [("alice",)]
+
 
 def check_the_console(console: FlaskClient, owner: psycopg.Connection[Any]) -> None:
     dead = [add_message(owner, status="dead") for _ in range(2)]
@@ -100,7 +108,9 @@ def check_outages(world: World, relay: Relay, owner: psycopg.Connection[Any]) ->
     [
         ("outbox_appender", "SELECT FROM outbox"),
         ("outbox_appender", "INSERT INTO outbox (task, payload, status) VALUES ('t', '{}', 'dead')"),
-        ("outbox_relay", "SELECT FROM users"),
+        ("outbox_relay", "SELECT email FROM users"),
+        ("outbox_relay", "UPDATE users SET is_email_verified = true"),
+        ("outbox_relay", "SELECT email FROM verify_emails"),
         ("outbox_worker", "UPDATE users SET is_email_verified = true"),
         ("outbox_api", "DELETE FROM users"),
     ],
