@@ -90,7 +90,9 @@ def make_cluster(data: Path, *, durable: bool) -> None:
 def set_password(data: Path, password: str) -> None:
     """Set the superuser's password in a cluster that nobody has started."""
     account = unprivileged_account()
-    options = ["-c", "exit_on_error=on", "-c", "log_min_error_statement=panic"]
+    # No standby confirms a commit while the cluster is closed.
+    settings = ("exit_on_error=on", "log_min_error_statement=panic", "synchronous_standby_names=")
+    options = [word for setting in settings for word in ("-c", setting)]
     done = subprocess.run(
         [binaries() / "postgres", "--single", *options, "-D", data, "postgres"],
         input=f"ALTER ROLE {SUPERUSER} PASSWORD '{_verifier(password)}'\n",

@@ -11,6 +11,7 @@ from typing import Final
 from embedded.programs import Command, Program
 from embedded.stack import Stack
 from shared.database import IDLE_IN_TRANSACTION_SECONDS
+from tests.addresses import with_parameter
 from tests.preloading import Preloaded, PreloadedProgram
 from tests.processes import worker_module
 
@@ -51,7 +52,7 @@ def _named(command: Command, name: str, mark: str, settings: Mapping[str, str] |
 
     It dies with us by SIGKILL, the one signal that also reaches a process that is stopped.
     """
-    database_url = f"{command.env['DATABASE_URL']}?application_name={name}"
+    database_url = with_parameter(command.env["DATABASE_URL"], f"application_name={name}")
     env = {**command.env, **(settings or {}), "DATABASE_URL": database_url, MARK_NAME: mark}
     log_file = command.log_file.with_name(f"{name}.log")
     return replace(command, name=name, env=env, log_file=log_file, stop_signal=SIGKILL)

@@ -28,6 +28,8 @@ def test_a_cluster_that_let_everybody_in_is_closed_and_keeps_its_data(own_postgr
         connection.execute("CREATE TABLE notes AS SELECT 'kept' AS note")
         # As an earlier version left it: its pg_hba.conf says `trust`, the superuser has no password.
         connection.execute("ALTER ROLE postgres PASSWORD NULL")
+        # Nor must it wait for a standby that is not there.
+        connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
     own_postgres.stop()
     own_postgres.password_file.unlink()
 

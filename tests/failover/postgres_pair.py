@@ -10,6 +10,7 @@ from embedded.accounts import unprivileged_account
 from embedded.ports import LOOPBACK
 from embedded.postgres import PostgresServer
 from embedded.postgres_files import ENVIRONMENT, SUPERUSER, binaries
+from embedded.private_files import write_private
 from tests.conftest import SCHEMA
 from tests.waiting import wait_until
 
@@ -56,7 +57,7 @@ class PostgresPair:
     def _copy(self) -> None:
         account = unprivileged_account()
         folders.make_writable_folder(self.standby.data, account)
-        self.standby.password_file = self.primary.password_file
+        write_private(self.standby.password_file, self.primary.password_file.read_text())
         subprocess.run(
             [
                 binaries() / "pg_basebackup",
