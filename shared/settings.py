@@ -18,6 +18,7 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
 from shared import mail_limits, rate_limits
+from shared.addresses import may_be_decoded
 from shared.cors_origins import parse_origins
 from shared.errors import SettingsError
 from shared.mail_limits import MailLimits
@@ -411,7 +412,8 @@ def _mail_from(text: str) -> Address:
         parsed = Address(display_name=name, addr_spec=address)
     except (ValueError, IndexError) as exc:
         raise ValidationError("is not a mail address.") from exc
-    if not parsed.username or not parsed.domain or not text.isprintable() or not address.isascii():
+    is_usable = address.isascii() and text.isprintable() and not may_be_decoded(address)
+    if not parsed.username or not parsed.domain or not is_usable:
         raise ValidationError("is not a mail address: write name@domain or 'Name <name@domain>'.")
     return parsed
 

@@ -152,6 +152,7 @@ def test_an_empty_or_malformed_value_is_refused_by_name(
         (CONSUMER, "SMTP_HELO_NAME", "192.0.2.1]"),
         (CONSUMER, "SMTP_HELO_NAME", "a" * 256),
         (CONSUMER, "MAIL_FROM", "a@b@c"),
+        (CONSUMER, "MAIL_FROM", "=?utf-8?q?x?=@bank.example"),
         (CONSUMER, "MAIL_FROM", "Bank <no-reply@bank.example>\nBcc: eve@example.com"),
         (CONSUMER, "BASE_URL", "ftp://host"),
         (CONSUMER, "BASE_URL", "http://host?query"),
