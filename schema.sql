@@ -324,4 +324,11 @@ CREATE INDEX IF NOT EXISTS verification_mails_mailbox_idx ON verification_mails 
 CREATE INDEX IF NOT EXISTS verification_mails_due_idx ON verification_mails (due_at) WHERE state <> 'discarded';
 CREATE INDEX IF NOT EXISTS verification_mails_discarded_idx ON verification_mails (due_at) WHERE state = 'discarded';
 
+-- Forwarding headers that came with a request and that nothing believes: a proxy stands in front that TRUSTED_PROXIES does
+-- not count. The API writes one every ten minutes at most, `doctor` reads them.
+CREATE TABLE IF NOT EXISTS ignored_headers (
+    name     text        PRIMARY KEY,
+    seen_at  timestamptz NOT NULL
+);
+
 COMMIT;

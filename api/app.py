@@ -7,7 +7,6 @@ from flask import Flask, request
 from flask.typing import ResponseReturnValue
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api.accounts import Accounts
 from api.bodies import READ_LIMIT_BYTES
@@ -16,7 +15,9 @@ from api.cors import allow_origins
 from api.database import build_engine
 from api.docs_routes import docs_blueprint
 from api.doorbell import Doorbell
+from api.forwarding import Forwarding
 from api.health import health_blueprint
+from api.ignored_headers import IgnoredHeaders, warn_of_untrusted_proxy
 from api.limit_bypasses import LimitBypasses
 from api.mail_limits import MailLimiter
 from api.metrics import add_metrics
@@ -68,6 +69,7 @@ def create_app(
         configure_logging()
         configure_tracing("outbox-api")
         hide_query_strings()
+        warn_of_untrusted_proxy(settings.trusted_proxies)
     engine = build_engine(settings.database_url)
     doorbell = doorbell or Doorbell(settings.database_url)
     # Not of the pool: a probe, a scrape or a look at the console never takes the place of a signup.
@@ -94,7 +96,8 @@ def create_app(
     registry = CollectorRegistry()
     add_metrics(app, scrapes, registry)
     trace_requests(app, believe_header=settings.trusted_proxies > 0)
-    limit_rates(app, RateLimiter(settings.rate_limits), LimitBypasses(registry))
+    warnings = SideConnections(settings.database_url, most=1, wait_seconds=_WAIT_SECONDS)
+    limit_rates(app, RateLimiter(settings.rate_limits), LimitBypasses(registry), IgnoredHeaders(warnings))
     wishes = SignUpSchema(settings.password_min_length)
     app.register_blueprint(users_blueprint(accounts, settings.secret_keys, wishes))
     app.register_blueprint(verification_blueprint(engine, doorbell, settings.secret_keys))
@@ -109,8 +112,9 @@ def create_app(
     allow_origins(app, settings.cors_origins)
     app.extensions[_EXTENSION] = _Parts(engine, doorbell)
     app.wsgi_app = BodyGuard(app.wsgi_app)  # type: ignore[method-assign]
-    if count := settings.trusted_proxies:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
+    app.wsgi_app = Forwarding(  # type: ignore[method-assign]
+        app.wsgi_app, settings.trusted_proxies, settings.forwarding_header
+    )
     return app
 
 

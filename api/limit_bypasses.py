@@ -1,22 +1,19 @@
-"""Requests that no limit counts although one is set, since the address of their client is not known."""
+"""Requests that a limit counts for no client of their own: their client is not known, or the limiter failed."""
 
 from typing import Final
 
 import structlog
-from flask import Request
 from prometheus_client import CollectorRegistry, Counter
 
 NOT_BELIEVED: Final = "header not believed"
 UNREADABLE: Final = "address unreadable"
 FAILED: Final = "limiter failed"
 
-_FIXES: Final = {
-    NOT_BELIEVED: "set TRUSTED_PROXIES to the number of proxies in front, or RATE_LIMIT_EXEMPT without their address",
-    UNREADABLE: "let the proxy send an IP address in X-Forwarded-For",
-    FAILED: "look at the error",
+_UNKNOWN: Final = {
+    NOT_BELIEVED: "set TRUSTED_PROXIES to the number of proxies in front, and FORWARDING_HEADER to what they send",
+    UNREADABLE: "let the proxy send an IP address in the header that FORWARDING_HEADER names",
 }
-_FORWARDING_HEADERS: Final = ("X-Forwarded-For", "Forwarded", "X-Real-IP")
-_BEFORE_PROXY_FIX: Final = "werkzeug.proxy_fix.orig"
+_UNLIMITED: Final = {FAILED: "look at the error"}
 
 _log = structlog.get_logger(__name__)
 
@@ -26,30 +23,31 @@ class LimitBypasses:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Count from zero."""
-        self._counter = Counter(
+        unknown = Counter(
+            "http_unknown_clients",
+            "Requests that share one limit since their client is not known, by reason",
+            ["reason"],
+            registry=registry,
+        )
+        unlimited = Counter(
             "http_unlimited_requests",
             "Requests that no rate limit counted although one is set, by reason",
             ["reason"],
             registry=registry,
         )
-        for reason in _FIXES:
-            self._counter.labels(reason)
+        self._counts = {
+            **{reason: unknown.labels(reason) for reason in _UNKNOWN},
+            **{reason: unlimited.labels(reason) for reason in _UNLIMITED},
+        }
         self._logged: set[str] = set()
 
     def note(self, reason: str, **fields: str) -> None:
         """Count a request."""
-        self._counter.labels(reason).inc()
-        if reason not in self._logged:
-            self._logged.add(reason)
-            _log.warning("rate_limit.bypassed", reason=reason, fix=_FIXES[reason], **fields)
-
-
-def is_forwarded_in_vain(request: Request) -> bool:
-    """Return whether a proxy named the client in a header that is not believed: the proxy then looks like the client.
-
-    Either no proxy is trusted, or fewer stand in front than are trusted.
-    """
-    if not any(name in request.headers for name in _FORWARDING_HEADERS):
-        return False
-    before = request.environ.get(_BEFORE_PROXY_FIX, {}).get("REMOTE_ADDR")
-    return before is None or before == request.remote_addr
+        self._counts[reason].inc()
+        if reason in self._logged:
+            return
+        self._logged.add(reason)
+        if reason in _UNKNOWN:
+            _log.warning("client.unknown", reason=reason, fix=_UNKNOWN[reason], **fields)
+        else:
+            _log.warning("rate_limit.bypassed", reason=reason, fix=_UNLIMITED[reason], **fields)

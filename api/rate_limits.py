@@ -3,18 +3,19 @@
 They protect from crowds; nothing rests on them. A limiter that fails lets the request pass.
 """
 
-import re
 import time
 from collections.abc import Mapping
 from functools import cached_property
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final, NamedTuple
 
 from flask import Flask, Response, g, request
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
-from api.limit_bypasses import FAILED, NOT_BELIEVED, UNREADABLE, LimitBypasses, is_forwarded_in_vain
+from api.client_networks import client_network
+from api.forwarding import Client, client_of
+from api.ignored_headers import IgnoredHeaders
+from api.limit_bypasses import FAILED, NOT_BELIEVED, UNREADABLE, LimitBypasses
 from api.problems import ProblemError
 from shared.rate_limits import RateLimits
 
@@ -29,10 +30,8 @@ LIMITED: Final[Mapping[str, str]] = {
 }
 """The limit that each endpoint counts towards: a form and its address for programs share one."""
 
-# A household or a server gets a whole /64: its single addresses are free to choose.
-_IPV6_PREFIX: Final = 64
-
-_WITH_PORT: Final = re.compile(r"(?P<v4>[0-9.]+):[0-9]+|\[(?P<v6>[^\]]+)\](?::[0-9]+)?")
+UNKNOWN: Final = "unknown"
+"""The one client that all are whose address is not known."""
 
 
 class Standing(NamedTuple):
@@ -62,59 +61,53 @@ class RateLimiter:
         # Its storage starts threads: not before a fork.
         return FixedWindowRateLimiter(MemoryStorage())
 
-    def count(self, name: str, address: str | None) -> Standing | None:
-        """Count a request and tell where its client stands; None for whoever is not limited.
-
-        Args:
-            name: the limit.
-            address: the client's, None when it came over a Unix socket.
-
-        """
+    def count(self, name: str, client: Client) -> Standing | None:
+        """Count a request and return where its client stands; None for whoever is not limited."""
         limit = self._limits.by_name.get(name)
-        if limit is None or (client := self._client(address)) is None:
+        if limit is None or (counted := self.counted_as(client)) is None:
             return None
-        is_within = self._counter.hit(limit, name, client)
-        reset_at, remaining = self._counter.get_window_stats(limit, name, client)
+        is_within = self._counter.hit(limit, name, counted)
+        reset_at, remaining = self._counter.get_window_stats(limit, name, counted)
+        if reset_at - time.time() > limit.get_expiry() + 1:
+            # The clock was put back. Windows would last until it is where it was.
+            self._counter.clear(limit, name, counted)
+            return self.count(name, client)
         reset = max(1, round(reset_at - time.time()))
         return Standing(name, limit.amount, limit.get_expiry(), remaining, reset, is_over=not is_within)
 
-    def _client(self, address: str | None) -> str | None:
-        """Give whom the request is counted for, None for nobody."""
-        if not address:
-            return None
-        parsed = _parsed(address)
-        if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped:
-            parsed = parsed.ipv4_mapped
-        if any(parsed in network for network in self._limits.exempt):
-            return None
-        if isinstance(parsed, IPv6Address):
-            return str(ip_network((parsed, _IPV6_PREFIX), strict=False))
-        return str(parsed)
+    def counted_as(self, client: Client) -> str | None:
+        """Return whom a request is counted for: a network, UNKNOWN, or None for nobody.
+
+        Whoever is exempt is so in person: neither as a proxy that speaks for others, nor by an address of loopback that
+        a header holds.
+        """
+        if client.address is None:
+            return UNKNOWN
+        if any(client.address in network for network in self._limits.exempt):
+            if client.ignored is not None:
+                return UNKNOWN
+            if not (client.is_forwarded and client.address.is_loopback):
+                return None
+        return client_network(str(client.address))
 
 
-def _parsed(address: str) -> IPv4Address | IPv6Address:
-    """Parse an address; some proxies write the client's port behind it. Raises ValueError."""
-    if found := _WITH_PORT.fullmatch(address):
-        address = found["v4"] or found["v6"]
-    return ip_address(address)
-
-
-def limit_rates(app: Flask, limiter: RateLimiter, bypasses: LimitBypasses) -> None:
+def limit_rates(app: Flask, limiter: RateLimiter, bypasses: LimitBypasses, ignored: IgnoredHeaders) -> None:
     """Refuse what comes too often, and say in each answer how much is left."""
 
     def check() -> None:
         g.standing = None
         if (name := LIMITED.get(request.endpoint or "")) is None or request.method == "OPTIONS":
             return
+        client = client_of(request)
+        if client.ignored is not None:
+            ignored.note(client.ignored)
         try:
-            g.standing = limiter.count(name, request.remote_addr)
-        except ValueError:
-            bypasses.note(UNREADABLE)
+            g.standing = limiter.count(name, client)
         except Exception as exc:  # noqa: BLE001 - whatever fails here, a signup is not refused for it
             bypasses.note(FAILED, error=type(exc).__name__)
-        else:
-            if g.standing is None and limiter.limits(name) and is_forwarded_in_vain(request):
-                bypasses.note(NOT_BELIEVED)
+            return
+        if g.standing is not None and limiter.counted_as(client) == UNKNOWN:
+            bypasses.note(UNREADABLE if client.address is None else NOT_BELIEVED)
         if g.standing is not None and g.standing.is_over:
             raise _too_many(g.standing)
 

@@ -28,6 +28,7 @@ GRANT SELECT, INSERT, UPDATE ON users TO outbox_api;
 GRANT SELECT, UPDATE ON verify_emails TO outbox_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_keys, resends TO outbox_api;
 GRANT SELECT, INSERT ON verification_mails TO outbox_api;
+GRANT SELECT, INSERT, UPDATE ON ignored_headers TO outbox_api;
 GRANT INSERT (task, payload, queue, due_at, traceparent) ON outbox TO outbox_api;
 -- A mail that a limit discards is history from the beginning, with an id of the outbox.
 GRANT INSERT ON outbox_finished TO outbox_api;
@@ -47,6 +48,7 @@ GRANT SELECT (username, is_email_verified, created_at, email_set_at), UPDATE (em
 GRANT SELECT (username, expires_at) ON verify_emails TO outbox_relay;
 GRANT SELECT, UPDATE ON outbox_breaker TO outbox_relay;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_relays TO outbox_relay;
+GRANT SELECT ON ignored_headers TO outbox_relay;  -- for `doctor`
 -- Optional, for `doctor`: to see how long transactions of other roles have been open. It shows the statements of everybody
 -- on the server, and takes a superuser (or a role with the admin option on it) to grant.
 -- GRANT pg_read_all_stats TO outbox_relay;

@@ -45,6 +45,11 @@ _HELO_NAME: Final = re.compile(
 _LONGEST_HELO_NAME: Final = 255
 _SMTP_PORTS: Final = {"smtp": 25, "smtps": 465, "smtp+starttls": 587}
 
+ForwardingHeader = Literal["x-forwarded-for", "forwarded"]
+X_FORWARDED_FOR: Final = "x-forwarded-for"
+FORWARDED: Final = "forwarded"
+"""In which header proxies name the client: the one that most send, or that of RFC 7239."""
+
 SmtpSecurity = Literal["smtp", "smtps", "smtp+starttls"]
 
 
@@ -65,6 +70,7 @@ class ApiSettings:
 
     Attributes:
         trusted_proxies: how many proxies' forwarding headers are believed.
+        forwarding_header: which header that is.
         rate_limits: how often one client may ask.
         mail_limits: how many verification mails may be due in a time.
         mailbox_url: where a development stack shows the mails that it has caught, for the page that asks to look there.
@@ -84,6 +90,7 @@ class ApiSettings:
     unverified_days: float = DEFAULT_UNVERIFIED_DAYS
     password_min_length: int = DEFAULT_PASSWORD_MIN_LENGTH
     cors_origins: tuple[str, ...] = ()
+    forwarding_header: ForwardingHeader = X_FORWARDED_FOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +148,7 @@ def read_api_settings() -> ApiSettings:
     secret_keys = _text(env, "SECRET_KEY", _secret_keys)
     delay = env.float("SIGNUP_MAIL_DELAY_SECONDS", 0.0, validate=validate.Range(min=0, max=86_400 * 365))
     proxies = env.int("TRUSTED_PROXIES", 0, validate=validate.Range(min=0, max=100))
+    header = _text(env, "FORWARDING_HEADER", _forwarding_header, X_FORWARDED_FOR)
     limit_texts = rate_limits.read_texts(env)
     mail_limit_texts = mail_limits.read_texts(env)
     mailbox_url = _text(env, "MAILBOX_URL", _mailbox_url, NONE)
@@ -157,6 +165,7 @@ def read_api_settings() -> ApiSettings:
         secret_keys=_secret_keys(secret_keys),
         signup_mail_delay_seconds=delay,
         trusted_proxies=proxies,
+        forwarding_header=_forwarding_header(header),
         rate_limits=rate_limits.parse_texts(limit_texts),
         mail_limits=mail_limits.parse_texts(mail_limit_texts, unverified_days),
         mailbox_url=_mailbox_url(mailbox_url),
@@ -423,6 +432,18 @@ def _base_url(text: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         raise ValidationError(_not_a_url("it has to be http://host or https://host, without a query"))
     return text.rstrip("/")
+
+
+def _forwarding_header(text: str) -> ForwardingHeader:
+    name = text.lower()
+    if name not in {X_FORWARDED_FOR, FORWARDED}:
+        raise ValidationError("has to be X-Forwarded-For or Forwarded: the header in which proxies name the client.")
+    return cast("ForwardingHeader", name)
+
+
+def is_behind_tls() -> bool:
+    """Return whether BASE_URL is https://: the API speaks no TLS, so that a proxy stands in front of it."""
+    return urlsplit(os.environ.get("BASE_URL", "")).scheme == "https"
 
 
 def _origins(text: str) -> tuple[str, ...]:

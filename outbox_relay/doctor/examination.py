@@ -9,6 +9,7 @@ from outbox_relay.doctor.grants_check import check_grants, check_usage
 from outbox_relay.doctor.mail_check import check_mail_server
 from outbox_relay.doctor.outbox_checks import check_outbox
 from outbox_relay.doctor.postgresql_checks import check_clock, check_jit, check_server, check_snapshots, check_vacuum
+from outbox_relay.doctor.proxy_check import check_ignored_headers
 from outbox_relay.doctor.redis_checks import check_redis
 from outbox_relay.doctor.schema_drift import check_schema
 from outbox_relay.doctor.settings_check import (
@@ -79,6 +80,7 @@ def _check_postgresql(connection: DbConnection, longest_transaction_seconds: flo
     yield check_grants(connection)
     yield check_schema(connection)
     yield check_vacuum(connection)
+    yield from check_ignored_headers(connection)
 
 
 def _check_mail() -> Iterator[Finding]:

@@ -3,14 +3,19 @@
 import os
 from collections.abc import Callable, Iterator
 from typing import Final
-from urllib.parse import urlsplit
 
 from outbox_relay.doctor.findings import Finding, fault, ok, skipped, warning
 from outbox_relay.reaper import POP_TO_CLAIM_SECONDS
 from shared.errors import SettingsError
 from shared.sentinel_url import CONNECTION_CLASS, is_sentinel_url
 from shared.server_settings import check_server_settings
-from shared.settings import RelaySettings, read_api_settings, read_consumer_settings, read_ops_token
+from shared.settings import (
+    RelaySettings,
+    is_behind_tls,
+    read_api_settings,
+    read_consumer_settings,
+    read_ops_token,
+)
 
 _OF_OTHERS: Final = ("SECRET_KEY", "MAIL_FROM")
 """What API and worker cannot do without; the operator's shell need not have it."""
@@ -36,11 +41,11 @@ def check_settings_of_others() -> Iterator[Finding]:
 
 def check_proxies() -> Finding:
     """Hold TRUSTED_PROXIES against BASE_URL: the API speaks no TLS, so that https:// means a proxy in front of it."""
-    if urlsplit(os.environ.get("BASE_URL", "")).scheme == "https" and os.environ.get("TRUSTED_PROXIES", "0") == "0":
+    if is_behind_tls() and os.environ.get("TRUSTED_PROXIES", "0") == "0":
         return warning(
             "rate limits",
             "BASE_URL is https://, so that a proxy stands in front, and TRUSTED_PROXIES is 0: its headers are not"
-            " believed. All clients look like the proxy, and share its limit or are exempt like it (RATE_LIMIT_EXEMPT)",
+            " believed. All clients look like the proxy, and share one limit",
             "set TRUSTED_PROXIES of the API to the number of proxies in front of it",
         )
     return ok("rate limits", "each client has its own, as far as the settings in this shell say")

@@ -108,20 +108,24 @@ def test_what_never_reaches_the_application_is_a_problem_too(
         assert "sesame" not in response.text
 
 
-@pytest.mark.parametrize(("proxies", "last"), [("0", 422), ("1", 429)])
+@pytest.mark.parametrize(("proxies", "last"), [("0", 429), ("1", 422)])
 def test_forwarding_headers_are_believed_from_trusted_proxies_alone(
     api_origin: Preloaded, database_url: str, tmp_path: Path, proxies: str, last: int
 ) -> None:
-    headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
-    with gunicorn(
-        api_origin, database_url, tmp_path / "gunicorn.log", TRUSTED_PROXIES=proxies, WEB_CONCURRENCY="1"
-    ) as client:
-        page = client.get("/", headers=headers)
-        answers = [client.post("/v1/users", json={}, headers=headers).status_code for _ in range(31)]
+    log = tmp_path / "gunicorn.log"
+    settings = {"TRUSTED_PROXIES": proxies, "WEB_CONCURRENCY": "1", "BASE_URL": "https://bank.example"}
+    with gunicorn(api_origin, database_url, log, **settings) as client:
+        page = client.get("/", headers={"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"})
+        answers = [
+            client.post("/v1/users", json={}, headers={"X-Forwarded-For": f"203.0.113.{number}"}).status_code
+            for number in range(31)
+        ]
 
-    # Thirty a minute is the default, and the own machine is not limited.
+    # Thirty a minute is the default; the own machine is not limited, unless it is a proxy that speaks for others.
     assert answers == [422] * 30 + [last]
     assert ("Strict-Transport-Security" in page.headers) is (proxies == "1")
+    for event in ("proxy.not_trusted", "forwarding_header.ignored"):
+        assert (f'"event": "{event}"' in log.read_text()) is (proxies == "0")
 
 
 @pytest.mark.parametrize("port", ["", "http", "0", "65536", "-1", "80 80", "\u0661"])

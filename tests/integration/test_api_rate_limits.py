@@ -1,7 +1,8 @@
 """How often one client may ask."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 import time_machine
 from limits import parse
 from limits.storage import MemoryStorage
+from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
 from shared.rate_limits import RateLimits
-from tests.api_service import ALICE, PAGE, ApiService, api_service
+from tests.api_service import ALICE, PAGE, ApiService, api_service, limited_api
 from tests.operations.scraping import samples
 
 LIMITS = RateLimits({"signup": parse("2 per minute"), "verify": parse("3 per minute"), "resend": parse("1 per minute")})
@@ -133,37 +135,93 @@ def test_looking_is_not_limited(api: ApiService, path: str) -> None:
     assert "RateLimit" not in responses[0].headers
 
 
-def unlimited(api: ApiService) -> dict[str, float]:
-    """Return how many requests were not counted, by reason."""
+def counts(api: ApiService, metric: str) -> dict[str, float]:
+    """Return how many requests were counted, by reason."""
     found = samples(api.client().get("/metrics").text)
-    counted = {labels: n for (name, labels), n in found.items() if name == "http_unlimited_requests_total"}
+    counted = {labels: n for (name, labels), n in found.items() if name == f"{metric}_total"}
     return {dict(labels)["reason"]: n for labels, n in counted.items() if n}
 
 
-@pytest.mark.parametrize("address", ["203.0.113.9:4711", "[2001:db8::1]:4711", "[2001:db8::1]"])
-def test_an_address_with_a_port_is_limited_like_any_other(api: ApiService, address: str) -> None:
-    assert statuses(api, *[address] * 3) == [422, 422, 429]
-    assert unlimited(api) == {}
+def behind_a_proxy(
+    api: ApiService, *clients: str, header: str = "X-Forwarded-For", proxy: str = "127.0.0.1"
+) -> list[int]:
+    """Ask once for each client that the proxy names."""
+    return [sign_up(api, proxy, **{header: client}).status_code for client in clients]
 
 
-def test_requests_whose_address_cannot_be_read_are_counted_as_unlimited(api: ApiService) -> None:
-    assert statuses(api, *["unknown"] * 3) == [422] * 3
-    assert unlimited(api) == {"address unreadable": 3}
+@pytest.fixture
+def make_api(database_url: str) -> Iterator[Callable[..., ApiService]]:
+    """Build the API as it is by default: its own machine is exempt."""
+    with ExitStack() as services:
+        limits = RateLimits(LIMITS.by_name, (ip_network("127.0.0.0/8"), ip_network("::1"), ip_network("192.0.2.0/24")))
+        yield lambda **settings: services.enter_context(api_service(database_url, rate_limits=limits, **settings))
+
+
+@pytest.mark.parametrize("client", ["203.0.113.8:40000", "[2001:db8::1]:443", "[2001:db8::1]", "::ffff:203.0.113.9"])
+def test_a_client_that_a_proxy_names_with_a_port_is_limited_like_any_other(
+    make_api: Callable[..., ApiService], client: str
+) -> None:
+    api = make_api(trusted_proxies=1)
+
+    assert behind_a_proxy(api, *[client] * 3, "203.0.113.77") == [422, 422, 429, 422]
+    assert counts(api, "http_unknown_clients") == {}
+
+
+def test_clients_that_cannot_be_read_share_one_limit(make_api: Callable[..., ApiService]) -> None:
+    api = make_api(trusted_proxies=1)
+
+    assert behind_a_proxy(api, "unknown", "_hidden", "203.0.113", "203.0.113.8") == [422, 422, 429, 422]
+    assert counts(api, "http_unknown_clients") == {"address unreadable": 3}
+
+
+@pytest.mark.parametrize("client", ["127.0.0.1", "127.1.2.3:80", "::1", "[::1]:80", "::ffff:127.0.0.1"])
+def test_loopback_in_a_header_is_not_exempt(make_api: Callable[..., ApiService], client: str) -> None:
+    assert behind_a_proxy(make_api(trusted_proxies=1), *[client] * 3) == [422, 422, 429]
+
+
+def test_a_network_that_the_operator_exempts_is_exempt_in_a_header_too(make_api: Callable[..., ApiService]) -> None:
+    assert behind_a_proxy(make_api(trusted_proxies=1), *["192.0.2.7"] * 3) == [422] * 3
+
+
+def test_the_header_of_rfc_7239_is_limited_where_the_operator_names_it(make_api: Callable[..., ApiService]) -> None:
+    api = make_api(trusted_proxies=1, forwarding_header="forwarded")
+    first, second = 'for="[2001:db8::1]:443";proto=https', "for=203.0.113.8"
+
+    assert behind_a_proxy(api, first, first, first, second, header="Forwarded") == [422, 422, 429, 422]
 
 
 @pytest.mark.parametrize(
-    ("trusted", "header", "bypassed"),
-    [(0, "203.0.113.9", 1), (1, "203.0.113.9", 0), (2, "203.0.113.9", 1), (0, None, 0)],
+    ("trusted", "header"), [(0, "X-Forwarded-For"), (2, "X-Forwarded-For"), (1, "Forwarded"), (0, "X-Real-IP")]
 )
-def test_a_limit_that_a_header_which_is_not_believed_switches_off_is_counted(
-    database_url: str, trusted: int, header: str | None, bypassed: int
+def test_behind_an_exempt_proxy_that_is_not_believed_all_clients_share_one_limit(
+    make_api: Callable[..., ApiService], trusted: int, header: str
 ) -> None:
-    limits = RateLimits({"signup": parse("2 per minute")}, (ip_network("127.0.0.0/8"),))
-    with api_service(database_url, trusted_proxies=trusted, rate_limits=limits) as api:
-        headers = {} if header is None else {"X-Forwarded-For": header}
-        api.client().post("/v1/users", json={}, headers=headers)
+    api = make_api(trusted_proxies=trusted)
+    value = "for=203.0.113.{}" if header == "Forwarded" else "203.0.113.{}"
 
-        assert unlimited(api) == ({"header not believed": 1} if bypassed else {})
+    with capture_logs() as logged:
+        answers = behind_a_proxy(api, *[value.format(number) for number in range(3)], header=header)
+
+    assert answers == [422, 422, 429]
+    assert counts(api, "http_unknown_clients") == {"header not believed": 3}
+    assert [line["header"] for line in logged if line["event"] == "forwarding_header.ignored"] == [header]
+    assert [
+        row["name"] for row in api.sql("SELECT name FROM ignored_headers WHERE seen_at > now() - interval '1 min'")
+    ] == [header]
+
+
+def test_whoever_asks_from_the_own_machine_without_such_a_header_is_exempt(make_api: Callable[..., ApiService]) -> None:
+    api = make_api()
+
+    assert statuses(api, *["127.0.0.1"] * 3, *["::1"] * 3) == [422] * 6
+    assert api.sql("SELECT name FROM ignored_headers") == []
+
+
+def test_a_role_that_may_not_keep_the_header_signs_people_up(api: ApiService) -> None:
+    with limited_api(api) as (limited, _):
+        answer = limited.client().post("/v1/users", json=ALICE, headers={"X-Forwarded-For": "203.0.113.8"})
+
+    assert answer.status_code == 201
 
 
 def test_limiter_that_fails_refuses_nobody(api: ApiService, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,8 +236,19 @@ def test_limiter_that_fails_refuses_nobody(api: ApiService, monkeypatch: pytest.
     assert "RateLimit" not in response.headers
 
 
-def test_address_that_is_none_is_not_limited(api: ApiService) -> None:
-    assert statuses(api, *["unix", ""] * 2) == [422] * 4
+def test_clients_without_an_address_share_one_limit(api: ApiService) -> None:
+    """As at a Unix socket, where a proxy is the only client."""
+    assert statuses(api, "", "unix", "") == [422, 422, 429]
+
+
+def test_a_clock_that_is_put_back_locks_nobody_out(api: ApiService) -> None:
+    now = datetime.now(UTC)
+    with time_machine.travel(now, tick=False) as clock:
+        before = statuses(api, *["203.0.113.9"] * 3)
+        clock.move_to(now - timedelta(hours=6))
+        after = statuses(api, *["203.0.113.9"] * 3)
+
+    assert (before, after) == ([422, 422, 429], [422, 422, 429])
 
 
 def test_forwarding_headers_are_believed_from_as_many_proxies_as_are_trusted(

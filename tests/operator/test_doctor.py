@@ -352,6 +352,15 @@ def test_a_proxy_whose_headers_are_not_believed_is_named(healthy: Installation) 
     assert any("TRUSTED_PROXIES is 0" in says for says in warnings())
 
 
+def test_a_forwarding_header_that_nothing_believes_is_named(healthy: Installation) -> None:
+    healthy.sql("INSERT INTO ignored_headers VALUES ('Forwarded', now() - interval '2 hours')")
+    long_ago = warnings()
+    healthy.sql("INSERT INTO ignored_headers VALUES ('X-Forwarded-For', now())")
+
+    assert long_ago == []
+    assert any(says.startswith("X-Forwarded-For came with a request") for says in warnings())
+
+
 def test_a_redis_user_that_may_not_look_at_keys_is_told_so(healthy: Installation) -> None:
     healthy.redis.execute_command("ACL", "SETUSER", "relay", "on", ">secret", "~*", "+@all", "-type")
     healthy.set("RQ_REDIS_URL", with_login(os.environ["RQ_REDIS_URL"], "relay:secret"))
