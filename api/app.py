@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from api.accounts import Accounts
 from api.bodies import READ_LIMIT_BYTES
 from api.body_stream import BodyGuard
+from api.common_passwords import common_passwords
 from api.cors import allow_origins
 from api.database import build_engine
 from api.docs_routes import docs_blueprint
@@ -98,6 +99,7 @@ def create_app(
     trace_requests(app, believe_header=settings.trusted_proxies > 0)
     warnings = SideConnections(settings.database_url, most=1, wait_seconds=_WAIT_SECONDS)
     limit_rates(app, RateLimiter(settings.rate_limits), LimitBypasses(registry), IgnoredHeaders(warnings))
+    common_passwords()  # not at the first signup, which would wait for it, or fail where the file is missing
     wishes = SignUpSchema(settings.password_min_length)
     app.register_blueprint(users_blueprint(accounts, settings.secret_keys, wishes))
     app.register_blueprint(verification_blueprint(engine, doorbell, settings.secret_keys))

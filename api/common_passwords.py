@@ -19,11 +19,12 @@ def is_common(password: str) -> bool:
     """Return whether the password, in lower case, is on the list; nothing shorter than six characters is."""
     if "\n" in password:
         return False
-    return f"\n{password}\n" in _by_beginning().get(password[:_BEGINNING], "")
+    return f"\n{password}\n" in common_passwords().get(password[:_BEGINNING], "")
 
 
 @cache
-def _by_beginning() -> Mapping[str, str]:
+def common_passwords() -> Mapping[str, str]:
+    """Return the list by the words' beginnings, read once in a process. Raises FileNotFoundError."""
     packed = files("api").joinpath("data/common_passwords.txt.gz").read_bytes()
     with gzip.open(BytesIO(packed), "rt", encoding="utf-8", newline="\n") as lines:
         parts = groupby(lines, key=lambda line: line[:_BEGINNING])

@@ -88,6 +88,23 @@ def test_taken_name_and_address_stand_at_their_fields(api: ApiService) -> None:
     assert [name for name in page.texts if name.endswith("-error")] == ["username-error", "email-error"]
 
 
+def test_least_length_of_a_password_is_said_and_held_at_every_door(database_url: str) -> None:
+    with api_service(database_url, password_min_length=15) as strict:
+        client = strict.client()
+        form = client.get("/", headers=PAGE).text
+        rule = client.get("/openapi.json").get_json()["components"]["schemas"]["SignUp"]["properties"]["password"]
+        wish = {**ALICE, "password": "14 characters!"}
+        page = Page(client.post("/", data=wish, headers=PAGE))
+        answer = client.post("/v1/users", json=wish)
+        taken = client.post("/v1/users", json={**ALICE, "password": "15 characters!!"})
+
+    assert "15 to 128 characters" in form
+    assert (rule["minLength"], rule["maxLength"], rule["description"][:9]) == (15, 128, "15 to 128")
+    assert page.texts["password-error"] == "Has to have 15 to 128 characters."
+    assert (answer.status_code, answer.get_json()["errors"][0]["field"]) == (422, "password")
+    assert taken.status_code == 201
+
+
 # ---- a form that is sent twice
 
 
