@@ -320,7 +320,11 @@ CREATE TABLE IF NOT EXISTS verification_mails (
 CREATE INDEX IF NOT EXISTS verification_mails_mailbox_idx ON verification_mails (mailbox_hmac, due_at)
     WHERE state <> 'discarded';
 
--- Serve the deletion of the oldest, what waits or was discarded lately, and the share that is never verified.
+-- Serves what waits for a limit.
+CREATE INDEX IF NOT EXISTS verification_mails_waiting_idx ON verification_mails (due_at)
+    WHERE state IN ('waiting', 'daily');
+
+-- Serve the deletion of the oldest, what was discarded lately, and how many accounts are never verified.
 CREATE INDEX IF NOT EXISTS verification_mails_due_idx ON verification_mails (due_at) WHERE state <> 'discarded';
 CREATE INDEX IF NOT EXISTS verification_mails_discarded_idx ON verification_mails (due_at) WHERE state = 'discarded';
 

@@ -15,6 +15,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from api.database import DatabaseUnavailableError, SchemaMissingError
 from api.side_connections import DatabaseSlowError, GrantMissingError, SideConnections
 from shared.figures import read_live_states, read_surroundings
+from shared.mail_figures import read_mail_figures
 from shared.outbox_metrics import OutboxCollector, Reading
 from shared.read_transaction import read_transaction
 
@@ -76,7 +77,12 @@ def _of_all_processes() -> CollectorRegistry:
 def _read(connections: SideConnections) -> Reading:
     try:
         with connections.borrow() as connection, read_transaction(connection):
-            return Reading(is_up=True, live=read_live_states(connection), surroundings=read_surroundings(connection))
+            return Reading(
+                is_up=True,
+                live=read_live_states(connection),
+                surroundings=read_surroundings(connection),
+                mails=read_mail_figures(connection),
+            )
     except DatabaseSlowError as exc:
         return Reading(is_up=True if exc.was_asked else None, unreadable="timeout")
     except SchemaMissingError:

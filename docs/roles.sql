@@ -49,6 +49,7 @@ GRANT SELECT (username, expires_at) ON verify_emails TO outbox_relay;
 GRANT SELECT, UPDATE ON outbox_breaker TO outbox_relay;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_relays TO outbox_relay;
 GRANT SELECT ON ignored_headers TO outbox_relay;  -- for `doctor`
+GRANT SELECT, DELETE ON verification_mails TO outbox_relay;
 -- Optional, for `doctor`: to see how long transactions of other roles have been open. It shows the statements of everybody
 -- on the server, and takes a superuser (or a role with the admin option on it) to grant.
 -- GRANT pg_read_all_stats TO outbox_relay;

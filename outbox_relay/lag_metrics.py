@@ -31,7 +31,10 @@ _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 _ATTEMPTS: Final = (1.0, 2.0, 3.0, 5.0, 11.0)
 _HISTOGRAMS: Final = {
     "outbox_publish_seconds": ("From the moment a message was due to its last push into Redis", _SECONDS),
-    "outbox_delivery_seconds": ("From a message's creation to its acknowledgement, retries included", _SECONDS),
+    "outbox_delivery_seconds": (
+        "From a message's creation, or the end of its wait for a limit, to its acknowledgement, retries included",
+        _SECONDS,
+    ),
     "outbox_attempts_per_message": ("Attempts that a message took until it was done", _ATTEMPTS),
 }
 

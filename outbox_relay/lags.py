@@ -5,12 +5,13 @@ from typing import Final
 
 from outbox_relay.statements import DbConnection
 from shared.database import own_transaction
+from shared.mail_figures import WANTED_AT
 from shared.moments import distance
 
 _PUBLISHED: Final = "coalesce(published_at, claimed_at)"
 LAGS: Final = f"""
     {distance(f"greatest({_PUBLISHED}, due_at)", "due_at")} AS publish,
-    {distance("finished_at", "created_at")} AS delivery
+    {distance("finished_at", WANTED_AT)} AS delivery
 """
 """The lags of a row of outbox_finished in seconds; NULL where a time without end was given."""
 
@@ -26,7 +27,8 @@ class Lag:
         queue: critical or default.
         done: how many were done.
         publish_p50, publish_p99: seconds from the moment a message was due to its last push into Redis.
-        delivery_p50, delivery_p99: seconds from a message's creation to its acknowledgement, retries included.
+        delivery_p50, delivery_p99: seconds from a message's creation to its acknowledgement, retries included. What
+            waited for a limit counts from the end of that.
 
     """
 

@@ -14,6 +14,7 @@ from outbox_relay.observer import Observer
 from outbox_relay.reaper import Round
 from outbox_relay.statements import Reaped
 from shared.figures import read_live_states, read_surroundings
+from shared.mail_figures import read_mail_figures
 from shared.outbox_metrics import OutboxCollector, Reading
 from shared.prompt_connection import connect_promptly
 from shared.read_transaction import SCHEMA_MISSING, TAKES_TOO_LONG, read_transaction
@@ -135,7 +136,12 @@ class RelayMetrics(Observer):
 def _read(database_url: str) -> Reading:
     try:
         with connect_promptly(database_url, APPLICATION) as connection, read_transaction(connection):
-            return Reading(is_up=True, live=read_live_states(connection), surroundings=read_surroundings(connection))
+            return Reading(
+                is_up=True,
+                live=read_live_states(connection),
+                surroundings=read_surroundings(connection),
+                mails=read_mail_figures(connection),
+            )
     except TAKES_TOO_LONG:
         return Reading(is_up=True, unreadable="timeout")
     except SCHEMA_MISSING:

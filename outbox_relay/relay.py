@@ -12,6 +12,7 @@ from outbox_relay.broker import Broker, BrokerUnavailableError
 from outbox_relay.doorbell import Alarm, Doorbell
 from outbox_relay.expiry import AccountExpiry
 from outbox_relay.heartbeat import BEAT_SECONDS, Heartbeat
+from outbox_relay.mail_pruning import MailPruner
 from outbox_relay.observer import Observer
 from outbox_relay.pruning import PRUNED_AT_ONCE, Pruner
 from outbox_relay.publishing import Publisher
@@ -62,6 +63,7 @@ class Relay:
         self._doorbell = Doorbell(settings.listen_url)
         self._pruner = Pruner(settings.keep_done_days)
         self._expiry = AccountExpiry(settings.unverified_days)
+        self._mail_pruner = MailPruner(settings.unverified_days)
         self._heartbeat = Heartbeat()
         self._rest = Rest()
         self._observer = observer or Observer()
@@ -197,12 +199,12 @@ class Relay:
             _log.info("found_in_redis", renewed=round_.renewed, meaning="their jobs wait longer than a lease")
 
     def _prune(self, connection: DbConnection) -> int:
-        """Delete one step of history: soon again while there is more, else after a while."""
+        """Delete one step of history and of mails that count no longer: soon again while there is more, else later."""
         if monotonic() < self._prune_at:
             return 0
         began = monotonic()
         pruned = self._pruner.step(connection)
-        is_partial = pruned == PRUNED_AT_ONCE
+        is_partial = pruned == PRUNED_AT_ONCE or self._mail_pruner.step(connection)
         self._prune_at = began + period(began, PRUNING_SHARE) if is_partial else monotonic() + _PRUNE_SECONDS
         return pruned
 

@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from shared.figures import LiveState, Surroundings
+from shared.mail_figures import MailFigures
 
 Unreadable = Literal["timeout", "schema", "grant"]
 """A figure took too long, a table or column is missing, or the role may not read one."""
@@ -22,7 +23,7 @@ class Reading:
     Attributes:
         is_up: whether PostgreSQL answered; None when it was not asked.
         unreadable: why PostgreSQL did not say what the outbox looks like although it was there.
-        live, surroundings: the outbox's state; None when it was not read to its end.
+        live, surroundings, mails: the outbox's state; None when it was not read to its end.
 
     """
 
@@ -30,6 +31,7 @@ class Reading:
     unreadable: Unreadable | None = None
     live: list[LiveState] | None = None
     surroundings: Surroundings | None = None
+    mails: MailFigures | None = None
 
 
 class OutboxCollector(Collector):
@@ -61,6 +63,8 @@ class OutboxCollector(Collector):
         if reading.live is not None and reading.surroundings is not None:
             yield from _live(reading.live)
             yield from _around(reading.surroundings)
+        if reading.mails is not None:
+            yield from _mails(reading.mails)
 
 
 def _live(live: list[LiveState]) -> Iterator[Metric]:
@@ -102,3 +106,22 @@ def _around(around: Surroundings) -> Iterator[Metric]:
         "How long the mail server has been known to be away; 0 when it is not",
         value=around.mail_away_seconds or 0.0,
     )
+
+
+def _mails(mails: MailFigures) -> Iterator[Metric]:
+    limited = GaugeMetricFamily(
+        "outbox_limited_mails",
+        "Verification mails that wait for a limit, and those that one discarded within a day, up to 10,000",
+        labels=["state"],
+    )
+    limited.add_metric(["waiting"], mails.waiting)
+    limited.add_metric(["discarded"], mails.discarded)
+    yield limited
+    accounts = GaugeMetricFamily(
+        "outbox_mailed_accounts",
+        "Accounts that were mailed a day to two days ago, of the newest 1,000 mails, by whether they are verified now",
+        labels=["verified"],
+    )
+    accounts.add_metric(["yes"], mails.verified)
+    accounts.add_metric(["no"], mails.unverified)
+    yield accounts

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from shared.database import DbConnection
 from shared.figures import LiveState, Surroundings, read_live_states, read_surroundings
+from shared.mail_figures import WANTED_AT, MailFigures, read_mail_figures
 
 RATE_SECONDS: Final = 60.0
 PLOT_MINUTES: Final = 60
@@ -28,7 +29,7 @@ class Minute:
 
     Attributes:
         ago: how many minutes ago it was.
-        p50, p99: seconds from creation to acknowledgement, of a sample.
+        p50, p99: seconds from creation, or the end of the wait for a limit, to acknowledgement, of a sample.
 
     """
 
@@ -43,6 +44,7 @@ class Glance:
 
     live: list[LiveState]
     surroundings: Surroundings
+    mails: MailFigures
     rates: Rates
     minutes: list[Minute]
 
@@ -64,6 +66,7 @@ def look(connection: DbConnection) -> Glance:
     return Glance(
         live=read_live_states(connection),
         surroundings=read_surroundings(connection),
+        mails=read_mail_figures(connection),
         rates=_rates(connection),
         minutes=_last_hour(connection),
     )
@@ -119,11 +122,11 @@ def _rates(connection: DbConnection) -> Rates:
 def _last_hour(connection: DbConnection) -> list[Minute]:
     """Measure a sample of each minute, through the index on the time of the finish."""
     rows = connection.execute(
-        """
+        f"""
         SELECT ago, percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds),
                percentile_cont(0.99) WITHIN GROUP (ORDER BY seconds)
           FROM generate_series(0, %(minutes)s - 1) AS ago,
-               LATERAL (SELECT extract(epoch FROM finished_at - created_at)::float8 AS seconds
+               LATERAL (SELECT extract(epoch FROM finished_at - {WANTED_AT})::float8 AS seconds
                           FROM outbox_finished
                          WHERE finished_at > now() - make_interval(mins => ago + 1)
                            AND finished_at <= now() - make_interval(mins => ago)
@@ -132,7 +135,7 @@ def _last_hour(connection: DbConnection) -> list[Minute]:
                          LIMIT %(sampled)s) AS sample
          GROUP BY ago
          ORDER BY ago DESC
-        """,
+        """,  # noqa: S608 - an expression of our own
         {"minutes": PLOT_MINUTES, "sampled": _SAMPLED_EACH_MINUTE},
     ).fetchall()
     return [Minute(*row) for row in rows]

@@ -29,6 +29,10 @@ def upgrade() -> None:
         " WHERE state <> 'discarded'"
     )
     op.execute(
+        "CREATE INDEX IF NOT EXISTS verification_mails_waiting_idx ON verification_mails (due_at)"
+        " WHERE state IN ('waiting', 'daily')"
+    )
+    op.execute(
         "CREATE INDEX IF NOT EXISTS verification_mails_due_idx ON verification_mails (due_at)"
         " WHERE state <> 'discarded'"
     )

@@ -14,6 +14,7 @@ from outbox_relay.commands.session import json_option, operator_database
 from outbox_relay.lags import Lag, recent_lags
 from outbox_relay.statements import DbConnection
 from shared.figures import LiveState, Surroundings, read_live_states, read_surroundings
+from shared.mail_figures import MailFigures, read_mail_figures
 from shared.read_transaction import COMMAND_SECONDS, read_transaction
 
 
@@ -23,6 +24,7 @@ class Glance:
 
     live: list[LiveState]
     surroundings: Surroundings
+    mails: MailFigures
     lags: list[Lag]
     window_seconds: float
 
@@ -85,6 +87,7 @@ def read_glance(connection: DbConnection, window: float) -> Glance:
         return Glance(
             live=read_live_states(connection),
             surroundings=read_surroundings(connection),
+            mails=read_mail_figures(connection),
             lags=lags,
             window_seconds=seconds,
         )
@@ -129,4 +132,5 @@ def _sentences(glance: Glance) -> list[str]:
         f"history       about {around.finished_estimate} finished messages",
         f"relays        {around.relays or 'NONE'}",
         f"mail server   {mail}",
+        f"mail limits   {glance.mails.waiting} wait, {glance.mails.discarded} discarded within a day",
     ]

@@ -14,6 +14,7 @@ RELAY_NEEDS: Final = {
     "outbox_relays": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "users": ("SELECT", "UPDATE", "DELETE"),
     "verify_emails": ("SELECT",),
+    "verification_mails": ("SELECT", "DELETE"),
 }
 """What the statements of outbox_relay ask for. UPDATE also stands for SELECT … FOR UPDATE."""
 
