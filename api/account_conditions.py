@@ -8,6 +8,11 @@ from sqlalchemy.sql.selectable import FromClause
 from shared.models import users
 
 
+def as_name(text: str) -> str:
+    """Return a text that somebody sent as a username, such as PostgreSQL can be asked for."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "")
+
+
 def names(table: FromClause, email: ColumnElement[Any]) -> ColumnElement[bool]:
     """Return the condition that an account names this address, whatever its case, as the indexes have it."""
     return func.lower(table.c.email) == func.lower(email)
@@ -27,6 +32,8 @@ def readable_time(column: ColumnElement[Any]) -> ColumnElement[Any]:
 def of_the_day(times: ColumnElement[Any]) -> str:
     """Return the query of those of the times that are at most a day old.
 
-    What lies ahead, after a clock that was wrong, is forgotten.
+    What lies ahead, after a clock that was wrong, is forgotten. The present is not the transaction's, which may have
+    waited for the row while others wrote later times into it.
     """
-    return f"SELECT at FROM unnest({times}) AS at WHERE at BETWEEN now() - interval '1 day' AND now()"  # noqa: S608 - a column
+    span = "now() - interval '1 day' AND clock_timestamp()"
+    return f"SELECT at FROM unnest({times}) AS at WHERE at BETWEEN {span}"  # noqa: S608 - a column

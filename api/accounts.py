@@ -6,14 +6,18 @@ from dataclasses import dataclass, field
 import structlog
 from sqlalchemy import Engine
 
+from api.corrections import Correction, correct_address
+from api.database import connected
 from api.doorbell import Doorbell
 from api.idempotency import RequestKey
 from api.mail_limits import MailLimiter
 from api.own_account import find_own_account
 from api.problems import FieldError, ProblemError, invalid_fields
-from api.resend import send_again
+from api.resend import Asked, send_again
 from api.signup import MailRules, SignedUp, SignUp, Taken, sign_up, sign_up_once
+from api.signup_state import SignupState, read_state
 from api.signup_tokens import sign_token
+from api.token_holders import TokenRefusedError, find_holder
 
 _log = structlog.get_logger(__name__)
 _TAKEN = {
@@ -77,9 +81,38 @@ class Accounts:
         """Return the token that shows that somebody made this account."""
         return sign_token(self.secret_keys, user.username, user.created_at)
 
-    def send_again(self, email: str, client: str | None) -> None:
+    def state(self, token: str | None) -> SignupState:
+        """Return what is known of the token's account. Raises TokenRefusedError or DatabaseUnavailableError."""
+        with connected(self.engine) as connection:
+            holder = find_holder(connection, self.secret_keys, token, self.unverified_days)
+            if holder is None:
+                raise TokenRefusedError
+            return read_state(connection, self.mail_limiter, holder)
+
+    def known_state(self, token: str | None) -> SignupState | None:
+        """Return the same, None where the token is of no account. Raises DatabaseUnavailableError."""
+        try:
+            return None if token is None else self.state(token)
+        except TokenRefusedError:
+            return None
+
+    def correct(self, wish: Correction) -> SignupState:
+        """Correct the address of the token's account and mail to it.
+
+        Raises TokenRefusedError, ProblemError where it may not be corrected, or DatabaseUnavailableError.
+        """
+        holder, message_id = correct_address(
+            self.engine, self.secret_keys, self.mail_limiter, wish, self.unverified_days
+        )
+        if message_id is not None:
+            # Committed: from here on nothing may turn the answer into an error.
+            self.doorbell.ring()
+            _log.info("address.corrected", message_id=message_id)
+        return self.state(sign_token(self.secret_keys, holder.username, holder.created_at))
+
+    def send_again(self, asked: Asked) -> None:
         """Mail the link again if an account with this address waits for it. Raises DatabaseUnavailableError."""
-        message_id = send_again(self.engine, self.secret_keys, self.mail_limiter, email, client)
+        message_id = send_again(self.engine, self.secret_keys, self.mail_limiter, asked)
         # Rung whether there is such an account or not.
         self.doorbell.ring()
         _log.info("verification mail asked for", message_id=message_id)

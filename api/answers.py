@@ -38,6 +38,28 @@ class UserSchema(_Answer):
     )
 
 
+class MailStateSchema(_Answer):
+    """What is known of the mail."""
+
+    state = fields.String(
+        required=True,
+        metadata={
+            "description": "`pending`; `waiting` for a limit; `sent`, handed to the mail server; `taken`, another"
+            " account was verified with the address."
+        },
+    )
+    until = _Moment(metadata={"description": "When a waiting mail leaves at the latest."})
+
+
+class SignupStateSchema(_Answer):
+    """An account, and what is known of its mail."""
+
+    username = fields.String(required=True, metadata=USERNAME_RULE)
+    email = fields.String(required=True, metadata={"format": "email"})
+    is_email_verified = fields.Boolean(required=True)
+    mail = fields.Nested(MailStateSchema, required=True)
+
+
 class VerifiedSchema(_Answer):
     """Whether the link has verified its address, now or before."""
 

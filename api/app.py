@@ -34,6 +34,7 @@ from api.schemas import SignUpSchema
 from api.security_headers import harden
 from api.side_connections import SideConnections
 from api.signup_pages import signup_pages
+from api.signup_routes import signup_blueprint
 from api.users_routes import users_blueprint
 from api.verification_routes import verification_blueprint
 from shared.logs import configure_logging
@@ -104,6 +105,7 @@ def create_app(
     app.register_blueprint(users_blueprint(accounts, settings.secret_keys, wishes))
     app.register_blueprint(verification_blueprint(engine, doorbell, settings.secret_keys))
     app.register_blueprint(resend_blueprint(accounts))
+    app.register_blueprint(signup_blueprint(accounts))
     app.register_blueprint(signup_pages(accounts, wishes, mailbox_url=settings.mailbox_url))
     app.register_blueprint(health_blueprint(probes))
     app.register_blueprint(docs_blueprint(wishes))

@@ -98,6 +98,10 @@ class MailLimiter:
         )
         return _decision(place(asked, known, self._limits), asked, mailbox)
 
+    def address_values(self, email: str) -> dict[str, bytes]:
+        """Return by what the mails to this exact address are found in verification_mails."""
+        return {"of_mailbox": self._hmac(b"mailbox", mailbox_of(email)), "of_address": self._address(email)}
+
     def _address(self, email: str) -> bytes:
         return self._hmac(b"address", email.lower())
 

@@ -10,7 +10,8 @@ from api import openapi_answers as answers
 from api.idempotency import HEADER, KEPT_HOURS, KEY_PATTERN, MALFORMED, USED
 from api.openapi_answers import Part
 from api.problems import detail_of
-from api.schemas import LinkSchema, ResendSchema, SignUpSchema, VerifyFormSchema, VerifySchema
+from api.schemas import AddressSchema, LinkSchema, ResendSchema, SignUpSchema, VerifyFormSchema, VerifySchema
+from api.signup_routes import SIGNUP_PATH
 from api.verification_routes import EXPIRED, NOT_VALID, TAKEN
 from shared.links import VERIFY_PATH
 from shared.version import VERSION
@@ -22,6 +23,8 @@ _WISH: Final = {
     "password": "correct horse",
 }
 _LINK: Final = {"email_id": "1", "secret_code": "MDKTmUjthi0Ocl6bWIZ6r2ViDJ0lqX4pHVRZ6vU3wVU"}
+_TOKEN: Final[list[Part]] = [{"signupToken": []}]
+_TOKEN_OR_NOT: Final = [{}, *_TOKEN]
 _DESCRIPTION: Final = """\
 Sign up, verify the address with the link that was mailed to it, have the mail sent again.
 
@@ -46,6 +49,8 @@ def build_document(wishes: SignUpSchema) -> dict[str, Any]:
     spec.path("/v1/users", operations={"post": _sign_up(wishes)})
     spec.path(VERIFY_PATH, operations={"get": _open_link(), "post": _post_link()})
     spec.path(f"{VERIFY_PATH}/resend", operations={"post": _send_again()})
+    spec.path(SIGNUP_PATH, operations={"get": _show_signup()})
+    spec.path(f"{SIGNUP_PATH}/email", operations={"post": _correct()})
     spec.path("/healthz", operations={"get": _alive()})
     spec.path("/readyz", operations={"get": _ready()})
     document: dict[str, Any] = spec.to_dict()
@@ -114,7 +119,7 @@ def _post_link() -> Part:
         "description": "As JSON or as a form. An empty body is taken too, with the parameters in the query. Where"
         " several accounts wait for the address, the signup token of one of them, or its username and password, says"
         " which one is meant; any link of the address then serves.",
-        "security": [{}, {"signupToken": []}],
+        "security": _TOKEN_OR_NOT,
         "requestBody": _body(
             {
                 "application/json": (VerifySchema, _LINK),
@@ -131,9 +136,39 @@ def _send_again() -> Part:
         "operationId": "sendAgain",
         "summary": "Have the verification mail sent again",
         "description": "Answers alike and takes the same time whatever the address, so that nobody learns who has an"
-        " account. An address is mailed at most once a minute and five times a day by this.",
-        "requestBody": _body({"application/json": (ResendSchema, {"email": "ada@example.com"})}),
+        " account. Of several accounts that wait for the address it is that of the signup token, else that of the"
+        " username, else the newest. An address is mailed at most once a minute and five times a day by this.",
+        "security": _TOKEN_OR_NOT,
+        "requestBody": _body({"application/json": (ResendSchema, {"email": "ada@example.com", "username": "ada"})}),
         "responses": {"202": answers.accepted(), **_errors_of_bodies()},
+    }
+
+
+def _show_signup() -> Part:
+    return {
+        "tags": ["users"],
+        "operationId": "showSignup",
+        "summary": "See what is known of a signup and its mail",
+        "security": _TOKEN,
+        "responses": {"200": answers.signup_state(), "401": answers.unknown_token(), **_errors_of_all()},
+    }
+
+
+def _correct() -> Part:
+    return {
+        "tags": ["users"],
+        "operationId": "correctAddress",
+        "summary": "Correct the address of an account that is not verified yet",
+        "description": "A mail goes to the new address; those that wait for the old one are not sent any more. Five"
+        " times a day.",
+        "security": _TOKEN,
+        "requestBody": _body({"application/json": (AddressSchema, {"email": "ada@example.com"})}),
+        "responses": {
+            **_errors_of_bodies(),
+            "200": answers.signup_state(),
+            "401": answers.unknown_token(),
+            "409": answers.not_corrected(),
+        },
     }
 
 

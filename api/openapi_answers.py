@@ -4,11 +4,15 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
-from api.answers import AcceptedSchema, HealthSchema, ProblemSchema, UserSchema, VerifiedSchema
+from api.answers import AcceptedSchema, HealthSchema, ProblemSchema, SignupStateSchema, UserSchema, VerifiedSchema
+from api.corrections import TAKEN as EMAIL_TAKEN
+from api.corrections import TAKEN_FIELD
+from api.corrections import VERIFIED as ALREADY_VERIFIED
 from api.idempotency import IN_FLIGHT
 from api.problems import NO_KIND, PROBLEM_TYPE, FieldError, ProblemError, members
 from api.request_ids import REQUEST_ID_HEADER
 from api.resend_routes import SENT_AGAIN
+from api.token_holders import NOT_KNOWN
 from api.verification_routes import INCOMPLETE, PROOF_KIND, PROOF_REFUSED, PROOF_REQUIRED
 
 Part = dict[str, Any]
@@ -61,6 +65,24 @@ def created() -> Part:
 def resumed() -> Part:
     """Describe the answer to whoever signs up again with the password of an unverified account."""
     return _json("Your account from before, as it stands. Nothing was written.", UserSchema, _USER)
+
+
+def signup_state() -> Part:
+    """Describe what is known of a signup."""
+    state = {"username": "ada", "email": "ada@example.com", "is_email_verified": False, "mail": {"state": "pending"}}
+    return _json("The account of the token.", SignupStateSchema, state)
+
+
+def unknown_token() -> Part:
+    """Describe the answer to whoever has no token."""
+    return problem(401, "No token, or one of no account.", NOT_KNOWN)
+
+
+def not_corrected() -> Part:
+    """Describe an address that is not corrected."""
+    description = "The address is that of a verified account, or the account is verified."
+    error = FieldError("email", TAKEN_FIELD)
+    return problem(409, description, EMAIL_TAKEN, [error], or_else=ALREADY_VERIFIED)
 
 
 def verified() -> Part:

@@ -26,6 +26,9 @@ LIMITED: Final[Mapping[str, str]] = {
     "verification.use_posted": "verify",
     "resend.ask_again": "resend",
     "pages.send_again": "resend",
+    "pages.correct": "resend",
+    "signup.correct": "resend",
+    "signup.show": "verify",
     "ops.login": "ops_login",
 }
 """The limit that each endpoint counts towards: a form and its address for programs share one."""

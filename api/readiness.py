@@ -9,15 +9,17 @@ from typing import Any, Final
 
 import psycopg
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
-from sqlalchemy.sql.dml import Delete, Insert
+from sqlalchemy.sql.dml import Delete, Insert, Update
 from sqlalchemy.sql.selectable import Select
 
 from api import idempotency, resend
+from api.corrections import correct_statement
 from api.database import DatabaseUnavailableError, SchemaMissingError
 from api.mail_limits import SHAPES
 from api.side_connections import DatabaseSlowError, GrantMissingError, SideConnections
 from api.signup import signup_statement
 from api.verification_statements import use_statement
+from api.waiting_mails import hand_over_statement, release_statement
 from shared.database import UnsuitableDatabaseError, check_encoding
 from shared.outage_causes import postgresql_reason
 from shared.read_transaction import read_transaction
@@ -102,12 +104,15 @@ def _check_ids(connection: psycopg.Connection[Any]) -> None:
 @cache
 def _statements() -> tuple[tuple[str, dict[str, Any]], ...]:
     """Return each use case's statement as the driver sends it, with NULL for what a request would bring."""
-    used: list[Insert | Select[Any] | Delete] = [
+    used: list[Insert | Select[Any] | Delete | Update] = [
         *map(signup_statement, SHAPES),
         idempotency.keep_statement(),
         idempotency.forget_statement(),
         *map(resend.ask_statement, SHAPES),
         resend.forget_statement(),
+        *map(correct_statement, SHAPES),
+        release_statement(),
+        hand_over_statement(),
         use_statement(),
     ]
     dialect = PGDialect_psycopg()  # type: ignore[no-untyped-call] # SQLAlchemy has no types for it

@@ -9,14 +9,17 @@ import hmac
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import CTE, Delete, Engine, LargeBinary, Select, Text, bindparam, delete, func, not_, select, text
 from sqlalchemy.dialects.postgresql import insert
 
+from api.account_conditions import as_name, names
 from api.database import connected
 from api.mail_limits import MailLimiter, MailShape, limited_mail
+from api.token_holders import find_holder
 from shared.models import resends, users
 
 ANSWER_SECONDS: Final = 0.05
@@ -30,23 +33,49 @@ _OF_THE_DAY: Final = "SELECT mail FROM unnest(resends.mailed_at) AS mail WHERE m
 _WITHIN_A_MINUTE: Final = "now() - interval '1 minute' < ANY (resends.mailed_at)"
 
 
-def send_again(
-    engine: Engine, secret_keys: Sequence[str], limiter: MailLimiter, email: str, client: str | None
-) -> int | None:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks for a mail.
+
+    Attributes:
+        email: the address that it is to go to.
+        client: the network of whoever asks.
+        username: the account that is meant, if somebody says so.
+        token: the signup token that came along.
+
+    """
+
+    email: str
+    client: str | None
+    username: str | None = None
+    token: str | None = field(default=None, repr=False)
+
+
+def send_again(engine: Engine, secret_keys: Sequence[str], limiter: MailLimiter, asked: Asked) -> int | None:
     """Append the message if an account with this address waits for its verification, and return the message's id.
+
+    Of several accounts it is that of the token, else that of the username, else the newest.
 
     An address is mailed by this at most once a minute and five times a day, and the mail counts in the limits of its
     mailbox. What was asked too often is answered alike.
     Of the address only an HMAC is kept: most may belong to people who never were here. Raises DatabaseUnavailableError.
     """
-    digest = hmac.digest(secret_keys[0].encode(), _SALT + email.lower().encode(), hashlib.sha256)
+    digest = hmac.digest(secret_keys[0].encode(), _SALT + asked.email.lower().encode(), hashlib.sha256)
     with _held_back():
         # Each is a transaction of its own: two that deleted each other's row would wait for each other.
         with connected(engine) as connection:
             connection.execute(forget_statement())
         with connected(engine, in_transaction=True) as connection:
-            decision = limiter.decide(connection, email, client)
-            values = {"email_hmac": digest, "email": email, **decision.values}
+            decision = limiter.decide(connection, asked.email, asked.client)
+            # As long as it is not verified; how long a token serves past that does not matter here.
+            holder = find_holder(connection, secret_keys, asked.token, days=0)
+            values = {
+                "email_hmac": digest,
+                "email": asked.email,
+                "of_token": None if holder is None else holder.username,
+                "of_name": None if asked.username is None else as_name(asked.username),
+                **decision.values,
+            }
             message_id: int | None = connection.execute(ask_statement(decision.shape), values).scalar_one_or_none()
     return message_id
 
@@ -65,14 +94,20 @@ def _held_back() -> Iterator[None]:
 def ask_statement(shape: MailShape) -> Select[Any]:
     """Build the one statement: it counts a mail to the address, and appends it for whoever waits for it."""
     count = _count()
+    email = bindparam("email", type_=Text())
+    waits = select(users.c.username).where(names(users, email), not_(users.c.is_email_verified))
+    meant = func.coalesce(
+        waits.where(users.c.username == bindparam("of_token", type_=Text())).scalar_subquery(),
+        waits.where(users.c.username == bindparam("of_name", type_=Text())).scalar_subquery(),
+        waits.order_by(users.c.created_at.desc(), users.c.username).limit(1).scalar_subquery(),
+    )
+    # The account's row is locked, so that it is not deleted meanwhile, and judged as it is by then.
     unverified = (
         select(users.c.username)
         .join_from(users, count, count.c.is_allowed)
-        .where(func.lower(users.c.email) == func.lower(bindparam("email", type_=Text())))
-        .where(not_(users.c.is_email_verified))
-        .order_by(users.c.created_at.desc())
-        .limit(1)
-        .subquery("unverified")
+        .where(users.c.username == meant, names(users, email), not_(users.c.is_email_verified))
+        .with_for_update(key_share=True, of=users)
+        .cte("unverified")
     )
     return select(limited_mail(unverified, shape).c.message_id)
 

@@ -6,7 +6,9 @@ from flask.typing import ResponseReturnValue
 from api.accounts import Accounts
 from api.bodies import read_object
 from api.client_networks import client_network
+from api.resend import Asked
 from api.schemas import ResendSchema, load
+from api.signup_tokens import read_token
 from shared.links import VERIFY_PATH
 
 SENT_AGAIN = "If an account with this address waits for its verification, a mail is on its way."
@@ -19,7 +21,9 @@ def resend_blueprint(accounts: Accounts) -> Blueprint:
 
     @blueprint.post(f"{VERIFY_PATH}/resend")
     def ask_again() -> ResponseReturnValue:
-        accounts.send_again(load(schema, read_object(request))["email"], client_network(request.remote_addr))
+        token = read_token(request)
+        body = load(schema, read_object(request))
+        accounts.send_again(Asked(body["email"], client_network(request.remote_addr), body.get("username"), token))
         # The same whether there is such an account or not.
         return {"detail": SENT_AGAIN}, 202
 

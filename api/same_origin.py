@@ -1,7 +1,7 @@
 """Forms are taken from our own pages alone.
 
-No cookie here gives anybody a right, so a foreign page could gain little. It could make its visitors sign up, from
-their addresses, and that is refused. The browser itself says where a form comes from, so no token is needed.
+A foreign page could make its visitors sign up, from their addresses, or use the cookie that shows whose account is
+meant. The browser itself says where a form comes from, so no token is needed.
 """
 
 from typing import Final

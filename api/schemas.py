@@ -215,10 +215,18 @@ class VerifyFormSchema(LinkSchema):
     password = fields.String(metadata=_MEANT_PASSWORD_RULE)
 
 
-class ResendSchema(_StrictSchema):
-    """The body of POST /v1/verify_email/resend."""
+class AddressSchema(_StrictSchema):
+    """The body of POST /v1/signup/email."""
 
     email = _Email(required=True, metadata=_EMAIL_RULE)
+
+
+class ResendSchema(AddressSchema):
+    """The body of POST /v1/verify_email/resend."""
+
+    username = _Text(
+        metadata={"description": "Where several accounts wait for the address: the one that is meant, else the newest."}
+    )
 
 
 def load(schema: Schema, body: Mapping[str, Any]) -> Any:  # noqa: ANN401 - what the schema makes of it

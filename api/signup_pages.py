@@ -1,4 +1,4 @@
-"""The pages of a signup: `/` with its form, and `/inbox` with "send it again"."""
+"""The pages of a signup: `/` with its form, `/inbox` with "send it again", and `/address` to correct the address."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -12,16 +12,19 @@ from werkzeug.exceptions import HTTPException
 from api.accounts import Accounts
 from api.bodies import read
 from api.client_networks import client_network
+from api.corrections import Correction
 from api.idempotency import FORM_FIELD, new_form_key, read_form_key
 from api.pages import page, problem_page
 from api.problems import ProblemError, problem_of
+from api.resend import Asked
 from api.same_origin import refuse_foreign_forms
-from api.schemas import ResendSchema, SignUpSchema, load
-from api.signup_tokens import keep_token
+from api.schemas import AddressSchema, ResendSchema, SignUpSchema, load
+from api.signup_tokens import keep_token, read_token
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _COOKIE: Final = "inbox"
 _COOKIE_SECONDS: Final = 3600
+_TEMPLATES: Final = {"/inbox": "inbox.html", "/address": "address.html"}
 
 
 def signup_pages(accounts: Accounts, wishes: SignUpSchema, *, mailbox_url: str | None) -> Blueprint:
@@ -34,7 +37,7 @@ def signup_pages(accounts: Accounts, wishes: SignUpSchema, *, mailbox_url: str |
 
     """
     blueprint = Blueprint("pages", __name__)
-    address_schema = ResendSchema()
+    address_schema, correction_schema = ResendSchema(), AddressSchema()
 
     @blueprint.get("/")
     def show_form() -> Response:
@@ -44,23 +47,49 @@ def signup_pages(accounts: Accounts, wishes: SignUpSchema, *, mailbox_url: str |
     def sign_up() -> ResponseReturnValue:
         typed = _typed(wishes.fields)
         key = read_form_key(request, typed, accounts.secret_keys)
-        user = accounts.create(load(wishes, typed), client_network(request.remote_addr), key)
-        response = _to_inbox("inbox", user.email)
+        wish = load(wishes, typed)
+        user = accounts.create(wish, client_network(request.remote_addr), key)
+        # Whoever signs up again with another address means to correct it.
+        is_another = user.message_id is None and user.email.lower() != wish.email.lower()
+        response = _to_inbox("address" if is_another else "inbox", wish.email)
         keep_token(response, request, accounts.token_of(user), accounts.unverified_days * 2)
         return response
 
     @blueprint.get("/inbox")
     def show_inbox() -> Response:
-        address = _remembered_address(address_schema)
-        again = "again" in request.args
         return page(
-            "inbox.html", address=address, again=again, mailbox_url=mailbox_url, typed={}, errors={}, problem=None
+            "inbox.html",
+            state=accounts.known_state(read_token(request)),
+            address=_remembered_address(address_schema),
+            again="again" in request.args,
+            mailbox_url=mailbox_url,
+            typed={},
+            errors={},
+            problem=None,
         )
+
+    @blueprint.get("/address")
+    def show_correction() -> Response:
+        state = accounts.known_state(read_token(request))
+        if state is not None and state.is_email_verified:
+            return Response(status=303, headers={"Location": "inbox"})
+        typed = {"email": _remembered_address(address_schema)}
+        return page("address.html", state=state, typed=typed, errors={}, problem=None)
+
+    @blueprint.post("/address")
+    def correct() -> ResponseReturnValue:
+        token = read_token(request)
+        email = load(correction_schema, _typed(correction_schema.fields))["email"]
+        accounts.correct(Correction(token, email, client_network(request.remote_addr)))
+        return _to_inbox("inbox", email)
 
     @blueprint.post("/inbox")
     def send_again() -> ResponseReturnValue:
-        email = load(address_schema, _typed(address_schema.fields))["email"]
-        accounts.send_again(email, client_network(request.remote_addr))
+        token = read_token(request)
+        typed = {name: value for name, value in _typed(address_schema.fields).items() if name == "email" or value}
+        body = load(address_schema, typed)
+        email = body["email"]
+        accounts.send_again(Asked(email, client_network(request.remote_addr), body.get("username"), token))
         return _to_inbox("inbox?again", email)
 
     blueprint.context_processor(lambda: {"shortest_password": wishes.shortest_password})
@@ -101,7 +130,7 @@ def _remembered_address(schema: ResendSchema) -> str | None:
 def _show_error(error: Exception) -> ResponseReturnValue:
     """Show the form again with what was typed, but the password, and what is wrong beside each field."""
     problem = problem_of(error)
-    template = "inbox.html" if request.path == "/inbox" else "sign_up.html"
+    template = _TEMPLATES.get(request.path, "sign_up.html")
     errors: dict[str, list[str]] = {}
     for each in problem.errors:
         errors.setdefault(each.field, []).append(each.detail)

@@ -16,6 +16,7 @@ from psycopg.errors import UniqueViolation
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
+from api.account_conditions import as_name
 from api.database import DatabaseUnavailableError, connected
 from api.passwords import is_password
 from api.signup_tokens import is_token_of, username_in
@@ -77,7 +78,7 @@ class Proof:
     def username(self) -> str | None:
         """The name of the account that is meant, as far as anybody says; no name that PostgreSQL cannot have."""
         name = self.login.username if self.login else username_in(self.token)
-        return None if name is None else name.encode("utf-8", "replace").decode().replace("\0", "")
+        return None if name is None else as_name(name)
 
 
 class LinkState(enum.Enum):

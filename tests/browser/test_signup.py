@@ -111,6 +111,52 @@ def test_expired_link_leads_to_a_new_one(browser: Browser, stack: Stack, keep: K
     browser.heading("Your address is confirmed")
 
 
+def test_wrong_address_is_corrected_and_the_mail_goes_to_the_right_one(
+    browser: Browser, stack: Stack, keep: Keep
+) -> None:
+    browser.open(stack.api_url)
+    browser.fill_in(**{**person(4), "email": "usr4@example.com"})
+    browser.heading("Look into your inbox")
+    browser.click("Correct it")
+    browser.heading("Correct your email address")
+    assert "usr4@example.com" in browser.text()
+    keep("address")
+    browser.fill_in(email="user4@example.com")
+    browser.heading("Look into your inbox")
+    assert "user4@example.com" in browser.text()
+
+    browser.open(newest_link(stack, "user4@example.com"))
+    browser.heading("Confirm your email address")
+    assert "user4" in browser.text()
+    browser.find("form button").click()
+    browser.heading("Your address is confirmed")
+    browser.open(f"{stack.api_url}/inbox")
+    browser.heading("Your address is confirmed")
+
+
+def test_owner_of_an_address_is_asked_which_account_is_theirs(browser: Browser, stack: Stack, keep: Keep) -> None:
+    stranger = {**person(5), "username": "stranger", "password": "what a stranger chose"}
+    for someone in (person(5), stranger):
+        browser.driver.delete_all_cookies()
+        browser.open(stack.api_url)
+        browser.fill_in(**someone)
+        browser.heading("Look into your inbox")
+
+    # In the stranger's browser the link means the stranger's account; the owner opens it elsewhere.
+    browser.driver.delete_all_cookies()
+    browser.open(newest_link(stack, "user5@example.com", mails=2))
+    browser.heading("Which account is yours?")
+    keep("proof")
+    browser.fill_in(username="user5", password="wrong")  # noqa: S106
+    wait_until(lambda: "try again" in browser.text(), 10, "the answer to a wrong password")
+    browser.fill_in(username="user5", password=person(5)["password"])
+    browser.heading("Your address is confirmed")
+
+    with psycopg.connect(stack.database_url, autocommit=True) as connection:
+        rows = connection.execute("SELECT username FROM users WHERE email = 'user5@example.com' AND is_email_verified")
+        assert rows.fetchall() == [("user5",)]
+
+
 def test_altered_link_is_told_so(browser: Browser, stack: Stack, keep: Keep) -> None:
     browser.open(f"{stack.api_url}/v1/verify_email?email_id=1&secret_code=altered")
     browser.heading("This link is not valid")

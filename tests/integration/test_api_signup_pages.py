@@ -232,7 +232,7 @@ def test_page_after_asking_again_is_the_same_whoever_has_an_account(api: ApiServ
 def test_whoever_comes_without_a_cookie_is_asked_for_the_address(api: ApiService) -> None:
     page = Page(api.client().get("/inbox"))
 
-    assert (page.fields, page.labels) == ({"email": ""}, ["email"])
+    assert (page.fields, page.labels) == ({"email": "", "username": ""}, ["email", "username"])
 
 
 @pytest.mark.parametrize("value", ["nonsense", "<script>alert(1)</script>@example.com", ""])
@@ -242,7 +242,7 @@ def test_cookie_of_somebody_else_s_making_is_ignored(api: ApiService, value: str
 
     response = client.get("/inbox")
 
-    assert Page(response).fields == {"email": ""}
+    assert Page(response).fields == {"email": "", "username": ""}
     assert "<script" not in response.text
 
 
@@ -251,7 +251,7 @@ def test_wrong_address_is_told_so_beside_the_field(api: ApiService) -> None:
 
     page = Page(response)
     assert response.status_code == 422
-    assert page.fields == {"email": "nobody"}
+    assert page.fields == {"email": "nobody", "username": ""}
     assert "Not an address" in page.texts["email-error"]
 
 

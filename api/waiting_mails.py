@@ -1,0 +1,111 @@
+"""What becomes of a mail that waits for a limit when the account that it was asked for moves to another address.
+
+Of one address one mail waits, and its link serves each account of the address: those that came later rely on it. The
+worker discards it once its account has moved, so another account's mail takes its place.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    DateTime,
+    LargeBinary,
+    Select,
+    Text,
+    Update,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    not_,
+    or_,
+    select,
+    update,
+)
+
+from api.account_conditions import names
+from api.mail_limits import MailLimiter
+from api.token_holders import Holder
+from shared.messages import SendVerifyEmail
+from shared.models import outbox, users, verification_mails
+from shared.outbox import append_for_each
+
+
+def is_held_back() -> ColumnElement[bool]:
+    """Return the condition that a mail was not to leave at once."""
+    return or_(*(verification_mails.c.state == literal_column(f"'{state}'", Text()) for state in ("waiting", "daily")))
+
+
+def release_mails(connection: Connection, limiter: MailLimiter, holder: Holder) -> Sequence[Any]:
+    """Let the account's waiting mails to its address count no longer, and return what is known of them."""
+    values = {**limiter.address_values(holder.email), "holder": holder.username}
+    return connection.execute(release_statement(), values).all()
+
+
+def hand_over(connection: Connection, holder: Holder, released: Sequence[Any]) -> None:
+    """Append a mail for the newest other account of the address in the place of the one that was released.
+
+    The last thing in its transaction: an account whose row is locked is left out instead of being waited for.
+    """
+    if not released:
+        return
+    first = min(released, key=lambda row: row.due)
+    values = {
+        "old_address": holder.email,
+        "holder": holder.username,
+        "of_mailbox": first.of_mailbox,
+        "of_address": first.of_address,
+        "due": first.due,
+    }
+    connection.execute(hand_over_statement(), values)
+
+
+@cache
+def release_statement() -> Update:
+    """Build the statement; the state is that of mails which are counted no longer."""
+    return (
+        update(verification_mails)
+        .where(verification_mails.c.mailbox_hmac == bindparam("of_mailbox", type_=LargeBinary()))
+        .where(verification_mails.c.address_hmac == bindparam("of_address", type_=LargeBinary()))
+        .where(is_held_back(), verification_mails.c.due_at > func.now())
+        .where(outbox.c.id == verification_mails.c.message_id, outbox.c.status == "pending")
+        .where(outbox.c.payload["username"].astext == bindparam("holder", type_=Text()))
+        .values(state="discarded")
+        .returning(
+            verification_mails.c.mailbox_hmac.label("of_mailbox"),
+            verification_mails.c.address_hmac.label("of_address"),
+            verification_mails.c.due_at.label("due"),
+        )
+    )
+
+
+@cache
+def hand_over_statement() -> Select[Any]:
+    """Build the statement."""
+    heir = (
+        select(users.c.username)
+        .where(names(users, bindparam("old_address", type_=Text())), not_(users.c.is_email_verified))
+        .where(users.c.username != bindparam("holder", type_=Text()))
+        .order_by(users.c.created_at.desc())
+        .limit(1)
+        .with_for_update(key_share=True, skip_locked=True)
+        .cte("heir")
+    )
+    due_at = bindparam("due", type_=DateTime(timezone=True))
+    message = (
+        append_for_each(heir, SendVerifyEmail, {"username": heir.c.username}, due_at=due_at)
+        .returning(outbox.c.id)
+        .cte("message")
+    )
+    row = {
+        "message_id": message.c.id,
+        "mailbox_hmac": bindparam("of_mailbox", type_=LargeBinary()),
+        "address_hmac": bindparam("of_address", type_=LargeBinary()),
+        "state": bindparam("waits", "waiting", type_=Text()),
+        "due_at": due_at,
+    }
+    recorded = insert(verification_mails).from_select(list(row), select(*row.values()).select_from(message))
+    return select(recorded.returning(verification_mails.c.message_id).cte("recorded").c.message_id)
