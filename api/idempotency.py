@@ -25,6 +25,7 @@ from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from api.client_networks import client_network
+from api.forwarding import client_of
 from api.problems import ProblemError
 from shared.models import idempotency_keys
 
@@ -76,8 +77,9 @@ def read_key(request: Request, body: Mapping[str, Any], secret_keys: Sequence[st
         return None
     if not re.fullmatch(KEY_PATTERN, given):
         raise ProblemError(400, MALFORMED)
-    network = client_network(request.remote_addr)
-    # Clients that cannot be told apart would share their keys.
+    # Clients that cannot be told apart would share their keys: behind a proxy whose header nothing believes, for one.
+    is_told_apart = client_of(request).ignored is None
+    network = client_network(request.remote_addr) if is_told_apart else None
     owner = ["username", body["username"]] if network is None else ["network", network]
     return _request_key([*owner, given.strip('"')], _hmacs(body, secret_keys), secret_keys)
 
