@@ -192,10 +192,11 @@ CREATE INDEX IF NOT EXISTS outbox_running_idx ON outbox (lease_until) WHERE stat
 -- Serves the list of dead letters.
 CREATE INDEX IF NOT EXISTS outbox_dead_idx ON outbox (id) WHERE status = 'dead';
 
--- Serves the expiry of unverified accounts: which of them has a verification mail ahead? Of a long name, which only
--- another service can have written, the beginning is enough; a whole one may be larger than an index takes.
+-- Serves the expiry of unverified accounts: which of them has a mail ahead? Of a long name, which only another
+-- service can have written, the beginning is enough; a whole one may be larger than an index takes. Payloads of tasks
+-- that send no mail may be large, and would be unfolded at each step.
 CREATE INDEX IF NOT EXISTS outbox_account_idx ON outbox (left(payload ->> 'username', 64) COLLATE "C")
- WHERE task = 'task:send_verify_email';
+ WHERE starts_with(task, 'task:send_');
 
 -- History. Only a row's own finish brings it here, and only its age takes it away.
 CREATE TABLE IF NOT EXISTS outbox_finished (

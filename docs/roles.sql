@@ -39,10 +39,10 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ops_sessions TO outbox_api;
 GRANT UPDATE, DELETE ON outbox TO outbox_api;
 
 -- The relay: moves messages, prunes history, and deletes accounts that were not verified in time, of which it sees no
--- address, no full name and no password. The right to write one column is what locking a row takes.
+-- full name and no password. The right to write one column is what locking a row takes.
 GRANT SELECT, UPDATE, DELETE ON outbox TO outbox_relay;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_finished TO outbox_relay;
-GRANT SELECT (username, is_email_verified, created_at, email_set_at), UPDATE (email_set_at), DELETE
+GRANT SELECT (username, email, is_email_verified, created_at, email_set_at), UPDATE (email_set_at), DELETE
    ON users TO outbox_relay;
 GRANT SELECT (username, expires_at) ON verify_emails TO outbox_relay;
 GRANT SELECT, UPDATE ON outbox_breaker TO outbox_relay;

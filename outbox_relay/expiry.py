@@ -1,13 +1,22 @@
 """Expiry: accounts whose address was never verified are deleted, in steps so small that nobody waits for one."""
 
+import time
+from collections.abc import Callable
 from typing import Final, NamedTuple
+
+import structlog
 
 from outbox_relay import expiry_statements
 from outbox_relay.expiry_statements import FIRST
 from outbox_relay.statements import DbConnection
 from shared.database import transaction
 
+_log = structlog.get_logger(__name__)
+
 LOOKED_AT_ONCE: Final = 250
+_LARGEST_JUMP_SECONDS: Final = 300.0
+_LARGEST_DIFFERENCE_SECONDS: Final = 3600.0
+_DISTRUST_SECONDS: Final = 3600.0
 
 
 class ExpiryStep(NamedTuple):
@@ -17,6 +26,36 @@ class ExpiryStep(NamedTuple):
     is_partial: bool
 
 
+class TrustedClock:
+    """Tells whether the database's clock may be believed where something is deleted for good.
+
+    A clock that jumps ahead by days, as after a virtual machine was restored, would make every unverified account old.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
+        """Keep this process's own clocks."""
+        self._monotonic = monotonic
+        self._wall = wall
+        self._offset: float | None = None
+        self._distrusted_until = float("-inf")
+
+    def trusts(self, database_seconds: float) -> bool:
+        """Return whether the database's time has gone on as ours has, for an hour, and is about the same."""
+        now = self._monotonic()
+        offset = database_seconds - now
+        if self._offset is not None and abs(offset - self._offset) > _LARGEST_JUMP_SECONDS:
+            self._distrusted_until = now + _DISTRUST_SECONDS
+            _log.error("clock.jumped", seconds=round(offset - self._offset), meaning="no account expires for an hour")
+        self._offset = offset
+        difference = database_seconds - self._wall()
+        if abs(difference) > _LARGEST_DIFFERENCE_SECONDS:
+            _log.error(
+                "clock.differs", seconds=round(difference), meaning="no account expires until it agrees with ours"
+            )
+            return False
+        return now >= self._distrusted_until
+
+
 class AccountExpiry:
     """Looks at unverified accounts round by round, the oldest first, and deletes those that nobody waits for any more.
 
@@ -24,9 +63,10 @@ class AccountExpiry:
     at once a round.
     """
 
-    def __init__(self, unverified_days: float) -> None:
+    def __init__(self, unverified_days: float, clock: TrustedClock | None = None) -> None:
         """Keep how long an account may wait."""
         self._unverified_days = unverified_days
+        self._clock = clock or TrustedClock()
         self._after = FIRST
 
     def step(self, connection: DbConnection) -> ExpiryStep:
@@ -34,7 +74,8 @@ class AccountExpiry:
         deleted = 0
         with transaction(connection):
             found = expiry_statements.lock_accounts(connection, self._unverified_days, LOOKED_AT_ONCE, self._after)
-            if found.usernames:
+            is_trusted = self._clock.trusts(found.clock)
+            if found.usernames and is_trusted:
                 refused = expiry_statements.lock_refused_mails(connection, found.usernames)
                 deleted = expiry_statements.delete_accounts(connection, self._unverified_days, found.usernames, refused)
         is_partial = found.last is not None and found.looked_at == LOOKED_AT_ONCE

@@ -1,7 +1,9 @@
 """The SQL that deletes accounts whose address was never verified: three statements of one transaction.
 
-An account may go when its row is old, its links ended long ago, and none of its verification mails has anything ahead.
-A dead letter has, unless its recipient is the reason: that one goes with the account, as discarded.
+An account may go when its row is old, its links ended long ago, and none of its mails has anything ahead. A dead letter
+has, unless its recipient is the reason: that one goes with the account, as discarded. The same is asked of other
+unverified accounts of its address: any link of an address serves each of them, and where a limit lets one mail of an
+address wait, it stands for all.
 """
 
 from collections.abc import Sequence
@@ -24,30 +26,60 @@ FIRST: Final = AccountCursor("-infinity", "")
 class LockedAccounts(NamedTuple):
     """What a step has looked at, and the accounts among them that it has locked, since they may go."""
 
+    clock: float
+    """The database's time, in seconds since the epoch."""
     looked_at: int
     last: AccountCursor | None
     usernames: Sequence[str]
 
 
+_OF_AN_ADDRESS: Final = 1000
+"""So many accounts of an address are looked at for each other, the oldest: somebody may make many."""
+
 _BEFORE: Final = "now() - make_interval(secs => %(days)s * 86400.0)"
 
-_IS_OLD: Final = f"NOT u.is_email_verified AND greatest(u.created_at, u.email_set_at) < {_BEFORE}"
 
-_HAS_A_LINK: Final = (
-    f"EXISTS (SELECT FROM verify_emails AS v WHERE v.username = u.username AND v.expires_at >= {_BEFORE})"
-)
+def _finds(query: str) -> str:
+    """Return the condition that a query finds a row, asked for one account after the other.
+
+    EXISTS may be planned as a join, which reads the mails or links of everybody.
+    """
+    return f"coalesce((SELECT true {query} LIMIT 1), false)"
 
 
 def _is_mail_of(username: str) -> str:
-    """Return the condition that a message is a verification mail of this account, as outbox_account_idx serves it."""
+    """Return the condition that a message is a mail of this account, as outbox_account_idx serves it."""
     return f"""
-        o.task = 'task:send_verify_email'
+        starts_with(o.task, 'task:send_')
         AND left(o.payload ->> 'username', 64) COLLATE "C" = left({username}, 64)
         AND o.payload ->> 'username' = {username}
     """
 
 
+_IS_OLD: Final = f"NOT u.is_email_verified AND greatest(u.created_at, u.email_set_at) < {_BEFORE}"
+
+_HAS_A_LINK: Final = _finds(f"FROM verify_emails AS v WHERE v.username = u.username AND v.expires_at >= {_BEFORE}")
+
 _IS_REFUSED: Final = "o.status = 'dead' AND coalesce(o.failures -> -1 -> 'about_recipient' = 'true', false)"
+
+_HAS_A_MAIL: Final = _finds(f"FROM outbox AS o WHERE {_is_mail_of('u.username')} AND NOT ({_IS_REFUSED})")
+
+_HAS_A_MAIL_THAT_IS_NOT_LOCKED: Final = _finds(
+    f"FROM outbox AS o WHERE {_is_mail_of('u.username')} AND o.id <> ALL(%(refused)s::bigint[])"
+)
+
+_ADDRESS_IS_WAITED_FOR: Final = _finds(
+    f"""
+    FROM (
+        SELECT username
+          FROM users
+         WHERE lower(email) = asked.address AND NOT is_email_verified
+         ORDER BY created_at
+         LIMIT {_OF_AN_ADDRESS}
+    ) AS u
+    WHERE {_HAS_A_LINK} OR {_HAS_A_MAIL}
+    """  # noqa: S608 - expressions of our own
+)
 
 
 def lock_accounts(connection: DbConnection, unverified_days: float, limit: int, after: AccountCursor) -> LockedAccounts:
@@ -65,21 +97,26 @@ def lock_accounts(connection: DbConnection, unverified_days: float, limit: int, 
     row = connection.execute(
         f"""
         WITH looked_at AS MATERIALIZED (
-            SELECT username, created_at
+            SELECT username, created_at, lower(email) AS address
               FROM users
              WHERE NOT is_email_verified AND created_at < {_BEFORE}
                AND (created_at, username) > (%(created_at)s::timestamptz, %(username)s::text)
              ORDER BY created_at, username
              LIMIT %(limit)s
+        ), waited_for AS MATERIALIZED (
+            SELECT address
+              FROM (SELECT DISTINCT address FROM looked_at) AS asked
+             WHERE {_ADDRESS_IS_WAITED_FOR}
         ), locked AS MATERIALIZED (
             SELECT u.username
               FROM looked_at
               JOIN users AS u USING (username)
-             WHERE {_IS_OLD} AND NOT {_HAS_A_LINK}
-               AND NOT EXISTS (SELECT FROM outbox AS o WHERE {_is_mail_of("u.username")} AND NOT ({_IS_REFUSED}))
+             WHERE {_IS_OLD} AND NOT {_HAS_A_LINK} AND NOT {_HAS_A_MAIL}
+               AND looked_at.address NOT IN (SELECT address FROM waited_for)
                FOR UPDATE OF u SKIP LOCKED
         )
-        SELECT (SELECT count(*) FROM looked_at),
+        SELECT extract(epoch FROM clock_timestamp())::float8,
+               (SELECT count(*) FROM looked_at),
                (SELECT created_at::text FROM looked_at ORDER BY created_at DESC, username DESC LIMIT 1),
                (SELECT username FROM looked_at ORDER BY created_at DESC, username DESC LIMIT 1),
                ARRAY(SELECT username FROM locked)
@@ -87,8 +124,8 @@ def lock_accounts(connection: DbConnection, unverified_days: float, limit: int, 
         {"days": unverified_days, "limit": limit, **after._asdict()},
     ).fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
-    looked_at, created_at, username, usernames = row
-    return LockedAccounts(looked_at, AccountCursor(created_at, username) if looked_at else None, usernames)
+    clock, looked_at, created_at, username, usernames = row
+    return LockedAccounts(clock, looked_at, AccountCursor(created_at, username) if looked_at else None, usernames)
 
 
 def lock_refused_mails(connection: DbConnection, usernames: Sequence[str]) -> list[int]:
@@ -116,13 +153,16 @@ def delete_accounts(
     """
     row = connection.execute(
         f"""
-        WITH gone AS (
+        WITH waited_for AS MATERIALIZED (
+            SELECT address
+              FROM (SELECT DISTINCT lower(email) AS address FROM users WHERE username = ANY(%(usernames)s)) AS asked
+             WHERE {_ADDRESS_IS_WAITED_FOR}
+        ), gone AS (
             DELETE FROM users AS u
              USING unnest(%(usernames)s::text[]) AS locked (username)
              WHERE u.username = locked.username AND {_IS_OLD} AND NOT {_HAS_A_LINK}
-               AND NOT EXISTS (
-                       SELECT FROM outbox AS o
-                        WHERE {_is_mail_of("u.username")} AND o.id <> ALL(%(refused)s::bigint[]))
+               AND lower(u.email) NOT IN (SELECT address FROM waited_for)
+               AND NOT {_HAS_A_MAIL_THAT_IS_NOT_LOCKED}
             RETURNING u.username
         ), discarded AS (
             DELETE FROM outbox AS o

@@ -13,7 +13,7 @@ depends_on = None
 _INDEXES = {
     "users_unverified_age_idx": "users (created_at, username) WHERE NOT is_email_verified",
     "outbox_account_idx": (
-        "outbox (left(payload ->> 'username', 64) COLLATE \"C\") WHERE task = 'task:send_verify_email'"
+        "outbox (left(payload ->> 'username', 64) COLLATE \"C\") WHERE starts_with(task, 'task:send_')"
     ),
 }
 

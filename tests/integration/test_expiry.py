@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from embedded.mail_catcher import MailCatcher
 from embedded.ports import LOOPBACK
 from outbox_relay import expiry, expiry_statements
-from outbox_relay.expiry import AccountExpiry
+from outbox_relay.expiry import AccountExpiry, TrustedClock
 from shared import letters
 from shared.database import connect, transaction
 from shared.settings import SmtpServer
@@ -104,6 +104,31 @@ def test_no_account_goes_while_a_mail_is_ahead(connection: Connection, columns: 
     add_message(connection, **columns)
 
     assert (expire(connection), accounts(connection)) == (0, {"alice"})
+
+
+def test_other_mails_of_an_account_keep_it_as_well(connection: Connection) -> None:
+    add_old_user(connection)
+    add_message(connection, "task:send_password_changed_email")
+
+    assert expire(connection) == 0
+
+
+@pytest.mark.parametrize("what", ["a mail", "a link"])
+def test_an_account_is_kept_by_what_comes_to_its_address_for_another(connection: Connection, what: str) -> None:
+    """Any link of the address serves it, and one mail of an address may wait for all."""
+    add_old_user(connection)
+    add_user(connection, "stranger", email="Alice@Example.com")
+    add_old_user(connection, "verified", email="alice@example.com", is_email_verified=True)
+    if what == "a mail":
+        add_message(connection, payload={"username": "stranger"})
+    else:
+        add_link(connection, "stranger", 1, days_ago(6))
+    add_message(connection, payload={"username": "verified"})
+
+    assert expire(connection) == 0
+
+    connection.execute("DELETE FROM users WHERE username = 'stranger'; DELETE FROM outbox")
+    assert expire(connection) == 1
 
 
 def test_mails_of_others_keep_nobody(connection: Connection) -> None:
@@ -239,6 +264,46 @@ def test_two_relays_expire_side_by_side(connection: Connection, others: Connecti
         assert expire(others) == 1
         assert expiry_statements.delete_accounts(connection, DAYS, locked.usernames, []) == 2
     assert accounts(connection) == set()
+
+
+# ---- clocks
+
+
+def clock_of(database: float, monotonic: float, wall: float | None = None) -> tuple[float, float, float]:
+    """The three clocks' seconds at one step."""
+    return database, monotonic, database if wall is None else wall
+
+
+@pytest.mark.parametrize(
+    ("steps", "trusted"),
+    [
+        ([clock_of(1000, 0), clock_of(1060, 60)], [True, True]),
+        ([clock_of(1000, 0), clock_of(865_060, 60), clock_of(865_120, 120)], [True, False, False]),
+        ([clock_of(1000, 0), clock_of(865_060, 60), clock_of(868_800, 3800)], [True, False, True]),
+        ([clock_of(1000, 0), clock_of(865_060, 60), clock_of(1120, 120), clock_of(4600, 3600)], [True] + [False] * 3),
+        ([clock_of(865_000, 0, 1000), clock_of(1060, 60)], [False, False]),
+        ([clock_of(1000, 0, 2000)], [True]),
+    ],
+    ids=["steady", "jumps-ahead", "an-hour-later", "jumps-back", "differs", "a-little"],
+)
+def test_a_clock_that_jumps_is_not_believed_for_an_hour(
+    steps: list[tuple[float, float, float]], trusted: list[bool]
+) -> None:
+    now = steps[0]
+    clock = TrustedClock(monotonic=lambda: now[1], wall=lambda: now[2])
+
+    for now, is_trusted in zip(steps, trusted, strict=True):
+        assert clock.trusts(now[0]) is is_trusted
+
+
+def test_no_account_goes_while_the_clock_is_not_believed(connection: Connection) -> None:
+    add_old_user(connection)
+
+    with structlog.testing.capture_logs() as logs:
+        step = AccountExpiry(DAYS, TrustedClock(wall=lambda: days_ago(10).timestamp())).step(connection)
+
+    assert (step.deleted, accounts(connection)) == (0, {"alice"})
+    assert [line["event"] for line in logs] == ["clock.differs"]
 
 
 # ---- round by round

@@ -108,7 +108,7 @@ def check_outages(world: World, relay: Relay, owner: psycopg.Connection[Any]) ->
     [
         ("outbox_appender", "SELECT FROM outbox"),
         ("outbox_appender", "INSERT INTO outbox (task, payload, status) VALUES ('t', '{}', 'dead')"),
-        ("outbox_relay", "SELECT email FROM users"),
+        ("outbox_relay", "SELECT hashed_password FROM users"),
         ("outbox_relay", "UPDATE users SET is_email_verified = true"),
         ("outbox_relay", "SELECT email FROM verify_emails"),
         ("outbox_worker", "UPDATE users SET is_email_verified = true"),

@@ -246,8 +246,11 @@ def _may_go(world: AccountsWorld, config: AccountsConfig, name: int, letters: tu
         kept -= {PENDING, RUNNING}
     if not config.keeps(AccountGuard.EXPIRE_DEAD):
         kept -= {DEAD}
+    account = world.accounts[name]
     for number, mail in enumerate(world.mails):
         if mail.name != name:
+            if _comes_to(world, account, mail) and config.keeps(AccountGuard.EXPIRE_ADDRESS):
+                return False
             continue
         if mail.status in kept:
             return False
@@ -257,6 +260,14 @@ def _may_go(world: AccountsWorld, config: AccountsConfig, name: int, letters: tu
         if mail.link in (GOOD, ENDED) and config.keeps(AccountGuard.EXPIRE_LINKS):
             return False
     return True
+
+
+def _comes_to(world: AccountsWorld, account: Account | None, mail: Mail) -> bool:
+    """Whether a mail of another unverified account brings a link to this account's address, or has brought one."""
+    other = world.accounts[mail.name]
+    if account is None or other is None or other.is_verified or other.address != account.address:
+        return False
+    return mail.status in (PENDING, RUNNING, DEAD) or mail.link in (GOOD, ENDED)
 
 
 def _deleted(world: AccountsWorld, config: AccountsConfig, names: tuple[int, ...]) -> AccountsWorld:

@@ -41,6 +41,7 @@ class AccountGuard(Enum):
     EXPIRE_LINKS = "expire: UNVERIFIED_DAYS after the end of the newest link's life"
     EXPIRE_WAITING = "expire: not while a mail is pending, published or running"
     EXPIRE_DEAD = "expire: not while a mail is a dead letter for another reason than its recipient"
+    EXPIRE_ADDRESS = "expire: not while a mail or a link of another unverified account of the address is there"
     EXPIRE_LOCKS = "expire: accounts are locked before they are looked at again"
     EXPIRE_LOCKS_LETTERS = "expire: the dead letters that go with an account are locked, too"
     EXPIRE_LOOKS_AGAIN = "expire: after that a new snapshot decides"

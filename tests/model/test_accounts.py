@@ -17,7 +17,9 @@ from tests.model.accounts_state import (
     ENDED,
     GOOD,
     LIVE,
+    PENDING,
     READY,
+    RUNNING,
     AccountGuard,
     AccountsConfig,
     AccountsWorld,
@@ -87,6 +89,23 @@ def _waits_its_days(before: AccountsWorld, step: AccountStep, after: AccountsWor
     )
 
 
+def _covers_the_address(before: AccountsWorld, step: AccountStep, after: AccountsWorld) -> bool:
+    """At the moment of the snapshot that decides. What is asked for after it was not waited for."""
+    if step.name != "look_again":
+        return True
+    gone = [before.accounts[name] for name in after.expiry.names]
+    return not any(
+        account is not None
+        and other is not None
+        and not other.is_verified
+        and other.address == account.address
+        and (mail.status in (PENDING, RUNNING) or mail.link == GOOD)
+        for account in gone
+        for mail in before.mails
+        for other in [before.accounts[mail.name]]
+    )
+
+
 KEPT: Final = "no message that is pending, running or dead is without the account that it was appended for"
 ASKED: Final = "a mail goes to the address that it was asked for, and to no other"
 OWED: Final = "who waits for a mail to an address that nobody has verified has a message ahead, or a mail that was sent"
@@ -96,6 +115,7 @@ ONE_OWNER: Final = "an address has one verified account at the most"
 DAYS: Final = (
     "only an unverified account is deleted, UNVERIFIED_DAYS after creation, correction and the end of its links"
 )
+COVERED: Final = "no account is deleted while a link of its address is good, or a mail will bring one"
 PROPERTIES: Final[dict[str, Check]] = {
     KEPT: _keeps_accounts,
     ASKED: _sends_as_asked,
@@ -104,6 +124,7 @@ PROPERTIES: Final[dict[str, Check]] = {
     MAILED: _verifies_what_was_mailed,
     ONE_OWNER: _has_one_owner,
     DAYS: _waits_its_days,
+    COVERED: _covers_the_address,
 }
 
 SIZES: Final = {
@@ -143,6 +164,7 @@ BROKEN: Final = [
     (AccountGuard.EXPIRE_LINKS, DAYS, AccountsConfig(requests=0)),
     (AccountGuard.EXPIRE_WAITING, KEPT, AccountsConfig(requests=0)),
     (AccountGuard.EXPIRE_DEAD, KEPT, AccountsConfig(requests=0)),
+    (AccountGuard.EXPIRE_ADDRESS, COVERED, AccountsConfig(names=2, addresses=1, signups=2, requests=0)),
     (AccountGuard.EXPIRE_LOCKS, KEPT, AccountsConfig(requests=1)),
     (AccountGuard.EXPIRE_LOCKS, DAYS, AccountsConfig(requests=1)),
     (AccountGuard.EXPIRE_LOCKS_LETTERS, KEPT, AccountsConfig(requests=0, orders=1)),
