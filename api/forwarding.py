@@ -73,38 +73,42 @@ class Forwarding:
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer a request."""
         named = self._forwarded(environ) if self._reads_forwarded else self._x_forwarded(environ)
-        if named is None:
+        if "for" in named:
+            client = Client(read_address(named["for"]), is_forwarded=True)
+        else:
             given = next((name for name in _NAMING_A_CLIENT if _variable(name) in environ), None)
             client = Client(read_address(environ.get("REMOTE_ADDR", "")), ignored=given)
-        else:
-            client = Client(read_address(named.get("for", "")), is_forwarded=True)
-            if (scheme := named.get("proto", "").lower()) in _SCHEMES:
-                environ["wsgi.url_scheme"] = scheme
-            if _HOST.fullmatch(host := named.get("host", "")):
-                environ["HTTP_HOST"] = host
+        if (scheme := named.get("proto", "").lower()) in _SCHEMES:
+            environ["wsgi.url_scheme"] = scheme
+        if _HOST.fullmatch(host := named.get("host", "")):
+            environ["HTTP_HOST"] = host
         environ[_CLIENT] = client
         environ["REMOTE_ADDR"] = "" if client.address is None else str(client.address)
         return self._app(environ, start_response)
 
-    def _x_forwarded(self, environ: "WSGIEnvironment") -> Mapping[str, str] | None:
+    def _x_forwarded(self, environ: "WSGIEnvironment") -> Mapping[str, str]:
+        """Return what the trusted proxies say, nothing where there are fewer than are trusted."""
+        if not self._count:
+            return {}
+        named: dict[str, str] = {}
         clients = _entries(environ, "X-Forwarded-For")
-        if not self._count or len(clients) < self._count:
-            return None
-        named = {"for": clients[-self._count]}
+        if len(clients) >= self._count:
+            named["for"] = clients[-self._count]
         for name, header in (("proto", "X-Forwarded-Proto"), ("host", "X-Forwarded-Host")):
             # Many proxies overwrite these where they extend the other, so that there are fewer.
             if given := _entries(environ, header)[-self._count :]:
                 named[name] = given[0]
         return named
 
-    def _forwarded(self, environ: "WSGIEnvironment") -> Mapping[str, str] | None:
+    def _forwarded(self, environ: "WSGIEnvironment") -> Mapping[str, str]:
+        """Return the same of the header of RFC 7239, in which a client that is not named is one that cannot be read."""
         text = environ.get(_variable("Forwarded"))
         if not self._count or text is None:
-            return None
+            return {}
         elements = parse_forwarded(text)
         if elements is None:
-            return {}
-        return None if len(elements) < self._count else elements[-self._count]
+            return {"for": ""}
+        return {"for": "", **elements[-self._count]} if len(elements) >= self._count else {}
 
 
 def read_address(text: str) -> Address | None:

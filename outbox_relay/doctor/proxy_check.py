@@ -25,7 +25,7 @@ def check_ignored_headers(connection: DbConnection) -> Iterator[Finding]:
         yield warning(
             _CHECK,
             f"{name} came with a request, at {seen_at} UTC the last time, and the API does not believe it: if a proxy"
-            " sent it, all its clients share one limit",
+            " sent it, all its clients count as one for the limits",
             "set TRUSTED_PROXIES of the API to the number of proxies in front of it and FORWARDING_HEADER to what they"
             " send; a client that reaches the API without a proxy may have made it up",
         )

@@ -13,7 +13,7 @@ from tests.gunicorn import END_SECONDS, gunicorn, gunicorn_program
 from tests.preloading import Preloaded
 from tests.waiting import wait_until
 
-WHOLE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+WHOLE = b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def start_with(origin: Preloaded, log: Path, **settings: str) -> tuple[int, str]:
