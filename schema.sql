@@ -329,6 +329,19 @@ CREATE INDEX IF NOT EXISTS verification_mails_waiting_idx ON verification_mails 
 CREATE INDEX IF NOT EXISTS verification_mails_due_idx ON verification_mails (due_at) WHERE state <> 'discarded';
 CREATE INDEX IF NOT EXISTS verification_mails_discarded_idx ON verification_mails (due_at) WHERE state = 'discarded';
 
+-- How many verification mails are due in an hour of the clock, to one domain (its HMAC) or to all ('total'): only where
+-- a limit is set. Each backend counts in one of 64 slots, so that no signup waits for another one's row.
+CREATE TABLE IF NOT EXISTS mail_counts (
+    scope         bytea       NOT NULL,
+    window_start  timestamptz NOT NULL,
+    slot          smallint    NOT NULL,
+    mails         integer     NOT NULL,
+    CONSTRAINT mail_counts_pkey PRIMARY KEY (scope, window_start, slot)
+) WITH (fillfactor = 50);
+
+-- Serves the deletion of hours that are over.
+CREATE INDEX IF NOT EXISTS mail_counts_window_idx ON mail_counts (window_start);
+
 -- Forwarding headers that came with a request and that nothing believes: a proxy stands in front that TRUSTED_PROXIES does
 -- not count. The API writes one every ten minutes at most, `doctor` reads them.
 CREATE TABLE IF NOT EXISTS ignored_headers (

@@ -16,6 +16,7 @@ import psycopg
 from sqlalchemy import CTE, Connection, DateTime, FromClause, LargeBinary, Text, bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 
+from api.mail_counts import TOTAL, HourlyLimits, counted
 from api.mail_placing import AskedMail, KnownMail, Placement, State, place
 from api.mailboxes import is_plain, mailbox_of
 from shared.mail_limits import MailLimits
@@ -44,9 +45,10 @@ class MailShape(NamedTuple):
     """What a statement that writes a decided mail is built for: one statement for each shape."""
 
     is_discarded: bool = False
+    is_counted: bool = False
 
 
-SHAPES: Final = (MailShape(), MailShape(is_discarded=True))
+SHAPES: Final = (MailShape(), MailShape(is_counted=True), MailShape(is_discarded=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,17 @@ class MailLimiter:
             client=None if client is None else self._hmac(b"client", client),
             is_plain=is_plain(email),
         )
-        return _decision(place(asked, known, self._limits), asked, mailbox)
+        hourly = self._hourly_limits(email)
+        placed = hourly.place(connection, lambda not_before: place(asked, known, self._limits, not_before=not_before))
+        shape = MailShape(
+            is_discarded=placed.state == "discarded", is_counted=bool(hourly.by_scope) and placed.state != "discarded"
+        )
+        return _decision(placed, asked, mailbox, shape, hourly.values(placed))
+
+    def _hourly_limits(self, email: str) -> HourlyLimits:
+        domain = self._hmac(b"domain", email.lower().rpartition("@")[2])
+        limits = {domain: self._limits.domain_an_hour, TOTAL: self._limits.total_an_hour}
+        return HourlyLimits({scope: limit for scope, limit in limits.items() if limit is not None})
 
     def address_values(self, email: str) -> dict[str, bytes]:
         """Return by what the mails to this exact address are found in verification_mails."""
@@ -109,7 +121,9 @@ class MailLimiter:
         return hmac.digest(self._key, _SALT + kind + b"\n" + text.encode(), hashlib.sha256)[:_HMAC_BYTES]
 
 
-def _decision(placed: Placement, asked: AskedMail, mailbox: bytes) -> MailDecision:
+def _decision(
+    placed: Placement, asked: AskedMail, mailbox: bytes, shape: MailShape, counts: Mapping[str, object]
+) -> MailDecision:
     values = {
         "mail_due_at": placed.due_at,
         "mail_state": placed.state,
@@ -117,8 +131,8 @@ def _decision(placed: Placement, asked: AskedMail, mailbox: bytes) -> MailDecisi
         "mailbox_hmac": mailbox,
         "address_hmac": asked.address,
         "client_hmac": asked.client,
+        **counts,
     }
-    shape = MailShape(is_discarded=placed.state == "discarded")
     return MailDecision(placed.state, placed.due_at, placed.reason, shape, values)
 
 
@@ -166,4 +180,6 @@ def limited_mail(source: FromClause, shape: MailShape) -> CTE:
         "due_at": bindparam("mail_due_at", type_=DateTime(timezone=True)),
     }
     recorded = insert(verification_mails).from_select(list(row), select(*row.values()).select_from(message))
+    if shape.is_counted:
+        recorded = recorded.add_cte(counted(message).cte("counted"))
     return recorded.returning(verification_mails.c.message_id).cte("limited_mail")

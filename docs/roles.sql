@@ -27,7 +27,7 @@ $$;
 GRANT SELECT, INSERT, UPDATE ON users TO outbox_api;
 GRANT SELECT, UPDATE ON verify_emails TO outbox_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_keys, resends TO outbox_api;
-GRANT SELECT, INSERT, UPDATE ON verification_mails, ignored_headers TO outbox_api;
+GRANT SELECT, INSERT, UPDATE ON verification_mails, mail_counts, ignored_headers TO outbox_api;
 GRANT INSERT (task, payload, queue, due_at, traceparent) ON outbox TO outbox_api;
 -- A mail that a limit discards is history from the beginning, with an id of the outbox.
 GRANT INSERT ON outbox_finished TO outbox_api;
@@ -48,7 +48,7 @@ GRANT SELECT (username, expires_at) ON verify_emails TO outbox_relay;
 GRANT SELECT, UPDATE ON outbox_breaker TO outbox_relay;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_relays TO outbox_relay;
 GRANT SELECT ON ignored_headers TO outbox_relay;  -- for `doctor`
-GRANT SELECT, DELETE ON verification_mails TO outbox_relay;
+GRANT SELECT, DELETE ON verification_mails, mail_counts TO outbox_relay;
 -- Optional, for `doctor`: to see how long transactions of other roles have been open. It shows the statements of everybody
 -- on the server, and takes a superuser (or a role with the admin option on it) to grant.
 -- GRANT pg_read_all_stats TO outbox_relay;

@@ -15,7 +15,7 @@ _log = structlog.get_logger(__name__)
 
 
 class MailPruner:
-    """Deletes the rows of verification mails that were due before any window of a limit began."""
+    """Deletes mails that were due before any window of a limit began, and counts of hours that are over."""
 
     def __init__(self, unverified_days: float) -> None:
         """Keep how long a mail counts."""
@@ -23,9 +23,10 @@ class MailPruner:
         self._days = max(_LEAST_DAYS, unverified_days) + 1
 
     def step(self, connection: DbConnection) -> bool:
-        """Delete up to PRUNED_AT_ONCE rows of a kind, and tell whether there are more. Raises psycopg.Error."""
+        """Delete up to PRUNED_AT_ONCE rows of each kind, and tell whether there are more. Raises psycopg.Error."""
         try:
-            kept, discarded = (_prune(connection, condition, self._days) for condition in _CONDITIONS)
+            deleted = [_prune(connection, condition, self._days) for condition in _CONDITIONS]
+            deleted.append(_prune_counts(connection))
         except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable) as exc:
             # Of a role or a schema of the version before: messages do not wait for it.
             _log.error(
@@ -34,7 +35,7 @@ class MailPruner:
                 meaning="run docs/roles.sql and the migrations",
             )
             return False
-        return max(kept, discarded) == PRUNED_AT_ONCE
+        return max(deleted) == PRUNED_AT_ONCE
 
 
 _CONDITIONS: Final = ("state <> 'discarded'", "state = 'discarded'")
@@ -54,4 +55,20 @@ def _prune(connection: DbConnection, condition: str, days: float) -> int:
                                  FOR UPDATE SKIP LOCKED)
         """,  # noqa: S608 - a condition of our own
         [days * 86_400, PRUNED_AT_ONCE],
+    ).rowcount
+
+
+@own_transaction
+def _prune_counts(connection: DbConnection) -> int:
+    return connection.execute(
+        """
+        DELETE FROM mail_counts
+         WHERE (scope, window_start, slot) IN (SELECT scope, window_start, slot
+                                                 FROM mail_counts
+                                                WHERE window_start < now() - interval '1 day'
+                                                ORDER BY window_start
+                                                LIMIT %s
+                                                  FOR UPDATE SKIP LOCKED)
+        """,
+        [PRUNED_AT_ONCE],
     ).rowcount

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    SmallInteger,
     Table,
     Text,
     TextClause,
@@ -129,4 +130,13 @@ verification_mails = Table(
     Column("client_hmac", LargeBinary),
     Column("state", Text, nullable=False),
     _moment("due_at", required=True),
+)
+
+mail_counts = Table(
+    "mail_counts",
+    metadata,
+    Column("scope", LargeBinary, primary_key=True),
+    Column("window_start", DateTime(timezone=True), primary_key=True),
+    Column("slot", SmallInteger, primary_key=True, autoincrement=False),
+    Column("mails", Integer, nullable=False),
 )

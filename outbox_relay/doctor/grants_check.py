@@ -15,6 +15,7 @@ RELAY_NEEDS: Final = {
     "users": ("SELECT", "UPDATE", "DELETE"),
     "verify_emails": ("SELECT",),
     "verification_mails": ("SELECT", "DELETE"),
+    "mail_counts": ("SELECT", "DELETE"),
 }
 """What the statements of outbox_relay ask for. UPDATE also stands for SELECT … FOR UPDATE."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from api.mail_placing import NO_ROOM, ONE_WAITS
+from shared.mail_limits import MailLimits
 from tests.api_service import ALICE, NO_MAIL_LIMITS, ApiService, api_service
 
 RESEND = "/v1/verify_email/resend"
@@ -192,3 +193,43 @@ def test_a_signup_with_a_key_is_limited_too_and_its_repetition_counts_nothing(ap
             assert api.client().post("/v1/users", json=person, headers=headers).status_code == 201
 
     assert due(api) == {"now": 3, "within a day": 1}
+
+
+@pytest.mark.parametrize(
+    ("limits", "emails", "expected"),
+    [
+        (MailLimits(domain_an_hour=2), ["a@x.example", "b@X.example", "c@x.example", "d@y.example"], [0, 0, 1, 0]),
+        (MailLimits(total_an_hour=2), ["a@x.example", "b@y.example", "c@z.example", "d@z.example"], [0, 0, 1, 1]),
+        (MailLimits(total_an_hour=1), ["a@x.example", "b@y.example", "c@z.example"], [0, 1, 2]),
+        (
+            MailLimits(domain_an_hour=1, total_an_hour=2),
+            ["a@x.example", "b@x.example", "c@y.example", "d@y.example", "e@x.example"],
+            [0, 1, 0, 1, 2],
+        ),
+    ],
+    ids=["domain", "total", "several hours", "both"],
+)
+def test_what_an_hour_has_no_room_for_waits_for_the_next_one(
+    database_url: str, limits: MailLimits, emails: list[str], expected: list[int]
+) -> None:
+    with api_service(database_url, mail_limits=limits) as api:
+        for number, email in enumerate(emails):
+            assert sign_up(api, number, email).status_code == 201
+        rows = api.sql(
+            "SELECT extract(epoch FROM date_trunc('hour', due_at) - date_trunc('hour', created_at))::int / 3600"
+            " AS hour, due_at = date_trunc('hour', due_at) AS is_full FROM outbox ORDER BY id"
+        )
+        states = [row["state"] for row in api.sql("SELECT state FROM verification_mails ORDER BY message_id")]
+        assert api.client().get("/readyz").status_code == 200
+
+    assert [row["hour"] for row in rows] == expected
+    assert [row["is_full"] for row in rows] == [hour > 0 for hour in expected]
+    assert states == ["prompt" if hour == 0 else "waiting" for hour in expected]
+
+
+def test_a_refused_signup_counts_in_no_hour(database_url: str) -> None:
+    with api_service(database_url, mail_limits=MailLimits(total_an_hour=2)) as api:
+        for email in ("a@x.example", "b@x.example", "c@x.example"):
+            sign_up(api, 0, email, password=f"the horse of {email[0]}")
+
+        assert api.sql("SELECT sum(mails) AS mails FROM mail_counts") == [{"mails": 1}]

@@ -123,3 +123,13 @@ def test_what_counts_no_longer_is_deleted(connection: Connection) -> None:
 
     left = connection.execute("SELECT message_id FROM verification_mails ORDER BY 1").fetchall()
     assert left == [(3,), (4,)]
+
+
+def test_hours_that_are_over_are_deleted(connection: Connection) -> None:
+    connection.execute(
+        "INSERT INTO mail_counts VALUES ('total', now() - interval '25 hours', 1, 7), ('total', now(), 1, 7)"
+    )
+
+    MailPruner(7).step(connection)
+
+    assert connection.execute("SELECT count(*) FROM mail_counts").fetchone() == (1,)

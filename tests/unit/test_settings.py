@@ -314,7 +314,8 @@ def test_a_mail_limit_that_no_mail_or_nothing_fits_in_is_refused(
 
 
 def test_mail_limits_are_read_with_the_days_that_they_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, text in {"MAILBOX_MAILS_PER_HOUR": "off", "MAILBOX_MAILS": "7", "UNVERIFIED_DAYS": "0.5"}.items():
+    texts = {"MAILBOX_MAILS_PER_HOUR": "off", "MAILBOX_MAILS": "7", "TOTAL_MAILS_PER_HOUR": "20000"}
+    for name, text in {**texts, "UNVERIFIED_DAYS": "0.5"}.items():
         monkeypatch.setenv(name, text)
 
-    assert read_api_settings().mail_limits == MailLimits(mailbox_an_hour=None, mailbox=7, days=1)
+    assert read_api_settings().mail_limits == MailLimits(mailbox_an_hour=None, mailbox=7, total_an_hour=20_000, days=1)
