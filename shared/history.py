@@ -118,13 +118,26 @@ def replay(connection: DbConnection, chosen: Range) -> int:
     """Append a new message for each finished one of the range, all or none, and return how many.
 
     The oldest is appended first. The new messages have ids of their own, and so Message-IDs and links of their own.
+    The accounts of mails are locked first, as by whoever appends one: none of them is deleted meanwhile.
     """
     return connection.execute(
         """
+        WITH accounts AS MATERIALIZED (
+            SELECT username
+              FROM users
+             WHERE username IN (
+                       SELECT payload ->> 'username'
+                         FROM outbox_finished
+                        WHERE starts_with(task, 'task:send_')
+                          AND task = %(task)s AND finished_at >= %(since)s AND finished_at < %(until)s
+                          AND status = ANY(%(statuses)s) AND pg_column_size(payload) <= %(largest)s)
+               FOR KEY SHARE
+        )
         INSERT INTO outbox (task, payload, queue, max_retries)
         SELECT task, payload, queue, least(max_retries, %(retries)s)
           FROM outbox_finished
-         WHERE task = %(task)s AND finished_at >= %(since)s AND finished_at < %(until)s
+         WHERE (SELECT count(*) FROM accounts) >= 0
+           AND task = %(task)s AND finished_at >= %(since)s AND finished_at < %(until)s
            AND status = ANY(%(statuses)s) AND pg_column_size(payload) <= %(largest)s
          ORDER BY finished_at, id
         """,

@@ -24,6 +24,7 @@ Given = Literal[
     "an open breaker",
     "an open breaker and a mail server that does not answer",
     "old history",
+    "accounts that were not verified in time",
     "a missing setting",
 ]
 
@@ -121,6 +122,18 @@ def _relay_points() -> list[Point]:
         *_around("return_missing of another epoch", "relay", f"{sql}:return_missing", given=wiped),
         *_around("renew_found", "relay", f"{sql}:renew_found", given="a long backlog"),
         *_around("prune", "relay", f"{sql}:prune", given="old history"),
+        *_expiring(),
+    ]
+
+
+def _expiring() -> list[Point]:
+    sql = "outbox_relay.expiry_statements"
+    old: dict[str, Any] = {"given": "accounts that were not verified in time"}
+    return [
+        *_around("lock_accounts", "relay", f"{sql}:lock_accounts", **old),
+        *_around("lock_refused_mails", "relay", f"{sql}:lock_refused_mails", **old),
+        *_around("delete_accounts", "relay", f"{sql}:delete_accounts", **old),
+        *_around("the expiry's COMMIT", "relay", COMMIT, past=f"{sql}:delete_accounts", **old),
     ]
 
 

@@ -36,6 +36,13 @@ PREPARED_BY_SQL: Final[dict[Given, LiteralString]] = {
     "an address that is verified already": "UPDATE users SET is_email_verified = true",
     "an open breaker": OPEN_BREAKER,
     "an open breaker and a mail server that does not answer": OPEN_BREAKER,
+    "accounts that were not verified in time": """
+        INSERT INTO users (username, email, full_name, hashed_password, created_at, email_set_at)
+        SELECT name, name || '@example.com', '', '', now() - interval '9 days', corrected_at
+          FROM (VALUES ('gone', NULL), ('corrected', now())) AS account (name, corrected_at);
+        INSERT INTO outbox (task, payload, status, attempt, last_error, failures)
+        VALUES ('task:send_verify_email', '{"username": "gone"}', 'dead', 1, '550 5.1.1', '[{"about_recipient": true}]')
+        """,
     "old history": """
         INSERT INTO outbox_finished (id, task, payload, queue, status, due_at, generation, attempt, max_retries,
                                      failures, created_at, finished_at)
@@ -181,7 +188,11 @@ def check(scene: Scene, point: Point, id_: int) -> None:
     assert {mail.recipients for mail in mails} <= {(f"{row['payload']['username']}@example.com",)}
     assert len({link for mail in mails for link in mail.links}) == is_wanted
     assert len(scene.mailbox.mails()) == len(mails)
-    assert scene.count(table="outbox") == 0
     assert scene.count(table="verify_emails") == is_wanted
     assert scene.count("opened_at IS NOT NULL", table="outbox_breaker") == 0
     wait_until(lambda: scene.count("id = 0", table="outbox_finished") == 0, PATIENCE, "the old history to be pruned")
+    if point.given == "accounts that were not verified in time":
+        wait_until(lambda: scene.count("username = 'gone'", table="users") == 0, PATIENCE, "an account to be deleted")
+        assert scene.count("username = 'corrected'", table="users") == 1
+        assert scene.count("status = 'discarded' AND payload ->> 'username' = 'gone'", table="outbox_finished") == 1
+    assert scene.count(table="outbox") == 0

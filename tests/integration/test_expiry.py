@@ -13,8 +13,9 @@ from embedded.mail_catcher import MailCatcher
 from embedded.ports import LOOPBACK
 from outbox_relay import expiry, expiry_statements
 from outbox_relay.expiry import AccountExpiry, TrustedClock
-from shared import letters
+from shared import history, letters
 from shared.database import connect, transaction
+from shared.messages import SendVerifyEmail
 from shared.settings import SmtpServer
 from tests.integration.processing.world import World, world_of
 from tests.relay_settings import open_relay, relay_settings
@@ -242,6 +243,20 @@ def test_nobody_retries_a_dead_letter_whose_account_is_being_deleted(
         with pytest.raises(psycopg.errors.LockNotAvailable):
             letters.retry(others, id_)
         assert expiry_statements.delete_accounts(connection, DAYS, locked.usernames, refused) == 1
+
+
+def test_nothing_is_replayed_for_an_account_that_is_being_deleted(connection: Connection, others: Connection) -> None:
+    add_old_user(connection)
+    id_ = add_message(connection)
+    assert letters.discard(connection, id_, "a test")
+    day = timedelta(days=1)
+    now = datetime.now(UTC)
+    with transaction(connection):
+        assert expiry_statements.lock_accounts(connection, DAYS, 10, expiry_statements.FIRST).usernames == ["alice"]
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            history.replay(others, history.Range(SendVerifyEmail.task, now - day, now + day, ("discarded",)))
+
+    assert history.replay(others, history.Range(SendVerifyEmail.task, now - day, now + day, ("discarded",))) == 1
 
 
 def test_a_dead_letter_that_is_being_retried_keeps_its_account(connection: Connection, others: Connection) -> None:

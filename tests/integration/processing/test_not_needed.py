@@ -92,10 +92,13 @@ def test_a_welcome_mail_greets_whoever_is_verified(world: World, mailbox: MailCa
     assert (world.process(id_), len(mailbox.mails())) == (Verdict.DONE, 1)
 
 
-def test_a_probe_that_is_not_needed_lets_another_one_be_sent(world: World) -> None:
+@pytest.mark.parametrize("policy_code", [None, "5.7.1"])
+def test_a_probe_that_is_not_needed_lets_another_one_be_sent(world: World, policy_code: str | None) -> None:
+    """It has learned nothing of the mail server."""
     verify(world)
     id_ = add_message(world.connection)
     world.open_breaker(probe_id=id_)
+    world.connection.execute("UPDATE outbox_breaker SET policy_code = %s", [policy_code])
 
     assert world.process(id_) is Verdict.DISCARDED
 
