@@ -6,8 +6,9 @@ from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 
-_CONNECTIONS = Path("/proc/net/tcp")
-# Columns of that file, as in the kernel's tcp_ipv4.c.
+# The kernel's lists of sockets, and the bytes in front of an IPv4 address there: a client may write it as an IPv6 one.
+_CONNECTIONS = ((Path("/proc/net/tcp"), b""), (Path("/proc/net/tcp6"), bytes(10) + b"\xff\xff"))
+# Columns of these files, as in the kernel's tcp_ipv4.c.
 _LOCAL, _REMOTE, _USER = 1, 2, 7
 
 
@@ -15,28 +16,29 @@ def may_be_served(client: tuple[str, int], server: tuple[str, int]) -> bool:
     """Return whether this user or root opened the connection; True where the system does not say who did.
 
     Args:
-        client: the address and port that the connection comes from.
-        server: the address and port that it leads to; IPv4, as the client's.
+        client: the IPv4 address and port that the connection comes from.
+        server: the address and port that it leads to.
 
     """
-    if not _CONNECTIONS.exists():
-        return True
-    return _user_of(client, server) in {os.geteuid(), 0}
+    known = [(file, prefix) for file, prefix in _CONNECTIONS if file.exists()]
+    users = {_user_of(client, server, file, prefix) for file, prefix in known}
+    return not known or bool(users & {os.geteuid(), 0})
 
 
-def _user_of(client: tuple[str, int], server: tuple[str, int]) -> int | None:
-    """Return the number of the user who opened the connection; None if it is closed by now."""
-    wanted = [_written(client), _written(server)]
+def _user_of(client: tuple[str, int], server: tuple[str, int], connections: Path, prefix: bytes) -> int | None:
+    """Return the number of the user who opened the connection; None if the file does not list it (any more)."""
+    wanted = [_written(client, prefix), _written(server, prefix)]
     with suppress(OSError):
-        for line in _CONNECTIONS.read_text().splitlines()[1:]:
+        for line in connections.read_text().splitlines()[1:]:
             columns = line.split()
             if columns[_LOCAL : _REMOTE + 1] == wanted:
                 return int(columns[_USER])
     return None
 
 
-def _written(address: tuple[str, int]) -> str:
-    """Return an address as the kernel prints it: the bytes of its number as this machine orders them, in hex."""
+def _written(address: tuple[str, int], prefix: bytes) -> str:
+    """Return an address as the kernel prints it: each four bytes as a number of this machine's order, in hex."""
     host, port = address
-    [number] = struct.unpack("=I", IPv4Address(host).packed)
-    return f"{number:08X}:{port:04X}"
+    octets = prefix + IPv4Address(host).packed
+    numbers = struct.unpack(f"={len(octets) // 4}I", octets)
+    return f"{''.join(f'{number:08X}' for number in numbers)}:{port:04X}"

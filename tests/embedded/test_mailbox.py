@@ -1,5 +1,7 @@
 """The page that shows mails, which are foreign text."""
 
+import shutil
+import socket
 from email.message import EmailMessage
 
 import httpx
@@ -7,6 +9,7 @@ import pytest
 
 from embedded.mail_catcher import MailCatcher
 from embedded.mail_previews import PREVIEWS
+from tests.conftest import absent
 from tests.embedded.strangers import AS_ROOT, run_as_stranger
 
 HOSTILE = "<script>alert(1)</script>"
@@ -130,8 +133,17 @@ def test_strangers_on_this_machine_do_not_read_the_mails(mailbox: MailCatcher) -
     name = keep(mailbox, "a link is in here")
     if not AS_ROOT:
         pytest.skip("only root can be somebody else")
+    curl = shutil.which("curl") or absent("no curl on the PATH")
 
     for path in ("/", f"/mails/{name}", f"/mails/{name}/raw"):
-        told = run_as_stranger("/usr/bin/curl", "-sS", "-i", f"{mailbox.http_url}{path}").stdout
+        told = run_as_stranger(curl, "-sS", "-i", f"{mailbox.http_url}{path}").stdout
         assert told.startswith("HTTP/1.0 403 ")
         assert "a link is in here" not in told
+
+
+def test_a_client_that_writes_ipv4_addresses_as_ipv6_ones_is_served(mailbox: MailCatcher) -> None:
+    with socket.socket(socket.AF_INET6) as line, line.makefile("rb") as answer:
+        line.connect(("::ffff:127.0.0.1", mailbox.http_port))
+        line.sendall(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
+
+        assert answer.read().startswith(b"HTTP/1.0 200 ")
