@@ -99,7 +99,7 @@ def ask_statement(shape: MailShape) -> Select[Any]:
     meant = func.coalesce(
         waits.where(users.c.username == bindparam("of_token", type_=Text())).scalar_subquery(),
         waits.where(users.c.username == bindparam("of_name", type_=Text())).scalar_subquery(),
-        waits.order_by(users.c.created_at.desc(), users.c.username).limit(1).scalar_subquery(),
+        waits.order_by(users.c.created_at.desc()).limit(1).scalar_subquery(),
     )
     # The account's row is locked, so that it is not deleted meanwhile, and judged as it is by then.
     unverified = (

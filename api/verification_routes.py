@@ -80,7 +80,7 @@ def verification_blueprint(engine: Engine, doorbell: Doorbell, secret_keys: Sequ
     @blueprint.post(VERIFY_PATH)
     def use_posted() -> ResponseReturnValue:
         parameters = _posted()
-        return use(_link(parameters), Proof(read_token(request), _login(parameters), parameters.get(SHOWN)))
+        return use(_link(parameters), _proof(parameters))
 
     blueprint.register_error_handler(Exception, _answer_error)
     blueprint.after_request(_vary_by_accept)
@@ -99,16 +99,11 @@ def _link(parameters: Mapping[str, str]) -> Link:
     return Link(parameters["email_id"], parameters["secret_code"])
 
 
-def _login(parameters: Mapping[str, str]) -> Login | None:
-    """Take username and password, if they are given. Raises ProblemError naming the one that is missing."""
+def _proof(parameters: Mapping[str, str]) -> Proof:
+    """Take what shows whose account is meant. A username without a password names it, and shows nothing."""
     username, password = parameters.get("username", ""), parameters.get("password", "")
-    if not (username or password):
-        return None
-    if not (username and password):
-        missing = "password" if username else "username"
-        error = FieldError(missing, "Missing: send username and password, or neither.")
-        raise ProblemError(422, "Username and password belong together.", errors=[error])
-    return Login(username, password)
+    login = Login(username, password) if password else None
+    return Proof(read_token(request), login, parameters.get(SHOWN) or username or None)
 
 
 def _posted() -> Mapping[str, str]:

@@ -9,7 +9,7 @@ import click
 
 from embedded.accounts import unprivileged_account
 from embedded.stack import Stack
-from tests.fuzz.running import failures, fuzz, usable_link
+from tests.fuzz.running import failures, fuzz, usable_link, usable_token
 
 
 @click.command(help=__doc__)
@@ -26,9 +26,8 @@ def main(examples: int, seed: int | None) -> None:
         try:
             stack.start_postgres()
             stack.start_api()
-            done = fuzz(
-                stack.api_url, folder, usable_link(stack.database_url, secret_key), examples=examples, seed=seed
-            )
+            link, token = (make(stack.database_url, secret_key) for make in (usable_link, usable_token))
+            done = fuzz(stack.api_url, folder, link, token, examples=examples, seed=seed)
         finally:
             stack.stop()
             stack.postgres.remove()

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
+from api.signup_tokens import sign_token
 from shared.links import sign, verification_link
 
 ROOT = Path(__file__).parents[2]
@@ -30,13 +31,27 @@ def usable_link(database_url: str, secret_key: str) -> str:
     return urlsplit(verification_link("http://localhost", row[0], sign([secret_key], row[0], EMAIL))).query
 
 
-def fuzz(api_url: str, folder: Path, link: str, *, examples: int, seed: int) -> subprocess.CompletedProcess[str]:
+def usable_token(database_url: str, secret_key: str) -> str:
+    """Make a user whose address is not verified and return its signup token."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        row = connection.execute(
+            "INSERT INTO users (username, email, full_name, hashed_password)"
+            " VALUES ('holder', 'holder@example.com', 'Holder', '!') RETURNING created_at"
+        ).fetchone()
+    assert row is not None
+    return sign_token([secret_key], "holder", row[0])
+
+
+def fuzz(
+    api_url: str, folder: Path, link: str, token: str, *, examples: int, seed: int
+) -> subprocess.CompletedProcess[str]:
     """Send every operation so many requests, good and bad; what schemathesis says is the process's output.
 
     Args:
         api_url: where the API answers.
         folder: where schemathesis leaves what it remembers.
         link: the query of a link that can be used.
+        token: a signup token; what is asked without one is schemathesis's own matter.
         examples: requests of each operation in the last of its phases.
         seed: what makes the requests the same again.
 
@@ -44,7 +59,7 @@ def fuzz(api_url: str, folder: Path, link: str, *, examples: int, seed: int) -> 
     command = [Path(sys.executable).with_name("st"), "--config-file", CONFIG, "run", f"{api_url}/openapi.json"]
     options = ["--checks", "all", "--max-examples", str(examples), "--seed", str(seed), "--generation-database", "none"]
     return subprocess.run(
-        [*command, *options, "--no-color"],
+        [*command, *options, "--no-color", "--header", f"Authorization: Bearer {token}"],
         cwd=folder,
         env={
             "PATH": "/usr/bin:/bin",

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.api_service import KEY
-from tests.fuzz.running import failures, fuzz, usable_link
+from tests.fuzz.running import failures, fuzz, usable_link, usable_token
 from tests.gunicorn import gunicorn
 from tests.preloading import Preloaded
 
@@ -14,10 +14,10 @@ def test_no_request_finds_an_answer_that_the_document_does_not_know(
 ) -> None:
     log = tmp_path / "gunicorn.log"
     with gunicorn(api_origin, database_url, log) as client:
-        link = usable_link(database_url, KEY)
-        done = fuzz(str(client.base_url).rstrip("/"), tmp_path, link, examples=40, seed=20261124)
+        link, token = usable_link(database_url, KEY), usable_token(database_url, KEY)
+        done = fuzz(str(client.base_url).rstrip("/"), tmp_path, link, token, examples=40, seed=20261124)
 
     assert done.returncode == 0, done.stdout
-    assert "6 selected / 6 total" in done.stdout
+    assert "8 selected / 8 total" in done.stdout
     assert "WARNINGS" not in done.stdout, done.stdout
     assert failures(log.read_text()) == []

@@ -306,14 +306,22 @@ def test_wrong_password_verifies_nobody_where_one_account_waits(api: ApiService)
     assert api.client().post(link).status_code == 200
 
 
-@pytest.mark.parametrize("missing", ["username", "password"])
-def test_half_of_a_login_is_told_so(contested: ApiService, missing: str) -> None:
-    login = {name: value for name, value in OWN.items() if name != missing}
+def test_half_of_a_login_shows_nothing(contested: ApiService) -> None:
+    link = parameters(link_for(contested, "alice"))
 
-    response = contested.client().post(PATH, json={**parameters(link_for(contested, "alice")), **login})
+    answers = [contested.client().post(PATH, json={**link, name: value}) for name, value in OWN.items()]
 
-    assert response.status_code == 422
-    assert [error["field"] for error in response.get_json()["errors"]] == [missing]
+    assert [kind(answer) for answer in answers] == [(403, "proof-required")] * 2
+    assert verified(contested) == []
+
+
+def test_account_that_is_named_is_verified_or_none(api: ApiService) -> None:
+    api.sign_up(**MALLORY)
+    link = parameters(link_for(api, "mallory"))
+
+    answers = [api.client().post(PATH, json={**link, "username": name}).status_code for name in ("alice", "mallory")]
+
+    assert answers == [403, 200]
 
 
 def test_password_is_not_taken_from_the_query(contested: ApiService) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from embedded.mail_catcher import MailCatcher
 from embedded.postgres import PostgresServer
 from embedded.redis import RedisServer
-from tests.proof import backlog, monitoring, outages
+from tests.proof import backlog, monitoring, outages, resend_times
 
 SCHEMA = Path(__file__).parents[2] / "schema.sql"
 
@@ -95,7 +95,12 @@ def _proofs(bench: Bench, hours: float, messages: int, pending: int) -> dict[str
         looked = monitoring.beside(bench.fresh_database(), pending)
         return looked.holds, str(looked)
 
+    def resent() -> tuple[bool, str]:
+        times = resend_times.measure(bench.fresh_database(), samples=300)
+        return times.holds(), str(times)
+
     return {
+        '"send it again" takes the same time for every kind of address': resent,
         f"the mail server is away for {hours:g} h": lambda: outage(outages.mail_server_away),
         f"Redis is away for {hours:g} h": lambda: outage(outages.redis_away),
         f"PostgreSQL is away for {hours:g} h": lambda: outage(outages.postgresql_away),
