@@ -37,16 +37,21 @@ class IgnoredHeaders:
     def __init__(self, connections: SideConnections) -> None:
         """Begin without having seen one."""
         self._connections = connections
+        self._logged: set[str] = set()
         self._kept_at: dict[str, float] = {}
 
-    def note(self, header: str) -> None:
+    def log(self, header: str) -> None:
         """Say that this header came and nothing believes it."""
+        if header not in self._logged:
+            self._logged.add(header)
+            _log.warning("forwarding_header.ignored", header=header, fix=_FIX)
+
+    def keep(self, header: str) -> None:
+        """Keep it, with a request that needs PostgreSQL anyway: no question after the process's health waits for it."""
         now, kept_at = monotonic(), self._kept_at.get(header)
         if kept_at is not None and now - kept_at < _AGAIN_SECONDS:
             return
         self._kept_at[header] = now
-        if kept_at is None:
-            _log.warning("forwarding_header.ignored", header=header, fix=_FIX)
         try:
             with self._connections.borrow() as connection:
                 connection.execute(_KEEP, [header])

@@ -99,11 +99,13 @@ def limit_rates(app: Flask, limiter: RateLimiter, bypasses: LimitBypasses, ignor
 
     def check() -> None:
         g.standing = None
-        if (name := LIMITED.get(request.endpoint or "")) is None or request.method == "OPTIONS":
-            return
         client = client_of(request)
         if client.ignored is not None:
-            ignored.note(client.ignored)
+            ignored.log(client.ignored)
+        if (name := LIMITED.get(request.endpoint or "")) is None or request.method == "OPTIONS":
+            return
+        if client.ignored is not None:
+            ignored.keep(client.ignored)
         try:
             g.standing = limiter.count(name, client)
         except Exception as exc:  # noqa: BLE001 - whatever fails here, a signup is not refused for it

@@ -210,6 +210,16 @@ def test_behind_an_exempt_proxy_that_is_not_believed_all_clients_share_one_limit
     ] == [header]
 
 
+def test_a_header_that_nothing_believes_is_logged_at_any_request(make_api: Callable[..., ApiService]) -> None:
+    api = make_api()
+
+    with capture_logs() as logged:
+        for _ in range(2):
+            api.client().get("/healthz", headers={"Forwarded": "for=203.0.113.8"})
+
+    assert [line["header"] for line in logged if line["event"] == "forwarding_header.ignored"] == ["Forwarded"]
+
+
 def test_whoever_asks_from_the_own_machine_without_such_a_header_is_exempt(make_api: Callable[..., ApiService]) -> None:
     api = make_api()
 
