@@ -13,12 +13,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import psycopg
 import pytest
 
 from embedded import processes
 from embedded.demo import run_demo
 from embedded.mail_folder import MailFolder
+from embedded.ports import LOOPBACK
 from embedded.redis import redis_binary
 from embedded.stack import Stack
 from tests.embedded.strangers import files_open_to_strangers, refuses_commands, refuses_programs, strangers_find
@@ -78,6 +80,14 @@ class Up:
     def children(self) -> set[int]:
         listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return {int(pid) for pid in listed.split()}
+
+    def listening(self) -> set[str]:
+        """Return the addresses at which any process of it takes connections."""
+        found = set()
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                found |= {each.laddr.ip for each in process.net_connections("inet") if each.status == "LISTEN"}
+        return found
 
     def child(self, words: str) -> int:
         """Return the child whose command line holds the words."""
@@ -176,9 +186,10 @@ def test_up_serves_restarts_what_dies_and_keeps_its_data(up: StartUp) -> None:
     assert mail.recipients == (USER["email"],)
     assert httpx.get(first.address("Mailbox"), trust_env=False).text.count(mail.name) == 1
     assert len(first.children()) == PIECES
+    assert first.listening() == {LOOPBACK}
     assert refuses_programs(first.address("PostgreSQL"))
     assert refuses_programs(first.address("PostgreSQL").partition("?")[0])
-    assert refuses_commands(urlsplit(first.address("Redis")).port)
+    assert refuses_commands(urlsplit(first.address("Redis")).port or 0)
     # PostgreSQL's own files belong to the account that it runs as; without root that is this user.
     assert [name for name in files_open_to_strangers(first.folder) if "postgres/data/" not in name] == ["lock"]
     for name in ("secret_key", "postgres/pgpass", "redis/password"):
