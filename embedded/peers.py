@@ -8,8 +8,8 @@ from pathlib import Path
 
 # The kernel's lists of sockets, and the bytes in front of an IPv4 address there: a client may write it as an IPv6 one.
 _CONNECTIONS = ((Path("/proc/net/tcp"), b""), (Path("/proc/net/tcp6"), bytes(10) + b"\xff\xff"))
-# Columns of these files, as in the kernel's tcp_ipv4.c.
-_LOCAL, _REMOTE, _USER = 1, 2, 7
+# Behind both addresses of a line, as in the kernel's tcp_ipv4.c: state, queues, timer, retransmits, user.
+_USER = 4
 
 
 def may_be_served(client: tuple[str, int], server: tuple[str, int]) -> bool:
@@ -27,12 +27,10 @@ def may_be_served(client: tuple[str, int], server: tuple[str, int]) -> bool:
 
 def _user_of(client: tuple[str, int], server: tuple[str, int], connections: Path, prefix: bytes) -> int | None:
     """Return the number of the user who opened the connection; None if the file does not list it (any more)."""
-    wanted = [_written(client, prefix), _written(server, prefix)]
     with suppress(OSError):
-        for line in connections.read_text().splitlines()[1:]:
-            columns = line.split()
-            if columns[_LOCAL : _REMOTE + 1] == wanted:
-                return int(columns[_USER])
+        _, _, behind = connections.read_text().partition(f" {_written(client, prefix)} {_written(server, prefix)} ")
+        if behind:
+            return int(behind.split(maxsplit=_USER + 1)[_USER])
     return None
 
 
