@@ -121,6 +121,7 @@ def test_form_that_is_sent_twice_leads_to_the_inbox_page_both_times(api: ApiServ
     sent = [fill_in(api, idempotency_key=key) for _ in range(2)]
 
     assert [response.status_code for response in sent] == [303, 303]
+    assert sent[0].headers.getlist("Set-Cookie") == sent[1].headers.getlist("Set-Cookie")
     assert api.messages() == [(VERIFY, "alice")]
 
 
