@@ -65,11 +65,11 @@ def read_token(request: Request) -> str | None:
 
 
 def keep_token(response: Response, request: Request, token: str, days: float) -> None:
-    """Let the browser keep the token. A link that is opened from a mail brings it along, hence Lax."""
+    """Let the browser keep the token, for a day at least. A link of a mail brings it along, hence Lax."""
     response.set_cookie(
         COOKIE,
         token,
-        max_age=timedelta(days=days),
+        max_age=timedelta(days=max(1.0, days)),
         httponly=True,
         secure=request.is_secure,
         samesite="Lax",

@@ -51,7 +51,7 @@ ELSEWHERE = {
     r"(RQ_WORKER_CLASS=\S+ )?\.venv/bin/rq (worker|info)|\.venv/bin/python -m outbox_relay doctor": (
         "tests/integration/test_sentinel.py"
     ),
-    r"export ": "the settings of the commands beside it",
+    r"export |[A-Z_]+=\S+$": "the settings of the commands beside it",
 }
 
 

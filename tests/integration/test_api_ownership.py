@@ -1,6 +1,8 @@
 """Who owns an address: strangers sign up with it before and after its owner, who gets an account of their own."""
 
+import statistics
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -522,6 +524,23 @@ def test_verified_account_and_a_hash_of_another_service_are_refused_alike(contes
 
     assert len({(answer.status_code, answer.data) for answer in answers}) == 1
     assert answers[0].status_code == 409
+
+
+def test_refusal_costs_the_same_whether_a_password_was_compared_or_not(contested: ApiService) -> None:
+    """In time of the processor, which other programs on the machine do not lengthen as they do that of the clock."""
+    contested.sql("UPDATE users SET is_email_verified = true WHERE username = 'mallory'")
+
+    def seconds(username: str) -> float:
+        contested.sql("UPDATE users SET wrong_passwords_at = '{}'")
+        begin = time.thread_time()
+        answer = contested.sign_up(username=username, email="other@example.com", password="a bad guess")  # noqa: S106
+        taken = time.thread_time() - begin
+        assert answer.status_code == 409
+        return taken
+
+    seconds("alice")
+    compared, not_compared = (statistics.median(seconds(name) for _ in range(5)) for name in ("alice", "mallory"))
+    assert not_compared == pytest.approx(compared, rel=0.4)
 
 
 def test_repeated_key_gives_the_same_token(api: ApiService) -> None:
