@@ -45,7 +45,7 @@ def check_proxies() -> Finding:
         return warning(
             "rate limits",
             "BASE_URL is https://, so that a proxy stands in front, and TRUSTED_PROXIES is 0: its headers are not"
-            " believed. All clients look like the proxy, and share one limit",
+            " believed. All clients look like the proxy, and count as one for the limits of requests and of mails",
             "set TRUSTED_PROXIES of the API to the number of proxies in front of it",
         )
     return ok("rate limits", "each client has its own, as far as the settings in this shell say")
