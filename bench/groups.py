@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from bench.experiments import burst, concurrency, consumers, growth, relay, upkeep, waking, writing
+from bench.experiments import burst, concurrency, consumers, growth, limits, relay, upkeep, waking, writing
 from bench.measuring import Experiment
 from bench.servers import Servers
 from bench.sizes import Sizes
@@ -14,6 +14,7 @@ GROUPS: Final[dict[str, Group]] = {
     "relay": relay.experiments,
     "waking": waking.experiments,
     "signup": writing.experiments,
+    "limits": limits.experiments,
     "consumers": consumers.experiments,
     "concurrency": concurrency.experiments,
     "growth": growth.experiments,

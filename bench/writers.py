@@ -28,6 +28,8 @@ from shared.models import users
 
 _COLUMNS: Final = ["username", "email", "full_name", "hashed_password"]
 
+_HOURLY: Final = MailLimits(domain_an_hour=1_000_000, total_an_hour=1_000_000)
+
 Write = Callable[[str], None]
 """Writes the user of that name."""
 
@@ -71,10 +73,26 @@ def user_and_message(engine: Engine) -> Write:
     # A plain function, for the rest of this process: a mock that counts its calls would take its share of a signup.
     mock.patch("api.signup.hash_password", _no_hash).start()
 
-    rules = signup.MailRules(MailLimiter(MailLimits(), ["the bench's own key, not a secret"]), "127.0.0.1")
+    return _signup(engine, MailLimits(), lambda _username: "example.com")
+
+
+def one_domain(engine: Engine) -> Write:
+    """Give the API's own use case with limits for a domain and in total, where everybody has the same domain."""
+    return _signup(engine, _HOURLY, lambda _username: "example.com")
+
+
+def own_domains(engine: Engine) -> Write:
+    """Give the same where each writer has a domain of its own."""
+    return _signup(engine, _HOURLY, lambda username: f"{username.rpartition('_')[0].replace('_', '-')}.example.com")
+
+
+def _signup(engine: Engine, limits: MailLimits, domain_of: Callable[[str], str]) -> Write:
+    # A plain function, for the rest of this process: a mock that counts its calls would take its share of a signup.
+    mock.patch("api.signup.hash_password", _no_hash).start()
+    rules = signup.MailRules(MailLimiter(limits, ["the bench's own key, not a secret"]), "127.0.0.1")
 
     def write(username: str) -> None:
-        wish = signup.SignUp(username, "Ada Lovelace", f"{username}@example.com", "correct horse")
+        wish = signup.SignUp(username, "Ada Lovelace", f"{username}@{domain_of(username)}", "correct horse")
         signup.sign_up(engine, wish, rules)
 
     return write
@@ -110,6 +128,8 @@ KINDS: Final[dict[str, Callable[[Engine], Write]]] = {
     "message": user_and_message,
     "enqueue": user_and_enqueue,
     "ring": user_message_and_ring,
+    "one-domain": one_domain,
+    "own-domains": own_domains,
 }
 
 

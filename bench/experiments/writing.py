@@ -37,7 +37,7 @@ def empty(servers: Servers, database_url: str) -> None:
     """Begin again with empty tables and an empty Redis."""
     servers.empty_redis()
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("TRUNCATE users, outbox CASCADE")
+        connection.execute("TRUNCATE users, outbox, verification_mails, mail_counts CASCADE")
         connection.execute("CHECKPOINT")
 
 
