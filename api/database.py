@@ -122,19 +122,20 @@ def _replace_if_dead(
 
 
 @contextmanager
-def connected(engine: Engine, *, in_transaction: bool = False) -> Iterator[Connection]:
+def connected(engine: Engine, *, in_transaction: bool = False, is_deferred: bool = False) -> Iterator[Connection]:
     """Borrow a connection.
 
     Args:
         engine: the pool.
         in_transaction: several statements are one transaction, which a frozen process holds open for a moment only.
+        is_deferred: the first of them opens it (shared.database.opening), which saves a round trip.
 
     Raises:
         DatabaseUnavailableError: there is no connection, or it was lost meanwhile. Nothing is known to be committed.
 
     """
     try:
-        with engine.connect() as connection, _opened(connection, in_transaction=in_transaction):
+        with engine.connect() as connection, _opened(connection, in_transaction, is_deferred):
             yield connection
     except PoolTimeoutError as exc:
         raise DatabaseUnavailableError("every connection of the pool is in use") from exc
@@ -149,12 +150,12 @@ def connected(engine: Engine, *, in_transaction: bool = False) -> Iterator[Conne
         raise
 
 
-def _opened(connection: Connection, *, in_transaction: bool) -> AbstractContextManager[None]:
+def _opened(connection: Connection, in_transaction: bool, is_deferred: bool) -> AbstractContextManager[None]:  # noqa: FBT001 - as connected has them
     """Begin a transaction where one is asked for, or where a pooler stands in between: there it states the settings."""
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
     if not in_transaction and not states_settings(driver):
         return nullcontext()
-    return transaction(driver, lock_seconds=LOCK_SECONDS)
+    return transaction(driver, lock_seconds=LOCK_SECONDS, is_deferred=is_deferred)
 
 
 def cause_of(engine: Engine, error: BaseException) -> str:

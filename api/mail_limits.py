@@ -13,12 +13,15 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, cast
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from sqlalchemy import CTE, Connection, DateTime, FromClause, LargeBinary, Text, bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 
+from api.database import LOCK_SECONDS
 from api.mail_counts import TOTAL, HourlyLimits, counted
 from api.mail_placing import AskedMail, KnownMail, Placement, State, place
 from api.mailboxes import is_plain, mailbox_of
+from shared.database import opening
 from shared.mail_limits import MailLimits
 from shared.messages import SendVerifyEmail
 from shared.models import outbox, outbox_finished, verification_mails
@@ -28,7 +31,7 @@ _SALT: Final = b"outbox-signup.mail-limits."
 _HMAC_BYTES: Final = 16
 _READ_AT_MOST: Final = 2000
 
-# Two statements in one round trip. The second one's snapshot is taken when the first one has the lock.
+# Statements in one round trip. The last one's snapshot is taken when the one before it has the lock.
 _LOCK_AND_READ: Final = """
     SELECT pg_advisory_xact_lock(%(lock)s);
     SELECT present.now, m.due_at, m.address_hmac, m.client_hmac, m.state
@@ -83,7 +86,7 @@ class MailLimiter:
         """Decide when a mail to the address is due. Nothing is written yet: that is `limited_mail`'s.
 
         Args:
-            connection: in a transaction, which holds no lock of a row yet.
+            connection: in a transaction, which holds no lock of a row yet. One that is deferred is opened here.
             email: the address, checked.
             client: the network of whoever asks (api.client_networks); None where it is not known.
             delay_seconds: how much later the mail is wanted than now.
@@ -138,6 +141,9 @@ def _decision(
 
 def _lock_and_read(connection: Connection, mailbox: bytes, days: float) -> tuple[datetime, list[KnownMail]]:
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+    statements = _LOCK_AND_READ
+    if driver.info.transaction_status == TransactionStatus.IDLE:
+        statements = f"{opening(driver, LOCK_SECONDS).decode()};{statements}"
     # psycopg's own cursor sends one statement at a time.
     with psycopg.ClientCursor(driver) as cursor:
         values = {
@@ -146,8 +152,9 @@ def _lock_and_read(connection: Connection, mailbox: bytes, days: float) -> tuple
             "seconds": days * 86_400,
             "most": _READ_AT_MOST,
         }
-        cursor.execute(_LOCK_AND_READ, values)
-        cursor.nextset()
+        cursor.execute(statements, values)
+        while cursor.nextset():
+            pass
         rows = cursor.fetchall()
     known = [KnownMail(due_at, address, client, state) for _, due_at, address, client, state in rows if state]
     return rows[0][0], known

@@ -97,7 +97,7 @@ def sign_up(engine: Engine, wish: SignUp, rules: MailRules) -> SignedUp | Taken:
     The password is hashed before a connection is borrowed: hashing takes ten times as long as writing.
     """
     values = _values(wish)
-    with connected(engine, in_transaction=True) as connection:
+    with connected(engine, in_transaction=True, is_deferred=True) as connection:
         return _write(connection, values, rules)
 
 

@@ -40,7 +40,7 @@ def _mail(source: FromClause, _shape: MailShape) -> CTE:
 
 
 @contextmanager
-def _connected(engine: Engine, *, in_transaction: bool) -> Iterator[Connection]:  # noqa: ARG001 - as the signup calls it
+def _connected(engine: Engine, **_in_transaction: bool) -> Iterator[Connection]:
     with connected(engine) as connection:
         yield connection
 

@@ -173,19 +173,23 @@ def own_transaction(function: Callable[_Arguments, _Result]) -> Callable[_Argume
 
 
 @contextmanager
-def transaction(connection: psycopg.Connection[Any], *, lock_seconds: float = LOCK_SECONDS) -> Iterator[None]:
+def transaction(
+    connection: psycopg.Connection[Any], *, lock_seconds: float = LOCK_SECONDS, is_deferred: bool = False
+) -> Iterator[None]:
     """Run a transaction that PostgreSQL itself ends if this process freezes in the middle of it.
 
     Args:
         connection: in autocommit mode, with no transaction open.
         lock_seconds: the longest wait for each lock.
+        is_deferred: the first statement opens it, in one round trip with `opening`.
 
     Raises:
         psycopg.Error: it was rolled back; or, when the answer to COMMIT was lost, nobody knows.
 
     """
     try:
-        connection.execute(opening(connection, lock_seconds))
+        if not is_deferred:
+            connection.execute(opening(connection, lock_seconds))
         yield
     except BaseException:
         # Any other status means that the connection is broken or in the middle of a statement: of no use any more.
