@@ -15,16 +15,16 @@ from sqlalchemy import (
     LargeBinary,
     Select,
     Text,
-    Update,
     bindparam,
+    delete,
     func,
     insert,
     literal_column,
     not_,
     or_,
     select,
-    update,
 )
+from sqlalchemy.sql.dml import ReturningDelete
 
 from api.account_conditions import names
 from api.mail_limits import MailLimiter
@@ -53,31 +53,27 @@ def hand_over(connection: Connection, holder: Holder, released: Sequence[Any]) -
     if not released:
         return
     first = min(released, key=lambda row: row.due)
-    values = {
-        "old_address": holder.email,
-        "holder": holder.username,
-        "of_mailbox": first.of_mailbox,
-        "of_address": first.of_address,
-        "due": first.due,
-    }
+    values = {"old_address": holder.email, "holder": holder.username, **first._asdict()}
     connection.execute(hand_over_statement(), values)
 
 
 @cache
-def release_statement() -> Update:
-    """Build the statement; the state is that of mails which are counted no longer."""
+def release_statement() -> ReturningDelete[Any, Any, Any, Any, Any]:
+    """Build the statement. The messages themselves stay: their worker discards them."""
+    held_back = verification_mails.c
     return (
-        update(verification_mails)
-        .where(verification_mails.c.mailbox_hmac == bindparam("of_mailbox", type_=LargeBinary()))
-        .where(verification_mails.c.address_hmac == bindparam("of_address", type_=LargeBinary()))
-        .where(is_held_back(), verification_mails.c.due_at > func.now())
-        .where(outbox.c.id == verification_mails.c.message_id, outbox.c.status == "pending")
+        delete(verification_mails)
+        .where(held_back.mailbox_hmac == bindparam("of_mailbox", type_=LargeBinary()))
+        .where(held_back.address_hmac == bindparam("of_address", type_=LargeBinary()))
+        .where(is_held_back(), held_back.due_at > func.now())
+        .where(outbox.c.id == held_back.message_id, outbox.c.status == "pending")
         .where(outbox.c.payload["username"].astext == bindparam("holder", type_=Text()))
-        .values(state="discarded")
         .returning(
-            verification_mails.c.mailbox_hmac.label("of_mailbox"),
-            verification_mails.c.address_hmac.label("of_address"),
-            verification_mails.c.due_at.label("due"),
+            held_back.mailbox_hmac.label("of_mailbox"),
+            held_back.address_hmac.label("of_address"),
+            held_back.client_hmac.label("of_client"),
+            held_back.state.label("held_back"),
+            held_back.due_at.label("due"),
         )
     )
 
@@ -104,7 +100,8 @@ def hand_over_statement() -> Select[Any]:
         "message_id": message.c.id,
         "mailbox_hmac": bindparam("of_mailbox", type_=LargeBinary()),
         "address_hmac": bindparam("of_address", type_=LargeBinary()),
-        "state": bindparam("waits", "waiting", type_=Text()),
+        "client_hmac": bindparam("of_client", type_=LargeBinary()),
+        "state": bindparam("held_back", type_=Text()),
         "due_at": due_at,
     }
     recorded = insert(verification_mails).from_select(list(row), select(*row.values()).select_from(message))

@@ -27,7 +27,8 @@ $$;
 GRANT SELECT, INSERT, UPDATE ON users TO outbox_api;
 GRANT SELECT, UPDATE ON verify_emails TO outbox_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_keys, resends TO outbox_api;
-GRANT SELECT, INSERT, UPDATE ON verification_mails, mail_counts, ignored_headers TO outbox_api;
+GRANT SELECT, INSERT, DELETE ON verification_mails TO outbox_api;
+GRANT SELECT, INSERT, UPDATE ON mail_counts, ignored_headers TO outbox_api;
 GRANT INSERT (task, payload, queue, due_at, traceparent) ON outbox TO outbox_api;
 -- A mail that a limit discards is history from the beginning, with an id of the outbox.
 GRANT INSERT ON outbox_finished TO outbox_api;

@@ -122,6 +122,7 @@ def limited_api(api: ApiService) -> Iterator[tuple[ApiService, str]]:
         "idempotency_keys",
         "resends",
         "verification_mails",
+        "mail_counts",
     )
     grants = dict.fromkeys(tables, ("SELECT", "INSERT", "UPDATE", "DELETE")) | {"outbox_id_seq": ("USAGE",)}
     with (

@@ -231,6 +231,8 @@ def test_stranger_who_moves_away_leaves_the_waiting_mail_to_the_owner(api: ApiSe
     correct(api, mallory)
 
     [taken_over] = api.sql("SELECT id, due_at FROM outbox WHERE payload->>'username' = 'alice'")
+    [counted] = api.sql("SELECT message_id, client_hmac FROM verification_mails WHERE state = 'waiting'")
+    assert (counted["message_id"], counted["client_hmac"] is None) == (taken_over["id"], False)
     assert taken_over["due_at"] == waiting["due_at"]
     assert state(api, alice)["mail"]["state"] == "waiting"
 

@@ -92,6 +92,8 @@ def _sample(client: FlaskClient, connection: psycopg.Connection[tuple[object, ..
         )
     if kind == "asked just now":
         _ask(client, email, {}, {})
+    # What came just before is the same for all: a program that was awake answers faster than one that slept.
+    connection.execute("SELECT count(*) FROM users WHERE username = 'warm-up'")
     return _ask(client, email, headers, more)
 
 
