@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from bench.experiments import burst, concurrency, consumers, growth, limits, relay, upkeep, waking, writing
+from bench.experiments import burst, concurrency, consumers, expiry, growth, limits, relay, upkeep, waking, writing
 from bench.measuring import Experiment
 from bench.servers import Servers
 from bench.sizes import Sizes
@@ -19,5 +19,6 @@ GROUPS: Final[dict[str, Group]] = {
     "concurrency": concurrency.experiments,
     "growth": growth.experiments,
     "upkeep": upkeep.experiments,
+    "expiry": expiry.experiments,
     "burst": burst.experiments,
 }

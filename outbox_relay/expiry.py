@@ -13,7 +13,7 @@ from shared.database import transaction
 
 _log = structlog.get_logger(__name__)
 
-LOOKED_AT_ONCE: Final = 250
+LOOKED_AT_ONCE: Final = 100
 _LARGEST_JUMP_SECONDS: Final = 300.0
 _LARGEST_DIFFERENCE_SECONDS: Final = 3600.0
 _DISTRUST_SECONDS: Final = 3600.0

@@ -2,8 +2,8 @@
 
 A statement that changes several rows locks them one after the other, in the order in which its plan meets them, and
 keeps them until its transaction ends. Here every statement of the protocol wants any of two rows, whatever their
-status (more than can happen), and every interleaving of any three transactions is visited. A transaction may rest
-at any point, as a frozen process would until PostgreSQL ends its transaction.
+status (more than can happen), or an account and its link, and every interleaving of any three transactions is visited.
+A transaction may rest at any point, as a frozen process would until PostgreSQL ends its transaction.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ class LockGuard(Enum):
 
     TAKE_SKIPS = "take_batch: SKIP LOCKED"
     REAP_SKIPS = "reap_running: SKIP LOCKED"
+    ACCOUNT_FIRST = "verify and expire: the account's row is locked before its links"
     ID_ORDER = "renew_found, return_missing, retry and discard of many: rows locked in the order of their ids"
 
 
@@ -41,6 +42,7 @@ class Progress(NamedTuple):
 
 
 ONE_ROW = ((0,), (1,))
+ACCOUNT, LINK = 2, 3
 BY_ID = (*ONE_ROW, (0, 1))
 ANY_ORDER = (*BY_ID, (1, 0))
 
@@ -56,6 +58,11 @@ def transactions(without: LockGuard | None = None) -> list[Transaction]:
         ("retry or discard", many, False),
         ("claim or find_own_claim", ONE_ROW, False),
         ("ack, fail, put_back or discard_claims", ONE_ROW, False),
+        # Of accounts it passes over what is locked; the links go with them, and are waited for.
+        ("expire", ((ACCOUNT, LINK),), False),
+        ("verify", ((LINK, ACCOUNT),) if without is LockGuard.ACCOUNT_FIRST else ((ACCOUNT, LINK),), False),
+        ("resend or correct", ((ACCOUNT,),), False),
+        ("prepare again or count a wrong password", ((LINK,),), False),
     ]
     return [Transaction(name, rows, skips) for name, orders, skips in kinds for rows in orders]
 
