@@ -91,6 +91,8 @@ def counted(message: CTE) -> Insert:
         "mails": cast(func.count(message.c.id), Integer),
     }
     rows = select(*row.values()).select_from(message).join(scopes, true()).group_by(scopes.c.scope)
+    # In one order everywhere: two backends of one slot would else wait for each other.
+    rows = rows.order_by(scopes.c.scope)
     statement = insert(mail_counts).from_select(list(row), rows)
     total = mail_counts.c.mails + statement.excluded.mails
     return statement.on_conflict_do_update(

@@ -10,6 +10,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from ipaddress import ip_network
 from typing import Any, Final, NamedTuple, cast
 
 import psycopg
@@ -30,15 +31,19 @@ from shared.outbox import append_discarded_for_each, append_for_each
 _SALT: Final = b"outbox-signup.mail-limits."
 _HMAC_BYTES: Final = 16
 _READ_AT_MOST: Final = 2000
+_IPV6: Final = 6
+_IPV6_PREFIX: Final = 48
 
-# Statements in one round trip. The last one's snapshot is taken when the one before it has the lock.
+# Statements in one round trip. The last one's snapshot is taken when the one before it has the lock. What was to leave
+# later and is in the outbox no longer was given up by somebody: nobody waits for it.
 _LOCK_AND_READ: Final = """
     SELECT pg_advisory_xact_lock(%(lock)s);
     SELECT present.now, m.due_at, m.address_hmac, m.client_hmac, m.state
       FROM (SELECT clock_timestamp() AS now) AS present
       LEFT JOIN verification_mails AS m
-        ON m.mailbox_hmac = %(mailbox)s AND m.state <> 'discarded'
+        ON m.mailbox_hmac = ANY(%(mailboxes)s) AND m.state <> 'discarded'
        AND m.due_at >= present.now - make_interval(secs => %(seconds)s)
+       AND (m.due_at <= present.now OR EXISTS (SELECT FROM outbox AS o WHERE o.id = m.message_id))
      ORDER BY m.due_at DESC
      LIMIT %(most)s
 """
@@ -76,9 +81,9 @@ class MailLimiter:
     """Decides about verification mails."""
 
     def __init__(self, limits: MailLimits, secret_keys: Sequence[str]) -> None:
-        """Keep the limits, and the first key for the HMACs: with a new key counting begins anew."""
+        """Keep the limits, and the keys for the HMACs: the first writes, all are looked for."""
         self._limits = limits
-        self._key = secret_keys[0].encode()
+        self._keys = [key.encode() for key in secret_keys]
 
     def decide(
         self, connection: Connection, email: str, client: str | None, *, delay_seconds: float = 0
@@ -92,13 +97,26 @@ class MailLimiter:
             delay_seconds: how much later the mail is wanted than now.
 
         """
-        mailbox = self._hmac(b"mailbox", mailbox_of(email))
-        now, known = _lock_and_read(connection, mailbox, self._limits.days)
+        mailbox = mailbox_of(email)
+        network = None if client is None else _wide_network(client)
+        addresses = self._hmacs(b"address", email.lower())
+        clients = [None] if network is None else self._hmacs(b"client", network)
+        now, rows = _lock_and_read(connection, mailbox, self._hmacs(b"mailbox", mailbox), self._limits.days)
+        known = [
+            # What a former key wrote about this address or this client is about it still.
+            KnownMail(
+                due_at,
+                addresses[0] if address in addresses else address,
+                clients[0] if client_hmac in clients else client_hmac,
+                state,
+            )
+            for _, due_at, address, client_hmac, state in rows
+        ]
         asked = AskedMail(
             now=now,
             wanted=now + timedelta(seconds=delay_seconds),
-            address=self._address(email),
-            client=None if client is None else self._hmac(b"client", client),
+            address=addresses[0],
+            client=clients[0],
             is_plain=is_plain(email),
         )
         hourly = self._hourly_limits(email)
@@ -106,7 +124,8 @@ class MailLimiter:
         shape = MailShape(
             is_discarded=placed.state == "discarded", is_counted=bool(hourly.by_scope) and placed.state != "discarded"
         )
-        return _decision(placed, asked, mailbox, shape, hourly.values(placed))
+        values = {"mailbox_hmac": self._hmac(b"mailbox", mailbox), **hourly.values(placed)}
+        return _decision(placed, asked, shape, values)
 
     def _hourly_limits(self, email: str) -> HourlyLimits:
         domain = self._hmac(b"domain", email.lower().rpartition("@")[2])
@@ -121,25 +140,38 @@ class MailLimiter:
         return self._hmac(b"address", email.lower())
 
     def _hmac(self, kind: bytes, text: str) -> bytes:
-        return hmac.digest(self._key, _SALT + kind + b"\n" + text.encode(), hashlib.sha256)[:_HMAC_BYTES]
+        return self._hmacs(kind, text)[0]
+
+    def _hmacs(self, kind: bytes, text: str) -> list[bytes]:
+        """Return the HMACs by all keys: what is written has the first one, what is there may have another."""
+        content = _SALT + kind + b"\n" + text.encode()
+        return [hmac.digest(key, content, hashlib.sha256)[:_HMAC_BYTES] for key in self._keys]
 
 
-def _decision(
-    placed: Placement, asked: AskedMail, mailbox: bytes, shape: MailShape, counts: Mapping[str, object]
-) -> MailDecision:
+def _decision(placed: Placement, asked: AskedMail, shape: MailShape, more: Mapping[str, object]) -> MailDecision:
     values = {
         "mail_due_at": placed.due_at,
         "mail_state": placed.state,
         "mail_reason": None if placed.reason is None else f"discarded: {placed.reason}",
-        "mailbox_hmac": mailbox,
         "address_hmac": asked.address,
         "client_hmac": asked.client,
-        **counts,
+        **more,
     }
     return MailDecision(placed.state, placed.due_at, placed.reason, shape, values)
 
 
-def _lock_and_read(connection: Connection, mailbox: bytes, days: float) -> tuple[datetime, list[KnownMail]]:
+def _wide_network(client: str) -> str:
+    """Return what counts as one client here: of IPv6 a /48, since whoever has one of its /64s may have them all.
+
+    Neighbours share it, which matters to nobody: they share what one client may ask of one mailbox.
+    """
+    network = ip_network(client)
+    return str(network.supernet(new_prefix=_IPV6_PREFIX) if network.version == _IPV6 else network)
+
+
+def _lock_and_read(
+    connection: Connection, mailbox: str, hmacs: list[bytes], days: float
+) -> tuple[datetime, list[tuple[Any, ...]]]:
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
     statements = _LOCK_AND_READ
     if driver.info.transaction_status == TransactionStatus.IDLE:
@@ -147,8 +179,9 @@ def _lock_and_read(connection: Connection, mailbox: bytes, days: float) -> tuple
     # psycopg's own cursor sends one statement at a time.
     with psycopg.ClientCursor(driver) as cursor:
         values = {
-            "lock": int.from_bytes(mailbox[:8], signed=True),
-            "mailbox": mailbox,
+            # The same in all processes while keys change. It is a number: an address would stand in PostgreSQL's log.
+            "lock": int.from_bytes(hashlib.sha256(_SALT + b"lock\n" + mailbox.encode()).digest()[:8], signed=True),
+            "mailboxes": hmacs,
             "seconds": days * 86_400,
             "most": _READ_AT_MOST,
         }
@@ -156,8 +189,7 @@ def _lock_and_read(connection: Connection, mailbox: bytes, days: float) -> tuple
         while cursor.nextset():
             pass
         rows = cursor.fetchall()
-    known = [KnownMail(due_at, address, client, state) for _, due_at, address, client, state in rows if state]
-    return rows[0][0], known
+    return rows[0][0], [row for row in rows if row[-1] is not None]
 
 
 def limited_mail(source: FromClause, shape: MailShape) -> CTE:

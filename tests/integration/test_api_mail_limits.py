@@ -11,7 +11,7 @@ import pytest
 
 from api.mail_placing import NO_ROOM, ONE_WAITS
 from shared.mail_limits import MailLimits
-from tests.api_service import ALICE, NO_MAIL_LIMITS, ApiService, api_service
+from tests.api_service import ALICE, KEY, NO_MAIL_LIMITS, OLD_KEY, ApiService, api_service
 
 RESEND = "/v1/verify_email/resend"
 STRANGER, OWNER = "203.0.113.8", "2001:db8:0:1::7"
@@ -105,7 +105,7 @@ def test_other_mailboxes_have_limits_of_their_own(api: ApiService, one: str, oth
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("2001:db8::1", "2001:db8::ffff:2"), ("::ffff:203.0.113.9", "203.0.113.9"), ("x", "y")]
+    ("one", "other"), [("2001:db8::1", "2001:db8:0:ffff::2"), ("::ffff:203.0.113.9", "203.0.113.9"), ("x", "y")]
 )
 def test_addresses_of_one_network_are_one_client(api: ApiService, one: str, other: str) -> None:
     for number, client in enumerate([one, other] * 2):
@@ -233,3 +233,29 @@ def test_a_refused_signup_counts_in_no_hour(database_url: str) -> None:
             sign_up(api, 0, email, password=f"the horse of {email[0]}")
 
         assert api.sql("SELECT sum(mails) AS mails FROM mail_counts") == [{"mails": 1}]
+
+
+def test_a_waiting_mail_that_was_given_up_makes_room_for_the_next_one(api: ApiService) -> None:
+    for number in range(3):
+        sign_up(api, number, f"victim+{number}@example.com")
+    sign_up(api, 3, "victim@example.com")
+    ask_again(api, "victim@example.com")
+    discarded_while_one_waited = reasons(api)
+
+    # As an operator's discard does, or a worker when the account has moved.
+    api.sql("DELETE FROM outbox WHERE due_at > now()")
+    forget_the_minute(api)
+    ask_again(api, "victim@example.com")
+
+    assert discarded_while_one_waited == {f"discarded: {ONE_WAITS}": 1}
+    assert due(api) == {"now": 3, "within a day": 1}
+
+
+def test_limits_hold_while_secret_keys_change(database_url: str) -> None:
+    keys = [(KEY,), (OLD_KEY, KEY), (KEY, OLD_KEY), (OLD_KEY, KEY)]
+    for number, secret_keys in enumerate(keys):
+        with api_service(database_url, secret_keys=secret_keys) as api:
+            sign_up(api, number, "victim@example.com")
+            counts = due(api)
+
+    assert counts == {"now": 3, "within a day": 1}
