@@ -14,6 +14,9 @@ from shared.database import transaction
 _log = structlog.get_logger(__name__)
 
 LOOKED_AT_ONCE: Final = 100
+_LOCK_SECONDS: Final = 0.5
+"""For a link that somebody holds locked, and that goes with its account: publishing waits behind it."""
+
 _LARGEST_JUMP_SECONDS: Final = 300.0
 _LARGEST_DIFFERENCE_SECONDS: Final = 3600.0
 _DISTRUST_SECONDS: Final = 3600.0
@@ -70,14 +73,17 @@ class AccountExpiry:
         self._after = FIRST
 
     def step(self, connection: DbConnection) -> ExpiryStep:
-        """Look at up to LOOKED_AT_ONCE accounts. Raises psycopg.Error: nothing was deleted."""
+        """Look at up to LOOKED_AT_ONCE accounts. Raises psycopg.Error: nothing was deleted.
+
+        Where it fails, the next step goes on behind these accounts: they come again in the next round.
+        """
         deleted = 0
-        with transaction(connection):
+        with transaction(connection, lock_seconds=_LOCK_SECONDS):
             found = expiry_statements.lock_accounts(connection, self._unverified_days, LOOKED_AT_ONCE, self._after)
+            is_partial = found.last is not None and found.looked_at == LOOKED_AT_ONCE
+            self._after = found.last if found.last is not None and is_partial else FIRST
             is_trusted = self._clock.trusts(found.clock)
             if found.usernames and is_trusted:
                 refused = expiry_statements.lock_refused_mails(connection, found.usernames)
                 deleted = expiry_statements.delete_accounts(connection, self._unverified_days, found.usernames, refused)
-        is_partial = found.last is not None and found.looked_at == LOOKED_AT_ONCE
-        self._after = found.last if found.last is not None and is_partial else FIRST
         return ExpiryStep(deleted, is_partial)

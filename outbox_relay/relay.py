@@ -222,6 +222,9 @@ class Relay:
                 "accounts.not_expired", error=type(exc).__name__, meaning="run docs/roles.sql and the migrations"
             )
             return
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as exc:
+            _log.warning("accounts.not_expired", error=type(exc).__name__, meaning="a link of theirs stayed locked")
+            return
         if step.deleted:
             _log.info("accounts.expired", accounts=step.deleted)
             self._observer.accounts_expired(step.deleted)

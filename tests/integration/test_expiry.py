@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from embedded.mail_catcher import MailCatcher
 from embedded.ports import LOOPBACK
-from outbox_relay import expiry, expiry_statements
+from outbox_relay import expiry, expiry_statements, relay
 from outbox_relay.expiry import AccountExpiry, TrustedClock
 from shared import history, letters
 from shared.database import connect, transaction
@@ -374,6 +374,28 @@ def test_a_role_of_the_version_before_publishes_and_says_what_it_lacks(
         assert run_once(with_role(database_url, role), redis_url) == 1
     assert message(connection, id_)["status"] == "published"
     assert [line["error"] for line in logs if line["event"] == "accounts.not_expired"] == ["InsufficientPrivilege"]
+
+
+def test_a_link_that_a_human_holds_locked_holds_up_neither_messages_nor_other_accounts(
+    database_url: str, redis_url: str, connection: Connection, others: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry, "LOOKED_AT_ONCE", 1)
+    monkeypatch.setattr(relay, "_EXPIRY_SECONDS", 0)
+    add_old_user(connection, created_at=days_ago(10))
+    add_old_user(connection, "bob")
+    add_link(connection, "alice", 1, days_ago(8))
+    add_message(connection, "t", payload={})
+    others.execute("BEGIN")
+    others.execute("SELECT FROM verify_emails FOR UPDATE")
+
+    with (
+        open_relay(relay_settings(database_url, redis_url)) as running,
+        structlog.testing.capture_logs() as logs,
+    ):
+        assert [running.run_once().published for _ in range(2)] == [1, 0]
+
+    assert accounts(connection) == {"alice"}
+    assert [line["error"] for line in logs if line["event"] == "accounts.not_expired"] == ["LockNotAvailable"]
 
 
 # ---- what the worker notes
