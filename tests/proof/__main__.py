@@ -12,7 +12,7 @@ from rich.table import Table
 from embedded.mail_catcher import MailCatcher
 from embedded.postgres import PostgresServer
 from embedded.redis import RedisServer
-from tests.proof import backlog, monitoring, outages, resend_times
+from tests.proof import backlog, mailbox_flood, monitoring, outages, resend_times
 
 SCHEMA = Path(__file__).parents[2] / "schema.sql"
 
@@ -99,7 +99,13 @@ def _proofs(bench: Bench, hours: float, messages: int, pending: int) -> dict[str
         times = resend_times.measure(bench.fresh_database(), samples=300)
         return times.holds(), str(times)
 
+    def flooded(clients: int) -> tuple[bool, str]:
+        flood = mailbox_flood.measure(bench.fresh_database(), clients)
+        return flood.holds(), str(flood)
+
     return {
+        "one client asks for 140 mails to one mailbox": lambda: flooded(1),
+        "140 clients ask for 140 mails to one mailbox": lambda: flooded(140),
         '"send it again" takes the same time for every kind of address': resent,
         f"the mail server is away for {hours:g} h": lambda: outage(outages.mail_server_away),
         f"Redis is away for {hours:g} h": lambda: outage(outages.redis_away),
