@@ -73,7 +73,7 @@ def signup_pages(accounts: Accounts, wishes: SignUpSchema, *, mailbox_url: str |
         state = accounts.known_state(read_token(request))
         if state is not None and state.is_email_verified:
             return Response(status=303, headers={"Location": "inbox"})
-        typed = {"email": _remembered_address(address_schema)}
+        typed = {"email": _remembered_address(address_schema) or (state.email if state else "")}
         return page("address.html", state=state, typed=typed, errors={}, problem=None)
 
     @blueprint.post("/address")

@@ -300,11 +300,14 @@ def test_wrong_address_is_corrected_from_the_page_after_signup(api: ApiService) 
     inbox = client.get("/inbox", headers=PAGE)
     form = Page(client.get("/address", headers=PAGE))
 
+    client.delete_cookie("inbox")
+    without_its_cookie = Page(client.get("/address", headers=PAGE))
     sent = client.post("/address", data={"email": RIGHT}, headers=PAGE)
     after = client.get(urljoin("/address", sent.headers["Location"]), headers=PAGE)
 
     assert 'href="address"' in inbox.text
     assert ALICE["email"] in form.text
+    assert without_its_cookie.fields == form.fields == {"email": ALICE["email"]}
     assert sent.status_code == 303
     assert RIGHT in after.text
     assert mailed(api) == ["alice", "alice"]
