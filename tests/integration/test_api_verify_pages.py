@@ -95,7 +95,7 @@ def test_expired_link_offers_a_new_one_to_the_address_that_it_was_mailed_to(api:
 
     response = api.client().post(urljoin(link, form["action"]), data=page.fields)
 
-    assert page.fields == {"email": "alice@example.com"}
+    assert page.fields == {"email": "alice@example.com", "username": "alice"}
     assert response.status_code == 303
     assert api.messages() == [("task:send_verify_email", "alice")] * 2
 
