@@ -101,7 +101,8 @@ class MailLimiter:
         network = None if client is None else _wide_network(client)
         addresses = self._hmacs(b"address", email.lower())
         clients = [None] if network is None else self._hmacs(b"client", network)
-        now, rows = _lock_and_read(connection, mailbox, self._hmacs(b"mailbox", mailbox), self._limits.days)
+        mailboxes = self._hmacs(b"mailbox", mailbox)
+        now, rows = _lock_and_read(connection, mailbox, mailboxes, self._limits.days)
         known = [
             # What a former key wrote about this address or this client is about it still.
             KnownMail(
@@ -124,10 +125,12 @@ class MailLimiter:
         shape = MailShape(
             is_discarded=placed.state == "discarded", is_counted=bool(hourly.by_scope) and placed.state != "discarded"
         )
-        values = {"mailbox_hmac": self._hmac(b"mailbox", mailbox), **hourly.values(placed)}
+        values = {"mailbox_hmac": mailboxes[0], **hourly.values(placed)}
         return _decision(placed, asked, shape, values)
 
     def _hourly_limits(self, email: str) -> HourlyLimits:
+        if self._limits.domain_an_hour is None and self._limits.total_an_hour is None:
+            return HourlyLimits({})
         domain = self._hmac(b"domain", email.lower().rpartition("@")[2])
         limits = {domain: self._limits.domain_an_hour, TOTAL: self._limits.total_an_hour}
         return HourlyLimits({scope: limit for scope, limit in limits.items() if limit is not None})
