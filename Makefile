@@ -27,7 +27,7 @@ check: $(READY) ## Format, lint, types, import rules
 	$(RUN)/lint-imports
 
 test: $(READY) ## Run the test suite against real servers that it starts itself
-	$(RUN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(RUN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 world: $(READY) ## The tests of the road on Debian's PostgreSQL, Redis, PgBouncer, Postfix: make world WORLD_ARGS="-k postfix"
 	$(RUN)/python -m tests.world $(WORLD_ARGS)

@@ -59,13 +59,21 @@ def test_the_api_is_not_ready_and_takes_no_signup(narrow_url: str, encoding: str
             assert connection.execute("SELECT count(*) FROM users").fetchone() == (0,)
 
 
-@pytest.mark.usefixtures("narrow_url")
-def test_relay_and_doctor_say_so(encoding: str, monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
+def test_relay_and_doctor_say_so(
+    narrow_url: str,
+    encoding: str,
+    monkeypatch: pytest.MonkeyPatch,
+    redis_url: str,
+    origin: Preloaded,
+    tmp_path: Path,
+) -> None:
     monkeypatch.setenv("RQ_REDIS_URL", redis_url)
+    settings = {"DATABASE_URL": narrow_url, "RQ_REDIS_URL": redis_url}
 
-    relay, doctor, command = run("--once"), run("doctor"), run("list")
+    relay = run_process([sys.executable, "-m", "outbox_relay", "--once"], settings, tmp_path / "relay.log", origin)
+    doctor, command = run("doctor"), run("list")
 
-    assert (relay.exit_code, words(encoding) in relay.output) == (2, True), relay.output
+    assert (relay.returncode, words(encoding) in relay.stdout) == (2, True), relay.stdout
     assert (doctor.exit_code, words(encoding) in " ".join(doctor.output.split())) == (1, True), doctor.output
     assert (command.exit_code, words(encoding) in command.output) == (1, True), command.output
 

@@ -202,7 +202,14 @@ def schema_of_indexes(connection: Connection) -> dict[str, bool]:
     return dict(rows.fetchall())
 
 
-PUBLISHED = {"status": "'published'", "broker_epoch": "'e'", "published_at": "now()", "lease_until": "now()"}
+# Never due: a relay that returns one must not publish it anew, which mends some of it.
+PUBLISHED = {
+    "status": "'published'",
+    "due_at": "'infinity'",
+    "broker_epoch": "'e'",
+    "published_at": "now()",
+    "lease_until": "now()",
+}
 RUNNING = {
     "status": "'running'",
     "claim_token": "gen_random_uuid()",

@@ -117,7 +117,8 @@ def test_a_refusal_does_not_repeat_the_address(mailer: Open) -> None:
     with ScriptedMailServer({"RCPT": "550-5.1.1 <Alice@Example.com>: no\n550 user alice."}) as server:
         outcome = mailer(server.port).send(MAIL, lease())
 
-    assert outcome == Failed("refused: 550 5.1.1 <[address]>: no user [address].", is_permanent=True)
+    refusal = "refused: 550 5.1.1 <[address]>: no user [address]."
+    assert outcome == Failed(refusal, is_permanent=True, is_about_recipient=True)
 
 
 @both_manners
