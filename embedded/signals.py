@@ -2,9 +2,11 @@
 
 import signal
 from types import FrameType
-from typing import NoReturn
+from typing import Final, NoReturn
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_AGAIN_SECONDS: Final = 1.0
 
 
 def interrupt_on_signals() -> None:
@@ -15,11 +17,21 @@ def interrupt_on_signals() -> None:
 
 def ignore_signals() -> None:
     """Let nothing interrupt the stopping itself."""
+    _ignore()
+    if signal.getsignal(signal.SIGALRM) is _interrupt:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def _ignore() -> None:
     for number in _STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     # One is enough: people press Ctrl-C twice.
-    ignore_signals()
+    _ignore()
+    # Python drops an exception that it meets in a finalizer or in a hook of fork: raise it until somebody stops.
+    signal.signal(signal.SIGALRM, _interrupt)
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
     raise KeyboardInterrupt
