@@ -58,6 +58,15 @@ _IGNORED_NAMES = {
     "WEB_CONCURRENCY",
     "KEEPALIVE_SECONDS",
     "CORS_ALLOWED_ORIGINS",
+    "PASSWORD_MIN_LENGTH",
+    "UNVERIFIED_DAYS",
+    "MAILBOX_MAILS",
+    "MAILBOX_MAILS_PER_HOUR",
+    "MAILBOX_MAILS_OF_CLIENT",
+    "MAILBOX_MAILS_PER_HOUR_OF_CLIENT",
+    "DOMAIN_MAILS_PER_HOUR",
+    "TOTAL_MAILS_PER_HOUR",
+    "OPS_TOKEN",
     "GUNICORN_CMD_ARGS",
 }
 _IGNORED_PREFIXES = ("OUTBOX_", "RQ_", "SMTP_", "PG", "REDIS_", "FLASK_")
@@ -83,12 +92,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     """Forget the environment's servers and settings before any test module is imported."""
     _keep_files_in_memory()
-    for name in list(os.environ):
-        if name in _IGNORED_NAMES or name.startswith(_IGNORED_PREFIXES):
-            del os.environ[name]
+    for name in filter(is_ignored, list(os.environ)):
+        del os.environ[name]
     if "TEST_REDIS_URL" in os.environ:
         # RQ reads it once, when it is imported. Processes that tests start inherit it.
         os.environ["RQ_KEY_PREFIX"] = f"outbox-test-{secrets.token_hex(8)}"
+
+
+def is_ignored(name: str) -> bool:
+    """Return whether the tests forget this variable of the environment."""
+    return name in _IGNORED_NAMES or name.startswith(_IGNORED_PREFIXES)
 
 
 def _keep_files_in_memory() -> None:

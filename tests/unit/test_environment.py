@@ -1,0 +1,14 @@
+"""The tests' own environment."""
+
+import re
+
+from tests.conftest import is_ignored
+from tests.processes import ROOT
+
+
+def test_no_setting_of_the_environment_reaches_the_tests() -> None:
+    section = (ROOT / "README.md").read_text().partition("### Environment\n")[2].partition("\n### ")[0]
+    names = re.findall(r"(?m)^\| ([A-Z_]+) \|", section)
+
+    assert len(names) > 40
+    assert [name for name in names if not is_ignored(name)] == []
