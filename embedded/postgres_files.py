@@ -89,22 +89,11 @@ def make_cluster(data: Path, *, durable: bool) -> None:
 
 def set_password(data: Path, password: str) -> None:
     """Set the superuser's password in a cluster that nobody has started."""
-    account = unprivileged_account()
     # No standby confirms a commit while the cluster is closed.
     settings = ("exit_on_error=on", "log_min_error_statement=panic", "synchronous_standby_names=")
     options = [word for setting in settings for word in ("-c", setting)]
-    done = subprocess.run(
-        [binaries() / "postgres", "--single", *options, "-D", data, "postgres"],
-        input=f"ALTER ROLE {SUPERUSER} PASSWORD '{_verifier(password)}'\n",
-        user=account.uid if account else None,
-        group=account.gid if account else None,
-        extra_groups=[] if account else None,
-        env=ENVIRONMENT,
-        cwd="/",
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    statement = f"ALTER ROLE {SUPERUSER} PASSWORD '{_verifier(password)}'\n"
+    done = _run("postgres", ["--single", *options, "-D", str(data), "postgres"], unprivileged_account(), statement)
     if done.returncode != 0:
         raise EmbeddedError(f"no password could be set in {data}:\n{done.stderr}")
 
@@ -165,8 +154,16 @@ def _make_template(template: Path) -> None:
 
 
 def _initdb(options: list[str], account: Account | None) -> None:
-    done = subprocess.run(
-        [binaries() / "initdb", *options],
+    done = _run("initdb", options, account)
+    if done.returncode != 0:
+        raise EmbeddedError(f"initdb failed with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
+
+
+def _run(program: str, options: list[str], account: Account | None, text: str = "") -> subprocess.CompletedProcess[str]:
+    """Run one of PostgreSQL's programs to its end as the account (None: as this process), with a text to read."""
+    return subprocess.run(
+        [binaries() / program, *options],
+        input=text,
         user=account.uid if account else None,
         group=account.gid if account else None,
         extra_groups=[] if account else None,
@@ -176,8 +173,6 @@ def _initdb(options: list[str], account: Account | None) -> None:
         capture_output=True,
         text=True,
     )
-    if done.returncode != 0:
-        raise EmbeddedError(f"initdb failed with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
 
 
 def _whole(template: Path) -> bool:
