@@ -21,7 +21,8 @@ try:
         time.sleep(0.05)
 except KeyboardInterrupt:
     ignore_signals()
-    time.sleep(1.2)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
     print("stopped")
 """
 
