@@ -96,11 +96,10 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
         )
         if not queues:
             return False
-        self._close_first(min(queues, key=lambda queue: queue[0].timeout))
+        self._close(min(queues, key=lambda queue: queue[0].timeout).popleft())
         return True
 
-    def _close_first(self, queue: deque[Any]) -> None:
-        connection = queue.popleft()
+    def _close(self, connection: _Connection) -> None:
         self.poller.unregister(connection.sock)
         self.nr_conns -= 1
         connection.close()
@@ -128,13 +127,13 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
         connection.bytes_after_end += len(data)
         if not data or connection.bytes_after_end > _END_BYTES:
             self._ending.remove(connection)
-            self._close_first(deque([connection]))
+            self._close(connection)
 
     def murder_pending(self) -> None:
         """Close what has been silent, or been ending, for too long."""
         super().murder_pending()
         while self._ending and self._ending[0].timeout <= monotonic():
-            self._close_first(self._ending)
+            self._close(self._ending.popleft())
 
     def _cap_keepalive(self, deadline: float) -> None:
         """In a stop, close connections over which nothing comes by then: kept ones, and silent ones too."""
