@@ -55,10 +55,6 @@ class RateLimiter:
         """Keep the limits. Counting starts with the first request that is limited."""
         self._limits = limits
 
-    def limits(self, name: str) -> bool:
-        """Return whether there is such a limit."""
-        return name in self._limits.by_name
-
     @cached_property
     def _counter(self) -> FixedWindowRateLimiter:
         # Its storage starts threads: not before a fork.
