@@ -1,7 +1,7 @@
 """Who the client is: the other end of the connection, or whom the proxies in front name, as far as they are trusted.
 
-Each proxy writes the address of whoever asked it behind what its client sent. So only the entries that the trusted
-proxies wrote are believed, counted from the end; the client may have made up all that stands before them.
+Each proxy writes the address that its request came from behind what its client sent. So only the entries that the
+trusted proxies wrote are believed, counted from the end; the client may have made up all that stands before them.
 """
 
 import re

@@ -34,7 +34,7 @@ Pages of other sites may call `/v1/*` where the operator names them (CORS), with
 
 
 def build_document(wishes: SignUpSchema) -> dict[str, Any]:
-    """Build the document anew, with what a signup may hold."""
+    """Build the document, with what a signup may hold."""
     spec = APISpec(
         title="Outbox signup service",
         version=VERSION,
@@ -67,8 +67,8 @@ def _sign_up(wishes: SignUpSchema) -> Part:
         "tags": ["users"],
         "operationId": "signUp",
         "summary": "Sign up",
-        "description": "Makes the user and asks for the verification mail, in one statement: both or neither. Whoever"
-        " repeats it with the username and the password of an account that is not verified yet gets that account.",
+        "description": "Makes the user and asks for the verification mail, in one statement: both or neither. A client"
+        " that repeats it with the username and the password of an account that is not verified yet gets that account.",
         "parameters": [_idempotency_key()],
         "requestBody": _body({"application/json": (wishes, _WISH)}),
         "responses": {

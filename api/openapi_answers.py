@@ -63,7 +63,7 @@ def created() -> Part:
 
 
 def resumed() -> Part:
-    """Describe the answer to whoever signs up again with the password of an unverified account."""
+    """Describe the answer to a client that signs up again with the password of an unverified account."""
     return _json("Your account from before, as it stands. Nothing was written.", UserSchema, _USER)
 
 
@@ -74,7 +74,7 @@ def signup_state() -> Part:
 
 
 def unknown_token() -> Part:
-    """Describe the answer to whoever has no token."""
+    """Describe the answer to a client without a token."""
     return problem(401, "No token, or one of no account.", NOT_KNOWN)
 
 
@@ -91,7 +91,7 @@ def verified() -> Part:
 
 
 def shown() -> Part:
-    """Describe the answer to whoever only looks at a link that is good."""
+    """Describe the answer to a client that only looks at a link that is good."""
     return _json("The link is good. Whether its address is verified by now.", VerifiedSchema, {"is_verified": False})
 
 

@@ -61,7 +61,7 @@ class RateLimiter:
         return FixedWindowRateLimiter(MemoryStorage())
 
     def count(self, name: str, client: Client) -> Standing | None:
-        """Count a request and return where its client stands; None for whoever is not limited."""
+        """Count a request and return where its client stands; None for one that is not limited."""
         limit = self._limits.by_name.get(name)
         if limit is None or (counted := self.counted_as(client)) is None:
             return None
@@ -77,8 +77,8 @@ class RateLimiter:
     def counted_as(self, client: Client) -> str | None:
         """Return whom a request is counted for: a network, UNKNOWN, or None for nobody.
 
-        Whoever is exempt is so in person: neither as a proxy that speaks for others, nor by an address of loopback that
-        a header holds.
+        An exemption is for the client itself: neither for a proxy that speaks for others, nor for an address of
+        loopback that a header holds.
         """
         if client.address is None:
             return UNKNOWN

@@ -170,7 +170,7 @@ class SignUpSchema(_StrictSchema):
 
     @validates_schema(pass_original=True, skip_on_field_errors=False)
     def _name_weakness(self, data: Mapping[str, str], original: Mapping[str, Any], **_kwargs: object) -> None:
-        """Name a weak password beside what else is wrong; alone it is for whoever makes an account to refuse."""
+        """Name a weak password beside what else is wrong; alone it is for the code that makes an account to refuse."""
         if (len(data) < len(self.fields) or original.keys() - data) and (weakness := self._weakness(data)):
             raise ValidationError(weakness, "password")
 

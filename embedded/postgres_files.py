@@ -112,7 +112,7 @@ def _verifier(password: str) -> str:
 
 
 def access_rules() -> Path:
-    """Return the file that says who may connect: whoever knows the password, from this machine."""
+    """Return the file that says who may connect: a client on this machine that knows the password."""
     file = cache_folder(unprivileged_account()) / "pg_hba.conf"
     made = Path(tempfile.mkdtemp(suffix=".part", dir=file.parent))
     try:

@@ -57,7 +57,7 @@ def _show(stack: Stack, terminal: Terminal) -> None:
     user = '{"username":"ada","full_name":"Ada Lovelace","email":"ada@example.com","password":"correct horse"}'
     terminal.say(f"Open {stack.api_url}/ in a browser, or use the API and look into the mailbox:")
     terminal.say(f"  curl --json '{user}' {stack.api_url}/v1/users")
-    terminal.say("PostgreSQL and Redis let in whoever may read the passwords in these files, so nobody but you:")
+    terminal.say("PostgreSQL and Redis ask for the passwords in these files, which nobody but you may read:")
     terminal.say(f"  {stack.postgres.psql_path} '{stack.database_url}'")
     terminal.say(f"  REDISCLI_AUTH=$(cat '{stack.redis.password_file}') redis-cli -p {stack.ports.redis}")
     terminal.say("A process that ends is started again. Ctrl-C stops all of it.")

@@ -169,7 +169,7 @@ class Origin(ForkingMixIn, UnixStreamServer):
         self.pid = os.getpid()
 
     def server_bind(self) -> None:
-        """Whoever may write to the socket runs programs: that is this user, whatever the umask."""
+        """Any user who may write to the socket runs programs: only this one may, whatever the umask."""
         umask = os.umask(0o177)
         try:
             super().server_bind()

@@ -41,7 +41,7 @@ def check_redis(redis_url: str, key_prefix: str) -> Iterator[Finding]:
         except (RedisError, OSError, ValueError) as exc:  # ValueError: a host that is no name
             cause = redis_cause(exc, redis_url)
             refused = isinstance(exc, NoPermissionError)
-            fix = "let this Redis user run it (ACL SETUSER)" if refused else "start Redis, or mend RQ_REDIS_URL"
+            fix = "let this Redis user run it (ACL SETUSER)" if refused else "start Redis, or fix RQ_REDIS_URL"
             yield fault("redis", f"it cannot be used: {cause}", fix)
 
 
@@ -68,7 +68,7 @@ def _check_push(client: Redis) -> Iterator[Finding]:
         yield fault(
             "redis",
             f"this user may not push: {client_cause(exc, client)}",
-            "let it run scripts (ACL SETUSER … +@scripting), or mend RQ_REDIS_URL",
+            "let it run scripts (ACL SETUSER … +@scripting), or fix RQ_REDIS_URL",
         )
 
 

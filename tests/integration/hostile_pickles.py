@@ -1,4 +1,4 @@
-"""What whoever writes to Redis may put there."""
+"""What a program that writes to Redis may put there."""
 
 import os
 from typing import Any

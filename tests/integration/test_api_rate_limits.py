@@ -220,7 +220,7 @@ def test_a_header_that_nothing_believes_is_logged_at_any_request(make_api: Calla
     assert [line["header"] for line in logged if line["event"] == "forwarding_header.ignored"] == ["Forwarded"]
 
 
-def test_whoever_asks_from_the_own_machine_without_such_a_header_is_exempt(make_api: Callable[..., ApiService]) -> None:
+def test_a_client_on_the_own_machine_without_such_a_header_is_exempt(make_api: Callable[..., ApiService]) -> None:
     api = make_api()
 
     assert statuses(api, *["127.0.0.1"] * 3, *["::1"] * 3) == [422] * 6

@@ -13,8 +13,8 @@ MODEL = TEXT[TEXT.index("## Threat model") :]
 ACTORS = (
     "An anonymous client",
     "The mail server",
-    "Whoever writes to Redis",
-    "Whoever may insert rows",
+    "A program that writes to Redis",
+    "A service that may insert rows",
     "An operator",
     "Local users of a developer's machine",
 )
