@@ -88,8 +88,15 @@ def test_a_form_that_ends_early_is_not_taken_for_a_whole_one(api: httpx.Client, 
     assert ask(api, "/", FORM, header, body=body).startswith(b"HTTP/1.1 400 ")
 
 
-def test_an_encoding_of_the_transfer_that_is_not_known_is_the_clients_error(api: httpx.Client) -> None:
-    assert status(ask(api, "/v1/users", JSON, "Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n")) == 400
+@pytest.mark.parametrize("coding", ["gzip, chunked", "made-up, chunked", "made-up"])
+def test_an_encoding_of_the_transfer_that_is_not_known_is_the_clients_error(api: httpx.Client, coding: str) -> None:
+    assert status(ask(api, "/v1/users", JSON, f"Transfer-Encoding: {coding}", body=b"0\r\n\r\n")) == 400
+
+
+def test_the_answer_to_a_malformed_body_says_that_its_connection_ends(api: httpx.Client) -> None:
+    answer = ask(api, "/v1/users", JSON, CHUNKED, body=BROKEN["no size"])
+
+    assert b"\r\nConnection: close\r\n" in answer
 
 
 def test_no_malformed_body_counts_as_an_error_of_ours(api: httpx.Client) -> None:
