@@ -1,5 +1,7 @@
 """Connections of the API: over IPv4 and IPv6, kept for the next request, and cheap while nothing comes over them."""
 
+import re
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -48,6 +50,11 @@ def seconds_to_answer(server: tuple[str, int]) -> float:
         connection.sendall(LAST)
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
     return monotonic() - began
+
+
+def workers(log: Path) -> list[int]:
+    """Return the numbers of the processes that gunicorn has started."""
+    return [int(number) for number in re.findall(r"Booting worker with pid: (\d+)", log.read_text())]
 
 
 def is_closed(connection: socket.socket) -> bool:
@@ -105,6 +112,20 @@ def test_idle_connections_make_room_for_new_ones(api_origin: Preloaded, log: Pat
             open_ones.enter_context(socket.create_connection(server)).sendall(sent)
 
         assert seconds_to_answer(server) < 2
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the bounds of another process can be set on Linux alone")
+def test_idle_connections_make_room_where_the_process_may_open_no_more_files(api_origin: Preloaded, log: Path) -> None:
+    with one_process(api_origin, log) as server, ExitStack() as open_ones:
+        [worker] = workers(log)
+        seconds_to_answer(server)
+        some_more = len(list(Path(f"/proc/{worker}/fd").iterdir())) + 5
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (some_more, some_more))
+        for _ in range(20):
+            open_ones.enter_context(socket.create_connection(server))
+
+        assert seconds_to_answer(server) < 2
+        assert workers(log) == [worker]
 
 
 def test_connection_is_kept_for_as_long_as_the_setting_says(api_origin: Preloaded, log: Path) -> None:
