@@ -156,7 +156,8 @@ def _dead(connection: DbConnection) -> dict[str, Any]:
 
 def _decide(event: str, message_id: int, act: Callable[[DbConnection, int], bool]) -> AnyResponse:
     """Do it to a dead letter, once for each form that was shown, however often it is sent."""
-    form = f"{event} {message_id} {request.form.get('form_id', '')}"[:_LONGEST_FORM]
+    # PostgreSQL keeps no text with a NUL in it.
+    form = f"{event} {message_id} {request.form.get('form_id', '')}".replace("\0", "")[:_LONGEST_FORM]
     with _writing() as connection:
         is_done = act(connection, message_id)
         if is_done:

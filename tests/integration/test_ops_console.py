@@ -291,6 +291,16 @@ def test_the_same_form_sent_twice_is_carried_out_once_and_is_no_conflict(
     assert [status_of(service, each)[0] for each in (id_, other_id)] == [status] * 2
 
 
+def test_a_form_whose_number_no_row_could_hold_is_carried_out(service: ApiService, operator: FlaskClient) -> None:
+    id_ = dead(service)
+    form = {**hidden_fields(operator), "form_id": "\0"}
+
+    answers = [operator.post(f"/ops/letters/{id_}/retry", data=form).status_code for _ in range(2)]
+
+    assert answers == [303, 303]
+    assert status_of(service, id_)[0] == "pending"
+
+
 def test_the_same_form_sent_twice_at_once_is_no_conflict(service: ApiService, operator: FlaskClient) -> None:
     id_ = dead(service)
     form = hidden_fields(operator)
