@@ -14,7 +14,7 @@ one is pending.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from tests.model.accounts_state import (
@@ -46,6 +46,7 @@ from tests.model.accounts_state import (
     Mail,
     MailWorker,
 )
+from tests.model.search import Found, search
 
 
 class AccountStep(NamedTuple):
@@ -61,6 +62,12 @@ class AccountStep(NamedTuple):
 
 
 Move = tuple[AccountStep, AccountsWorld]
+Check = Callable[[AccountsWorld, AccountStep, AccountsWorld], bool]
+
+
+def explore_accounts(config: AccountsConfig, checks: dict[str, Check]) -> Found[AccountsWorld]:
+    """Visit every world that can be reached."""
+    return search(config.initial(), lambda world: accounts_steps(world, config), checks)
 
 
 def accounts_steps(world: AccountsWorld, config: AccountsConfig) -> Iterator[Move]:

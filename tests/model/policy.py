@@ -44,6 +44,7 @@ from tests.model.policy_state import (
     PolicyWorld,
     Worker,
 )
+from tests.model.search import Found, search
 
 
 class PolicyStep(NamedTuple):
@@ -247,64 +248,17 @@ def _surroundings(world: PolicyWorld, config: PolicyConfig) -> Iterator[Move]:
         yield PolicyStep("change_mind", -1, is_own=False), changed
 
 
-class Broken(NamedTuple):
-    """A property that does not hold, and how it came to that."""
-
-    text: str
-    way: list[str]
-
-    def __str__(self) -> str:
-        return "\n".join([f"NOT: {self.text}", *self.way])
-
-
-class PolicyExploration(NamedTuple):
-    """All worlds, each with those that it reaches without a fault and without anybody's order."""
-
-    onward: dict[PolicyWorld, list[PolicyWorld]]
-    broken: list[Broken]
-
-    def without_way_to(self, goal: Callable[[PolicyWorld], bool]) -> list[PolicyWorld]:
-        can = {world for world in self.onward if goal(world)}
-        growing = True
-        while growing:
-            reached = {world for world, after in self.onward.items() if world not in can and not can.isdisjoint(after)}
-            can |= reached
-            growing = bool(reached)
-        return [world for world in self.onward if world not in can]
-
-
 Check = Callable[[PolicyWorld, PolicyStep, PolicyWorld, PolicyConfig], bool]
 
 
-def explore_policy(first: PolicyWorld, config: PolicyConfig, checks: dict[str, Check]) -> PolicyExploration:
-    """Visit every world that can be reached; each broken property is told once, by one of the shortest ways.
+def explore_policy(first: PolicyWorld, config: PolicyConfig, checks: dict[str, Check]) -> Found[PolicyWorld]:
+    """Visit every world that can be reached; workers are told apart by what they do alone."""
 
-    It ends early when all of them are broken.
-    """
-    parents: dict[PolicyWorld, tuple[PolicyWorld, str]] = {}
-    onward: dict[PolicyWorld, list[PolicyWorld]] = {first: []}
-    broken: dict[str, Broken] = {}
-    left = [first]
-    for world in left:  # it grows
-        if checks and len(broken) == len(checks):
-            break
-        for step, moved in policy_steps(world, config):
-            after = moved._replace(workers=tuple(sorted(moved.workers)))
-            if after not in onward:
-                onward[after] = []
-                parents[after] = (world, str(step))
-                left.append(after)
-            if step.is_own:
-                onward[world].append(after)
-            for text, check in checks.items():
-                if text not in broken and not check(world, step, after, config):
-                    broken[text] = Broken(text, [*_way(parents, world), f"{step} -> {after}"])
-    return PolicyExploration(onward, [*broken.values()])
+    def moves(world: PolicyWorld) -> Iterator[Move]:
+        for step, after in policy_steps(world, config):
+            yield step, after._replace(workers=tuple(sorted(after.workers)))
 
+    def with_config(check: Check) -> Callable[[PolicyWorld, PolicyStep, PolicyWorld], bool]:
+        return lambda before, step, after: check(before, step, after, config)
 
-def _way(parents: dict[PolicyWorld, tuple[PolicyWorld, str]], world: PolicyWorld) -> list[str]:
-    way: list[str] = []
-    while world in parents:
-        world, step = parents[world]
-        way.append(step)
-    return way[::-1]
+    return search(first, moves, {text: with_config(check) for text, check in checks.items()})

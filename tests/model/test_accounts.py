@@ -9,8 +9,7 @@ from typing import Final
 
 import pytest
 
-from tests.model.accounts import AccountStep
-from tests.model.accounts_explore import AccountsExploration, Check, explore_accounts
+from tests.model.accounts import AccountStep, Check, explore_accounts
 from tests.model.accounts_state import (
     DEAD,
     DONE,
@@ -24,6 +23,7 @@ from tests.model.accounts_state import (
     AccountsConfig,
     AccountsWorld,
 )
+from tests.model.search import Found
 
 
 def _keeps_accounts(_before: AccountsWorld, _step: AccountStep, after: AccountsWorld) -> bool:
@@ -136,17 +136,17 @@ SIZES: Final = {
 
 
 @pytest.fixture(scope="module", params=[*SIZES])
-def explored(request: pytest.FixtureRequest) -> AccountsExploration:
+def explored(request: pytest.FixtureRequest) -> Found[AccountsWorld]:
     exploration = explore_accounts(SIZES[request.param], PROPERTIES)
     print(f"\n{request.param}: {len(exploration.onward):,} worlds")  # noqa: T201 - for pytest -s
     return exploration
 
 
-def test_every_property_holds_in_every_order(explored: AccountsExploration) -> None:
+def test_every_property_holds_in_every_order(explored: Found[AccountsWorld]) -> None:
     assert not explored.broken, "\n".join(map(str, explored.broken))
 
 
-def test_every_account_can_end_without_a_person_unless_a_dead_letter_needs_one(explored: AccountsExploration) -> None:
+def test_every_account_can_end_without_a_person_unless_a_dead_letter_needs_one(explored: Found[AccountsWorld]) -> None:
     def is_over(world: AccountsWorld) -> bool:
         return all(
             account is None or account.is_verified or any(mail.status == DEAD for mail in world.mails)

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from tests.model.policy import Check, PolicyExploration, PolicyStep, explore_policy
+from tests.model.policy import Check, PolicyStep, explore_policy
 from tests.model.policy_state import (
     BEFORE,
     DEAD,
@@ -24,6 +24,7 @@ from tests.model.policy_state import (
     PolicyGuard,
     PolicyWorld,
 )
+from tests.model.search import Found
 
 
 def _accounts(_before: PolicyWorld, _step: PolicyStep, after: PolicyWorld, _config: PolicyConfig) -> bool:
@@ -92,18 +93,18 @@ SIZES: Final = {
 
 
 @pytest.fixture(scope="module", params=[*SIZES])
-def explored(request: pytest.FixtureRequest) -> PolicyExploration:
+def explored(request: pytest.FixtureRequest) -> Found[PolicyWorld]:
     config = SIZES[request.param]
     exploration = explore_policy(config.initial(), config, ALWAYS if config.switches else ONE_MIND)
     print(f"\n{request.param}: {len(exploration.onward):,} worlds")  # noqa: T201 - for pytest -s
     return exploration
 
 
-def test_the_rules_hold(explored: PolicyExploration) -> None:
+def test_the_rules_hold(explored: Found[PolicyWorld]) -> None:
     assert not explored.broken, "\n".join(map(str, explored.broken))
 
 
-def test_every_message_ends_and_nobody_holds_the_road(explored: PolicyExploration) -> None:
+def test_every_message_ends_and_nobody_holds_the_road(explored: Found[PolicyWorld]) -> None:
     """Where the server refuses everybody for ever nothing can end: those worlds are left out."""
 
     def is_over(world: PolicyWorld) -> bool:

@@ -1,12 +1,21 @@
-"""Every world that the steps of accounts.py lead to."""
+"""Every world that the steps of a small model lead to, all of them kept in memory. explore.py is for the large one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from tests.model.accounts import AccountStep, accounts_steps
-from tests.model.accounts_state import AccountsConfig, AccountsWorld
+
+class AnyStep(Protocol):
+    """What happened; its text says it to a person."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it happens without a fault and without a person."""
+
+
+WorldT = TypeVar("WorldT", bound=Hashable)
+StepT = TypeVar("StepT", bound=AnyStep)
 
 
 class Broken(NamedTuple):
@@ -19,14 +28,13 @@ class Broken(NamedTuple):
         return "\n".join([f"NOT: {self.text}", *self.way])
 
 
-class AccountsExploration(NamedTuple):
-    """All worlds, each with those that it reaches without a person."""
+class Found(NamedTuple, Generic[WorldT]):
+    """All worlds, each with those that it reaches by steps of its own."""
 
-    onward: dict[AccountsWorld, list[AccountsWorld]]
-    taken: frozenset[str]
+    onward: dict[WorldT, list[WorldT]]
     broken: list[Broken]
 
-    def without_way_to(self, goal: Callable[[AccountsWorld], bool]) -> list[AccountsWorld]:
+    def without_way_to(self, goal: Callable[[WorldT], bool]) -> list[WorldT]:
         can = {world for world in self.onward if goal(world)}
         growing = True
         while growing:
@@ -36,25 +44,23 @@ class AccountsExploration(NamedTuple):
         return [world for world in self.onward if world not in can]
 
 
-Check = Callable[[AccountsWorld, AccountStep, AccountsWorld], bool]
-
-
-def explore_accounts(config: AccountsConfig, checks: dict[str, Check]) -> AccountsExploration:
-    """Visit every world; each broken property is told once, by one of the shortest ways.
+def search(
+    first: WorldT,
+    steps: Callable[[WorldT], Iterable[tuple[StepT, WorldT]]],
+    checks: Mapping[str, Callable[[WorldT, StepT, WorldT], bool]],
+) -> Found[WorldT]:
+    """Visit every world that can be reached; each broken property is named once, by one of the shortest ways.
 
     It ends early when all of them are broken.
     """
-    first = config.initial()
-    parents: dict[AccountsWorld, tuple[AccountsWorld, str]] = {}
-    onward: dict[AccountsWorld, list[AccountsWorld]] = {first: []}
-    taken: set[str] = set()
+    parents: dict[WorldT, tuple[WorldT, str]] = {}
+    onward: dict[WorldT, list[WorldT]] = {first: []}
     broken: dict[str, Broken] = {}
     left = [first]
     for world in left:  # it grows
         if checks and len(broken) == len(checks):
             break
-        for step, after in accounts_steps(world, config):
-            taken.add(step.name)
+        for step, after in steps(world):
             if after not in onward:
                 onward[after] = []
                 parents[after] = (world, str(step))
@@ -64,10 +70,10 @@ def explore_accounts(config: AccountsConfig, checks: dict[str, Check]) -> Accoun
             for text, check in checks.items():
                 if text not in broken and not check(world, step, after):
                     broken[text] = Broken(text, [*_way(parents, world), f"{step} -> {after}"])
-    return AccountsExploration(onward, frozenset(taken), [*broken.values()])
+    return Found(onward, [*broken.values()])
 
 
-def _way(parents: dict[AccountsWorld, tuple[AccountsWorld, str]], world: AccountsWorld) -> list[str]:
+def _way(parents: Mapping[WorldT, tuple[WorldT, str]], world: WorldT) -> list[str]:
     way: list[str] = []
     while world in parents:
         world, step = parents[world]
