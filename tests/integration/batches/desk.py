@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from email.headerregistry import Address
 from typing import Any
 
 from psycopg import Connection
@@ -17,7 +16,7 @@ from consumer.recording import Recorder
 from consumer.verdicts import Verdict
 from shared.database import connect
 from shared.messages import SendVerifyEmail, SendWelcomeEmail
-from shared.settings import ConsumerSettings, SmtpServer
+from tests.consumer_settings import consumer_settings
 from tests.rows import add_message
 
 VERIFY, WELCOME = SendVerifyEmail.task, SendWelcomeEmail.task
@@ -30,19 +29,7 @@ class Desk:
     def __init__(self, database_url: str) -> None:
         self.url = database_url
         self.database = Database(database_url)
-        self.settings = settings = ConsumerSettings(
-            database_url=database_url,
-            redis_url="redis://localhost:1/0",
-            smtp_server=SmtpServer("smtp", "localhost", 1),
-            smtp_timeout_seconds=5.0,
-            mail_from=Address("Signup", addr_spec="signup@example.org"),
-            base_url="https://example.org",
-            secret_keys=("k" * 32,),
-            verify_email_minutes=60.0,
-            run_lease_seconds=LEASE,
-            backoff_scale=1.0,
-            concurrency=10,
-        )
+        self.settings = settings = consumer_settings(database_url, run_lease_seconds=LEASE, concurrency=10)
         patience = Patience(sleep=lambda _seconds: None)
         self.claimer = Claimer(self.database, LEASE, patience)
         self.preparer = Preparer(self.database, settings, patience)

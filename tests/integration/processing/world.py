@@ -5,7 +5,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from email.headerregistry import Address
 from typing import Any
 
 import pytest
@@ -15,10 +14,9 @@ from consumer.processing import Processor
 from consumer.registry import TASKS
 from consumer.task import Mail, Payload, Preparation, Prepared, Task, UserPayload
 from consumer.verdicts import Verdict
-from embedded.ports import LOOPBACK
 from shared.database import connect
 from shared.messages import SendVerifyEmail, SendWelcomeEmail
-from shared.settings import ConsumerSettings, SmtpServer
+from tests.consumer_settings import consumer_settings
 from tests.rows import add_user, message
 
 KEY = "the signing key of these tests: 32 characters"
@@ -32,19 +30,7 @@ class World:
     """A database with one user, and consumers that work on it."""
 
     def __init__(self, database_url: str, smtp_port: int) -> None:
-        self.settings = ConsumerSettings(
-            database_url=database_url,
-            redis_url="redis://localhost:1/0",
-            smtp_server=SmtpServer("smtp", LOOPBACK, smtp_port),
-            smtp_timeout_seconds=5.0,
-            mail_from=Address("Signup", addr_spec="signup@example.org"),
-            base_url="https://example.org",
-            secret_keys=(KEY,),
-            verify_email_minutes=60.0,
-            run_lease_seconds=30.0,
-            backoff_scale=1.0,
-            concurrency=1,
-        )
+        self.settings = consumer_settings(database_url, smtp_port, secret_keys=(KEY,))
         self.connection = connect(database_url, "test")
         self._consumers: list[Processor] = []
 

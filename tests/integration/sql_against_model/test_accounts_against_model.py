@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from email.headerregistry import Address
 
 import psycopg
 import pytest
@@ -10,10 +9,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from outbox_relay import expiry_statements
-from shared.settings import ConsumerSettings, SmtpServer
+from tests.consumer_settings import consumer_settings
 from tests.integration.sql_against_model.accounts_service import AccountsService
 from tests.integration.sql_against_model.moment import DivergenceError
-from tests.model.accounts import AccountStep, accounts_steps
+from tests.model.accounts import AccountStep, Move, accounts_steps
 from tests.model.accounts_state import (
     CHECKED,
     FOUND,
@@ -34,24 +33,8 @@ CONFIG = AccountsConfig(names=2, signups=3, requests=3, orders=2)
 
 @pytest.fixture
 def service(database_url: str) -> Iterator[AccountsService]:
-    consumer_settings = ConsumerSettings(
-        database_url=database_url,
-        redis_url="redis://localhost:1/0",
-        smtp_server=SmtpServer("smtp", "localhost", 1),
-        smtp_timeout_seconds=5.0,
-        mail_from=Address("Signup", addr_spec="signup@example.org"),
-        base_url="https://example.org",
-        secret_keys=("k" * 32,),
-        verify_email_minutes=60.0,
-        run_lease_seconds=30.0,
-        backoff_scale=1.0,
-        concurrency=1,
-    )
-    with closing(AccountsService(database_url, consumer_settings)) as service:
+    with closing(AccountsService(database_url, consumer_settings(database_url))) as service:
         yield service
-
-
-Move = tuple[AccountStep, AccountsWorld]
 
 
 def possible(world: AccountsWorld) -> list[Move]:
