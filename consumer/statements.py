@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -125,30 +125,23 @@ def ack(connection: DbConnection, claims: Sequence[Claim]) -> set[int]:
 
     The lease's end is not asked for: as long as nobody took a message over, the work that was done counts.
     """
-    done = connection.execute(
-        """
-        WITH finished AS (
-            DELETE FROM outbox
-             USING unnest(%s::bigint[], %s::uuid[]) AS claim (message_id, token)
-             WHERE id = claim.message_id AND status = 'running' AND claim_token = claim.token
-            RETURNING outbox.*
-        )
-        INSERT INTO outbox_finished (
-            id, task, payload, queue, status, due_at, generation, attempt, max_retries, broker_epoch, last_error,
-            failures, traceparent, created_at, published_at, claimed_at, finished_at, uid)
-        SELECT id, task, payload, queue, 'done', due_at, generation, attempt, max_retries, broker_epoch, last_error,
-               failures, traceparent, created_at, published_at, claimed_at, clock_timestamp(), uid
-          FROM finished
-        RETURNING id
-        """,
-        [[claim.id for claim in claims], [claim.token for claim in claims]],
-    ).fetchall()
-    return {row[0] for row in done}
+    return _finish(connection, claims, "done")
 
 
 def discard_claims(connection: DbConnection, reasons: Mapping[Claim, str]) -> set[int]:
     """Finish messages that nobody needs any more, as discarded, and return the ids of those that were still ours."""
-    discarded = connection.execute(
+    texts = [f"discarded: {reason}"[:LONGEST_REASON] for reason in reasons.values()]
+    return _finish(connection, list(reasons), "discarded", texts)
+
+
+def _finish(
+    connection: DbConnection,
+    claims: Sequence[Claim],
+    status: Literal["done", "discarded"],
+    reasons: Sequence[str] | None = None,
+) -> set[int]:
+    """Move messages into history. Where no reason is given, the last error stays."""
+    finished = connection.execute(
         """
         WITH finished AS (
             DELETE FROM outbox
@@ -159,18 +152,15 @@ def discard_claims(connection: DbConnection, reasons: Mapping[Claim, str]) -> se
         INSERT INTO outbox_finished (
             id, task, payload, queue, status, due_at, generation, attempt, max_retries, broker_epoch, last_error,
             failures, traceparent, created_at, published_at, claimed_at, finished_at, uid)
-        SELECT id, task, payload, queue, 'discarded', due_at, generation, attempt, max_retries, broker_epoch, reason,
-               failures, traceparent, created_at, published_at, claimed_at, clock_timestamp(), uid
+        SELECT id, task, payload, queue, %s, due_at, generation, attempt, max_retries, broker_epoch,
+               coalesce(reason, last_error), failures, traceparent, created_at, published_at, claimed_at,
+               clock_timestamp(), uid
           FROM finished
         RETURNING id
         """,
-        [
-            [claim.id for claim in reasons],
-            [claim.token for claim in reasons],
-            [f"discarded: {reason}"[:LONGEST_REASON] for reason in reasons.values()],
-        ],
+        [[claim.id for claim in claims], [claim.token for claim in claims], reasons, status],
     ).fetchall()
-    return {row[0] for row in discarded}
+    return {row[0] for row in finished}
 
 
 def renew_claim(connection: DbConnection, claim: Claim, lease_seconds: float) -> bool:
