@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumer.reply_codes import Refusal, enhanced_code, policy_code, refusal
+from consumer.reply_codes import Refusal, enhanced_code, is_about_recipient, policy_code, refusal
 
 FOR_GOOD, THIS_MAIL, POLICY = Refusal.FOR_GOOD, Refusal.OF_THIS_MAIL, Refusal.BY_POLICY
 SENDER, BUSY, UNKNOWN = Refusal.OF_OUR_SENDER, Refusal.OF_A_BUSY_SERVER, Refusal.WITHOUT_A_REASON
@@ -74,3 +74,16 @@ def test_only_a_refusal_by_policy_has_a_policy_code() -> None:
     assert policy_code(554, b"5.7.1 no") == "5.7.1"
     assert policy_code(450, b"4.7.1 no") is None
     assert policy_code(550, b"5.1.1 no") is None
+
+
+@pytest.mark.parametrize("text", [b"5.1.1 no", b"5.1.2 no", b"5.1.3 no", b"5.1.6 no", b"5.1.10 no"])
+def test_a_recipient_that_does_not_exist_is_named_by_its_code(text: bytes) -> None:
+    assert is_about_recipient(550, text)
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [(550, b"no such user"), (550, b"5.1.0 no"), (550, b"5.2.1 no"), (450, b"4.1.1 not yet"), (550, b"4.1.1 not yet")],
+)
+def test_other_refusals_are_not_about_the_recipient_for_good(code: int, text: bytes) -> None:
+    assert not is_about_recipient(code, text)
