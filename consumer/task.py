@@ -52,7 +52,7 @@ class Mail:
     Attributes:
         recipient: the address.
         recipient_name: the person's name, in the To header and as `name` in the templates. Empty where the address is
-            not verified: whoever signed up would else send a text of their own to a stranger.
+            not verified: the person who signed up could otherwise send a text of their own to a stranger.
         subject: one line.
         template: the name of the two templates, without `.html` and `.txt`.
         values: what the templates show beside `name`.

@@ -30,7 +30,7 @@ class ExpiryStep(NamedTuple):
 
 
 class TrustedClock:
-    """Tells whether the database's clock may be believed where something is deleted for good.
+    """Decides whether the database's clock may be believed where something is deleted for good.
 
     A clock that jumps ahead by days, as after a virtual machine was restored, would make every unverified account old.
     """

@@ -85,7 +85,7 @@ _ADDRESS_IS_WAITED_FOR: Final = _finds(
 def lock_accounts(connection: DbConnection, unverified_days: float, limit: int, after: AccountCursor) -> LockedAccounts:
     """Look at up to `limit` unverified accounts, the oldest first, and lock those that may go.
 
-    Rows that somebody holds locked are passed over: whoever appends a mail, corrects or verifies has the account's row.
+    Rows that are locked are passed over: a session that appends a mail, corrects or verifies holds the account's.
 
     Args:
         connection: inside a transaction; the locks last until its end.

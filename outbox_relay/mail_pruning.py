@@ -23,7 +23,7 @@ class MailPruner:
         self._days = max(_LEAST_DAYS, unverified_days) + 1
 
     def step(self, connection: DbConnection) -> bool:
-        """Delete up to PRUNED_AT_ONCE rows of each kind, and tell whether there are more. Raises psycopg.Error."""
+        """Delete up to PRUNED_AT_ONCE rows of each kind, and return whether there are more. Raises psycopg.Error."""
         try:
             deleted = [_prune(connection, condition, self._days) for condition in _CONDITIONS]
             deleted.append(_prune_counts(connection))

@@ -118,7 +118,7 @@ def replay(connection: DbConnection, chosen: Range) -> int:
     """Append a new message for each finished one of the range, all or none, and return how many.
 
     The oldest is appended first. The new messages have ids of their own, and so Message-IDs and links of their own.
-    The accounts of mails are locked first, as by whoever appends one: none of them is deleted meanwhile.
+    The accounts of mails are locked first, as by each session that appends one: none of them is deleted meanwhile.
     """
     return connection.execute(
         """

@@ -1,4 +1,4 @@
-"""What the expiry of unverified accounts costs: a look for the mails that they have ahead, and the index for it."""
+"""What the expiry of unverified accounts costs: the search for mails that they have ahead, and the index for it."""
 
 import statistics
 import time
@@ -28,7 +28,7 @@ _LONGER: Final = 1.1
 
 
 def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
-    """Give the look at accounts that stay and that go, and the life of messages with and without the index."""
+    """Return the expiry of accounts that stay and that go, and the life of messages with and without the index."""
     rows = sizes.backlog_rows
     stay, go = f"{rows:,} old accounts, each with a mail that waits", "old accounts that go, beside them"
     expiry = Experiment(

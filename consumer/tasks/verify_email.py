@@ -29,7 +29,7 @@ def prepare(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepar
         WITH reader AS MATERIALIZED (
             SELECT asked.message_id, users.username, users.email,
                    CASE WHEN asked.message_id < users.first_mail_id THEN 'corrected'
-                        -- With LIMIT, since EXISTS may be planned as a look at all verified accounts.
+                        -- With LIMIT, since EXISTS may be planned as a scan of all verified accounts.
                         ELSE (SELECT 'verified'
                                 FROM users AS owner
                                WHERE lower(owner.email) = lower(users.email) AND owner.is_email_verified
@@ -64,7 +64,7 @@ def prepare(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepar
 
 
 def _mail(settings: ConsumerSettings, record_id: int, email: str, username: str) -> Mail:
-    """Make the mail. Its reader may be a stranger to whoever signed up: the full name, a free text, is not in it."""
+    """Make the mail. A stranger may have typed the address, so the full name, a free text, is not in it."""
     code = sign(settings.secret_keys, record_id, email)
     return Mail(
         recipient=email,

@@ -184,7 +184,7 @@ def others(database_url: str) -> Iterator[Connection]:
         yield connection
 
 
-def test_whoever_has_the_account_locked_is_not_waited_for(connection: Connection, others: Connection) -> None:
+def test_an_account_that_another_session_has_locked_is_passed_over(connection: Connection, others: Connection) -> None:
     add_old_user(connection)
     others.execute("BEGIN")
     others.execute("SELECT FROM users WHERE username = 'alice' FOR NO KEY UPDATE")

@@ -85,7 +85,7 @@ def test_a_retry_is_discarded_too_and_the_link_that_may_have_arrived_stays(world
     assert (len(mailbox.mails()), world.records()) == (1, [record])
 
 
-def test_a_welcome_mail_greets_whoever_is_verified(world: World, mailbox: MailCatcher) -> None:
+def test_a_verified_account_still_gets_its_welcome_mail(world: World, mailbox: MailCatcher) -> None:
     verify(world)
     id_ = add_message(world.connection, WELCOME)
 
@@ -107,7 +107,7 @@ def test_a_probe_that_is_not_needed_lets_another_one_be_sent(world: World, polic
 
 
 def test_who_lost_the_claim_discards_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has it by now decides anew."""
+    """The worker that has it by now decides again."""
     verify(world)
     id_ = add_message(world.connection)
     discard_claims = statements.discard_claims
