@@ -15,8 +15,20 @@ from typing import Any, Final, NamedTuple, cast
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy import CTE, Connection, DateTime, FromClause, LargeBinary, Text, bindparam, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Connection,
+    DateTime,
+    FromClause,
+    LargeBinary,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    select,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from api.database import LOCK_SECONDS
 from api.mail_counts import TOTAL, HourlyLimits, counted
@@ -131,19 +143,16 @@ class MailLimiter:
     def _hourly_limits(self, email: str) -> HourlyLimits:
         if self._limits.domain_an_hour is None and self._limits.total_an_hour is None:
             return HourlyLimits({})
-        domain = self._hmac(b"domain", email.lower().rpartition("@")[2])
+        domain = self._hmacs(b"domain", email.lower().rpartition("@")[2])[0]
         limits = {domain: self._limits.domain_an_hour, TOTAL: self._limits.total_an_hour}
         return HourlyLimits({scope: limit for scope, limit in limits.items() if limit is not None})
 
-    def address_values(self, email: str) -> dict[str, bytes]:
-        """Return by what the mails to this exact address are found in verification_mails."""
-        return {"of_mailbox": self._hmac(b"mailbox", mailbox_of(email)), "of_address": self._address(email)}
-
-    def _address(self, email: str) -> bytes:
-        return self._hmac(b"address", email.lower())
-
-    def _hmac(self, kind: bytes, text: str) -> bytes:
-        return self._hmacs(kind, text)[0]
+    def address_values(self, email: str) -> dict[str, list[bytes]]:
+        """Return what `is_to_address` is to be executed with."""
+        return {
+            "of_mailboxes": self._hmacs(b"mailbox", mailbox_of(email)),
+            "of_addresses": self._hmacs(b"address", email.lower()),
+        }
 
     def _hmacs(self, kind: bytes, text: str) -> list[bytes]:
         """Return the HMACs by all keys: what is written has the first one, what is there may have another."""
@@ -193,6 +202,14 @@ def _lock_and_read(
             pass
         rows = cursor.fetchall()
     return rows[0][0], [row for row in rows if row[-1] is not None]
+
+
+def is_to_address() -> ColumnElement[bool]:
+    """Return the condition that a mail goes to one exact address, whichever key its HMACs were made with."""
+    mailboxes, addresses = (bindparam(name, type_=ARRAY(LargeBinary)) for name in ("of_mailboxes", "of_addresses"))
+    return and_(
+        verification_mails.c.mailbox_hmac == any_(mailboxes), verification_mails.c.address_hmac == any_(addresses)
+    )
 
 
 def limited_mail(source: FromClause, shape: MailShape) -> CTE:

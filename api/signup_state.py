@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, LargeBinary, Select, Text, and_, bindparam, exists, func, not_, select
+from sqlalchemy import Connection, Select, Text, bindparam, exists, func, not_, select
 
 from api.account_conditions import has_owner, names, readable_time
-from api.mail_limits import MailLimiter
+from api.mail_limits import MailLimiter, is_to_address
 from api.token_holders import Holder
 from api.waiting_mails import is_held_back
 from shared.models import outbox, outbox_finished, users, verification_mails, verify_emails
@@ -83,21 +83,17 @@ def _full_hour(moment: datetime) -> datetime:
 @cache
 def _state() -> Select[Any]:
     """Build the statement. A mail to the address for another account counts, since its link serves this one too."""
-    to_address = and_(
-        verification_mails.c.mailbox_hmac == bindparam("of_mailbox", type_=LargeBinary()),
-        verification_mails.c.address_hmac == bindparam("of_address", type_=LargeBinary()),
-    )
     waits = (
         select(func.min(outbox.c.due_at))
         .join_from(verification_mails, outbox, outbox.c.id == verification_mails.c.message_id)
-        .where(to_address, is_held_back())
+        .where(is_to_address(), is_held_back())
         .where(outbox.c.status == "pending", outbox.c.due_at > func.now(), func.isfinite(outbox.c.due_at))
         .scalar_subquery()
     )
     is_covered = (
         exists()
         .select_from(verification_mails.join(outbox_finished, outbox_finished.c.id == verification_mails.c.message_id))
-        .where(to_address, outbox_finished.c.status == "done")
+        .where(is_to_address(), outbox_finished.c.status == "done")
         .where(verification_mails.c.due_at >= func.coalesce(users.c.email_set_at, users.c.created_at))
     )
     was_discarded = exists().where(

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningDelete
 
 from api.account_conditions import names
-from api.mail_limits import MailLimiter
+from api.mail_limits import MailLimiter, is_to_address
 from api.token_holders import Holder
 from shared.messages import SendVerifyEmail
 from shared.models import outbox, users, verification_mails
@@ -63,9 +63,7 @@ def release_statement() -> ReturningDelete[Any, Any, Any, Any, Any]:
     held_back = verification_mails.c
     return (
         delete(verification_mails)
-        .where(held_back.mailbox_hmac == bindparam("of_mailbox", type_=LargeBinary()))
-        .where(held_back.address_hmac == bindparam("of_address", type_=LargeBinary()))
-        .where(is_held_back(), held_back.due_at > func.now())
+        .where(is_to_address(), is_held_back(), held_back.due_at > func.now())
         .where(outbox.c.id == held_back.message_id, outbox.c.status == "pending")
         .where(outbox.c.payload["username"].astext == bindparam("holder", type_=Text()))
         .returning(

@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 
 from api.mail_limits import MailLimiter
 from shared.mail_limits import MailLimits
-from tests.api_service import ALICE, KEY, PAGE, ApiService, api_service
+from tests.api_service import ALICE, KEY, OLD_KEY, PAGE, ApiService, api_service
 from tests.html_page import Page
 
 SIGNUP = "/v1/signup"
@@ -193,7 +193,7 @@ def let_mails_wait(api: ApiService, email: str) -> None:
     """Use the mailbox's limits up, as five mails of this hour do: the next one waits."""
     api.sql(
         "INSERT INTO verification_mails (message_id, mailbox_hmac, address_hmac, state, due_at)"
-        " SELECT -n, %(of_mailbox)s, %(of_address)s, 'prompt', now() FROM generate_series(1, 5) AS n",
+        " SELECT -n, %(of_mailboxes)s[1], %(of_addresses)s[1], 'prompt', now() FROM generate_series(1, 5) AS n",
         MailLimiter(MailLimits(), (KEY,)).address_values(email),
     )
 
@@ -235,6 +235,20 @@ def test_stranger_who_moves_away_leaves_the_waiting_mail_to_the_owner(api: ApiSe
     assert (counted["message_id"], counted["client_hmac"] is None) == (taken_over["id"], False)
     assert taken_over["due_at"] == waiting["due_at"]
     assert state(api, alice)["mail"]["state"] == "waiting"
+
+
+def test_waiting_mail_of_a_former_key_is_shown_and_left_to_the_owner(database_url: str, api: ApiService) -> None:
+    let_mails_wait(api, ALICE["email"])
+    mallory = bearer(api.sign_up(**MALLORY))
+    alice = bearer(api.sign_up())
+
+    with api_service(database_url, secret_keys=(OLD_KEY, KEY)) as rotated:
+        before = state(rotated, alice)["mail"]["state"]
+        correct(rotated, mallory)
+        after = state(rotated, alice)["mail"]["state"]
+
+    assert (before, after) == ("waiting", "waiting")
+    assert sorted(mailed(api)) == ["alice", "mallory", "mallory"]
 
 
 # ---- the state

@@ -86,7 +86,7 @@ def _sample(client: FlaskClient, connection: psycopg.Connection[tuple[object, ..
         of = MailLimiter(MailLimits(), (KEY,)).address_values(email)
         connection.execute(
             "INSERT INTO verification_mails (message_id, mailbox_hmac, address_hmac, state, due_at)"
-            " SELECT -nextval('outbox_id_seq'), %(of_mailbox)s, %(of_address)s, 'prompt', now()"
+            " SELECT -nextval('outbox_id_seq'), %(of_mailboxes)s[1], %(of_addresses)s[1], 'prompt', now()"
             " FROM generate_series(1, 5)",
             of,
         )
