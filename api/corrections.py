@@ -30,7 +30,7 @@ from api.database import connected
 from api.mail_limits import MailLimiter, MailShape, limited_mail
 from api.problems import FieldError, ProblemError
 from api.token_holders import Holder, TokenRefusedError, find_holder
-from api.waiting_mails import hand_over, release_mails
+from api.waiting_mails import hand_over
 from shared.models import users
 
 CORRECTIONS_A_DAY: Final = 5
@@ -73,7 +73,8 @@ def correct_address(
             raise ProblemError(409, VERIFIED)
         if holder.email == wish.email:
             return holder, None
-        released = release_mails(connection, limiter, holder)
+        limiter.lock(connection, holder.email, wish.email)
+        hand_over(connection, limiter, holder)
         decision = limiter.decide(connection, wish.email, wish.client)
         values = {
             "holder": holder.username,
@@ -84,7 +85,6 @@ def correct_address(
         message_id = connection.execute(correct_statement(decision.shape), values).scalar_one_or_none()
         if message_id is None:
             raise _refusal(connection, values)
-        hand_over(connection, holder, released)
     return replace(holder, email=wish.email), message_id
 
 

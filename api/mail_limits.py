@@ -26,6 +26,7 @@ from sqlalchemy import (
     and_,
     any_,
     bindparam,
+    func,
     select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
@@ -147,6 +148,14 @@ class MailLimiter:
         limits = {domain: self._limits.domain_an_hour, TOTAL: self._limits.total_an_hour}
         return HourlyLimits({scope: limit for scope, limit in limits.items() if limit is not None})
 
+    def lock(self, connection: Connection, *emails: str) -> None:
+        """Lock the mailboxes of several addresses for a transaction that is about more than one of them.
+
+        In one order everywhere: two that change places would else wait for each other.
+        """
+        for number in sorted({_lock_of(mailbox_of(email)) for email in emails}):
+            connection.execute(select(func.pg_advisory_xact_lock(number)))
+
     def address_values(self, email: str) -> dict[str, list[bytes]]:
         """Return what `is_to_address` is to be executed with."""
         return {
@@ -181,6 +190,11 @@ def _wide_network(client: str) -> str:
     return str(network.supernet(new_prefix=_IPV6_PREFIX) if network.version == _IPV6 else network)
 
 
+def _lock_of(mailbox: str) -> int:
+    """Return the mailbox's lock: the same in all processes while keys change, and no address in PostgreSQL's log."""
+    return int.from_bytes(hashlib.sha256(_SALT + b"lock\n" + mailbox.encode()).digest()[:8], signed=True)
+
+
 def _lock_and_read(
     connection: Connection, mailbox: str, hmacs: list[bytes], days: float
 ) -> tuple[datetime, list[tuple[Any, ...]]]:
@@ -191,8 +205,7 @@ def _lock_and_read(
     # psycopg's own cursor sends one statement at a time.
     with psycopg.ClientCursor(driver) as cursor:
         values = {
-            # The same in all processes while keys change. It is a number: an address would stand in PostgreSQL's log.
-            "lock": int.from_bytes(hashlib.sha256(_SALT + b"lock\n" + mailbox.encode()).digest()[:8], signed=True),
+            "lock": _lock_of(mailbox),
             "mailboxes": hmacs,
             "seconds": days * 86_400,
             "most": _READ_AT_MOST,

@@ -4,7 +4,6 @@ Of one address one mail waits, and its link serves each account of the address: 
 worker discards it once its account has moved, so another account's mail takes its place.
 """
 
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -39,22 +38,18 @@ def is_held_back() -> ColumnElement[bool]:
     return or_(*(verification_mails.c.state == literal_column(f"'{state}'", Text()) for state in ("waiting", "daily")))
 
 
-def release_mails(connection: Connection, limiter: MailLimiter, holder: Holder) -> Sequence[Any]:
-    """Let the account's waiting mails to its address count no longer, and return what is known of them."""
-    values = {**limiter.address_values(holder.email), "holder": holder.username}
-    return connection.execute(release_statement(), values).all()
+def hand_over(connection: Connection, limiter: MailLimiter, holder: Holder) -> None:
+    """Let the account's waiting mails to its address count no longer, and append one for the newest other account.
 
-
-def hand_over(connection: Connection, holder: Holder, released: Sequence[Any]) -> None:
-    """Append a mail for the newest other account of the address in the place of the one that was released.
-
-    The last thing in its transaction: an account whose row is locked is left out instead of being waited for.
+    In a transaction that has locked the mailbox and no row yet. So a signup with the address comes before or after it,
+    and the next decision counts the mail. An account whose row is locked is left out instead of being waited for.
     """
-    if not released:
-        return
-    first = min(released, key=lambda row: row.due)
-    values = {"old_address": holder.email, "holder": holder.username, **first._asdict()}
-    connection.execute(hand_over_statement(), values)
+    values = {**limiter.address_values(holder.email), "holder": holder.username}
+    released = connection.execute(release_statement(), values).all()
+    if released:
+        first = min(released, key=lambda row: row.due)
+        values = {"old_address": holder.email, "holder": holder.username, **first._asdict()}
+        connection.execute(hand_over_statement(), values)
 
 
 @cache

@@ -251,6 +251,35 @@ def test_waiting_mail_of_a_former_key_is_shown_and_left_to_the_owner(database_ur
     assert sorted(mailed(api)) == ["alice", "mallory", "mallory"]
 
 
+def test_signup_beside_the_correction_of_a_stranger_is_mailed(api: ApiService) -> None:
+    let_mails_wait(api, ALICE["email"])
+    mallory = bearer(api.sign_up(**MALLORY))
+    with ThreadPoolExecutor(2) as threads, psycopg.connect(api.database_url) as other:
+        # Holds the signup up once it is decided that the mail of the stranger serves it too.
+        other.execute("INSERT INTO users (username, email, full_name, hashed_password) VALUES ('alice', 'a', 'a', '!')")
+        signup = threads.submit(api.sign_up)
+        api.wait_for_a_lock()
+        correction = threads.submit(correct, api, mallory)
+        api.wait_for_a_lock(statements=2)
+        other.rollback()
+
+        assert (signup.result(timeout=10).status_code, correction.result(timeout=10).status_code) == (201, 200)
+    assert "alice" in mailed(api)
+
+
+def test_corrections_within_a_mailbox_bring_it_no_more_mails(database_url: str) -> None:
+    """An account that moves on leaves its place to another one of the old address, and needs a place of its own."""
+    with api_service(database_url, mail_limits=MailLimits(mailbox=6)) as api:
+        let_mails_wait(api, ALICE["email"])
+        mallory = bearer(api.sign_up(**MALLORY))
+        api.sign_up()
+
+        correct(api, mallory, "alice+tag@example.com")
+
+        rows = api.sql("SELECT state, count(*) AS mails FROM verification_mails GROUP BY state")
+    assert {row["state"]: row["mails"] for row in rows} == {"prompt": 5, "waiting": 1, "daily": 1, "discarded": 1}
+
+
 # ---- the state
 
 
