@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Select, Text, bindparam, exists, func, not_, select
+from sqlalchemy import Connection, Select, Text, bindparam, exists, func, literal_column, not_, select
 
 from api.account_conditions import has_owner, names, readable_time
+from api.mail_counts import hour_of
 from api.mail_limits import MailLimiter, is_to_address
 from api.token_holders import Holder
 from api.waiting_mails import is_held_back
@@ -60,7 +61,7 @@ class SignupState:
 def read_state(connection: Connection, limiter: MailLimiter, holder: Holder) -> SignupState:
     """Return what is known."""
     values = {"holder": holder.username, **limiter.address_values(holder.email)}
-    row = connection.execute(_state(), values).one_or_none()
+    row = connection.execute(state_statement(), values).one_or_none()
     return SignupState(holder.username, holder.email, holder.is_email_verified, _mail_state(row, holder))
 
 
@@ -76,24 +77,26 @@ def _mail_state(row: Any, holder: Holder) -> MailState:  # noqa: ANN401 - a row
 
 def _full_hour(moment: datetime) -> datetime:
     at = moment.astimezone(UTC)
-    full = at.replace(minute=0, second=0, microsecond=0)
+    full = hour_of(at)
     return full if full == at else full + _HOUR
 
 
 @cache
-def _state() -> Select[Any]:
+def state_statement() -> Select[Any]:
     """Build the statement. A mail to the address for another account counts, since its link serves this one too."""
     waits = (
-        select(func.min(outbox.c.due_at))
+        select(func.min(readable_time(outbox.c.due_at)))
         .join_from(verification_mails, outbox, outbox.c.id == verification_mails.c.message_id)
         .where(is_to_address(), is_held_back())
-        .where(outbox.c.status == "pending", outbox.c.due_at > func.now(), func.isfinite(outbox.c.due_at))
+        .where(outbox.c.status == "pending", outbox.c.due_at > func.now())
         .scalar_subquery()
     )
     is_covered = (
         exists()
         .select_from(verification_mails.join(outbox_finished, outbox_finished.c.id == verification_mails.c.message_id))
-        .where(is_to_address(), outbox_finished.c.status == "done")
+        # The message of a discarded mail is never done: saying so lets the index serve.
+        .where(is_to_address(), verification_mails.c.state != literal_column("'discarded'", Text()))
+        .where(outbox_finished.c.status == "done")
         .where(verification_mails.c.due_at >= func.coalesce(users.c.email_set_at, users.c.created_at))
     )
     was_discarded = exists().where(
@@ -106,7 +109,7 @@ def _state() -> Select[Any]:
     )
     return select(
         has_owner(users.c.email).label("is_taken"),
-        readable_time(waits).label("until"),
+        waits.label("until"),
         is_covered.label("is_covered"),
         is_sent.label("is_sent"),
     ).where(users.c.username == bindparam("holder", type_=Text()))

@@ -5,7 +5,9 @@ from contextlib import closing
 from uuid import uuid4
 
 from rq.defaults import RQ_KEY_PREFIX
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
+from api.signup_state import state_statement
 from consumer import busy_server, policy_statements
 from consumer import statements as consumer_statements
 from consumer.policy_statements import Refusal
@@ -193,3 +195,18 @@ def add_history(connection: DbConnection, count: int, finished_in: str) -> None:
         """,
         [finished_in, count],
     )
+
+
+def test_state_of_a_signup_reads_the_sent_mails_of_its_mailbox_alone(database_url: str) -> None:
+    statement = state_statement().compile(dialect=PGDialect_psycopg())  # type: ignore[no-untyped-call] # has no types
+    with connect(database_url, "test") as connection:
+        connection.execute(
+            "INSERT INTO verification_mails (message_id, mailbox_hmac, address_hmac, state, due_at)"
+            " SELECT n, sha256(n::text::bytea), 'a', 'prompt', now() FROM generate_series(1, 5000) AS n"
+        )
+        connection.execute("ANALYZE verification_mails")
+        rows = connection.execute(f"EXPLAIN {statement}", {**statement.params, "of_mailboxes": [b"m"]}).fetchall()
+
+    scans = [line for (line,) in rows if " on verification_mails" in line]
+    assert [line for line in scans if "Seq Scan" in line] == []
+    assert any("verification_mails_mailbox_idx" in line for line in scans)
