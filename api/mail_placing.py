@@ -3,7 +3,7 @@
 Nothing here asks a clock or a database.
 """
 
-from bisect import insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -59,6 +59,26 @@ class AskedMail:
 
 
 @dataclass(frozen=True, slots=True)
+class _Window:
+    """How many mails may be due in any time of this length; None for no limit."""
+
+    moments: Sequence[datetime]
+    span: timedelta
+    most: int | None
+
+    def has_room(self, moment: datetime) -> bool:
+        """Tell whether no such time that holds the moment would have more mails than allowed."""
+        if self.most is None:
+            return True
+        first, end = bisect_right(self.moments, moment - self.span), bisect_left(self.moments, moment + self.span)
+        near = list(self.moments[first:end])
+        if len(near) < self.most:
+            return True
+        insort(near, moment)
+        return all(last - first >= self.span for first, last in zip(near, near[self.most :], strict=False))
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """What becomes of a mail that was asked for; the reason only where it is discarded."""
 
@@ -86,8 +106,9 @@ def place(
     earliest = max(asked.wanted, not_before or asked.wanted)
     mails = [mail for mail in known if abs(mail.due_at - asked.now) <= horizon]
     moments = list(_moments(earliest, asked.now + horizon, mails, horizon))
-    fits = next((moment for moment in moments if _fits(moment, asked, mails, limits)), None)
-    of_day = next((moment for moment in moments if _fits_day(moment, asked, mails, limits)), None)
+    windows = _windows(asked, mails, limits)
+    fits = next((moment for moment in moments if all(window.has_room(moment) for window in windows)), None)
+    of_day = next((moment for moment in moments if _fits_day(moment, asked, mails, windows[0])), None)
     if fits == asked.wanted:
         return Placement(fits, "prompt")
     if any(mail.address == asked.address and _waits(mail, asked.now) for mail in mails):
@@ -108,25 +129,30 @@ def _moments(
     yield from sorted(end for end in ends if earliest < end <= latest)
 
 
-def _fits(moment: datetime, asked: AskedMail, mails: Sequence[KnownMail], limits: MailLimits) -> bool:
+def _windows(asked: AskedMail, mails: Sequence[KnownMail], limits: MailLimits) -> list[_Window]:
+    """Return what the mail has to fit in."""
     horizon = timedelta(days=limits.days)
     own = [mail for mail in mails if mail.client == asked.client]
-    return (
-        _has_room(moment, mails, _HOUR, limits.mailbox_an_hour)
-        and _has_room(moment, own, _HOUR, limits.client_an_hour)
+    return [
+        _window(mails, _HOUR, limits.mailbox_an_hour),
+        _window(own, _HOUR, limits.client_an_hour),
         # Beyond the limits is beyond them: the mail of a day takes no room from the others.
-        and _has_room(moment, [mail for mail in mails if mail.state != "daily"], horizon, limits.mailbox)
-        and _has_room(moment, [mail for mail in own if mail.state != "daily"], horizon, limits.client)
-    )
+        _window([mail for mail in mails if mail.state != "daily"], horizon, limits.mailbox),
+        _window([mail for mail in own if mail.state != "daily"], horizon, limits.client),
+    ]
 
 
-def _fits_day(moment: datetime, asked: AskedMail, mails: Sequence[KnownMail], limits: MailLimits) -> bool:
+def _window(mails: Sequence[KnownMail], span: timedelta, most: int | None) -> _Window:
+    return _Window(sorted(mail.due_at for mail in mails), span, most)
+
+
+def _fits_day(moment: datetime, asked: AskedMail, mails: Sequence[KnownMail], hour: _Window) -> bool:
     """Tell whether it may be the mail of a day: no other one within a day, nor any mail in the day before it.
 
     Where addresses with tags queue up for it, each second day stays free for the mailbox's own address. So whoever has
     that one gets a mail within two days, whatever strangers ask for.
     """
-    if not _has_room(moment, mails, _HOUR, limits.mailbox_an_hour):
+    if not hour.has_room(moment):
         return False
     for mail in mails:
         is_coming = mail.due_at > asked.now
@@ -136,17 +162,6 @@ def _fits_day(moment: datetime, asked: AskedMail, mails: Sequence[KnownMail], li
         elif not is_coming and moment - mail.due_at < _DAY:
             return False
     return True
-
-
-def _has_room(moment: datetime, mails: Sequence[KnownMail], span: timedelta, most: int | None) -> bool:
-    """Tell whether no span of time that holds the moment would have more mails than allowed."""
-    if most is None:
-        return True
-    near = sorted(mail.due_at for mail in mails if abs(mail.due_at - moment) < span)
-    if len(near) < most:
-        return True
-    insort(near, moment)
-    return all(last - first >= span for first, last in zip(near, near[most:], strict=False))
 
 
 def _waits(mail: KnownMail, now: datetime) -> bool:

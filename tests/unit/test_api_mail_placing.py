@@ -1,5 +1,6 @@
 """When a mailbox gets one more mail: the rules, whatever is asked for in whatever order."""
 
+import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -126,6 +127,18 @@ def test_another_limit_makes_a_mail_wait() -> None:
     asked = AskedMail(NOW, NOW, OWN, None, is_plain=True)
 
     assert place(asked, [], MailLimits(), not_before=NOW + HOUR) == Placement(NOW + HOUR, "waiting")
+
+
+def test_a_decision_among_as_many_mails_as_are_read_takes_no_seconds() -> None:
+    """The mailbox is locked meanwhile. In time of the processor, which other programs do not lengthen."""
+    known = [KnownMail(NOW - minute * timedelta(minutes=1), b"tag", b"client", "prompt") for minute in range(1, 2001)]
+    asked = AskedMail(NOW, NOW, OWN, b"client", is_plain=True)
+    begin = time.thread_time()
+
+    placed = place(asked, known, MailLimits(mailbox=1000, client=1000))
+
+    assert placed.state == "daily"
+    assert time.thread_time() - begin < 2
 
 
 @pytest.mark.parametrize("jump", [-400 * DAY, -3 * DAY, -2 * HOUR, 400 * DAY])
