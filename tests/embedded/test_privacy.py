@@ -50,6 +50,11 @@ def test_strangers_do_not_find_redis_password(own_redis: RedisServer) -> None:
     assert own_redis.password_file.stat().st_mode & 0o777 == 0o600
 
 
+def test_strangers_cannot_read_what_redis_writes_into_its_folder(own_redis: RedisServer) -> None:
+    # CONFIG REWRITE, which sentinels call for, writes the password into a file with the rights of the umask.
+    assert own_redis.folder.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_redis_that_let_everybody_in_is_closed_and_keeps_its_data(own_redis: RedisServer) -> None:
     key = secrets.token_hex(4)
     with own_redis.client() as client:
