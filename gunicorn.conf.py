@@ -54,18 +54,18 @@ import gunicorn.http.wsgi
 import gunicorn.util
 from gunicorn.glogging import Logger
 
-from api.problems import PROBLEM_TYPE, ProblemError, detail_of, members
-from api.request_log import WithoutQueryString
+from api.http.logs import WithoutQueryString
+from api.http.problems import PROBLEM_TYPE, ProblemError, detail_of, members
 from shared.errors import SettingsError
-from shared.server_settings import (
+from shared.settings.gunicorn import (
     check_server_settings,
     listen_addresses,
     read_keepalive_seconds,
     read_port,
     read_web_concurrency,
 )
-from shared.settings import read_api_settings, read_ops_token
-from shared.tracing import check_tracing
+from shared.settings.processes import read_api_settings, read_ops_token
+from shared.tracing.spans import check_tracing
 
 _STANDSTILL_SECONDS: Final = 10
 

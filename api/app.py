@@ -8,38 +8,39 @@ from flask.typing import ResponseReturnValue
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 
-from api.accounts import Accounts
-from api.bodies import READ_LIMIT_BYTES
-from api.body_stream import BodyGuard
-from api.common_passwords import common_passwords
-from api.cors import allow_origins
-from api.database import build_engine
-from api.docs_routes import docs_blueprint
-from api.doorbell import Doorbell
-from api.forwarding import Forwarding
-from api.health import health_blueprint
-from api.ignored_headers import IgnoredHeaders, warn_of_untrusted_proxy
-from api.limit_bypasses import LimitBypasses
-from api.mail_limits import MailLimiter
-from api.metrics import add_metrics
+from api.accounts.idempotency import HEADER as IDEMPOTENCY_KEY
+from api.accounts.mail_limits.limiter import MailLimiter
+from api.accounts.passwords.common import common_passwords
+from api.accounts.routes.resend import resend_blueprint
+from api.accounts.routes.schemas import SignUpSchema
+from api.accounts.routes.signup import signup_blueprint
+from api.accounts.routes.signup_pages import signup_pages
+from api.accounts.routes.users import users_blueprint
+from api.accounts.routes.verification import verification_blueprint
+from api.accounts.service import Accounts
+from api.clients.forwarding import Forwarding
+from api.clients.ignored_headers import IgnoredHeaders, warn_of_untrusted_proxy
+from api.clients.limit_bypasses import LimitBypasses
+from api.clients.rate_limits import RateLimiter, limit_rates
+from api.database.engine import build_engine
+from api.database.notifier import Doorbell
+from api.database.side_connections import SideConnections
+from api.http.bodies import READ_LIMIT_BYTES
+from api.http.body_stream import BodyGuard
+from api.http.cors import allow_origins
+from api.http.logs import hide_query_strings
+from api.http.pages import prefers_html, problem_page
+from api.http.problems import problem_of, respond
+from api.http.request_ids import use_request_ids
+from api.http.security_headers import harden
+from api.http.traces import trace_requests
+from api.openapi.routes import docs_blueprint
 from api.ops.routes import ops_blueprint
-from api.pages import prefers_html, problem_page
-from api.problems import problem_of, respond
-from api.rate_limits import RateLimiter, limit_rates
-from api.request_ids import use_request_ids
-from api.request_log import hide_query_strings
-from api.request_traces import trace_requests
-from api.resend_routes import resend_blueprint
-from api.schemas import SignUpSchema
-from api.security_headers import harden
-from api.side_connections import SideConnections
-from api.signup_pages import signup_pages
-from api.signup_routes import signup_blueprint
-from api.users_routes import users_blueprint
-from api.verification_routes import verification_blueprint
+from api.status.health import health_blueprint
+from api.status.metrics import add_metrics
 from shared.logs import configure_logging
-from shared.settings import ApiSettings, read_api_settings, read_ops_token
-from shared.tracing import configure_tracing
+from shared.settings.processes import ApiSettings, read_api_settings, read_ops_token
+from shared.tracing.spans import configure_tracing
 
 _EXTENSION: Final = "outbox-api"
 _WAIT_SECONDS: Final = 2.0
@@ -113,7 +114,7 @@ def create_app(
         app.register_blueprint(ops_blueprint(looks, ops_token))
     app.register_error_handler(Exception, _answer_error)
     app.after_request(harden)
-    allow_origins(app, settings.cors_origins)
+    allow_origins(app, settings.cors_origins, [IDEMPOTENCY_KEY])
     app.extensions[_EXTENSION] = _Parts(engine, doorbell)
     app.wsgi_app = BodyGuard(app.wsgi_app)  # type: ignore[method-assign]
     app.wsgi_app = Forwarding(  # type: ignore[method-assign]

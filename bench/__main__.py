@@ -8,18 +8,19 @@ from pathlib import Path
 
 import click
 
-from bench import plots, report
+from bench.environment.servers import Servers
+from bench.environment.sizes import FULL, QUICK, SMOKE, Sizes
 from bench.errors import BenchError
 from bench.groups import GROUPS
-from bench.machine import machine, occasion
 from bench.measuring import Experiment, Outcome, carry_out
-from bench.profiles import PROFILES, profile
-from bench.servers import Servers
-from bench.sizes import FULL, QUICK, SMOKE, Sizes
-from bench.terminal import Terminal
+from bench.profiling.profiles import PROFILES, profile
+from bench.report import document as report
+from bench.report import plots
+from bench.report.machine import machine, occasion
+from bench.report.terminal import Terminal
 from embedded.errors import EmbeddedError
-from embedded.postgres_files import PROGRAMS_VARIABLE
-from embedded.signals import interrupt_on_signals
+from embedded.programs.signals import interrupt_on_signals
+from embedded.servers.postgres_files import PROGRAMS_VARIABLE
 from embedded.stack import ROOT
 
 _SIZES = {"full": FULL, "quick": QUICK, "smoke": SMOKE}

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Final
 
+from bench.environment.servers import Servers
+from bench.environment.sizes import Sizes
 from bench.experiments import burst, concurrency, consumers, expiry, growth, limits, relay, upkeep, waking, writing
 from bench.measuring import Experiment
-from bench.servers import Servers
-from bench.sizes import Sizes
 
 Group = Callable[[Servers, Sizes], list[Experiment]]
 

@@ -6,16 +6,16 @@ from typing import Final
 import psycopg
 import structlog
 
-from consumer import statements
-from consumer.database import Database
-from consumer.processing import Processor
 from consumer.rq_child import end_job_within, was_worker_told_to_stop
-from consumer.rq_jobs import LARGEST_ID
-from shared.database import UnsuitableDatabaseError
+from consumer.stages.database import Database
+from consumer.stages.processor import Processor
+from shared.database.connections import UnsuitableDatabaseError
 from shared.errors import SettingsError
 from shared.logs import configure_logging
-from shared.settings import read_consumer_settings, read_database_url
-from shared.tracing import configure_tracing, tracing
+from shared.outbox import claims
+from shared.rq_format.read import LARGEST_ID
+from shared.settings.processes import read_consumer_settings, read_database_url
+from shared.tracing.spans import configure_tracing, tracing
 
 _log = structlog.get_logger(__name__)
 
@@ -65,7 +65,7 @@ def _put_back(message_id: int, reason: str) -> None:
         return
     try:
         with database.transaction() as connection:
-            statements.put_back_unclaimed(connection, message_id, reason, _SETTINGS_SECONDS)
+            claims.put_back_unclaimed(connection, message_id, reason, _SETTINGS_SECONDS)
         database.close()
     except psycopg.Error as exc:
         _log.warning("not_put_back", message_id=message_id, error=database.cause(exc))

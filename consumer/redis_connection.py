@@ -17,7 +17,7 @@ from redis_client.opening import open_master
 from redis_client.retrying import no_retry
 from redis_client.sentinels import MasterPool, Sentinels
 from shared.errors import SettingsError
-from shared.sentinel_url import CONNECTION_CLASS, is_sentinel_url
+from shared.settings.sentinel_url import CONNECTION_CLASS, is_sentinel_url
 
 
 class SentinelRedis(Redis):

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from marshmallow import EXCLUDE, Schema, fields, validate
 
-from consumer.outcomes import Discarded
-from shared.database import DbConnection
+from consumer.model.outcomes import Discarded
+from shared.database.connections import DbConnection
 from shared.errors import OutboxError
-from shared.settings import ConsumerSettings
+from shared.settings.processes import ConsumerSettings
 
 Payload = dict[str, Any]
 

@@ -8,8 +8,8 @@ read RQ_REDIS_URL. Any other look-up just gets the class.
 
 import click
 
-from consumer import outbox_worker
-from consumer.startup import check_settings_and_wait_for_redis, stop_without_connection_class
+from consumer.threaded import outbox_worker
+from consumer.threaded.startup import check_settings_and_wait_for_redis, stop_without_connection_class
 
 _RQ_COMMAND = "worker"
 

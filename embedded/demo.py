@@ -11,9 +11,9 @@ import httpx
 import psycopg
 from psycopg.rows import dict_row
 
-from embedded.accounts import unprivileged_account
-from embedded.mail_folder import CaughtMail
-from embedded.signals import ignore_signals, interrupt_on_signals
+from embedded.mail.folder import CaughtMail
+from embedded.programs.accounts import unprivileged_account
+from embedded.programs.signals import ignore_signals, interrupt_on_signals
 from embedded.stack import Stack
 from embedded.terminal import Terminal
 

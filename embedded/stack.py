@@ -11,12 +11,12 @@ from typing import Protocol
 
 import httpx
 
-from embedded.accounts import unprivileged_account
-from embedded.mail_folder import MailFolder
-from embedded.ports import LOOPBACK, free_port
-from embedded.postgres import PostgresServer
-from embedded.programs import Command, Program
-from embedded.redis import RedisServer
+from embedded.mail.folder import MailFolder
+from embedded.programs.accounts import unprivileged_account
+from embedded.programs.ports import LOOPBACK, free_port
+from embedded.programs.program import Command, Program
+from embedded.servers.postgres import PostgresServer
+from embedded.servers.redis import RedisServer
 
 ROOT = Path(__file__).parents[1]
 DATABASE = "outbox"
@@ -169,7 +169,7 @@ class Stack:
 
     def _mail_catcher_command(self) -> Command:
         ports = ["--smtp-port", str(self.ports.smtp), "--http-port", str(self.ports.mailbox)]
-        argv = [sys.executable, "-m", "embedded.mail_catcher", "--folder", str(self.mails.folder), *ports]
+        argv = [sys.executable, "-m", "embedded.mail.catcher", "--folder", str(self.mails.folder), *ports]
         return self._command("mail catcher", argv)
 
     def _command(self, name: str, argv: list[str], **settings: str) -> Command:

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from embedded.errors import AlreadyRunningError
-from embedded.ports import LOOPBACK
-from embedded.private_files import kept_secret
-from embedded.signals import ignore_signals, interrupt_on_signals
+from embedded.programs.ports import LOOPBACK
+from embedded.programs.private_files import kept_secret
+from embedded.programs.signals import ignore_signals, interrupt_on_signals
 from embedded.stack import Ports, Stack, own_folder
 from embedded.supervision import Supervisor
 from embedded.terminal import Terminal

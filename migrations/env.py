@@ -10,8 +10,8 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from shared.database import DbConnection, connect
-from shared.settings import read_database_url
+from shared.database.connections import DbConnection, connect
+from shared.settings.processes import read_database_url
 
 LOCK_MILLISECONDS: Final = 500
 """How long a migration waits for a lock. Everybody who comes after it for the same table waits behind it."""

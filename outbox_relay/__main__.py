@@ -15,15 +15,15 @@ import structlog
 from outbox_relay.broker import BrokerUnavailableError, open_broker
 from outbox_relay.commands import COMMANDS
 from outbox_relay.commands.session import EXIT_SETTINGS
-from outbox_relay.doorbell import Alarm
-from outbox_relay.metrics import RelayMetrics
-from outbox_relay.metrics_server import serve
-from outbox_relay.relay import Relay
-from shared.database import UnsuitableDatabaseError
+from outbox_relay.loop.relay import Relay
+from outbox_relay.loop.wakeup import Alarm
+from outbox_relay.metrics.relay_metrics import RelayMetrics
+from outbox_relay.metrics.server import serve
+from shared.database.connections import UnsuitableDatabaseError
 from shared.errors import SettingsError
 from shared.logs import configure_logging
 from shared.outage_causes import postgresql_cause
-from shared.settings import RelaySettings, read_relay_settings
+from shared.settings.processes import RelaySettings, read_relay_settings
 
 _log = structlog.get_logger("outbox_relay")
 

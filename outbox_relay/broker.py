@@ -13,13 +13,13 @@ import structlog
 from redis import Redis
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
-from outbox_relay.jobs import MARKER_CHARACTERS, PUSH_SCRIPT, job_id, push_arguments, timestamp
-from outbox_relay.statements import Row
 from redis_client.addresses import client_cause
 from redis_client.opening import open_redis
 from redis_client.sentinels import leave_replaced_master
 from shared.errors import OutboxError
-from shared.messages import LONGEST_ANSWER_SECONDS, QUEUES
+from shared.outbox.messages import LONGEST_ANSWER_SECONDS, QUEUES
+from shared.outbox.publishing import Row
+from shared.rq_format.write import MARKER_CHARACTERS, PUSH_SCRIPT, job_id, push_arguments, timestamp
 
 SOCKET_SECONDS: Final = 3.0
 """Below the limit that PostgreSQL sets on an idle transaction: a frozen Redis rolls the batch back, not the server."""

@@ -7,7 +7,7 @@ from redis.connection import SSLConnection, parse_url
 
 from redis_client.retrying import no_retry
 from redis_client.sentinels import MasterPool, Sentinels
-from shared.sentinel_url import is_sentinel_url, parse_sentinel_url
+from shared.settings.sentinel_url import is_sentinel_url, parse_sentinel_url
 
 Client = TypeVar("Client", bound=Redis)
 

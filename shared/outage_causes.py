@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from shared.sentinel_url import is_sentinel_url, parse_sentinel_url
+from shared.settings.sentinel_url import is_sentinel_url, parse_sentinel_url
 
 _LONGEST_REASON: Final = 200
 

@@ -13,10 +13,10 @@ from psycopg.rows import dict_row
 from werkzeug.test import TestResponse
 
 from api.app import close, create_app
-from api.doorbell import Doorbell
+from api.database.notifier import Doorbell
 from shared.links import sign, verification_link
-from shared.mail_limits import MailLimits
-from shared.settings import ApiSettings
+from shared.settings.mail_limits import MailLimits
+from shared.settings.processes import ApiSettings
 from tests.roles import limited_role, with_role
 from tests.waiting import wait_until
 

@@ -18,12 +18,13 @@ import pytest
 from psycopg import sql
 from redis import Redis
 
-from embedded.databases import Databases
 from embedded.errors import MissingBinaryError
-from embedded.mail_catcher import MailCatcher
-from embedded.postgres import PostgresServer
-from embedded.postgres_files import binaries
-from embedded.redis import RedisServer, redis_binary
+from embedded.mail.catcher import MailCatcher
+from embedded.servers.databases import Databases
+from embedded.servers.postgres import PostgresServer
+from embedded.servers.postgres_files import binaries
+from embedded.servers.redis import RedisServer, redis_binary
+from shared.database.connections import DbConnection, connect, keep_plans
 from tests.given_servers import GivenPostgres
 from tests.preloading import API_LIBRARIES, SERVICE, Preloaded, preloaded
 
@@ -307,3 +308,11 @@ def _delete_own_keys(url: str) -> None:
     with Redis.from_url(url) as client:
         for key in client.scan_iter(match=f"{prefix}*", count=1000):
             client.delete(key)
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[DbConnection]:
+    """A connection like those of relay and consumer."""
+    with connect(database_url, "test") as open_connection:
+        keep_plans(open_connection)
+        yield open_connection

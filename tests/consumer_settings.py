@@ -4,8 +4,8 @@ from dataclasses import replace
 from email.headerregistry import Address
 from typing import Any
 
-from embedded.ports import LOOPBACK
-from shared.settings import ConsumerSettings, SmtpServer
+from embedded.programs.ports import LOOPBACK
+from shared.settings.processes import ConsumerSettings, SmtpServer
 
 
 def consumer_settings(database_url: str, smtp_port: int = 1, **others: Any) -> ConsumerSettings:

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from embedded.databases import Databases
-from embedded.postgres_files import binaries
+from embedded.servers.databases import Databases
+from embedded.servers.postgres_files import binaries
 
 
 class GivenPostgres(Databases):

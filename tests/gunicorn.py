@@ -8,8 +8,8 @@ from pathlib import Path
 
 import httpx
 
-from embedded.ports import free_port
-from embedded.programs import Command, Program
+from embedded.programs.ports import free_port
+from embedded.programs.program import Command, Program
 from tests.api_service import KEY
 from tests.preloading import Preloaded, PreloadedProgram
 from tests.waiting import wait_until

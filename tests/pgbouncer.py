@@ -11,10 +11,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from embedded.accounts import unprivileged_account
-from embedded.ports import LOOPBACK, free_port
-from embedded.programs import Command, Program
-from shared.database import connect
+from embedded.programs.accounts import unprivileged_account
+from embedded.programs.ports import LOOPBACK, free_port
+from embedded.programs.program import Command, Program
+from shared.database.connections import connect
 
 SERVER_CONNECTIONS = 3
 

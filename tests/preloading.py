@@ -27,12 +27,18 @@ from pathlib import Path
 from socketserver import ForkingMixIn, StreamRequestHandler, UnixStreamServer
 from typing import Any, Final
 
-from embedded.programs import Command, Program, dying_with
+from embedded.programs.program import Command, Program, dying_with
 
 ROOT: Final = Path(__file__).parents[1]
 READY: Final = "ready"
 
-SERVICE: Final = ("outbox_relay.__main__", "rq.cli", "consumer.worker", "consumer.outbox_worker", "consumer.jobs")
+SERVICE: Final = (
+    "outbox_relay.__main__",
+    "rq.cli",
+    "consumer.worker",
+    "consumer.threaded.outbox_worker",
+    "consumer.jobs",
+)
 """What the relay and workers of both classes import.
 
 `consumer.jobs` is among it as an RQ_CONFIG module would have it: a stock worker's horses do not import it again, in the

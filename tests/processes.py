@@ -11,9 +11,9 @@ from typing import Any
 from psycopg import Connection
 from rq.defaults import RQ_KEY_PREFIX
 
-from embedded.programs import Command, Program
+from embedded.programs.program import Command, Program
 from outbox_relay.broker import open_broker
-from outbox_relay.publishing import Publisher
+from outbox_relay.loop.publisher import Publisher
 from tests.preloading import Preloaded, PreloadedProgram
 
 ROOT = Path(__file__).parents[1]

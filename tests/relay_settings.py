@@ -8,9 +8,9 @@ from typing import Any
 from rq.defaults import RQ_KEY_PREFIX
 
 from outbox_relay.broker import open_broker
-from outbox_relay.doorbell import Alarm
-from outbox_relay.relay import Relay
-from shared.settings import RelaySettings
+from outbox_relay.loop.relay import Relay
+from outbox_relay.loop.wakeup import Alarm
+from shared.settings.processes import RelaySettings
 
 
 def relay_settings(database_url: str, redis_url: str, **others: Any) -> RelaySettings:

@@ -8,7 +8,7 @@ from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composed, Identifier, Placeholder
 from psycopg.types.json import Jsonb
 
-from shared.messages import SendVerifyEmail
+from shared.outbox.messages import SendVerifyEmail
 
 _ANY_TIME = "2026-01-01T00:00:00Z"
 _FAR_AWAY = "2100-01-01T00:00:00Z"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Self
 
-from embedded.ports import LOOPBACK
+from embedded.programs.ports import LOOPBACK
 
 GREETING, CONTENT = "greeting", "content"
 HANG_UP = "hang up"

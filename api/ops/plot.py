@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from api.ops.figures import PLOT_MINUTES, Minute
+from api.ops.snapshot import PLOT_MINUTES, Minute
 
 WIDTH: Final = 720
 HEIGHT: Final = 160

@@ -10,17 +10,17 @@ import structlog
 from flask import Blueprint, Response, g, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from api.database import LOCK_SECONDS
+from api.database.engine import LOCK_SECONDS
+from api.database.side_connections import SideConnections
+from api.http.problems import ProblemError, respond
 from api.ops.access import PATH, Access
-from api.ops.figures import look
 from api.ops.plot import HEIGHT, WIDTH, draw
 from api.ops.sessions import Session, end_session, find_session, is_last_form, keep_form, open_session
-from api.problems import ProblemError, respond
-from api.side_connections import SideConnections
-from shared import letters
-from shared.database import DbConnection, transaction
-from shared.history import read_message
-from shared.read_transaction import read_transaction
+from api.ops.snapshot import look
+from shared.database.connections import DbConnection, transaction
+from shared.database.read_transaction import read_transaction
+from shared.outbox import dead_letters
+from shared.outbox.history import read_message
 
 _LETTERS_SHOWN: Final = 50
 _LONGEST_FORM: Final = 100
@@ -124,13 +124,13 @@ class _Console:
         return _page("ops/message.html", message=found, moments=_MOMENTS)
 
     def retry(self, message_id: int) -> AnyResponse:
-        return _decide("ops_retry", message_id, letters.retry)
+        return _decide("ops_retry", message_id, dead_letters.retry)
 
     def discard(self, message_id: int) -> AnyResponse:
         reason = request.form.get("reason", "").strip()
         if not reason or not reason.isprintable():
             raise ProblemError(422, "A discard needs a reason: a few words on one line.")
-        return _decide("ops_discard", message_id, partial(letters.discard, reason=reason))
+        return _decide("ops_discard", message_id, partial(dead_letters.discard, reason=reason))
 
 
 @contextmanager
@@ -151,7 +151,7 @@ def _glance(connection: DbConnection) -> dict[str, Any]:
 
 
 def _dead(connection: DbConnection) -> dict[str, Any]:
-    return {"letters": letters.list_dead(connection, _LETTERS_SHOWN), "count": letters.count_dead(connection)}
+    return {"letters": dead_letters.list_dead(connection, _LETTERS_SHOWN), "count": dead_letters.count_dead(connection)}
 
 
 def _decide(event: str, message_id: int, act: Callable[[DbConnection, int], bool]) -> AnyResponse:

@@ -6,7 +6,7 @@ PostgreSQL keeps an HMAC of the cookie's secret by the token, so that a row open
 from dataclasses import dataclass, field
 from typing import Final
 
-from shared.database import DbConnection
+from shared.database.connections import DbConnection
 
 SESSION_SECONDS: Final = 8 * 3600
 

@@ -4,7 +4,7 @@ import importlib
 
 import click
 
-from bench.children import ready, tell
+from bench.processes.children import ready, tell
 
 _MODULES = ("celery_app", "dramatiq_actors", "procrastinate_app", "rq_tasks")
 

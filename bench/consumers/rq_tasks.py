@@ -11,7 +11,7 @@ from redis import Redis
 from rq import Queue
 
 from bench.consumers.mail_task import load_templates, send_mail
-from shared.messages import CRITICAL
+from shared.outbox.messages import CRITICAL
 
 load_templates()
 

@@ -7,17 +7,17 @@ from typing import Any, Final
 
 import psycopg
 
-from bench.children import environment
-from bench.command_lines import OUTBOX_WORKER, WORKER_ARGV, relay_command, settings_of_worker
-from bench.history import LIVE, LIVE_INDEXES, PAST, PAST_INDEXES, sizes_of_outbox
+from bench.environment.history import LIVE, LIVE_INDEXES, PAST, PAST_INDEXES, sizes_of_outbox
+from bench.environment.servers import Servers
+from bench.environment.sizes import Sizes
+from bench.environment.workload import add_messages, add_users, settle
 from bench.measuring import Contender, Experiment, Goal, Measurement, Plot
-from bench.programs import memory_mib, wait_for_mails, wait_until_acknowledged
-from bench.servers import Servers
-from bench.sizes import Sizes
-from bench.workload import add_messages, add_users, settle
-from embedded.programs import Command, Program
+from bench.processes.children import environment
+from bench.processes.command_lines import OUTBOX_WORKER, WORKER_ARGV, relay_command, settings_of_worker
+from bench.processes.programs import memory_mib, wait_for_mails, wait_until_acknowledged
+from embedded.programs.program import Command, Program
 from embedded.stack import ROOT
-from shared.messages import DOORBELL_CHANNEL
+from shared.outbox.messages import DOORBELL_CHANNEL
 
 TOTAL, RATE = "s to the last mail", "mails/s"
 WRITTEN, PUBLISHED, DONE = "s to the last row", "s to the last push", "s to the last ack"

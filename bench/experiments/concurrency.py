@@ -2,17 +2,17 @@
 
 from functools import partial
 
-from bench.children import run_together
-from bench.command_lines import OUTBOX_WORKER, mails_in_flight, rq_worker
+from bench.environment.servers import Servers
+from bench.environment.sizes import Sizes
+from bench.environment.workload import pending
 from bench.errors import ContenderFailedError
 from bench.experiments.consumers import OURS_PER_SECOND
 from bench.measuring import Contender, Experiment, Goal, Measurement
-from bench.servers import Servers
-from bench.sizes import Sizes
-from bench.workers import RATE as MAILS
-from bench.workers import WorkerRuns
-from bench.workload import pending
-from shared.messages import CRITICAL
+from bench.processes.children import run_together
+from bench.processes.command_lines import OUTBOX_WORKER, mails_in_flight, rq_worker
+from bench.processes.workers import RATE as MAILS
+from bench.processes.workers import WorkerRuns
+from shared.outbox.messages import CRITICAL
 
 ROWS = "rows/s"
 _COUNTS = (1, 2, 4)

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from functools import partial
 
-from bench.command_lines import (
+from bench.environment.servers import Servers
+from bench.environment.sizes import Sizes
+from bench.measuring import Contender, Experiment, Goal, Measurement
+from bench.processes.command_lines import (
     OUTBOX_WORKER,
     Consumer,
     celery,
@@ -13,10 +16,7 @@ from bench.command_lines import (
     rq_worker,
     rq_worker_of_usual_task,
 )
-from bench.measuring import Contender, Experiment, Goal, Measurement
-from bench.servers import Servers
-from bench.sizes import Sizes
-from bench.workers import CPU, MEMORY, RATE, WorkerRuns
+from bench.processes.workers import CPU, MEMORY, RATE, WorkerRuns
 
 OURS_PER_SECOND = 700
 """Roughly: it decides how many mails it gets."""

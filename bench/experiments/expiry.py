@@ -9,14 +9,14 @@ from uuid import uuid4
 
 import psycopg
 
+from bench.environment.servers import Servers
+from bench.environment.sizes import Sizes
+from bench.environment.workload import add_messages, add_users, settle
 from bench.measuring import Contender, Experiment, Goal, Measurement
-from bench.servers import Servers
-from bench.sizes import Sizes
-from bench.workload import add_messages, add_users, settle
-from consumer import statements as of_consumer
-from outbox_relay import statements as of_relay
-from outbox_relay.expiry import LOOKED_AT_ONCE, AccountExpiry
-from shared.database import connect, keep_plans, transaction
+from outbox_relay.loop.expiry import LOOKED_AT_ONCE, AccountExpiry
+from shared.database.connections import connect, keep_plans, transaction
+from shared.outbox import claims as of_consumer
+from shared.outbox import publishing as of_relay
 
 ACCOUNT, LONGEST, MESSAGE = "µs/account", "longest ms/step", "µs/message"
 WITH_INDEX, WITHOUT = "with the index of an account's mails", "without"

@@ -8,23 +8,23 @@ from functools import partial
 import psycopg
 from rq.defaults import RQ_KEY_PREFIX
 
-from bench.command_lines import OUTBOX_WORKER, mails_in_flight, relay_command, rq_worker
+from bench.environment.history import add_finished, add_forgotten_claims, add_lost_jobs, finish_published
+from bench.environment.servers import Servers
+from bench.environment.sizes import Sizes
+from bench.environment.workload import add_messages, pending, settle
 from bench.errors import ContenderFailedError
 from bench.experiments.consumers import OURS_PER_SECOND
 from bench.experiments.relay import run_relay
-from bench.history import add_finished, add_forgotten_claims, add_lost_jobs, finish_published
 from bench.measuring import Contender, Experiment, Goal, Measurement, Plot
-from bench.programs import watch
-from bench.servers import Servers
-from bench.sizes import Sizes
-from bench.workers import RATE as MAILS
-from bench.workers import WorkerRuns
-from bench.workload import add_messages, pending, settle
-from embedded.programs import Program
+from bench.processes.command_lines import OUTBOX_WORKER, mails_in_flight, relay_command, rq_worker
+from bench.processes.programs import watch
+from bench.processes.workers import RATE as MAILS
+from bench.processes.workers import WorkerRuns
+from embedded.programs.program import Program
 from outbox_relay.broker import open_broker
-from outbox_relay.reaper import Reaper
-from outbox_relay.statements import POSTMASTER_GRACE_SECONDS
-from shared.messages import DOORBELL_CHANNEL, SendVerifyEmail
+from outbox_relay.loop.reaper import Reaper
+from shared.outbox.messages import DOORBELL_CHANNEL, SendVerifyEmail
+from shared.outbox.publishing import POSTMASTER_GRACE_SECONDS
 
 RATE = "rows/s"
 REAPED, RETURNED = "claims reaped/s", "lost jobs returned/s"

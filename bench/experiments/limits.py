@@ -10,15 +10,15 @@ from typing import Final
 
 import httpx
 
-from bench.children import environment
+from bench.environment.servers import Servers
+from bench.environment.sizes import Sizes
 from bench.errors import ContenderFailedError
 from bench.experiments.writing import CPU, RATE, empty, run_writers
 from bench.measuring import Contender, Experiment, Goal, Measurement
-from bench.servers import Servers
-from bench.sizes import Sizes
+from bench.processes.children import environment
 from embedded.errors import tail
-from embedded.ports import LOOPBACK, free_port
-from embedded.programs import Command, Program
+from embedded.programs.ports import LOOPBACK, free_port
+from embedded.programs.program import Command, Program
 from embedded.stack import ROOT
 
 MEDIAN, P99 = "median ms", "p99 ms"
@@ -26,7 +26,7 @@ _DATABASE: Final = "bench_limits"
 _WARM_UP: Final = 20
 _ONE, _EIGHT = "ours, eight clients in one domain", "ours, eight clients in eight domains"
 _OURS, _WITHOUT = "ours", "the same without limits of mails"
-_APPS: Final = {_OURS: "api:create_app()", _WITHOUT: "bench.signup_without_limits:create_app()"}
+_APPS: Final = {_OURS: "api:create_app()", _WITHOUT: "bench.processes.signup_without_limits:create_app()"}
 
 
 def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:

@@ -4,13 +4,13 @@ from functools import partial
 
 from redis import Redis
 
-from bench.children import run_together
+from bench.environment.servers import Servers
+from bench.environment.sizes import Sizes
+from bench.environment.workload import pending
 from bench.errors import ContenderFailedError
 from bench.measuring import Contender, Experiment, Goal, Measurement
-from bench.servers import Servers
-from bench.sizes import Sizes
-from bench.workload import pending
-from shared.messages import CRITICAL
+from bench.processes.children import run_together
+from shared.outbox.messages import CRITICAL
 
 RATE, CPU = "rows/s", "CPU µs/row"
 

@@ -8,17 +8,25 @@ from functools import partial
 
 import psycopg
 
+from bench.environment.history import (
+    LIVE,
+    LIVE_INDEXES,
+    PAST,
+    PAST_INDEXES,
+    add_finished,
+    finish_published,
+    sizes_of_outbox,
+)
+from bench.environment.servers import Servers
+from bench.environment.sizes import Sizes
+from bench.environment.workload import add_messages, settle
 from bench.experiments.relay import run_relay
-from bench.history import LIVE, LIVE_INDEXES, PAST, PAST_INDEXES, add_finished, finish_published, sizes_of_outbox
 from bench.measuring import Contender, Experiment, Goal, Measurement
 from bench.relays.batches import Task
 from bench.relays.ours import build
-from bench.servers import Servers
-from bench.sizes import Sizes
-from bench.workload import add_messages, settle
-from outbox_relay.observer import Observer
-from outbox_relay.pruning import Pruner
-from shared.database import connect
+from outbox_relay.loop.observer import Observer
+from outbox_relay.loop.pruner import Pruner
+from shared.database.connections import connect
 
 MEDIAN, P99, LONGEST, PRUNED = "median ms/step", "p99 ms", "longest ms", "rows pruned/s"
 

@@ -12,15 +12,15 @@ import psycopg
 from redis import Redis
 from rq import Queue
 
-from api.doorbell import Doorbell
-from bench.children import Child
-from bench.command_lines import relay_command
+from api.database.notifier import Doorbell
+from bench.environment.servers import Servers
+from bench.environment.sizes import Sizes
 from bench.experiments.writing import empty, run_writers
 from bench.measuring import Contender, Experiment, Goal, Measurement, Plot
-from bench.servers import Servers
-from bench.sizes import Sizes
-from embedded.programs import Program
-from shared.messages import CRITICAL, SendVerifyEmail
+from bench.processes.children import Child
+from bench.processes.command_lines import relay_command
+from embedded.programs.program import Program
+from shared.outbox.messages import CRITICAL, SendVerifyEmail
 
 P50, P99 = "p50 ms", "p99 ms"
 COMMITS, CPU = "commits/s", "client CPU µs/commit"
@@ -88,7 +88,9 @@ class Waking:
         arguments = ["--count", str(samples + _WARM_UP)]
         latencies = []
         with (
-            Child("bench.popping", arguments, {"RQ_REDIS_URL": self._servers.redis.url}, log_file) as popper,
+            Child(
+                "bench.processes.pop_probe", arguments, {"RQ_REDIS_URL": self._servers.redis.url}, log_file
+            ) as popper,
             psycopg.connect(self._database_url, autocommit=True) as connection,
         ):
             popper.wait_until_ready()

@@ -5,10 +5,10 @@ from functools import partial
 
 import psycopg
 
-from bench.children import run_together
+from bench.environment.servers import Servers
+from bench.environment.sizes import Sizes
 from bench.measuring import Contender, Experiment, Goal, Measurement
-from bench.servers import Servers
-from bench.sizes import Sizes
+from bench.processes.children import run_together
 
 RATE, CPU = "signups/s", "client CPU µs/signup"
 KINDS = {
@@ -27,7 +27,7 @@ def run_writers(
     settings = {"DATABASE_URL": database_url, "RQ_REDIS_URL": servers.redis.url}
     arguments = [kind, "--threads", str(threads), "--seconds", str(seconds)]
     log_file = servers.log_file(f"writers {kind}")
-    figures = run_together(processes, "bench.writers", arguments, settings, log_file)
+    figures = run_together(processes, "bench.processes.writers", arguments, settings, log_file)
     commits = sum(each["commits"] for each in figures)
     rate = sum(each["commits"] / each["seconds"] for each in figures)
     return {"rate": rate, "cpu": sum(each["cpu_seconds"] for each in figures) / commits * 1e6}

@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from bench.children import ready, tell
+from bench.processes.children import ready, tell
 from bench.relays.batches import MoveBatch, Task
 
 RELAYS: Final = {

@@ -18,8 +18,8 @@ from rq.defaults import RQ_KEY_PREFIX
 
 from bench.relays.batches import BATCH, MoveBatch, Task
 from outbox_relay.broker import Broker
-from outbox_relay.statements import Row
-from shared.messages import CRITICAL
+from shared.outbox.messages import CRITICAL
+from shared.outbox.publishing import Row
 
 _TAKE = """
     SELECT id, generation, queue

@@ -4,11 +4,11 @@ from rq.defaults import RQ_KEY_PREFIX
 
 from bench.relays.batches import BATCH, MoveBatch, Task
 from outbox_relay.broker import open_broker
-from outbox_relay.doorbell import Alarm
-from outbox_relay.observer import Observer
-from outbox_relay.relay import Relay
+from outbox_relay.loop.observer import Observer
+from outbox_relay.loop.relay import Relay
+from outbox_relay.loop.wakeup import Alarm
 from shared.logs import configure_logging
-from shared.settings import RelaySettings
+from shared.settings.processes import RelaySettings
 
 
 def prepare(task: Task) -> MoveBatch:

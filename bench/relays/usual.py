@@ -7,7 +7,7 @@ from redis import Redis
 from rq import Queue
 
 from bench.relays.batches import BATCH, MoveBatch, Task
-from shared.messages import QUEUES
+from shared.outbox.messages import QUEUES
 
 _FUNCTION = "tasks.run"
 

@@ -1,1 +1,1 @@
-"""One module for each task; consumer.registry lists them."""
+"""One module for each task; consumer.tasks.registry lists them."""

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Final
 
-from consumer.outcomes import Discarded
+from consumer.model.outcomes import Discarded
 from consumer.task import Mail, NoSuchUserError, Payload, Preparation, Prepared, Task, UserPayload
 from shared.links import sign, verification_link
-from shared.messages import SendVerifyEmail
-from shared.settings import ConsumerSettings
+from shared.outbox.messages import SendVerifyEmail
+from shared.settings.processes import ConsumerSettings
 
 _NOT_NEEDED: Final = {
     "corrected": "the address was corrected after this mail was asked for, and a newer mail takes its place",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from consumer.task import Mail, NoSuchUserError, Payload, Preparation, Prepared, Task, UserPayload
-from shared.messages import SendWelcomeEmail
+from shared.outbox.messages import SendWelcomeEmail
 
 
 def prepare(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepared:

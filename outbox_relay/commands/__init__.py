@@ -9,8 +9,8 @@ from typing import Final
 
 import click
 
+from outbox_relay.commands.dead_letters import dead, discard, retry
 from outbox_relay.commands.doctor import doctor
-from outbox_relay.commands.letters import dead, discard, retry
 from outbox_relay.commands.messages import list_, show
 from outbox_relay.commands.prune import prune
 from outbox_relay.commands.replay import replay

@@ -7,12 +7,12 @@ from typing import Final
 import click
 from rich.text import Text
 
-from outbox_relay.commands.screen import print_json, screen, visible
+from outbox_relay.commands.output import print_json, screen, visible
 from outbox_relay.commands.session import EXIT_FAILED, EXIT_SETTINGS, json_option
 from outbox_relay.doctor.examination import examine
 from outbox_relay.doctor.findings import Finding, Verdict
 from shared.errors import SettingsError
-from shared.settings import read_relay_settings
+from shared.settings.processes import read_relay_settings
 
 _STYLES: Final = {
     Verdict.OK: "green",

@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from outbox_relay.commands.screen import print_json, screen, table
+from outbox_relay.commands.output import print_json, screen, table
 from outbox_relay.commands.session import MESSAGE_ID, fail, json_option, operator_database
-from shared import history
-from shared.messages import QUEUES
-from shared.read_transaction import COMMAND_SECONDS, read_transaction
+from shared.database.read_transaction import COMMAND_SECONDS, read_transaction
+from shared.outbox import history
+from shared.outbox.messages import QUEUES
 
 _MOMENTS = ("created_at", "due_at", "published_at", "claimed_at", "lease_until", "finished_at")
 _FACTS = (

@@ -2,9 +2,9 @@
 
 import click
 
-from outbox_relay.commands.screen import print_json
+from outbox_relay.commands.output import print_json
 from outbox_relay.commands.session import json_option, operator_database
-from outbox_relay.pruning import PRUNED_AT_ONCE, Pruner
+from outbox_relay.loop.pruner import PRUNED_AT_ONCE, Pruner
 
 
 @click.command()

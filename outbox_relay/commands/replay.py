@@ -5,11 +5,11 @@ from typing import Final
 
 import click
 
-from outbox_relay.commands.screen import print_json
+from outbox_relay.commands.output import print_json
 from outbox_relay.commands.session import fail, json_option, operator_database
-from shared import history
-from shared.database import transaction
-from shared.messages import DOORBELL_CHANNEL
+from shared.database.connections import transaction
+from shared.outbox import history
+from shared.outbox.messages import DOORBELL_CHANNEL
 
 _MOMENT: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
 

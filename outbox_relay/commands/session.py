@@ -8,12 +8,12 @@ from typing import Any, Final, NoReturn, TypeVar
 import click
 import psycopg
 
-from outbox_relay.statements import DbConnection
-from shared.database import connect
+from shared.database.connections import connect
+from shared.database.read_transaction import TAKES_TOO_LONG
 from shared.errors import SettingsError
 from shared.outage_causes import postgresql_cause
-from shared.read_transaction import TAKES_TOO_LONG
-from shared.settings import read_database_url
+from shared.outbox.publishing import DbConnection
+from shared.settings.processes import read_database_url
 
 EXIT_FAILED: Final = 1
 EXIT_SETTINGS: Final = 2

@@ -9,13 +9,13 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from outbox_relay.commands.screen import duration, print_json, screen, table
+from outbox_relay.commands.output import duration, print_json, screen, table
 from outbox_relay.commands.session import json_option, operator_database
-from outbox_relay.lags import Lag, recent_lags
-from outbox_relay.statements import DbConnection
-from shared.figures import LiveState, Surroundings, read_live_states, read_surroundings
-from shared.mail_figures import MailFigures, read_mail_figures
-from shared.read_transaction import COMMAND_SECONDS, read_transaction
+from shared.database.read_transaction import COMMAND_SECONDS, read_transaction
+from shared.outbox.latency import Lag, recent_lags
+from shared.outbox.mail_stats import MailFigures, read_mail_figures
+from shared.outbox.publishing import DbConnection
+from shared.outbox.stats import LiveState, Surroundings, read_live_states, read_surroundings
 
 
 @dataclass(frozen=True, slots=True)

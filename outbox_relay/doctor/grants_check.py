@@ -3,7 +3,7 @@
 from typing import Final
 
 from outbox_relay.doctor.findings import Finding, fault, ok
-from outbox_relay.statements import DbConnection
+from shared.outbox.publishing import DbConnection
 
 _CHECK: Final = "grants"
 

@@ -7,9 +7,9 @@ from typing import Final
 
 from outbox_relay.doctor.findings import Finding, fault, ok
 from shared.outage_causes import connection_cause
-from shared.settings import SmtpServer
-from shared.smtp_login import LoginRefusedError, address_literal, log_in
-from shared.smtp_replies import NO_CODE, quoted, read_reply
+from shared.settings.processes import SmtpServer
+from shared.smtp.login import LoginRefusedError, address_literal, log_in
+from shared.smtp.replies import NO_CODE, quoted, read_reply
 
 _CHECK: Final = "mail server"
 _STEP_SECONDS: Final = 5.0

@@ -5,11 +5,11 @@ from typing import Final
 
 from outbox_relay.doctor.findings import Finding, fault, ok, skipped, warning
 from outbox_relay.doctor.postgresql_checks import takes_writes
-from outbox_relay.statements import DbConnection
-from shared.figures import Surroundings, read_live_states, read_surroundings
-from shared.letters import count_dead
-from shared.read_transaction import read_transaction
-from shared.settings import RelaySettings
+from shared.database.read_transaction import read_transaction
+from shared.outbox.dead_letters import count_dead
+from shared.outbox.publishing import DbConnection
+from shared.outbox.stats import Surroundings, read_live_states, read_surroundings
+from shared.settings.processes import RelaySettings
 
 _OVERDUE_SECONDS: Final = 60.0
 _LEASES_AGREE_SECONDS: Final = 1.0

@@ -15,8 +15,8 @@ from outbox_relay.doctor.postgresql_checks import compare_clocks
 from outbox_relay.doctor.redis_key_checks import check_keys
 from redis_client.addresses import client_cause
 from redis_client.opening import open_redis
-from shared.messages import QUEUES
 from shared.outage_causes import redis_cause
+from shared.outbox.messages import QUEUES
 
 _LOWEST_VERSION: Final = (6, 2)
 _FULL: Final = 0.9

@@ -8,9 +8,9 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from outbox_relay.doctor.findings import Finding, fault, ok, warning
-from outbox_relay.jobs import MARKER_CHARACTERS
 from redis_client.addresses import client_cause
-from shared.messages import QUEUES
+from shared.outbox.messages import QUEUES
+from shared.rq_format.write import MARKER_CHARACTERS
 
 _CHECK: Final = "redis keys"
 _MARKER: Final = re.compile(rb"[0-9A-Fa-f]{%d}" % MARKER_CHARACTERS)

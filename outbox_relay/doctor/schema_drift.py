@@ -10,8 +10,8 @@ from typing import Final
 import psycopg
 
 from outbox_relay.doctor.findings import Finding, fault, ok, skipped
-from outbox_relay.statements import DbConnection
-from shared.database import opening, transaction
+from shared.database.connections import opening, transaction
+from shared.outbox.publishing import DbConnection
 
 SCHEMA_FILE: Final = Path(__file__).parents[2] / "schema.sql"
 _FIX: Final = "run the migrations (of an empty database: schema.sql); what differs then has to be mended by hand"

@@ -5,17 +5,17 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from outbox_relay.doctor.findings import Finding, fault, ok, skipped, warning
-from outbox_relay.reaper import POP_TO_CLAIM_SECONDS
+from outbox_relay.loop.reaper import POP_TO_CLAIM_SECONDS
 from shared.errors import SettingsError
-from shared.sentinel_url import CONNECTION_CLASS, is_sentinel_url
-from shared.server_settings import check_server_settings
-from shared.settings import (
+from shared.settings.gunicorn import check_server_settings
+from shared.settings.processes import (
     RelaySettings,
     is_behind_tls,
     read_api_settings,
     read_consumer_settings,
     read_ops_token,
 )
+from shared.settings.sentinel_url import CONNECTION_CLASS, is_sentinel_url
 
 _OF_OTHERS: Final = ("SECRET_KEY", "MAIL_FROM")
 """What API and worker cannot do without; the operator's shell need not have it."""

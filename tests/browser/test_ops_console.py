@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from psycopg.types.json import Jsonb
 
-from outbox_relay.heartbeat import show_relay
-from shared.database import DbConnection, connect
+from outbox_relay.loop.heartbeat import show_relay
+from shared.database.connections import DbConnection, connect
 from tests.browser.chromium import NARROW, Browser
 from tests.browser.conftest import Keep
 from tests.gunicorn import gunicorn

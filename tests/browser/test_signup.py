@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from embedded.mail_folder import CaughtMail
+from embedded.mail.folder import CaughtMail
 from embedded.stack import Stack
 from tests.browser.chromium import NARROW, WIDE, Browser
 from tests.browser.conftest import Keep

@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from embedded.signals import interrupt_on_signals
+from embedded.programs.signals import interrupt_on_signals
 from tests.chaos.commands import WORKER_CLASSES
 from tests.chaos.plan import KINDS, choose_kinds
 from tests.chaos.report import table, write_json

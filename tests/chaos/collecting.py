@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
-from embedded.mail_folder import CaughtMail, MailFolder
+from embedded.mail.folder import CaughtMail, MailFolder
 from shared.links import is_authentic
 from tests.chaos.commands import SECRET_KEY
 from tests.chaos.evidence import Copy

@@ -8,9 +8,9 @@ from dataclasses import replace
 from signal import SIGKILL
 from typing import Final
 
-from embedded.programs import Command, Program
+from embedded.programs.program import Command, Program
 from embedded.stack import Stack
-from shared.database import IDLE_IN_TRANSACTION_SECONDS
+from shared.database.connections import IDLE_IN_TRANSACTION_SECONDS
 from tests.addresses import with_parameter
 from tests.preloading import Preloaded, PreloadedProgram
 from tests.processes import worker_module

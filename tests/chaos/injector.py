@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from embedded import processes
+from embedded.programs import processes
 from tests.chaos.evidence import AppliedFault
 from tests.chaos.plan import Fault
 from tests.chaos.stack import CALM_MAIL_SERVER, Stack

@@ -11,10 +11,10 @@ import httpx
 import psycopg
 
 from embedded import stack
-from embedded.mail_folder import MailFolder
-from embedded.postgres import PostgresServer
-from embedded.programs import Program
-from embedded.redis import RedisServer
+from embedded.mail.folder import MailFolder
+from embedded.programs.program import Program
+from embedded.servers.postgres import PostgresServer
+from embedded.servers.redis import RedisServer
 from tests.addresses import with_parameter
 from tests.chaos import commands, history
 from tests.chaos.supervisor import Supervisor, kill_marked

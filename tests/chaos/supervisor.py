@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from embedded import processes
-from embedded.programs import Program
+from embedded.programs import processes
+from embedded.programs.program import Program
 from tests.chaos.commands import MARK_NAME
 
 _TICK_SECONDS: Final = 0.05

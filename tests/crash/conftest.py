@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from embedded.databases import Databases
-from embedded.redis import RedisServer
+from embedded.servers.databases import Databases
+from embedded.servers.redis import RedisServer
 from tests.crash.scene import Stage, stage_of
 from tests.preloading import Preloaded
 

@@ -32,7 +32,7 @@ _PROBE_WITHOUT_ANSWER: Final[Given] = "an open breaker and a mail server that do
 
 _LATE_ANSWER: Final[Given] = "a message that met silence and a mail server that does not answer yet"
 
-COMMIT: Final = "shared.database:commit"
+COMMIT: Final = "shared.database.connections:commit"
 
 
 def _any_call(_args: tuple[Any, ...], _result: object) -> bool:
@@ -92,7 +92,7 @@ def _around(name: str, program: Program, function: str, **rest: Any) -> list[Poi
 
 
 def _publishing() -> list[Point]:
-    sql, push = "outbox_relay.statements", "outbox_relay.broker:Broker.push"
+    sql, push = "shared.outbox.publishing", "outbox_relay.broker:Broker.push"
     probe: dict[str, Any] = {"given": "an open breaker"}
     return [
         *_around("take_batch", "relay", f"{sql}:take_batch"),
@@ -108,7 +108,7 @@ def _publishing() -> list[Point]:
 
 
 def _relay_points() -> list[Point]:
-    sql, broker = "outbox_relay.statements", "outbox_relay.broker:Broker"
+    sql, broker = "shared.outbox.publishing", "outbox_relay.broker:Broker"
     lost: Given = "a lost job"
     wiped: Given = "an emptied Redis"
     return [
@@ -127,7 +127,7 @@ def _relay_points() -> list[Point]:
 
 
 def _expiring() -> list[Point]:
-    sql = "outbox_relay.expiry_statements"
+    sql = "outbox_relay.loop.expiry_statements"
     old: dict[str, Any] = {"given": "accounts that were not verified in time"}
     return [
         *_around("lock_accounts", "relay", f"{sql}:lock_accounts", **old),
@@ -139,7 +139,7 @@ def _expiring() -> list[Point]:
 
 def _working_on(program: Program, **whose: Any) -> list[Point]:
     """Give the moments that both worker classes share, from the claim to the commit of its outcome."""
-    sql = "consumer.statements"
+    sql = "shared.outbox.claims"
     prepare = "consumer.tasks.verify_email:TASK.prepare"
     refusing = "a refusing mail server"
     sent: dict[str, Any] = {**whose, "attempt": 2}
@@ -157,13 +157,13 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
         *_around("the verification record", program, prepare, **sent),
         *_around("the verification record's COMMIT", program, COMMIT, past=prepare, **sent),
         *_around("the verification record of a message that came back", program, prepare, **again),
-        Point("send", program, "consumer.smtp:Mailer.send", "before", **sent),
+        Point("send", program, "consumer.mail.client:Mailer.send", "before", **sent),
         Point("MAIL FROM", program, "smtplib:SMTP.mail", "after", **sent),
         Point("RCPT TO", program, "smtplib:SMTP.rcpt", "after", **sent),
         Point("DATA", program, "smtplib:SMTP.docmd", "after", that=_asks_for_data, **sent),
         Point("the last dot", program, when="before", **dot, **sent),
         Point("the last dot", program, when="after", **dot, **{**sent, "mails": (1, 2)}),
-        Point("the mail server's answer", program, "consumer.smtp:Mailer.send", "after", **taken),
+        Point("the mail server's answer", program, "consumer.mail.client:Mailer.send", "after", **taken),
         *_around("the renewal's COMMIT", program, COMMIT, past=f"{sql}:renew_claim", given=_LATE_ANSWER, **sent),
         *_around("ack", program, f"{sql}:ack", **taken),
         Point("ack's COMMIT", program, COMMIT, "before", past=f"{sql}:ack", **taken),
@@ -192,10 +192,10 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
 
 
 def _outbox_worker_points() -> list[Point]:
-    broker = "consumer.broker:WorkerBroker"
+    broker = "consumer.threaded.queue:WorkerBroker"
     return [
         Point("the pop", "OutboxWorker", f"{broker}.pop", "after", that=_brings_something),
-        Point("the work", "OutboxWorker", "consumer.claiming:Claimer.claim", "before"),
+        Point("the work", "OutboxWorker", "consumer.stages.claim:Claimer.claim", "before"),
         *_working_on("OutboxWorker"),
         *_around("finish", "OutboxWorker", f"{broker}.finish"),
     ]
@@ -219,7 +219,7 @@ POP_TO_START: Final = (
 def _stock_worker_points() -> list[Point]:
     both: dict[str, Any] = {"whose": "horse and parent"}
     shared = _working_on("stock worker", **both)
-    sql, worker, jobs = "consumer.statements", "rq.worker:Worker", "consumer.jobs"
+    sql, worker, jobs = "shared.outbox.claims", "rq.worker:Worker", "consumer.jobs"
     alone = {
         "before claim",
         "before the claim's COMMIT",

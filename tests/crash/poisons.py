@@ -7,8 +7,8 @@ import threading
 from collections.abc import Mapping
 from typing import NoReturn
 
-from consumer.registry import TASKS
 from consumer.task import Payload, Preparation, Task, UserPayload
+from consumer.tasks.registry import TASKS
 
 _FOR_EVER = threading.Event()
 _TOO_MUCH = 1 << 40

@@ -17,8 +17,8 @@ from random import Random
 
 import click
 
-from embedded.postgres import PostgresServer
-from embedded.redis import RedisServer
+from embedded.servers.postgres import PostgresServer
+from embedded.servers.redis import RedisServer
 from tests.crash.scene import ROOT, Scene, Stage, stage_of
 from tests.crash.stock_worker import SETTINGS, Tally, kill_between_pop_and_start, terminate_under_load
 from tests.preloading import SERVICE, preloaded

@@ -15,13 +15,13 @@ from typing import Any
 from psycopg import Connection
 from redis import Redis
 
-from embedded.databases import Databases
-from embedded.mail_catcher import MailCatcher
-from embedded.mail_folder import CaughtMail
-from embedded.programs import Command, Program
-from embedded.redis import RedisServer
-from shared.database import connect
-from shared.messages import SendVerifyEmail
+from embedded.mail.catcher import MailCatcher
+from embedded.mail.folder import CaughtMail
+from embedded.programs.program import Command, Program
+from embedded.servers.databases import Databases
+from embedded.servers.redis import RedisServer
+from shared.database.connections import connect
+from shared.outbox.messages import SendVerifyEmail
 from tests.crash.launch import NO_WAITING
 from tests.preloading import Preloaded, PreloadedProgram, rq_key_prefix
 from tests.rows import ids_by_message_id

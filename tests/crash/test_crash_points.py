@@ -9,9 +9,9 @@ from typing import Final, LiteralString
 
 import pytest
 
-from embedded.programs import Program
+from embedded.programs.program import Program
 from outbox_relay.broker import open_broker
-from outbox_relay.publishing import Publisher
+from outbox_relay.loop.publisher import Publisher
 from tests.crash.playing import played
 from tests.crash.points import POINTS, Given, Point
 from tests.crash.scene import NOTE, OUTBOX_WORKER, STOCK_WORKER, Scene, Stage

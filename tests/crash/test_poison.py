@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from embedded.programs import Program
+from embedded.programs.program import Program
 from tests.crash.playing import played
 from tests.crash.scene import OUTBOX_WORKER, STOCK_WORKER, Scene, Stage
 from tests.rows import message
@@ -108,7 +108,7 @@ def play(stage: Stage, poison: Poison) -> None:
 
 
 def start_worker(scene: Scene, poison: Poison) -> Program:
-    options = ("--import", "tests.crash.poisons", "--set", "consumer.team:_LEAVE_SECONDS=1")
+    options = ("--import", "tests.crash.poisons", "--set", "consumer.threaded.pool:_LEAVE_SECONDS=1")
     return scene.start("worker", "worker", *options, env=poison.worker_class)
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from embedded.programs import Program
+from embedded.programs.program import Program
 from tests.crash.playing import played
 from tests.crash.scene import OUTBOX_WORKER, STOCK_WORKER, Scene, Stage
 from tests.waiting import wait_until

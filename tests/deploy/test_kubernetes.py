@@ -9,8 +9,8 @@ import kubernetes_validate
 import pytest
 from ruamel.yaml import YAML
 
-from shared.database import connect
-from shared.settings import read_api_settings, read_consumer_settings, read_database_url, read_relay_settings
+from shared.database.connections import connect
+from shared.settings.processes import read_api_settings, read_consumer_settings, read_database_url, read_relay_settings
 from shared.version import VERSION
 from tests.processes import ROOT, worker_settings
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from embedded.mail_catcher import MailCatcher
-from embedded.programs import Program
-from shared.database import connect
+from embedded.mail.catcher import MailCatcher
+from embedded.programs.program import Program
+from shared.database.connections import connect
 from tests.api_service import ALICE
 from tests.gunicorn import gunicorn
 from tests.preloading import Preloaded

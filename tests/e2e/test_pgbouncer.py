@@ -8,8 +8,8 @@ import httpx
 import psycopg
 import pytest
 
-from embedded.mail_catcher import MailCatcher
-from shared.database import connect
+from embedded.mail.catcher import MailCatcher
+from shared.database.connections import connect
 from tests.api_service import ALICE
 from tests.gunicorn import gunicorn
 from tests.pgbouncer import SERVER_CONNECTIONS, pgbouncer

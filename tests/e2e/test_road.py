@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from embedded.stack import Stack
-from shared.messages import SendVerifyEmail, SendWelcomeEmail
+from shared.outbox.messages import SendVerifyEmail, SendWelcomeEmail
 from tests.rows import add_message, add_user
 from tests.waiting import wait_until
 

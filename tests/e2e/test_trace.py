@@ -13,14 +13,14 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from consumer.processing import Processor
-from consumer.verdicts import Verdict
-from embedded.mail_catcher import MailCatcher
-from shared import tracing
-from shared.database import connect
+from consumer.model.results import Verdict
+from consumer.stages.processor import Processor
+from embedded.mail.catcher import MailCatcher
+from shared.database.connections import connect
 from shared.errors import SettingsError
-from shared.otel import OtelTracing
-from shared.settings import ConsumerSettings, read_consumer_settings
+from shared.settings.processes import ConsumerSettings, read_consumer_settings
+from shared.tracing import spans
+from shared.tracing.otel import OtelTracing
 from tests.api_service import ALICE, api_service
 from tests.processes import ROOT, publish, worker_settings
 from tests.rows import add_message, message
@@ -34,9 +34,9 @@ def exporter() -> Iterator[InMemorySpanExporter]:
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracing.use_tracing(OtelTracing(provider))
+    spans.use_tracing(OtelTracing(provider))
     yield exporter
-    tracing.use_tracing(tracing.Tracing())
+    spans.use_tracing(spans.Tracing())
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_off_nothing_is_traced_and_the_row_names_no_trace(settings: ConsumerSett
     [
         ("api", "opentelemetry"),
         # redis-py imports OpenTelemetry by itself where it is installed.
-        ("consumer.jobs, consumer.outbox_worker, outbox_relay.__main__", "shared.otel"),
+        ("consumer.jobs, consumer.threaded.outbox_worker, outbox_relay.__main__", "shared.tracing.otel"),
     ],
 )
 def test_off_opentelemetry_is_not_even_imported(modules: str, unwanted: str) -> None:
@@ -171,12 +171,12 @@ def test_a_wrong_value_and_missing_packages_are_told_by_name(monkeypatch: pytest
     def told(value: str) -> dict[str, Any]:
         monkeypatch.setenv("OUTBOX_TRACING", value)
         with pytest.raises(SettingsError) as caught:
-            tracing.check_tracing()
+            spans.check_tracing()
         return caught.value.problems
 
     wrong = told("yes")
     # The exporter alone is missing: each distribution of OpenTelemetry brings the package of that name.
-    monkeypatch.delitem(sys.modules, "shared.otel", raising=False)
+    monkeypatch.delitem(sys.modules, "shared.tracing.otel", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
 
     assert re.search("off or otlp", str(wrong["OUTBOX_TRACING"]))
@@ -184,7 +184,7 @@ def test_a_wrong_value_and_missing_packages_are_told_by_name(monkeypatch: pytest
 
 
 def test_a_collector_that_does_not_answer_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.otel._FLUSH_SECONDS", 0.01)
+    monkeypatch.setattr("shared.tracing.otel._FLUSH_SECONDS", 0.01)
     answers, returned = threading.Event(), threading.Event()
 
     class Silent(TracerProvider):
@@ -201,11 +201,11 @@ def test_a_collector_that_does_not_answer_holds_nothing_up(monkeypatch: pytest.M
 
 def test_switched_on_it_sends_with_the_service_s_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTBOX_TRACING", "otlp")
-    tracing.configure_tracing("outbox-test")
+    spans.configure_tracing("outbox-test")
     try:
-        chosen = tracing.tracing()
+        chosen = spans.tracing()
         assert isinstance(chosen, OtelTracing)
         assert chosen.provider.resource.attributes["service.name"] == "outbox-test"
     finally:
         chosen.provider.shutdown()
-        tracing.use_tracing(tracing.Tracing())
+        spans.use_tracing(spans.Tracing())

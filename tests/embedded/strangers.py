@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from embedded.postgres_files import binaries
+from embedded.servers.postgres_files import binaries
 
 AS_ROOT = os.geteuid() == 0
 

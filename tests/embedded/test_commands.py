@@ -17,11 +17,11 @@ import psutil
 import psycopg
 import pytest
 
-from embedded import processes
 from embedded.demo import run_demo
-from embedded.mail_folder import MailFolder
-from embedded.ports import LOOPBACK
-from embedded.redis import redis_binary
+from embedded.mail.folder import MailFolder
+from embedded.programs import processes
+from embedded.programs.ports import LOOPBACK
+from embedded.servers.redis import redis_binary
 from embedded.stack import Stack
 from tests.embedded.strangers import (
     AS_ROOT,

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from embedded.mail_catcher import MailCatcher
-from embedded.mail_folder import MailFolder
-from embedded.mail_server import Security
-from embedded.ports import LOOPBACK, free_port
-from embedded.programs import Command, Program
+from embedded.mail.catcher import MailCatcher
+from embedded.mail.folder import MailFolder
+from embedded.mail.server import Security
+from embedded.programs.ports import LOOPBACK, free_port
+from embedded.programs.program import Command, Program
 
 ROOT = Path(__file__).parents[2]
 
@@ -199,7 +199,7 @@ def test_a_given_port_that_is_taken_is_an_error(mailbox: MailCatcher, tmp_path: 
 
 def test_a_process_keeps_its_mails_when_it_is_killed(tmp_path: Path) -> None:
     mails, port = MailFolder(tmp_path / "mails"), free_port()
-    argv = [sys.executable, "-m", "embedded.mail_catcher", "--folder", mails.folder, "--smtp-port", port]
+    argv = [sys.executable, "-m", "embedded.mail.catcher", "--folder", mails.folder, "--smtp-port", port]
     command = Command("mail", [*map(str, argv), "--http-port", str(free_port())], {}, ROOT, tmp_path / "log")
     program = Program(command)
 

@@ -7,8 +7,8 @@ from email.message import EmailMessage
 import httpx
 import pytest
 
-from embedded.mail_catcher import MailCatcher
-from embedded.mail_previews import PREVIEWS
+from embedded.mail.catcher import MailCatcher
+from embedded.mail.previews import PREVIEWS
 from tests.conftest import absent
 from tests.embedded.strangers import AS_ROOT, run_as_stranger
 

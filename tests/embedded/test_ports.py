@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from embedded.ports import LOOPBACK, free_port, is_free
+from embedded.programs.ports import LOOPBACK, free_port, is_free
 
 
 def test_the_usual_port_is_taken_where_it_is_free() -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from embedded import folders, postgres_files
-from embedded.accounts import unprivileged_account
 from embedded.errors import AlreadyRunningError, EmbeddedError, MissingBinaryError
-from embedded.postgres import PostgresServer
+from embedded.programs import folders
+from embedded.programs.accounts import unprivileged_account
+from embedded.servers import postgres_files
+from embedded.servers.postgres import PostgresServer
 from tests.waiting import wait_until
 
 AS_ROOT = os.geteuid() == 0
@@ -116,7 +117,7 @@ def test_a_running_server_is_not_started_twice(own_postgres: PostgresServer) -> 
 
 
 def test_a_folder_in_use_is_left_alone(own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedded.postgres._SHUTDOWN_SECONDS", 0.2)
+    monkeypatch.setattr("embedded.servers.postgres._SHUTDOWN_SECONDS", 0.2)
     second = PostgresServer(own_postgres.folder, settings=SETTINGS)
 
     with pytest.raises(AlreadyRunningError, match=str(own_postgres.pid)):

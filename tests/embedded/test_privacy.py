@@ -5,9 +5,9 @@ from pathlib import Path
 
 import psycopg
 
-from embedded.ports import LOOPBACK
-from embedded.postgres import PostgresServer
-from embedded.redis import RedisServer
+from embedded.programs.ports import LOOPBACK
+from embedded.servers.postgres import PostgresServer
+from embedded.servers.redis import RedisServer
 from tests.embedded.strangers import refuses_commands, refuses_programs, strangers_find
 from tests.preloading import Preloaded
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from embedded.errors import AlreadyRunningError, NotRunningError, ProgramFailedError
-from embedded.programs import Command, Program
+from embedded.programs.program import Command, Program
 from tests.preloading import Preloaded, PreloadedProgram, preloaded
 from tests.waiting import wait_until
 
@@ -25,7 +25,7 @@ time.sleep(600)
 STARTER = """
 import sys
 from pathlib import Path
-from embedded.programs import Command, Program
+from embedded.programs.program import Command, Program
 program = Program(Command("sleeper", ["/bin/sleep", "600"], {}, Path("/"), Path(sys.argv[1])))
 program.start()
 print(program.pid, flush=True)

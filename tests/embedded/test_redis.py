@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from embedded.errors import AlreadyRunningError, EmbeddedError, MissingBinaryError
-from embedded.redis import PROGRAM_VARIABLE, RedisServer, redis_binary
+from embedded.servers.redis import PROGRAM_VARIABLE, RedisServer, redis_binary
 from tests.waiting import wait_until
 
 
@@ -128,7 +128,7 @@ def test_a_program_that_is_no_redis_is_refused(
 
 
 def test_a_folder_in_use_is_left_alone(own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedded.redis._PREDECESSOR_SECONDS", 0.2)
+    monkeypatch.setattr("embedded.servers.redis._PREDECESSOR_SECONDS", 0.2)
 
     with pytest.raises(AlreadyRunningError, match=str(own_redis.pid)):
         RedisServer(own_redis.folder).start()

@@ -5,7 +5,7 @@ from tests.processes import ROOT
 
 PROGRAM = """
 import os, signal, time
-from embedded.signals import ignore_signals, interrupt_on_signals
+from embedded.programs.signals import ignore_signals, interrupt_on_signals
 
 class Finalized:
     def __del__(self):

@@ -21,9 +21,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from embedded.postgres import PostgresServer
-from embedded.redis import RedisServer
-from shared.database import connect
+from embedded.servers.postgres import PostgresServer
+from embedded.servers.redis import RedisServer
+from shared.database.connections import connect
 from tests.conftest import SCHEMA
 from tests.exim.packages import missing
 from tests.exim.server import Exim

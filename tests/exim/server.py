@@ -7,8 +7,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from embedded.ports import LOOPBACK, free_port
-from embedded.programs import Command, Program
+from embedded.programs.ports import LOOPBACK, free_port
+from embedded.programs.program import Command, Program
 from tests.exim.packages import PACKAGE, unpack
 
 PROGRAM: Final = "/usr/sbin/exim4"

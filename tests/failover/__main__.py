@@ -12,9 +12,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from embedded.mail_catcher import MailCatcher
-from embedded.postgres import PostgresServer
-from embedded.redis import RedisServer
+from embedded.mail.catcher import MailCatcher
+from embedded.servers.postgres import PostgresServer
+from embedded.servers.redis import RedisServer
 from tests.conftest import SCHEMA
 from tests.failover.postgres_pair import DATABASE, PostgresPair
 from tests.failover.redis_pair import RedisPair, waiting_jobs

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from embedded.ports import LOOPBACK
-from embedded.redis import RedisServer
+from embedded.programs.ports import LOOPBACK
+from embedded.servers.redis import RedisServer
 from tests.failover.forwarder import Forwarder
 from tests.failover.sentinels import REPLICATE_AT_ONCE
 from tests.waiting import wait_until

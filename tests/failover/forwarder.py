@@ -4,7 +4,7 @@ import contextlib
 import socket
 import threading
 
-from embedded.ports import LOOPBACK
+from embedded.programs.ports import LOOPBACK
 
 _CHUNK = 65_536
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import psycopg
 
-from embedded import folders
-from embedded.accounts import unprivileged_account
-from embedded.ports import LOOPBACK
-from embedded.postgres import PostgresServer
-from embedded.postgres_files import ENVIRONMENT, SUPERUSER, binaries
-from embedded.private_files import write_private
+from embedded.programs import folders
+from embedded.programs.accounts import unprivileged_account
+from embedded.programs.ports import LOOPBACK
+from embedded.programs.private_files import write_private
+from embedded.servers.postgres import PostgresServer
+from embedded.servers.postgres_files import ENVIRONMENT, SUPERUSER, binaries
 from tests.conftest import SCHEMA
 from tests.waiting import wait_until
 

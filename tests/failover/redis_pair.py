@@ -10,8 +10,8 @@ from pathlib import Path
 from redis.exceptions import RedisError
 from rq.defaults import RQ_KEY_PREFIX
 
-from embedded.redis import RedisServer
-from shared.messages import QUEUES
+from embedded.servers.redis import RedisServer
+from shared.outbox.messages import QUEUES
 from tests.failover.sentinels import WatchedPair, role
 from tests.waiting import wait_until
 

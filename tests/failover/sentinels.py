@@ -7,9 +7,9 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import RedisError
 
-from embedded.ports import LOOPBACK, free_port
-from embedded.programs import Command, Program
-from embedded.redis import RedisServer, redis_binary
+from embedded.programs.ports import LOOPBACK, free_port
+from embedded.programs.program import Command, Program
+from embedded.servers.redis import RedisServer, redis_binary
 from tests.waiting import wait_until
 
 SERVICE = "outbox"

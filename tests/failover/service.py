@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import psycopg
 
-from embedded.mail_catcher import MailCatcher
-from embedded.ports import LOOPBACK, free_port
-from embedded.programs import Program
-from shared.database import connect
-from shared.sentinel_url import CONNECTION_CLASS
+from embedded.mail.catcher import MailCatcher
+from embedded.programs.ports import LOOPBACK, free_port
+from embedded.programs.program import Program
+from shared.database.connections import connect
+from shared.settings.sentinel_url import CONNECTION_CLASS
 from tests.chaos.load import Load
 from tests.processes import OUTBOX_WORKER, events, started, worker_command, worker_settings
 from tests.waiting import wait_until

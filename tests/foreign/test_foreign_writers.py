@@ -19,19 +19,19 @@ from prometheus_client import generate_latest
 from redis import Redis
 from rq.defaults import RQ_KEY_PREFIX
 
-from consumer.broker import WorkerBroker
-from consumer.processing import Processor
-from embedded.mail_catcher import MailCatcher
-from outbox_relay import statements
+from consumer.stages.processor import Processor
+from consumer.threaded.queue import WorkerBroker
+from embedded.mail.catcher import MailCatcher
 from outbox_relay.broker import open_broker
-from outbox_relay.doorbell import Alarm
-from outbox_relay.metrics import RelayMetrics
-from outbox_relay.relay import Relay
-from shared.messages import QUEUES, SendWelcomeEmail
+from outbox_relay.loop.relay import Relay
+from outbox_relay.loop.wakeup import Alarm
+from outbox_relay.metrics.relay_metrics import RelayMetrics
+from shared.outbox import publishing
+from shared.outbox.messages import QUEUES, SendWelcomeEmail
 from tests.api_service import api_service
+from tests.consumer.stages.processing.world import World, world_of
 from tests.foreign.values import KEYS, ROWS, VALUES, Row, insert, plant
-from tests.integration.processing.world import World, world_of
-from tests.operator.running import run
+from tests.outbox_relay.commands.running import run
 from tests.relay_settings import relay_settings
 from tests.rows import add_message, message
 
@@ -61,7 +61,7 @@ class Place:
     def work(self) -> None:
         """Do what relay and worker do."""
         self.relay.run_once()
-        statements.reap_running(self.world.connection, 100, grace_seconds=0)
+        publishing.reap_running(self.world.connection, 100, grace_seconds=0)
         self.relay.run_once()
         while jobs := self.broker.pop(100):
             for job in jobs:

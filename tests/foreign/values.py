@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 from redis import Redis
 from rq.defaults import RQ_KEY_PREFIX
 
-from shared.messages import SendVerifyEmail, SendWelcomeEmail
+from shared.outbox.messages import SendVerifyEmail, SendWelcomeEmail
 
 Row = dict[str, Any]
 

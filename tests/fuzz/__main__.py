@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from embedded.accounts import unprivileged_account
+from embedded.programs.accounts import unprivileged_account
 from embedded.stack import Stack
 from tests.fuzz.running import failures, fuzz, usable_link, usable_token
 

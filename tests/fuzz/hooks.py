@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl
 import schemathesis
 from hypothesis import strategies as st
 
-from api.common_passwords import is_common
-from api.idempotency import HEADER, KEY_PATTERN
+from api.accounts.idempotency import HEADER, KEY_PATTERN
+from api.accounts.passwords.common import is_common
 from shared.links import VERIFY_PATH
 from tests.fuzz.running import LINK_VARIABLE
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from api.signup_tokens import sign_token
+from api.accounts.signup_tokens import sign_token
 from shared.links import sign, verification_link
 
 ROOT = Path(__file__).parents[2]

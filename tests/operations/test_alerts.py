@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import generate_latest
 from ruamel.yaml import YAML
 
-from outbox_relay.metrics import RelayMetrics
+from outbox_relay.metrics.relay_metrics import RelayMetrics
 from tests.api_service import api_service
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations"

@@ -9,15 +9,15 @@ import psycopg
 import pytest
 from prometheus_client import generate_latest
 
-from api.ops.figures import look
+from api.ops.snapshot import look
 from outbox_relay.commands.stats import read_glance
 from outbox_relay.doctor.outbox_checks import check_outbox
-from outbox_relay.lag_metrics import LagCollector
-from outbox_relay.metrics import RelayMetrics
-from shared import figures, letters
-from shared.database import connect
-from shared.figures import COUNTED_EXACTLY, LiveState, read_live_states, read_surroundings
-from shared.read_transaction import read_transaction
+from outbox_relay.metrics.latency import LagCollector
+from outbox_relay.metrics.relay_metrics import RelayMetrics
+from shared.database.connections import connect
+from shared.database.read_transaction import read_transaction
+from shared.outbox import dead_letters, stats
+from shared.outbox.stats import COUNTED_EXACTLY, LiveState, read_live_states, read_surroundings
 from tests.api_service import ApiService, api_service
 from tests.operations.scraping import samples, value
 from tests.plans import ExplainingConnection, explaining
@@ -66,8 +66,8 @@ def read_everything(connection: ExplainingConnection, database_url: str) -> None
         read_live_states(connection)
         read_surroundings(connection)
         look(connection)
-        letters.list_dead(connection, 50)
-        letters.count_dead(connection)
+        dead_letters.list_dead(connection, 50)
+        dead_letters.count_dead(connection)
     read_glance(connection, 300)
     check_outbox(connection, relay_settings(database_url, "redis://127.0.0.1:1/0"))
     collector = LagCollector(lambda: _left_open(connection))
@@ -92,7 +92,7 @@ class _left_open:  # noqa: N801 - a context manager in place of a connection
 def test_no_figure_reads_a_whole_table(
     database_url: str, monkeypatch: pytest.MonkeyPatch, many: tuple[str, str]
 ) -> None:
-    monkeypatch.setattr(figures, "SAMPLED_PAGES", 20)
+    monkeypatch.setattr(stats, "SAMPLED_PAGES", 20)
     with connect(database_url, "test") as connection, explaining(database_url) as explained:
         connection.execute("ANALYZE outbox, outbox_finished")
         add_history(connection)
@@ -168,7 +168,7 @@ def locked(database_url: str, table: str) -> Iterator[None]:
 def test_figures_that_take_too_long_do_not_look_like_postgresql_being_away(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.read_transaction.STATEMENT_SECONDS", 0.2)
+    monkeypatch.setattr("shared.database.read_transaction.STATEMENT_SECONDS", 0.2)
     with api_service(database_url) as service, locked(database_url, "outbox"):
         found = samples(service.client().get("/metrics").text)
 
@@ -189,7 +189,7 @@ def test_a_table_that_is_missing_does_not_look_like_postgresql_being_away(databa
 def test_looks_that_take_long_are_cancelled_and_hold_up_no_signup(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.read_transaction.STATEMENT_SECONDS", 1.0)
+    monkeypatch.setattr("shared.database.read_transaction.STATEMENT_SECONDS", 1.0)
     with api_service(database_url, ops_token=TOKEN) as service, ThreadPoolExecutor(20) as browsers:
         session = session_of_console(service)
         # The console reads history, and a signup does not.

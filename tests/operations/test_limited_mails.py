@@ -7,12 +7,12 @@ import psycopg
 import pytest
 from prometheus_client import generate_latest
 
-from outbox_relay.mail_pruning import MailPruner
-from outbox_relay.metrics import RelayMetrics
-from shared.database import connect
+from outbox_relay.loop.mail_pruner import MailPruner
+from outbox_relay.metrics.relay_metrics import RelayMetrics
+from shared.database.connections import connect
 from tests.api_service import ApiService, api_service
 from tests.operations.scraping import samples, value
-from tests.operator.running import run, run_json
+from tests.outbox_relay.commands.running import run, run_json
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 TOKEN = "the token of these tests: 32 and more characters"  # noqa: S105 - the tests' own

@@ -9,9 +9,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from embedded.mail_catcher import MailCatcher
-from embedded.postgres import PostgresServer
-from embedded.redis import RedisServer
+from embedded.mail.catcher import MailCatcher
+from embedded.servers.postgres import PostgresServer
+from embedded.servers.redis import RedisServer
 from tests.proof import backlog, mailbox_flood, monitoring, outages, resend_times
 
 SCHEMA = Path(__file__).parents[2] / "schema.sql"

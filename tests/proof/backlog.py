@@ -11,11 +11,11 @@ from redis import Redis
 from rq.defaults import RQ_KEY_PREFIX
 
 from outbox_relay.broker import Broker, open_broker
-from outbox_relay.doorbell import Alarm
-from outbox_relay.publishing import Publisher
-from outbox_relay.reaper import Reaper
-from outbox_relay.relay import Relay
-from shared.database import connect
+from outbox_relay.loop.publisher import Publisher
+from outbox_relay.loop.reaper import Reaper
+from outbox_relay.loop.relay import Relay
+from outbox_relay.loop.wakeup import Alarm
+from shared.database.connections import connect
 from tests.relay_settings import relay_settings
 from tests.waiting import wait_until
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from prometheus_client import generate_latest
 
 from outbox_relay.__main__ import main
-from outbox_relay.metrics import RelayMetrics
-from shared.database import connect
+from outbox_relay.metrics.relay_metrics import RelayMetrics
+from shared.database.connections import connect
 from tests.api_service import api_service
 
 SMALL: Final = 1000

@@ -14,27 +14,27 @@ import pytest
 import structlog
 from rq.defaults import RQ_KEY_PREFIX
 
-from consumer.claiming import Claimer
-from consumer.database import Database
-from consumer.held import Ended
-from consumer.late_answers import LateAnswers
-from consumer.outcomes import Accepted
-from consumer.patience import _LONGEST_PAUSE_SECONDS as LONGEST_CONSUMER_PAUSE_SECONDS
-from consumer.patience import Patience
-from consumer.preparing import Preparer
-from consumer.processing import Processor
-from consumer.recording import Recorder
-from consumer.sending import Sender, open_mailer
-from consumer.statements import LONGEST_PROBE_PAUSE_SECONDS
-from consumer.verdicts import Verdict
-from embedded.ports import free_port
+from consumer.model.message import Ended
+from consumer.model.outcomes import Accepted
+from consumer.model.results import Verdict
+from consumer.stages.claim import Claimer
+from consumer.stages.database import Database
+from consumer.stages.late_answers import LateAnswers
+from consumer.stages.prepare import Preparer
+from consumer.stages.processor import Processor
+from consumer.stages.record import Recorder
+from consumer.stages.retry_policy import _LONGEST_PAUSE_SECONDS as LONGEST_CONSUMER_PAUSE_SECONDS
+from consumer.stages.retry_policy import Patience
+from consumer.stages.send import Sender, open_mailer
+from embedded.programs.ports import free_port
 from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
-from outbox_relay.doorbell import Alarm
-from outbox_relay.publishing import Publisher
-from outbox_relay.relay import _LONGEST_PAUSE_SECONDS as LONGEST_RELAY_PAUSE_SECONDS
-from outbox_relay.relay import Relay
-from shared.database import connect
-from shared.settings import ConsumerSettings, SmtpServer
+from outbox_relay.loop.publisher import Publisher
+from outbox_relay.loop.relay import _LONGEST_PAUSE_SECONDS as LONGEST_RELAY_PAUSE_SECONDS
+from outbox_relay.loop.relay import Relay
+from outbox_relay.loop.wakeup import Alarm
+from shared.database.connections import connect
+from shared.outbox.claims import LONGEST_PROBE_PAUSE_SECONDS
+from shared.settings.processes import ConsumerSettings, SmtpServer
 from tests.relay_settings import relay_settings
 from tests.rows import add_message, add_user
 

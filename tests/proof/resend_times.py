@@ -10,9 +10,9 @@ import psycopg
 import structlog
 from flask.testing import FlaskClient
 
-from api.mail_limits import MailLimiter
-from api.signup_tokens import sign_token
-from shared.mail_limits import MailLimits
+from api.accounts.mail_limits.limiter import MailLimiter
+from api.accounts.signup_tokens import sign_token
+from shared.settings.mail_limits import MailLimits
 from tests.api_service import KEY, api_service
 
 KINDS = (

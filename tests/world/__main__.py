@@ -11,17 +11,22 @@ from typing import Final
 
 import click
 
-from embedded.postgres_files import PROGRAMS_VARIABLE
-from embedded.redis import PROGRAM_VARIABLE
+from embedded.servers.postgres_files import PROGRAMS_VARIABLE
+from embedded.servers.redis import PROGRAM_VARIABLE
 from tests.processes import ROOT
 from tests.world import packages
 
 TESTS: Final = (
     "tests/world",
     "tests/e2e",
-    "tests/integration",
-    "tests/operator",
-    "--ignore=tests/e2e/test_bench.py",  # `make bench` takes another PostgreSQL too
+    "tests/api",
+    "tests/consumer",
+    "tests/docs",
+    "tests/outbox_relay",
+    "tests/redis_client",
+    "tests/schema",
+    "tests/shared",
+    "tests/sql_against_model",
 )
 
 SERVERS: Final = ("--postgres-schema=world", "--postgres-setting=datestyle=SQL, DMY")

@@ -5,7 +5,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from shared.messages import SendVerifyEmail
+from shared.outbox.messages import SendVerifyEmail
 
 
 def add_messages(connection: Connection[Any], count: int) -> list[str]:

@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import Final
 
 from embedded.errors import EmbeddedError
-from embedded.ports import LOOPBACK, free_port
-from embedded.programs import Command, Program
+from embedded.programs.ports import LOOPBACK, free_port
+from embedded.programs.program import Command, Program
 
 PROGRAM: Final = Path("/usr/sbin/postfix")
 MASTER: Final = Path("/usr/lib/postfix/sbin/master")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from embedded.programs import Program
+from embedded.programs.program import Program
 from tests.api_service import ALICE
 from tests.preloading import Preloaded
 from tests.processes import started, worker_module, worker_settings

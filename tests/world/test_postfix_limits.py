@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.database import connect
+from shared.database.connections import connect
 from tests.preloading import Preloaded
 from tests.processes import OUTBOX_WORKER
 from tests.waiting import wait_until

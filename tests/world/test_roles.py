@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from embedded.databases import Databases
-from shared.database import connect
+from embedded.servers.databases import Databases
+from shared.database.connections import connect
 from tests.gunicorn import gunicorn
 from tests.pgbouncer import pgbouncer
 from tests.preloading import Preloaded

@@ -9,9 +9,9 @@ from urllib.parse import quote
 import pytest
 
 from consumer.redis_connection import SentinelRedis
-from embedded.ports import LOOPBACK, free_port
-from embedded.programs import Command, Program
-from embedded.redis import RedisServer, redis_binary
+from embedded.programs.ports import LOOPBACK, free_port
+from embedded.programs.program import Command, Program
+from embedded.servers.redis import RedisServer, redis_binary
 from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
 from tests.waiting import wait_until
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from redis import Redis
 
-from shared.database import connect
+from shared.database.connections import connect
 from tests.preloading import Preloaded
 from tests.processes import started
 from tests.waiting import wait_until

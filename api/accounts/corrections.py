@@ -1,0 +1,144 @@
+"""Correcting the address of one's own account, as long as it is not verified.
+
+The correction is one statement: it locks the account's row, appends the new mail, and sets the address together with
+`first_mail_id`, the new message's id. Existing messages are not touched: a worker discards those of the account with a
+lower id when it prepares them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import (
+    Connection,
+    DateTime,
+    Engine,
+    Select,
+    Text,
+    Update,
+    bindparam,
+    func,
+    not_,
+    select,
+    text,
+    update,
+)
+
+from api.accounts.conditions import has_owner, of_the_day
+from api.accounts.mail_limits.limiter import MailLimiter, MailShape, limited_mail
+from api.accounts.mail_limits.waiting_mails import hand_over
+from api.accounts.token_holders import Holder, TokenRefusedError, find_holder
+from api.database.engine import connected
+from api.http.problems import FieldError, ProblemError
+from shared.outbox.tables import users
+
+CORRECTIONS_A_DAY: Final = 5
+
+VERIFIED: Final = "The address of this account is verified already: it is not corrected here."
+TAKEN: Final = "Taken already: email."
+TAKEN_FIELD: Final = "Taken: an account with this address exists; use that one or another address."
+TOO_OFTEN: Final = f"The address was corrected {CORRECTIONS_A_DAY} times in a day: try again tomorrow."
+"""What clients are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Whose address is corrected, and by whom.
+
+    Attributes:
+        token: shows whose.
+        email: the right address.
+        client: the network of whoever asks.
+
+    """
+
+    token: str | None = field(repr=False)
+    email: str
+    client: str | None
+
+
+def correct_address(
+    engine: Engine, secret_keys: Sequence[str], limiter: MailLimiter, wish: Correction, days: float
+) -> tuple[Holder, int | None]:
+    """Correct the address and return the account with it, and the new mail's message; None where nothing had changed.
+
+    Raises TokenRefusedError, ProblemError when it may not be, or DatabaseUnavailableError.
+    """
+    with connected(engine, in_transaction=True) as connection:
+        holder = find_holder(connection, secret_keys, wish.token, days)
+        if holder is None:
+            raise TokenRefusedError
+        if holder.is_email_verified:
+            raise ProblemError(409, VERIFIED)
+        if holder.email == wish.email:
+            return holder, None
+        limiter.lock(connection, holder.email, wish.email)
+        hand_over(connection, limiter, holder)
+        decision = limiter.decide(connection, wish.email, wish.client)
+        values = {
+            "holder": holder.username,
+            "made_at": holder.created_at,
+            "new_address": wish.email,
+            **decision.values,
+        }
+        message_id = connection.execute(correct_statement(decision.shape), values).scalar_one_or_none()
+        if message_id is None:
+            raise _refusal(connection, values)
+    return replace(holder, email=wish.email), message_id
+
+
+@cache
+def correct_statement(shape: MailShape) -> Update:
+    """Build the one statement; it returns the new message's id, no row where the address may not be corrected.
+
+    The message's id is taken once the row is locked, so that it is higher than that of each mail that was asked for
+    before.
+    """
+    account = (
+        select(users.c.username)
+        .where(users.c.username == bindparam("holder", type_=Text()))
+        .where(users.c.created_at == bindparam("made_at", type_=DateTime(timezone=True)))
+        .where(not_(users.c.is_email_verified), not_(has_owner(bindparam("new_address", type_=Text()))))
+        .where(text(f"(SELECT count(*) FROM ({of_the_day(users.c.corrected_at)}) AS made) < {CORRECTIONS_A_DAY}"))  # noqa: S608 - constants
+        .with_for_update(key_share=True, of=users)
+        .cte("account")
+    )
+    mail = limited_mail(account, shape)
+    return (
+        update(users)
+        .where(users.c.username == account.c.username)
+        .values(
+            email=bindparam("new_address", type_=Text()),
+            first_mail_id=select(mail.c.message_id).scalar_subquery(),
+            email_set_at=func.now(),
+            corrected_at=text(f"ARRAY({of_the_day(users.c.corrected_at)}) || now()"),
+        )
+        .returning(users.c.first_mail_id)
+    )
+
+
+def _refusal(connection: Connection, values: Mapping[str, Any]) -> ProblemError:
+    """Say why nothing was corrected."""
+    row = connection.execute(
+        _state(), {name: values[name] for name in ("holder", "made_at", "new_address")}
+    ).one_or_none()
+    if row is None:
+        return TokenRefusedError()
+    if row.is_email_verified:
+        return ProblemError(409, VERIFIED)
+    if row.is_taken:
+        return ProblemError(409, TAKEN, errors=[FieldError("email", TAKEN_FIELD)])
+    return ProblemError(429, TOO_OFTEN, headers={"Retry-After": str(max(1, int(row.seconds or 0)))})
+
+
+@cache
+def _state() -> Select[Any]:
+    made = of_the_day(users.c.corrected_at)
+    left = "ceil(extract(epoch FROM min(at) + interval '1 day' - now()))"
+    oldest = text(f"(SELECT {left} FROM ({made}) AS made) AS seconds")  # noqa: S608 - constants
+    return (
+        select(users.c.is_email_verified, has_owner(bindparam("new_address", type_=Text())).label("is_taken"), oldest)
+        .where(users.c.username == bindparam("holder", type_=Text()))
+        .where(users.c.created_at == bindparam("made_at", type_=DateTime(timezone=True)))
+    )

@@ -1,0 +1,101 @@
+"""What becomes of a mail that waits for a limit when the account that it was asked for moves to another address.
+
+Of one address one mail waits, and its link serves each account of the address: those that came later rely on it. The
+worker discards it once its account has moved, so another account's mail takes its place.
+"""
+
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    DateTime,
+    LargeBinary,
+    Select,
+    Text,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    not_,
+    or_,
+    select,
+)
+from sqlalchemy.sql.dml import ReturningDelete
+
+from api.accounts.conditions import names
+from api.accounts.mail_limits.limiter import MailLimiter, is_to_address
+from api.accounts.token_holders import Holder
+from shared.outbox.appending import append_for_each
+from shared.outbox.messages import SendVerifyEmail
+from shared.outbox.tables import outbox, users, verification_mails
+
+
+def is_held_back() -> ColumnElement[bool]:
+    """Return the condition that a mail was not to leave at once."""
+    return or_(*(verification_mails.c.state == literal_column(f"'{state}'", Text()) for state in ("waiting", "daily")))
+
+
+def hand_over(connection: Connection, limiter: MailLimiter, holder: Holder) -> None:
+    """Let the account's waiting mails to its address count no longer, and append one for the newest other account.
+
+    In a transaction that has locked the mailbox and no row yet. So a signup with the address comes before or after it,
+    and the next decision counts the mail. An account whose row is locked is left out instead of being waited for.
+    """
+    values = {**limiter.address_values(holder.email), "holder": holder.username}
+    released = connection.execute(release_statement(), values).all()
+    if released:
+        first = min(released, key=lambda row: row.due)
+        values = {"old_address": holder.email, "holder": holder.username, **first._asdict()}
+        connection.execute(hand_over_statement(), values)
+
+
+@cache
+def release_statement() -> ReturningDelete[Any, Any, Any, Any, Any]:
+    """Build the statement. The messages themselves stay: their worker discards them."""
+    held_back = verification_mails.c
+    return (
+        delete(verification_mails)
+        .where(is_to_address(), is_held_back(), held_back.due_at > func.now())
+        .where(outbox.c.id == held_back.message_id, outbox.c.status == "pending")
+        .where(outbox.c.payload["username"].astext == bindparam("holder", type_=Text()))
+        .returning(
+            held_back.mailbox_hmac.label("of_mailbox"),
+            held_back.address_hmac.label("of_address"),
+            held_back.client_hmac.label("of_client"),
+            held_back.state.label("held_back"),
+            held_back.due_at.label("due"),
+        )
+    )
+
+
+@cache
+def hand_over_statement() -> Select[Any]:
+    """Build the statement."""
+    heir = (
+        select(users.c.username)
+        .where(names(users, bindparam("old_address", type_=Text())), not_(users.c.is_email_verified))
+        .where(users.c.username != bindparam("holder", type_=Text()))
+        .order_by(users.c.created_at.desc())
+        .limit(1)
+        .with_for_update(key_share=True, skip_locked=True)
+        .cte("heir")
+    )
+    due_at = bindparam("due", type_=DateTime(timezone=True))
+    message = (
+        append_for_each(heir, SendVerifyEmail, {"username": heir.c.username}, due_at=due_at)
+        .returning(outbox.c.id)
+        .cte("message")
+    )
+    row = {
+        "message_id": message.c.id,
+        "mailbox_hmac": bindparam("of_mailbox", type_=LargeBinary()),
+        "address_hmac": bindparam("of_address", type_=LargeBinary()),
+        "client_hmac": bindparam("of_client", type_=LargeBinary()),
+        "state": bindparam("held_back", type_=Text()),
+        "due_at": due_at,
+    }
+    recorded = insert(verification_mails).from_select(list(row), select(*row.values()).select_from(message))
+    return select(recorded.returning(verification_mails.c.message_id).cte("recorded").c.message_id)

@@ -1,0 +1,74 @@
+"""The way back to one's own account before its address is verified: its username and password.
+
+Whoever lost the answer to a signup, or the browser that made it, signs up again. Nothing but the tries is written.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Final
+
+from sqlalchemy import DateTime, Engine, Text, Update, bindparam, func, not_, text, update
+
+from api.accounts.conditions import of_the_day, readable_time
+from api.accounts.passwords.hashing import is_password
+from api.database.engine import connected
+from shared.outbox.tables import users
+
+WRONG_PASSWORDS_A_DAY: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAccount:
+    """An unverified account, as it stands."""
+
+    username: str
+    full_name: str
+    email: str
+    created_at: datetime
+
+
+def find_own_account(engine: Engine, username: str, password: str) -> OwnAccount | None:
+    """Return the unverified account of this name if the password is its own. Raises DatabaseUnavailableError.
+
+    Each try is counted, and committed, before it is compared: many at once are no more than five. It takes as long
+    where there is nothing to compare.
+    """
+    with connected(engine) as connection:
+        row = connection.execute(count_statement(), {"name": username}).one_or_none()
+    is_right = is_password(None if row is None else row.hashed_password, password)
+    if row is None or not is_right or row.created_at is None:
+        return None
+    with connected(engine) as connection:
+        connection.execute(forgive_statement(), {"name": username, "counted_at": row.counted_at})
+    return OwnAccount(username, row.full_name, row.email, row.created_at)
+
+
+@cache
+def count_statement() -> Update:
+    """Build the statement that counts a try and returns what it is compared with; no row after five a day."""
+    tries = of_the_day(users.c.wrong_passwords_at)
+    return (
+        update(users)
+        .where(users.c.username == bindparam("name", type_=Text()), not_(users.c.is_email_verified))
+        .where(text(f"(SELECT count(*) FROM ({tries}) AS tries) < {WRONG_PASSWORDS_A_DAY}"))  # noqa: S608 - constants
+        .values(wrong_passwords_at=text(f"ARRAY({tries}) || now()"))
+        .returning(
+            users.c.full_name,
+            users.c.email,
+            users.c.hashed_password,
+            readable_time(users.c.created_at).label("created_at"),
+            func.now().label("counted_at"),
+        )
+    )
+
+
+@cache
+def forgive_statement() -> Update:
+    """Build the statement that takes a count back: the password was right."""
+    counted_at = bindparam("counted_at", type_=DateTime(timezone=True))
+    return (
+        update(users)
+        .where(users.c.username == bindparam("name", type_=Text()))
+        .values(wrong_passwords_at=func.array_remove(users.c.wrong_passwords_at, counted_at))
+    )

@@ -1,0 +1,76 @@
+"""Which passwords are refused: what an attacker tries first (NIST SP 800-63B-4, 3.1.1.2).
+
+No composition is asked for.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Final
+
+from api.accounts.passwords.common import is_common
+
+LONGEST_PASSWORD: Final = 128
+
+COMMON: Final = (
+    "Too common: it is on the lists that attackers try first. Choose another one, such as some words that have nothing"
+    " to do with each other."
+)
+MADE_OF_NAMES: Final = (
+    "Made of your username or address, which attackers try first: choose another one, such as some words that have"
+    " nothing to do with each other."
+)
+
+_SHORTEST_NAME: Final = 3
+_SHORTEST_PART: Final = 4
+_SHORTEST_REST: Final = 6
+_SIGNS: Final = re.compile(r"[\W_]+")
+# What is written for a letter, as in "p@ssw0rd".
+_ALIKE: Final = str.maketrans("1!|l0@345$7+", "iiiioaeasstt")
+
+
+def complaint(password: str, username: str, email: str) -> str | None:
+    """Return why the password is refused, None where it is not.
+
+    Args:
+        password: of a length that is allowed.
+        username: the account's; empty where it is not known.
+        email: the account's; empty where it is not known.
+
+    """
+    folded = _folded(password)
+    if is_common(folded):
+        return COMMON
+    names = _names(_folded(username), _folded(email))
+    if _is_made_of(folded, names) or _is_made_of(folded.translate(_ALIKE), {name.translate(_ALIKE) for name in names}):
+        return MADE_OF_NAMES
+    return None
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold().strip()
+
+
+def _compact(text: str) -> str:
+    return _SIGNS.sub("", text)
+
+
+def _names(username: str, email: str) -> set[str]:
+    """Return what belongs to the account: the username, the address, and the parts of both, but no top-level domain."""
+    local_part, _, domain = email.partition("@")
+    owner, site = local_part.partition("+")[0], domain.rpartition(".")[0]
+    parts = {part for text in (username, local_part, site) for part in _SIGNS.split(text)}
+    return {name for name in (username, email, local_part, owner, domain, site) if len(name) >= _SHORTEST_NAME} | {
+        part for part in parts if len(part) >= _SHORTEST_PART
+    }
+
+
+def _is_made_of(password: str, names: Iterable[str]) -> bool:
+    """Return whether too little is left of the password when the names, read in either direction, are taken out."""
+    given = rest = _compact(password)
+    for name in sorted(set(filter(None, map(_compact, names))), key=len, reverse=True):
+        rest = rest.replace(name, " ").replace(name[::-1], " ")
+    if rest == given:
+        return False
+    rest = rest.replace(" ", "")
+    return len(rest) < _SHORTEST_REST or is_common(rest)

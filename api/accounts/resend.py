@@ -1,0 +1,142 @@
+"""Sending the verification mail again, to whoever may ask for it.
+
+Nobody learns who has an account. The answer is the same for every address; the same is written for every address, but
+for the message itself; and the answer is held back until a fixed time has passed, in which that difference disappears.
+"""
+
+import hashlib
+import hmac
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import CTE, Delete, Engine, LargeBinary, Select, Text, bindparam, delete, func, not_, select, text
+from sqlalchemy.dialects.postgresql import insert
+
+from api.accounts.conditions import as_name, names
+from api.accounts.mail_limits.limiter import MailLimiter, MailShape, limited_mail
+from api.accounts.token_holders import find_holder
+from api.database.engine import connected
+from shared.outbox.tables import resends, users
+
+ANSWER_SECONDS: Final = 0.05
+"""No answer leaves earlier: several times as long as the statements take where PostgreSQL is not overloaded."""
+
+MAILS_A_DAY: Final = 5
+
+_DELETED_AT_ONCE: Final = 20
+_SALT: Final = b"outbox-signup.resend\n"
+_OF_THE_DAY: Final = "SELECT mail FROM unnest(resends.mailed_at) AS mail WHERE mail > now() - interval '1 day'"
+_WITHIN_A_MINUTE: Final = "now() - interval '1 minute' < ANY (resends.mailed_at)"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks for a mail.
+
+    Attributes:
+        email: the address that it is to go to.
+        client: the network of whoever asks.
+        username: the account that is meant, if somebody says so.
+        token: the signup token that came along.
+
+    """
+
+    email: str
+    client: str | None
+    username: str | None = None
+    token: str | None = field(default=None, repr=False)
+
+
+def send_again(engine: Engine, secret_keys: Sequence[str], limiter: MailLimiter, asked: Asked) -> int | None:
+    """Append the message if an account with this address waits for its verification, and return the message's id.
+
+    Of several accounts it is that of the token, else that of the username, else the newest.
+
+    An address is mailed by this at most once a minute and five times a day, and the mail counts in the limits of its
+    mailbox. What was asked too often is answered alike.
+    Of the address only an HMAC is kept: most may belong to people who never were here. Raises DatabaseUnavailableError.
+    """
+    digest = hmac.digest(secret_keys[0].encode(), _SALT + asked.email.lower().encode(), hashlib.sha256)
+    with _held_back():
+        # Each is a transaction of its own: two that deleted each other's row would wait for each other.
+        with connected(engine) as connection:
+            connection.execute(forget_statement())
+        with connected(engine, in_transaction=True) as connection:
+            decision = limiter.decide(connection, asked.email, asked.client)
+            # As long as it is not verified; how long a token serves past that does not matter here.
+            holder = find_holder(connection, secret_keys, asked.token, days=0)
+            values = {
+                "email_hmac": digest,
+                "email": asked.email,
+                "of_token": None if holder is None else holder.username,
+                "of_name": None if asked.username is None else as_name(asked.username),
+                **decision.values,
+            }
+            message_id: int | None = connection.execute(ask_statement(decision.shape), values).scalar_one_or_none()
+    return message_id
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Let no less than ANSWER_SECONDS pass, also when it fails."""
+    end = time.monotonic() + ANSWER_SECONDS
+    try:
+        yield
+    finally:
+        time.sleep(max(0.0, end - time.monotonic()))
+
+
+@cache
+def ask_statement(shape: MailShape) -> Select[Any]:
+    """Build the one statement: it counts a mail to the address, and appends it for whoever waits for it."""
+    count = _count()
+    email = bindparam("email", type_=Text())
+    waits = select(users.c.username).where(names(users, email), not_(users.c.is_email_verified))
+    meant = func.coalesce(
+        waits.where(users.c.username == bindparam("of_token", type_=Text())).scalar_subquery(),
+        waits.where(users.c.username == bindparam("of_name", type_=Text())).scalar_subquery(),
+        waits.order_by(users.c.created_at.desc()).limit(1).scalar_subquery(),
+    )
+    # The account's row is locked, so that it is not deleted meanwhile, and judged as it is by then.
+    unverified = (
+        select(users.c.username)
+        .join_from(users, count, count.c.is_allowed)
+        .where(users.c.username == meant, names(users, email), not_(users.c.is_email_verified))
+        .with_for_update(key_share=True, of=users)
+        .cte("unverified")
+    )
+    return select(limited_mail(unverified, shape).c.message_id)
+
+
+def _count() -> CTE:
+    """Give the CTE of one row that counts a mail, and tells whether it was allowed: then it is the last one counted.
+
+    Of two at once the second waits for the first one's row and judges what it finds there by then.
+    """
+    first = select(bindparam("email_hmac", type_=LargeBinary()), text("ARRAY[now()]"))
+    is_allowed = f"NOT {_WITHIN_A_MINUTE} AND (SELECT count(*) FROM ({_OF_THE_DAY}) AS mails) < {MAILS_A_DAY}"  # noqa: S608 - constants
+    counted = text(f"CASE WHEN {is_allowed} THEN ARRAY({_OF_THE_DAY}) || now() ELSE resends.mailed_at END")
+    return (
+        insert(resends)
+        .from_select(["email_hmac", "mailed_at"], first)
+        .on_conflict_do_update(index_elements=["email_hmac"], set_={"mailed_at": counted, "asked_at": func.now()})
+        .returning((resends.c.mailed_at[func.cardinality(resends.c.mailed_at)] == func.now()).label("is_allowed"))
+        .cte("count")
+    )
+
+
+@cache
+def forget_statement() -> Delete:
+    """Build the statement that deletes some of the rows that nobody asked for in a day."""
+    oldest = (
+        select(resends.c.email_hmac)
+        .where(resends.c.asked_at <= text("now() - interval '1 day'"))
+        .order_by(resends.c.asked_at)
+        .limit(_DELETED_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    return delete(resends).where(resends.c.email_hmac.in_(oldest))

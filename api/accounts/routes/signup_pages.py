@@ -1,0 +1,149 @@
+"""The pages of a signup: `/` with its form, `/inbox` with "send it again", and `/address` to correct the address."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
+
+from flask import Blueprint, Response, request
+from flask.typing import ResponseReturnValue
+from marshmallow import ValidationError
+from werkzeug.exceptions import HTTPException
+
+from api.accounts.corrections import Correction
+from api.accounts.idempotency import FORM_FIELD, new_form_key, read_form_key
+from api.accounts.resend import Asked
+from api.accounts.routes.schemas import AddressSchema, ResendSchema, SignUpSchema, load
+from api.accounts.service import Accounts
+from api.accounts.signup_tokens import keep_token, read_token
+from api.clients.networks import client_network
+from api.http.bodies import read
+from api.http.pages import page, problem_page
+from api.http.problems import ProblemError, problem_of
+from api.http.same_origin import refuse_foreign_forms
+
+_FORM: Final = "application/x-www-form-urlencoded"
+_COOKIE: Final = "inbox"
+_COOKIE_SECONDS: Final = 3600
+_TEMPLATES: Final = {"/inbox": "inbox.html", "/address": "address.html"}
+
+
+def signup_pages(accounts: Accounts, wishes: SignUpSchema, *, mailbox_url: str | None) -> Blueprint:
+    """Build the pages.
+
+    Args:
+        accounts: what the forms do.
+        wishes: what the form of a signup may hold.
+        mailbox_url: where a development stack shows the mails that it has caught.
+
+    """
+    blueprint = Blueprint("pages", __name__)
+    address_schema, correction_schema = ResendSchema(), AddressSchema()
+
+    @blueprint.get("/")
+    def show_form() -> Response:
+        return page("sign_up.html", typed={}, errors={}, problem=None, idempotency_key=new_form_key())
+
+    @blueprint.post("/")
+    def sign_up() -> ResponseReturnValue:
+        typed = _typed(wishes.fields)
+        key = read_form_key(request, typed, accounts.secret_keys)
+        wish = load(wishes, typed)
+        user = accounts.create(wish, client_network(request.remote_addr), key)
+        # Whoever signs up again with another address means to correct it.
+        is_another = user.message_id is None and user.email.lower() != wish.email.lower()
+        response = _to_inbox("address" if is_another else "inbox", wish.email)
+        keep_token(response, request, accounts.token_of(user), accounts.unverified_days * 2)
+        return response
+
+    @blueprint.get("/inbox")
+    def show_inbox() -> Response:
+        return page(
+            "inbox.html",
+            state=accounts.known_state(read_token(request)),
+            address=_remembered_address(address_schema),
+            again="again" in request.args,
+            mailbox_url=mailbox_url,
+            typed={},
+            errors={},
+            problem=None,
+        )
+
+    @blueprint.get("/address")
+    def show_correction() -> Response:
+        state = accounts.known_state(read_token(request))
+        if state is not None and state.is_email_verified:
+            return Response(status=303, headers={"Location": "inbox"})
+        typed = {"email": _remembered_address(address_schema) or (state.email if state else "")}
+        return page("address.html", state=state, typed=typed, errors={}, problem=None)
+
+    @blueprint.post("/address")
+    def correct() -> ResponseReturnValue:
+        token = read_token(request)
+        email = load(correction_schema, _typed(correction_schema.fields))["email"]
+        accounts.correct(Correction(token, email, client_network(request.remote_addr)))
+        return _to_inbox("inbox", email)
+
+    @blueprint.post("/inbox")
+    def send_again() -> ResponseReturnValue:
+        token = read_token(request)
+        typed = {name: value for name, value in _typed(address_schema.fields).items() if name == "email" or value}
+        body = load(address_schema, typed)
+        email = body["email"]
+        accounts.send_again(Asked(email, client_network(request.remote_addr), body.get("username"), token))
+        return _to_inbox("inbox?again", email)
+
+    blueprint.context_processor(lambda: {"shortest_password": wishes.shortest_password})
+    blueprint.before_request(lambda: refuse_foreign_forms(request))
+    blueprint.register_error_handler(Exception, _show_error)
+    return blueprint
+
+
+def _typed(names: Mapping[str, object]) -> dict[str, str]:
+    """Read the form's fields of these names; what a browser or an extension adds is left alone."""
+    read(request)
+    if request.mimetype != _FORM:
+        raise ProblemError(415, f"The body has to be a form: send it with Content-Type: {_FORM}.")
+    return {name: request.form.get(name, "") for name in names}
+
+
+def _to_inbox(where: str, email: str) -> Response:
+    """Lead on to the page about the mail, so that loading it again sends nothing again.
+
+    The address travels in a cookie for that page: in the URL it would stand in logs and histories.
+    """
+    response = Response(status=303, headers={"Location": where})
+    response.set_cookie(
+        _COOKIE, email, max_age=_COOKIE_SECONDS, httponly=True, secure=request.is_secure, samesite="Strict"
+    )
+    return response
+
+
+def _remembered_address(schema: ResendSchema) -> str | None:
+    """Give the address in the cookie, if it is one: anybody may write anything into a cookie."""
+    try:
+        address: str = schema.load({"email": request.cookies.get(_COOKIE, "")})["email"]
+    except ValidationError:
+        return None
+    return address
+
+
+def _show_error(error: Exception) -> ResponseReturnValue:
+    """Show the form again with what was typed, but the password, and what is wrong beside each field."""
+    problem = problem_of(error)
+    template = _TEMPLATES.get(request.path, "sign_up.html")
+    errors: dict[str, list[str]] = {}
+    for each in problem.errors:
+        errors.setdefault(each.field, []).append(each.detail)
+    typed = _typed_before()
+    # What failed on our side may have been done all the same: sent again as it is, it is the same request.
+    is_ours = problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR or problem.status == HTTPStatus.TOO_MANY_REQUESTS
+    key = (is_ours and typed.get(FORM_FIELD)) or new_form_key()
+    return problem_page(template, problem, typed=typed, errors=errors, problem=problem.detail, idempotency_key=key)
+
+
+def _typed_before() -> Mapping[str, str]:
+    """Give what the form held, nothing if it is too large to be read."""
+    try:
+        return request.form
+    except HTTPException:
+        return {}

@@ -1,0 +1,157 @@
+"""GET and POST /v1/verify_email, and their pages.
+
+Mail scanners, previews and prefetchers open links, whatever they accept. A GET therefore shows what the link is worth
+and changes nothing; a POST verifies, such as the page's button sends.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import structlog
+from flask import Blueprint, Response, jsonify, request
+from flask.typing import ResponseReturnValue
+from sqlalchemy import Engine
+
+from api.accounts.routes.schemas import VerifySchema, load
+from api.accounts.signup_tokens import read_token
+from api.accounts.verification import Link, LinkState, Login, Proof, Verification, look_up, verify_email
+from api.database.notifier import Doorbell
+from api.http.bodies import is_json, read, read_object
+from api.http.pages import page, prefers_html, problem_page
+from api.http.problems import NO_KIND, FieldError, ProblemError, problem_of, respond
+from shared.links import VERIFY_PATH
+
+INCOMPLETE: Final = "The link is not complete: open it as it stands in the mail."
+NOT_VALID: Final = "This link is not valid: open the one in the newest mail as it stands there."
+EXPIRED: Final = f"This link has expired: ask for a new one with POST {VERIFY_PATH}/resend."
+TAKEN: Final = "Another account has this address by now: correct the address of yours, or use that account."
+PROOF_REQUIRED: Final = (
+    "Several accounts wait for this address: say which one is yours, with its signup token, or with username and"
+    " password beside the link."
+)
+PROOF_REFUSED: Final = "This username and password are not those of an account that waits for this address: try again."
+"""What clients are told."""
+
+SHOWN: Final = "account"
+"""The field of the page's form that holds the username which the page names."""
+
+PROOF_KIND: Final = "proof-required"
+"""The type of the problem that asks whose account is meant."""
+
+_log = structlog.get_logger(__name__)
+_FORMS = {"application/x-www-form-urlencoded", "multipart/form-data"}
+_PAGES = {404: "not_valid.html", 422: "not_valid.html"}
+
+
+class LinkError(ProblemError):
+    """An authentic link that does not verify, and what its page has to know."""
+
+    def __init__(
+        self, status: int, detail: str, page: str, found: Verification, link: Link, kind: str | None = None
+    ) -> None:
+        """Keep the link, whom it was mailed to, and the template."""
+        self.page = page
+        self.address = found.address
+        self.username = found.username
+        self.link = link
+        self.is_refused = found.is_refused
+        super().__init__(status, detail, kind=kind or NO_KIND)
+
+
+def verification_blueprint(engine: Engine, doorbell: Doorbell, secret_keys: Sequence[str]) -> Blueprint:
+    """Build the addresses that verify."""
+    blueprint = Blueprint("verification", __name__)
+
+    def use(link: Link, proof: Proof) -> ResponseReturnValue:
+        verification = verify_email(engine, secret_keys, link, proof)
+        if verification.message_id is not None:
+            doorbell.ring()
+            _log.info("address verified", message_id=verification.message_id)
+        return _answer(verification, link)
+
+    @blueprint.get(VERIFY_PATH)
+    def show() -> ResponseReturnValue:
+        link = _link(request.args)
+        found = look_up(engine, secret_keys, link, read_token(request))
+        if found.state is LinkState.PROOF_REQUIRED:
+            return page("proof.html", link=link, username=found.username) if prefers_html(request) else _state(found)
+        return _answer(found, link)
+
+    @blueprint.post(VERIFY_PATH)
+    def use_posted() -> ResponseReturnValue:
+        parameters = _posted()
+        return use(_link(parameters), _proof(parameters))
+
+    blueprint.register_error_handler(Exception, _answer_error)
+    blueprint.after_request(_vary_by_accept)
+    return blueprint
+
+
+def _link(parameters: Mapping[str, str]) -> Link:
+    """Take the two parameters. Raises ProblemError naming those that are missing or empty."""
+    missing = [
+        FieldError(name, "Missing: send it as the link has it.", in_body=False)
+        for name in ("email_id", "secret_code")
+        if not parameters.get(name)
+    ]
+    if missing:
+        raise ProblemError(422, INCOMPLETE, errors=missing)
+    return Link(parameters["email_id"], parameters["secret_code"])
+
+
+def _proof(parameters: Mapping[str, str]) -> Proof:
+    """Take what shows whose account is meant. A username without a password names it, and shows nothing."""
+    username, password = parameters.get("username", ""), parameters.get("password", "")
+    login = Login(username, password) if password else None
+    return Proof(read_token(request), login, parameters.get(SHOWN) or username or None)
+
+
+def _posted() -> Mapping[str, str]:
+    """Read the parameters; a password in the query would stand in logs."""
+    if is_json(request):
+        parameters: Mapping[str, str] = load(VerifySchema(), read_object(request))
+        return parameters
+    body = read(request)
+    link = {name: request.args[name] for name in ("email_id", "secret_code") if name in request.args}
+    if request.mimetype in _FORMS:
+        return {**link, **request.form}
+    if body:
+        raise ProblemError(415, "The body has to be JSON or a form, or the parameters stand in the query.")
+    return link
+
+
+def _answer(verification: Verification, link: Link) -> Response:
+    """Answer with what a link is worth. One that is OPEN still was only looked up."""
+    state = verification.state
+    if state is LinkState.NOT_VALID:
+        raise ProblemError(404, NOT_VALID)
+    if state is LinkState.EXPIRED:
+        raise LinkError(410, EXPIRED, "expired.html", verification, link)
+    if state is LinkState.TAKEN:
+        raise LinkError(410, TAKEN, "taken.html", verification, link)
+    if state is LinkState.PROOF_REQUIRED:
+        detail = PROOF_REFUSED if verification.is_refused else PROOF_REQUIRED
+        raise LinkError(403, detail, "proof.html", verification, link, kind=PROOF_KIND)
+    if not prefers_html(request):
+        return _state(verification)
+    if state is LinkState.VERIFIED:
+        return page("verified.html")
+    return page("confirm.html", link=link, username=verification.username)
+
+
+def _state(verification: Verification) -> Response:
+    return jsonify(is_verified=verification.state is LinkState.VERIFIED)
+
+
+def _answer_error(error: Exception) -> ResponseReturnValue:
+    problem = problem_of(error)
+    if not prefers_html(request):
+        return respond(problem)
+    if isinstance(problem, LinkError):
+        return problem_page(problem.page, problem, problem=problem, link=problem.link, username=problem.username)
+    return problem_page(_PAGES.get(problem.status, "problem.html"), problem, problem=problem)
+
+
+def _vary_by_accept(response: Response) -> Response:
+    response.vary.add("Accept")
+    return response

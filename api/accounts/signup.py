@@ -1,0 +1,201 @@
+"""Signing up: a user and the message that asks for the verification mail, in one statement.
+
+Its transaction begins with the decision when the mail is due (api.accounts.mail_limits.limiter).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Select,
+    Text,
+    bindparam,
+    exists,
+    func,
+    not_,
+    select,
+)
+from sqlalchemy.dialects.postgresql import insert
+
+from api.accounts.conditions import has_owner, names
+from api.accounts.idempotency import RequestKey, find_outcome, keep_outcome
+from api.accounts.mail_limits.limiter import MailDecision, MailLimiter, MailShape, limited_mail
+from api.accounts.passwords.hashing import hash_password
+from api.database.engine import DatabaseUnavailableError, connected
+from shared.outbox.tables import users
+
+_ATTEMPTS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SignUp:
+    """What somebody who signs up tells us, checked.
+
+    Attributes:
+        username: the account's name.
+        full_name: the person's name.
+        email: the address.
+        password: of an account that is made now or that was made before.
+        weakness: why the password may belong to no new account; None where it may.
+
+    """
+
+    username: str
+    full_name: str
+    email: str
+    password: str = field(repr=False)
+    weakness: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MailRules:
+    """What the mail of a signup is subject to.
+
+    Attributes:
+        limiter: decides when it is due.
+        client: the network that the signup came from; None where it is not known.
+        delay_seconds: how much later it is wanted than now.
+
+    """
+
+    limiter: MailLimiter
+    client: str | None
+    delay_seconds: float = 0
+
+    def decide(self, connection: Connection, email: str) -> MailDecision:
+        """Decide about a mail to the address."""
+        return self.limiter.decide(connection, email, self.client, delay_seconds=self.delay_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedUp:
+    """A user, and the id of the message that was committed with it; None for whoever had signed up before."""
+
+    username: str
+    full_name: str
+    email: str
+    is_email_verified: bool
+    created_at: datetime
+    message_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The names of the fields whose values belong to another user already."""
+
+    fields: tuple[str, ...]
+
+
+def sign_up(engine: Engine, wish: SignUp, rules: MailRules) -> SignedUp | Taken:
+    """Create the user and append its message, or name every taken field. Raises DatabaseUnavailableError.
+
+    The password is hashed before a connection is borrowed: hashing takes ten times as long as writing.
+    """
+    values = _values(wish)
+    with connected(engine, in_transaction=True, is_deferred=True) as connection:
+        return _write(connection, values, rules)
+
+
+def sign_up_once(engine: Engine, wish: SignUp, key: RequestKey, rules: MailRules) -> tuple[SignedUp | Taken, bool]:
+    """Do the same in one transaction with the request's key, and tell whether it was done now.
+
+    A request that was answered before is told the same again and changes nothing. Raises DatabaseUnavailableError, or
+    ProblemError when the key is in use or was used with another body.
+    """
+    values = _values(wish)
+    with connected(engine, in_transaction=True) as connection:
+        if (earlier := find_outcome(connection, key)) is not None:
+            return _outcome_of(earlier), False
+        outcome = _write(connection, values, rules)
+        if not (key.is_of_form and isinstance(outcome, Taken)):
+            keep_outcome(connection, key, _as_json(outcome))
+    return outcome, True
+
+
+def _values(wish: SignUp) -> dict[str, str]:
+    return {
+        "username": wish.username,
+        "full_name": wish.full_name,
+        "email": wish.email,
+        "hashed_password": hash_password(wish.password),
+    }
+
+
+def _write(connection: Connection, values: Mapping[str, str], rules: MailRules) -> SignedUp | Taken:
+    decision = rules.decide(connection, values["email"])
+    statement = signup_statement(decision.shape)
+    for _ in range(_ATTEMPTS):
+        written = connection.execute(statement, {**values, **decision.values}).one_or_none()
+        if written is not None:
+            return _signed_up(values, written.id, written.created_at)
+        if fields := _taken_fields(connection, values):
+            return Taken(fields)
+        # Whoever held the name was deleted between the two statements: it is free again.
+    if _is_named(connection, values["email"]):
+        # A database whose migration is still to come lets an address be named but once.
+        return Taken(("email",))
+    raise DatabaseUnavailableError(f"a name was taken and free again {_ATTEMPTS} times")
+
+
+def _as_json(outcome: SignedUp | Taken) -> dict[str, Any]:
+    if isinstance(outcome, Taken):
+        return {"taken": list(outcome.fields)}
+    return {"signed_up": {**asdict(outcome), "created_at": outcome.created_at.isoformat()}}
+
+
+def _outcome_of(kept: Mapping[str, Any]) -> SignedUp | Taken:
+    if "taken" in kept:
+        return Taken(tuple(kept["taken"]))
+    user = kept["signed_up"]
+    return SignedUp(**{**user, "created_at": datetime.fromisoformat(user["created_at"])})
+
+
+@cache
+def signup_statement(shape: MailShape) -> Select[Any]:
+    """Build the one statement of a signup: it gives the message's id and the time, or no row if something is taken.
+
+    A username belongs to the first who takes it, an address to the account that was verified with it.
+
+    ON CONFLICT DO NOTHING instead of a unique violation: the DETAIL of that error would put the address into
+    PostgreSQL's log. The time is the transaction's, and so the user's as well as the message's; asking the user's row
+    for it, and for what we have just given it, would cost as much as writing the message.
+    """
+    columns = ["username", "full_name", "email", "hashed_password"]
+    given = select(*(bindparam(name, type_=Text()) for name in columns)).where(
+        not_(has_owner(bindparam("email", type_=Text())))
+    )
+    new_user = (
+        insert(users).from_select(columns, given).on_conflict_do_nothing().returning(users.c.username).cte("new_user")
+    )
+    mail = limited_mail(new_user, shape)
+    return select(mail.c.message_id.label("id"), func.now().label("created_at")).select_from(mail)
+
+
+def _signed_up(values: Mapping[str, str], message_id: int, created_at: datetime) -> SignedUp:
+    return SignedUp(
+        username=values["username"],
+        full_name=values["full_name"],
+        email=values["email"],
+        is_email_verified=False,
+        created_at=created_at,
+        message_id=message_id,
+    )
+
+
+def _is_named(connection: Connection, email: str) -> bool:
+    named = select(exists().where(names(users, bindparam("address", email, type_=Text()))))
+    return bool(connection.execute(named).scalar_one())
+
+
+def _taken_fields(connection: Connection, values: Mapping[str, str]) -> tuple[str, ...]:
+    taken = select(
+        exists().where(users.c.username == values["username"]).label("username"),
+        has_owner(bindparam("email", values["email"], type_=Text())).label("email"),
+    )
+    row = connection.execute(taken).mappings().one()
+    return tuple(name for name, is_taken in row.items() if is_taken)

@@ -1,0 +1,1 @@
+"""Who a client is behind proxies, and how often one client may ask."""

@@ -1,0 +1,59 @@
+"""Saying that a proxy names its clients and is not believed: in the log at once, and in PostgreSQL for `doctor`.
+
+Behind such a proxy all clients look like the proxy and share its limit. Nothing depends on what is written here.
+"""
+
+from time import monotonic
+from typing import Final
+
+import structlog
+
+from api.database.engine import DatabaseUnavailableError
+from api.database.side_connections import SideConnections
+from shared.settings.processes import is_behind_tls
+
+_AGAIN_SECONDS: Final = 600.0
+_FIX: Final = (
+    "set TRUSTED_PROXIES to the number of proxies in front, and FORWARDING_HEADER to the header in which they name the"
+    " client; a client that asks without a proxy may have made the header up"
+)
+_KEEP: Final = (
+    "INSERT INTO ignored_headers AS h (name, seen_at) VALUES (%s, now())"
+    " ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at"
+)
+
+_log = structlog.get_logger(__name__)
+
+
+def warn_of_untrusted_proxy(trusted_proxies: int) -> None:
+    """Log at the start that links lead to a proxy of which the API does not know, if BASE_URL says so."""
+    if not trusted_proxies and is_behind_tls():
+        _log.warning("proxy.not_trusted", reason="BASE_URL is https:// and TRUSTED_PROXIES is 0", fix=_FIX)
+
+
+class IgnoredHeaders:
+    """Logs each header once in a process, and keeps in PostgreSQL every ten minutes that it still comes."""
+
+    def __init__(self, connections: SideConnections) -> None:
+        """Begin without having seen one."""
+        self._connections = connections
+        self._logged: set[str] = set()
+        self._kept_at: dict[str, float] = {}
+
+    def log(self, header: str) -> None:
+        """Say that this header came and nothing believes it."""
+        if header not in self._logged:
+            self._logged.add(header)
+            _log.warning("forwarding_header.ignored", header=header, fix=_FIX)
+
+    def keep(self, header: str) -> None:
+        """Keep it, with a request that needs PostgreSQL anyway: no question after the process's health waits for it."""
+        now, kept_at = monotonic(), self._kept_at.get(header)
+        if kept_at is not None and now - kept_at < _AGAIN_SECONDS:
+            return
+        self._kept_at[header] = now
+        try:
+            with self._connections.borrow() as connection:
+                connection.execute(_KEEP, [header])
+        except DatabaseUnavailableError as exc:
+            _log.info("forwarding_header.not_kept", reason=exc.reason, meaning="doctor does not know of it")

@@ -1,0 +1,72 @@
+"""Connections beside the pool: health, metrics and console have their own, so that a signup never waits for them."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import psycopg
+
+from api.database.engine import DatabaseUnavailableError, SchemaMissingError
+from shared.database.prompt_connection import PromptConnection, connect_promptly
+from shared.database.read_transaction import SCHEMA_MISSING, TAKES_TOO_LONG
+from shared.outage_causes import postgresql_cause
+
+_APPLICATION: Final = "outbox-api"
+
+
+class DatabaseSlowError(DatabaseUnavailableError):
+    """PostgreSQL is there, and the answer takes longer than somebody waits for it."""
+
+    def __init__(self, reason: str, *, was_asked: bool) -> None:
+        """Keep whether PostgreSQL was asked at all."""
+        self.was_asked = was_asked
+        super().__init__(reason)
+
+
+class GrantMissingError(DatabaseUnavailableError):
+    """Our role may not do what it has to."""
+
+
+class SideConnections:
+    """A few connections of one purpose, each opened for one request: it shows that PostgreSQL takes new ones."""
+
+    def __init__(self, database_url: str, *, most: int, wait_seconds: float) -> None:
+        """Keep how to connect.
+
+        Args:
+            database_url: where.
+            most: how many requests may use one at the same time.
+            wait_seconds: how long a further request waits.
+
+        """
+        self._database_url = database_url
+        self._places = threading.BoundedSemaphore(most)
+        self._wait_seconds = wait_seconds
+
+    @contextmanager
+    def borrow(self) -> Iterator[PromptConnection]:
+        """Open a connection in autocommit mode.
+
+        Raises:
+            DatabaseSlowError: all are in use, or a statement was cancelled since it took too long.
+            SchemaMissingError: a table, a column or a function is missing.
+            GrantMissingError: our role may not do it.
+            DatabaseUnavailableError: PostgreSQL cannot be used.
+
+        """
+        if not self._places.acquire(timeout=self._wait_seconds):
+            raise DatabaseSlowError("other requests of this kind are still waiting for PostgreSQL", was_asked=False)
+        try:
+            with connect_promptly(self._database_url, _APPLICATION) as connection:
+                yield connection
+        except TAKES_TOO_LONG as exc:
+            raise DatabaseSlowError(postgresql_cause(exc, self._database_url), was_asked=True) from exc
+        except SCHEMA_MISSING as exc:
+            raise SchemaMissingError(postgresql_cause(exc, self._database_url)) from exc
+        except psycopg.errors.InsufficientPrivilege as exc:
+            raise GrantMissingError(postgresql_cause(exc, self._database_url)) from exc
+        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as exc:
+            raise DatabaseUnavailableError(postgresql_cause(exc, self._database_url)) from exc
+        finally:
+            self._places.release()

@@ -1,0 +1,60 @@
+"""Reading a request's body: JSON, nothing else, and never more of it than MAX_BODY_BYTES."""
+
+import json
+from typing import Any, Final, NoReturn
+
+from flask import Request
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from api.http.problems import FieldError, ProblemError
+
+MAX_BODY_BYTES: Final = 16 * 1024
+
+READ_LIMIT_BYTES: Final = MAX_BODY_BYTES + 1
+"""What werkzeug is told. It cuts a body without Content-Length off at its limit and says nothing, so that one byte
+more than we take has to come through to be seen.
+"""
+
+
+def is_json(request: Request) -> bool:
+    """Tell whether the body claims to be JSON, with whatever parameters."""
+    kind = request.mimetype
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+def read(request: Request) -> bytes:
+    """Read the whole body and keep it for the parsers of forms. Raises RequestEntityTooLarge."""
+    data = request.get_data()
+    if len(data) > MAX_BODY_BYTES:
+        raise RequestEntityTooLarge
+    return data
+
+
+def read_object(request: Request) -> dict[str, Any]:
+    """Read the JSON object that the body is. Raises ProblemError, or what becomes one."""
+    if not is_json(request):
+        raise ProblemError(415, "The body has to be JSON: send it with Content-Type: application/json.")
+    body = _parse(read(request))
+    if not isinstance(body, dict):
+        whole = FieldError("", 'Not a JSON object: send one, as in {"name": "value"}.', is_whole_body=True)
+        raise ProblemError(422, "The body has to be a JSON object.", errors=[whole])
+    return body
+
+
+def _parse(data: bytes) -> object:
+    try:
+        return json.loads(data.decode("utf-8"), parse_constant=_refuse)
+    except UnicodeDecodeError:
+        raise ProblemError(400, "The body is not valid UTF-8: encode the JSON as UTF-8.") from None
+    except json.JSONDecodeError as exc:
+        where = f"line {exc.lineno}, column {exc.colno}"
+        raise ProblemError(400, f"The body is not valid JSON from {where} on: send one JSON object.") from None
+    except ValueError:
+        raise ProblemError(400, "The body holds a number that JSON does not have, or one too long.") from None
+    except RecursionError:
+        raise ProblemError(400, "The body is nested too deeply: send one flat JSON object.") from None
+
+
+def _refuse(_constant: str) -> NoReturn:
+    """Refuse NaN and Infinity, which Python's parser takes and JSON does not have."""
+    raise ValueError

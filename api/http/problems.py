@@ -1,0 +1,150 @@
+"""Errors as RFC 9457 has them: every error leaves as application/problem+json, those of Flask's own included."""
+
+import json
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import quote
+
+import structlog
+from flask import Response
+from werkzeug.exceptions import HTTPException
+
+from api.database.engine import DatabaseUnavailableError
+from shared.errors import OutboxError
+from shared.outage_causes import postgresql_reason
+
+RETRY_AFTER_SECONDS: Final = "5"
+
+NO_KIND: Final = "about:blank"
+"""The type of a problem that its status tells from others."""
+
+PROBLEM_TYPE: Final = "application/problem+json"
+_DETAILS: Final[Mapping[int, str]] = {
+    400: "The request cannot be understood: look at its headers and its body.",
+    404: "There is nothing at this address: look at the path.",
+    405: "This address does not take this method: use one of those that the Allow header names.",
+    408: "The body did not arrive in time: send the request again.",
+    413: "The body is larger than 16 KiB: send a smaller one.",
+    414: "The address is longer than this server reads: send what it holds in the body.",
+    415: "The body has another media type than this address takes: send application/json.",
+    431: "The headers are larger than this server reads: send fewer or shorter ones.",
+    500: "Something failed on our side, and it is logged here. Trying again may help.",
+    503: "The database does not answer. What you asked for may have been committed all the same:"
+    " ask again in a moment, which is safe.",
+}
+_FRAMES: Final = 12
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """What is wrong with one field, or with the whole body, and how to mend it; never its value."""
+
+    field: str
+    detail: str
+    in_body: bool = True
+    is_whole_body: bool = False
+
+    def as_json(self) -> dict[str, str]:
+        """Give the members of one entry of `errors`; a parameter of a URL has no place that a pointer could name."""
+        if not self.in_body:
+            return {"field": self.field, "detail": self.detail}
+        pointer = "#" if self.is_whole_body else _pointer(self.field)
+        return {"field": self.field, "pointer": pointer, "detail": self.detail}
+
+
+class ProblemError(OutboxError):
+    """An answer that is an error."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        errors: Iterable[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+        kind: str = NO_KIND,
+    ) -> None:
+        """Keep what the client is told; `kind` is the problem's type, where a program has to tell it from others."""
+        self.kind = kind
+        self.status = status
+        self.title = HTTPStatus(status).phrase
+        self.detail = detail
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+        super().__init__(detail)
+
+
+def invalid_fields(errors: Iterable[FieldError]) -> ProblemError:
+    """Return the refusal of a body of which each of these fields is not valid."""
+    return ProblemError(422, "Some fields are not valid: see errors.", errors=errors)
+
+
+def problem_of(error: Exception) -> ProblemError:
+    """Say what the client is told about an error; log those that are ours."""
+    if isinstance(error, ProblemError):
+        return error
+    if isinstance(error, DatabaseUnavailableError):
+        _log.warning("PostgreSQL unavailable", reason=error.reason)
+        return ProblemError(503, detail_of(503), headers={"Retry-After": RETRY_AFTER_SECONDS})
+    if isinstance(error, HTTPException):
+        return _problem_of_http(error)
+    _log.error("request failed", error=_chain(error), frames=_frames(error))
+    return ProblemError(500, _DETAILS[500])
+
+
+def members(problem: ProblemError) -> dict[str, Any]:
+    """Give the members of a problem's JSON object."""
+    named: dict[str, Any] = {
+        "type": problem.kind,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+    }
+    if problem.errors:
+        named["errors"] = [error.as_json() for error in problem.errors]
+    return named
+
+
+def respond(problem: ProblemError) -> Response:
+    """Write a problem as JSON."""
+    # ASCII alone, since the name of an unknown field may hold half of a surrogate pair, which has no UTF-8.
+    body = json.dumps(members(problem), ensure_ascii=True) + "\n"
+    return Response(body, problem.status, problem.headers, mimetype=PROBLEM_TYPE)
+
+
+def _problem_of_http(error: HTTPException) -> ProblemError:
+    """Keep the status and the headers that belong to it (Allow, Retry-After), not werkzeug's HTML."""
+    status = error.code or 500
+    headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
+    return ProblemError(status, detail_of(status), headers=headers)
+
+
+def detail_of(status: int) -> str:
+    """Give the words for a status of which nothing more is known."""
+    return _DETAILS.get(status, f"{HTTPStatus(status).phrase}.")
+
+
+def _pointer(field: str) -> str:
+    """Point into the body: a JSON Pointer as a URI fragment (RFC 6901, 6)."""
+    # What a fragment may hold (RFC 3986, 3.5); the name may hold half of a surrogate pair, which has no UTF-8.
+    return "#/" + quote(field.replace("~", "~0").replace("/", "~1"), safe="~!$&'()*+,;=:@", errors="replace")
+
+
+def _chain(error: BaseException) -> list[str]:
+    """Name the error and what it came from. Their texts are left out: they may hold what the client sent."""
+    names: list[str] = []
+    current: BaseException | None = error
+    while current is not None and len(names) < _FRAMES:
+        names.append(postgresql_reason(current))
+        current = current.__cause__ or current.__context__
+    return names
+
+
+def _frames(error: BaseException) -> list[str]:
+    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]

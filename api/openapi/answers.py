@@ -1,0 +1,189 @@
+"""The answers of the OpenAPI document: each with an example, as the running API gives it."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+from api.accounts.corrections import TAKEN as EMAIL_TAKEN
+from api.accounts.corrections import TAKEN_FIELD
+from api.accounts.corrections import VERIFIED as ALREADY_VERIFIED
+from api.accounts.idempotency import IN_FLIGHT
+from api.accounts.routes.answers import (
+    AcceptedSchema,
+    HealthSchema,
+    ProblemSchema,
+    SignupStateSchema,
+    UserSchema,
+    VerifiedSchema,
+)
+from api.accounts.routes.resend import SENT_AGAIN
+from api.accounts.routes.verification import INCOMPLETE, PROOF_KIND, PROOF_REFUSED, PROOF_REQUIRED
+from api.accounts.token_holders import NOT_KNOWN
+from api.http.problems import NO_KIND, PROBLEM_TYPE, FieldError, ProblemError, members
+from api.http.request_ids import REQUEST_ID_HEADER
+
+Part = dict[str, Any]
+
+_USER: Final[Mapping[str, object]] = {
+    "username": "ada",
+    "full_name": "Ada Lovelace",
+    "email": "ada@example.com",
+    "is_email_verified": False,
+    "created_at": "2026-11-24T10:02:28.766573+00:00",
+    "signup_token": "YWRh.yZ8Qm4Wb0mS7V0Yx0cJt2mJw3m9n4vQmJqP8a1bC2dE",
+}
+_INVALID: Final = FieldError("username", "Holds other characters than a-z, 0-9 and _: use these alone, in lower case.")
+_MISSING: Final = FieldError("secret_code", "Missing: send it as the link has it.", in_body=False)
+_TAKEN: Final = FieldError("username", "Taken: choose another username.")
+
+HEADERS: Final[Mapping[str, Part]] = {
+    REQUEST_ID_HEADER: {
+        "description": "The request's id: the client's own if it sent a usable one. Log lines name it.",
+        "schema": {"type": "string"},
+    },
+    "RateLimit-Policy": {
+        "description": "The limit that this request counts towards: its quota `q` in windows of `w` seconds. Missing"
+        " where none applies.",
+        "schema": {"type": "string"},
+    },
+    "RateLimit": {
+        "description": "What is left of it: `r` requests for the next `t` seconds.",
+        "schema": {"type": "string"},
+    },
+    "Retry-After": {"description": "Seconds to wait before asking again.", "schema": {"type": "string"}},
+}
+"""The headers that answers share, by name."""
+
+SIGNUP_TOKEN: Final[Part] = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "The `signup_token` of the account.",
+}
+"""How somebody shows whose account is meant."""
+
+_LIMITED: Final = (REQUEST_ID_HEADER, "RateLimit-Policy", "RateLimit")
+
+
+def created() -> Part:
+    """Describe the answer to a signup."""
+    return _json("The user and the message that asks for the mail are committed.", UserSchema, _USER)
+
+
+def resumed() -> Part:
+    """Describe the answer to a client that signs up again with the password of an unverified account."""
+    return _json("Your account from before, as it stands. Nothing was written.", UserSchema, _USER)
+
+
+def signup_state() -> Part:
+    """Describe what is known of a signup."""
+    state = {"username": "ada", "email": "ada@example.com", "is_email_verified": False, "mail": {"state": "pending"}}
+    return _json("The account of the token.", SignupStateSchema, state)
+
+
+def unknown_token() -> Part:
+    """Describe the answer to a client without a token."""
+    return problem(401, "No token, or one of no account.", NOT_KNOWN)
+
+
+def not_corrected() -> Part:
+    """Describe an address that is not corrected."""
+    description = "The address is that of a verified account, or the account is verified."
+    error = FieldError("email", TAKEN_FIELD)
+    return problem(409, description, EMAIL_TAKEN, [error], or_else=ALREADY_VERIFIED)
+
+
+def verified() -> Part:
+    """Describe the answer to a link that is or was good."""
+    return _json("The address is verified, by this request or an earlier one.", VerifiedSchema, {"is_verified": True})
+
+
+def shown() -> Part:
+    """Describe the answer to a client that only looks at a link that is good."""
+    return _json("The link is good. Whether its address is verified by now.", VerifiedSchema, {"is_verified": False})
+
+
+def accepted() -> Part:
+    """Describe the answer to whoever asks for a mail."""
+    return _json("The same for every address.", AcceptedSchema, {"detail": SENT_AGAIN})
+
+
+def health(status: str, description: str) -> Part:
+    """Describe the answer of a service that is well."""
+    return _json(description, HealthSchema, {"status": status})
+
+
+def taken() -> Part:
+    """Describe a signup whose name or address belongs to somebody, or whose key is in use."""
+    description = "The username, the address or both are taken; or a request with the same key is being worked on."
+    return problem(409, description, "Taken already: username.", [_TAKEN], or_else=IN_FLIGHT)
+
+
+def not_json(*, or_else: str = "") -> Part:
+    """Describe a body that cannot be parsed."""
+    detail = "The body is not valid JSON from line 1, column 1 on: send one JSON object."
+    return problem(400, "It cannot be parsed.", detail, or_else=or_else)
+
+
+def invalid_body(*, or_else: str = "") -> Part:
+    """Describe a body that breaks a rule."""
+    detail = "Some fields are not valid: see errors."
+    return problem(422, "A rule is broken. Every invalid field at once.", detail, [_INVALID], or_else=or_else)
+
+
+def proof_required() -> Part:
+    """Describe the question whose account is meant."""
+    return problem(
+        403, "Several accounts wait for the address.", PROOF_REQUIRED, or_else=PROOF_REFUSED, kind=PROOF_KIND
+    )
+
+
+def incomplete_link() -> Part:
+    """Describe a link without one of its parameters."""
+    return problem(422, "A parameter is missing.", INCOMPLETE, [_MISSING])
+
+
+def problem(
+    status: int,
+    description: str,
+    detail: str,
+    errors: Sequence[FieldError] = (),
+    *,
+    or_else: str = "",
+    kind: str = NO_KIND,
+) -> Part:
+    """Describe an error; its examples are what `api.http.problems` writes.
+
+    Args:
+        status: the answer's status.
+        description: when it is given.
+        detail: the example's words.
+        errors: the example's fields.
+        or_else: the words of another example, for another reason.
+        kind: the examples' type.
+
+    """
+    waits = status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+    examples = [members(ProblemError(status, detail, errors=errors, kind=kind))]
+    if or_else:
+        examples.append(members(ProblemError(status, or_else, kind=kind)))
+    return {
+        "description": description,
+        "headers": _headers([*_LIMITED, "Retry-After"] if waits else _LIMITED),
+        "content": {PROBLEM_TYPE: {"schema": ProblemSchema, "examples": _named(examples)}},
+    }
+
+
+def _json(description: str, schema: type[Any], example: Mapping[str, object]) -> Part:
+    return {
+        "description": description,
+        "headers": _headers(_LIMITED),
+        "content": {"application/json": {"schema": schema, "examples": _named([example])}},
+    }
+
+
+def _headers(names: Sequence[str]) -> Part:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _named(examples: Sequence[Mapping[str, object]]) -> Part:
+    return {f"example{number}": {"value": dict(example)} for number, example in enumerate(examples, 1)}

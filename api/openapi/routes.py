@@ -1,0 +1,47 @@
+"""GET /openapi.json, and GET /docs, which shows it to a person."""
+
+import json
+from functools import cache
+from typing import Any
+
+from flask import Blueprint, Response
+
+from api.accounts.routes.schemas import SignUpSchema
+from api.http.pages import page
+from api.openapi.document import build_document
+
+
+def docs_blueprint(wishes: SignUpSchema) -> Blueprint:
+    """Build both addresses. The document is put together at the first request for either.
+
+    Args:
+        wishes: what a signup may hold.
+
+    """
+    blueprint = Blueprint("docs", __name__)
+    build = cache(lambda: build_document(wishes))
+
+    @blueprint.get("/openapi.json")
+    def document() -> Response:
+        return Response(json.dumps(build(), ensure_ascii=False), mimetype="application/json")
+
+    @blueprint.get("/docs")
+    def docs() -> Response:
+        return page("docs.html", document=build(), resolve=lambda part: _resolve(build(), part), as_json=_indented)
+
+    return blueprint
+
+
+def _resolve(document: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """Give what a reference of the document refers to, or the part itself."""
+    found: Any = part
+    while "$ref" in found:
+        steps = found["$ref"].removeprefix("#/").split("/")
+        found = document
+        for step in steps:
+            found = found[step]
+    return dict(found)
+
+
+def _indented(example: object) -> str:
+    return json.dumps(example, ensure_ascii=False, indent=2)

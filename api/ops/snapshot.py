@@ -1,0 +1,147 @@
+"""What the console shows, read so that it stays fast however long the backlog and the history grow."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from shared.database.connections import DbConnection
+from shared.outbox.mail_stats import WANTED_AT, MailFigures, read_mail_figures
+from shared.outbox.stats import LiveState, Surroundings, read_live_states, read_surroundings
+
+RATE_SECONDS: Final = 60.0
+PLOT_MINUTES: Final = 60
+_SAMPLED_EACH_MINUTE: Final = 500
+_READ_FOR_RATES: Final = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How many messages passed each station each second, within the last minute or, where many did, lately."""
+
+    appended: float
+    pushed: float
+    claimed: float
+    done: float
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """What deliveries took that ended in one minute.
+
+    Attributes:
+        ago: how many minutes ago it was.
+        p50, p99: seconds from creation, or the end of the wait for a limit, to acknowledgement, of a sample.
+
+    """
+
+    ago: int
+    p50: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """The road at this moment, and the last hour."""
+
+    live: list[LiveState]
+    surroundings: Surroundings
+    mails: MailFigures
+    rates: Rates
+    minutes: list[Minute]
+
+    def messages(self, state: str) -> int:
+        """Count the messages in a state, in both queues."""
+        return sum(each.messages for each in self.live if each.state == state)
+
+    def is_estimate(self, state: str) -> bool:
+        """Tell whether there were too many of them to be counted."""
+        return any(each.is_estimate for each in self.live if each.state == state)
+
+    def oldest_seconds(self, state: str) -> float:
+        """Tell how long the oldest has been in a state."""
+        return max(each.oldest_seconds for each in self.live if each.state == state)
+
+
+def look(connection: DbConnection) -> Glance:
+    """Look at everything once."""
+    return Glance(
+        live=read_live_states(connection),
+        surroundings=read_surroundings(connection),
+        mails=read_mail_figures(connection),
+        rates=_rates(connection),
+        minutes=_last_hour(connection),
+    )
+
+
+def _rates(connection: DbConnection) -> Rates:
+    """Count who passed each station: among those that finished lately, and among the unfinished.
+
+    Of each kind the newest are read. Where those are not all of the last minute, the rate is that of the time in which
+    they came.
+    """
+    # The newest pushed messages are about those with the longest leases.
+    return Rates(
+        *_one_row(
+            connection,
+            """
+            WITH present AS (
+                SELECT now() - make_interval(secs => %(seconds)s) AS earliest
+            ), newest AS (
+                (SELECT 'finished' AS kind, finished_at AS read_at, created_at AS appended_at,
+                        published_at AS pushed_at, claimed_at, CASE status WHEN 'done' THEN finished_at END AS done_at
+                   FROM outbox_finished
+                  WHERE finished_at > (SELECT earliest FROM present)
+                  ORDER BY finished_at DESC LIMIT %(read)s)
+                UNION ALL
+                (SELECT 'appended', created_at, created_at, NULL, NULL, NULL
+                   FROM outbox ORDER BY id DESC LIMIT %(read)s)
+                UNION ALL
+                (SELECT 'pushed', published_at, NULL, published_at, NULL, NULL
+                   FROM outbox WHERE status = 'published' ORDER BY broker_epoch DESC, lease_until DESC LIMIT %(read)s)
+                UNION ALL
+                (SELECT 'claimed', claimed_at, NULL, NULL, claimed_at, NULL
+                   FROM outbox WHERE status = 'running' ORDER BY lease_until DESC LIMIT %(read)s)
+            ), spans AS (
+                SELECT kind, CASE WHEN count(*) < %(read)s THEN min(earliest)
+                                  ELSE least(now(), greatest(min(read_at), min(earliest))) END AS since
+                  FROM newest, present GROUP BY kind
+            ), weighed AS (
+                SELECT newest.*, since, 1 / greatest(1, extract(epoch FROM now() - since))::float8 AS each
+                  FROM newest JOIN spans USING (kind)
+            )
+            SELECT coalesce(sum(each) FILTER (WHERE appended_at > since), 0),
+                   coalesce(sum(each) FILTER (WHERE pushed_at > since), 0),
+                   coalesce(sum(each) FILTER (WHERE claimed_at > since), 0),
+                   coalesce(sum(each) FILTER (WHERE done_at >= since), 0)
+              FROM weighed
+            """,
+            {"seconds": RATE_SECONDS, "read": _READ_FOR_RATES},
+        )
+    )
+
+
+def _last_hour(connection: DbConnection) -> list[Minute]:
+    """Measure a sample of each minute, through the index on the time of the finish."""
+    rows = connection.execute(
+        f"""
+        SELECT ago, percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds),
+               percentile_cont(0.99) WITHIN GROUP (ORDER BY seconds)
+          FROM generate_series(0, %(minutes)s - 1) AS ago,
+               LATERAL (SELECT extract(epoch FROM finished_at - {WANTED_AT})::float8 AS seconds
+                          FROM outbox_finished
+                         WHERE finished_at > now() - make_interval(mins => ago + 1)
+                           AND finished_at <= now() - make_interval(mins => ago)
+                           AND status = 'done' AND isfinite(created_at)
+                         ORDER BY finished_at
+                         LIMIT %(sampled)s) AS sample
+         GROUP BY ago
+         ORDER BY ago DESC
+        """,  # noqa: S608 - an expression of our own
+        {"minutes": PLOT_MINUTES, "sampled": _SAMPLED_EACH_MINUTE},
+    ).fetchall()
+    return [Minute(*row) for row in rows]
+
+
+def _one_row(connection: DbConnection, query: str, values: dict[str, Any] | None = None) -> tuple[Any, ...]:
+    row = connection.execute(query, values).fetchone()
+    assert row is not None  # noqa: S101 - each of these queries has one row
+    return row

@@ -1,0 +1,124 @@
+"""Whether a signup would be taken: PostgreSQL plans the very statements of the use cases, without executing them.
+
+Planning names a missing table or column, and the planned statement is refused where a grant is missing. What only an
+execution would show is asked beside it: whether this server takes writes.
+"""
+
+from functools import cache
+from typing import Any, Final
+
+import psycopg
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.sql.dml import Delete, Insert, Update
+from sqlalchemy.sql.selectable import Select
+
+from api.accounts import idempotency, resend
+from api.accounts.corrections import correct_statement
+from api.accounts.mail_limits.limiter import SHAPES
+from api.accounts.mail_limits.waiting_mails import hand_over_statement, release_statement
+from api.accounts.signup import signup_statement
+from api.accounts.verification_statements import use_statement
+from api.database.engine import DatabaseUnavailableError, SchemaMissingError
+from api.database.side_connections import DatabaseSlowError, GrantMissingError, SideConnections
+from shared.database.connections import UnsuitableDatabaseError, check_encoding
+from shared.database.read_transaction import read_transaction
+from shared.outage_causes import postgresql_reason
+
+_TAKES_WRITES: Final = "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean"
+
+
+class NotReadyError(DatabaseUnavailableError):
+    """A signup would be answered with 503 or 500.
+
+    Attributes:
+        reason: for the log, with PostgreSQL's host and port.
+        detail: for the client.
+
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        """Keep both."""
+        self.detail = detail
+        super().__init__(reason)
+
+
+def check_readiness(connections: SideConnections) -> None:
+    """Return when signups, verifications and "send it again" would be taken. Raises NotReadyError."""
+    try:
+        with connections.borrow() as connection, read_transaction(connection):
+            _check_encoding(connection)
+            _check_writes(connection)
+            for statement, values in _statements():
+                connection.execute(f"EXPLAIN {statement}", values)
+            _check_ids(connection)
+    except NotReadyError:
+        raise
+    except SchemaMissingError as exc:
+        detail = (
+            f"The schema is not what this version needs: {_said(exc)}."
+            " Apply schema.sql to an empty database, run alembic upgrade head, or grant USAGE on the schema."
+        )
+        raise NotReadyError(exc.reason, detail) from exc
+    except GrantMissingError as exc:
+        raise NotReadyError(
+            exc.reason, f"A grant is missing: {_said(exc)}. Give the API's role what docs/roles.sql gives it."
+        ) from exc
+    except DatabaseSlowError as exc:
+        raise NotReadyError(exc.reason, "PostgreSQL takes too long to answer: see what keeps it busy.") from exc
+    except DatabaseUnavailableError as exc:
+        raise NotReadyError(
+            exc.reason, "PostgreSQL refuses or does not answer: start it, or fix DATABASE_URL. The log says why."
+        ) from exc
+
+
+def _check_encoding(connection: psycopg.Connection[Any]) -> None:
+    try:
+        check_encoding(connection)
+    except UnsuitableDatabaseError as exc:
+        raise NotReadyError(str(exc), f"Signups cannot be kept: {exc}.") from exc
+
+
+def _check_writes(connection: psycopg.Connection[Any]) -> None:
+    [(is_standby, is_read_only)] = connection.execute(_TAKES_WRITES).fetchall()
+    if is_standby:
+        raise NotReadyError(
+            "a standby takes no writes", "This PostgreSQL is a standby: name the primary in DATABASE_URL."
+        )
+    if is_read_only:
+        raise NotReadyError(
+            "default_transaction_read_only is on",
+            "This PostgreSQL takes no writes: default_transaction_read_only is on for the server, database or role.",
+        )
+
+
+def _check_ids(connection: psycopg.Connection[Any]) -> None:
+    """Check what planning does not: whether a mail that a limit discards may get an id of the outbox."""
+    [(may_count,)] = connection.execute("SELECT has_sequence_privilege('outbox_id_seq', 'USAGE, UPDATE')").fetchall()
+    if not may_count:
+        raise NotReadyError(
+            "no USAGE on outbox_id_seq",
+            "A grant is missing: USAGE on outbox_id_seq. Give the API's role what docs/roles.sql gives it.",
+        )
+
+
+@cache
+def _statements() -> tuple[tuple[str, dict[str, Any]], ...]:
+    """Return each use case's statement as the driver sends it, with NULL for what a request would bring."""
+    used: list[Insert | Select[Any] | Delete | Update] = [
+        *map(signup_statement, SHAPES),
+        idempotency.keep_statement(),
+        idempotency.forget_statement(),
+        *map(resend.ask_statement, SHAPES),
+        resend.forget_statement(),
+        *map(correct_statement, SHAPES),
+        release_statement(),
+        hand_over_statement(),
+        use_statement(),
+    ]
+    dialect = PGDialect_psycopg()  # type: ignore[no-untyped-call] # SQLAlchemy has no types for it
+    compiled = [statement.compile(dialect=dialect) for statement in used]
+    return tuple((str(each), dict(each.params)) for each in compiled)
+
+
+def _said(error: DatabaseUnavailableError) -> str:
+    return postgresql_reason(error.__cause__) if error.__cause__ else error.reason

@@ -1,0 +1,43 @@
+"""The rows that everything is measured with: users and the messages that ask for their verification mails."""
+
+from typing import Any
+
+import psycopg
+
+from shared.outbox.messages import SendVerifyEmail
+
+
+def add_users(connection: psycopg.Connection[Any], count: int) -> None:
+    """Write that many users, named after their numbers."""
+    connection.execute(
+        """
+        INSERT INTO users (username, email, full_name, hashed_password)
+        SELECT 'user' || n, 'user' || n || '@example.com', 'User Number ' || n, '!' FROM generate_series(1, %s) AS n
+        """,
+        [count],
+    )
+
+
+def add_messages(connection: psycopg.Connection[Any], count: int) -> None:
+    """Write one pending message for each of that many users, as signups do."""
+    connection.execute(
+        """
+        INSERT INTO outbox (task, queue, payload)
+        SELECT %s, %s, jsonb_build_object('username', 'user' || n) FROM generate_series(1, %s) AS n
+        """,
+        [SendVerifyEmail.task, SendVerifyEmail.queue, count],
+    )
+
+
+def settle(connection: psycopg.Connection[Any]) -> None:
+    """Let PostgreSQL finish what the writing left to do, so that it does not happen while something is timed."""
+    connection.execute("VACUUM ANALYZE users, outbox, outbox_finished")
+    connection.execute("CHECKPOINT")
+
+
+def pending(database_url: str, count: int) -> None:
+    """Put that many pending messages into an empty outbox; the users are left out, for relays that need none."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("TRUNCATE outbox RESTART IDENTITY")
+        add_messages(connection, count)
+        settle(connection)

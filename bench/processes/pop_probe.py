@@ -1,0 +1,26 @@
+"""A worker that only notes when it popped a job: `python -m bench.processes.pop_probe`, started by the bench."""
+
+import os
+import time
+
+import click
+from redis import Redis
+
+from bench.processes.children import ready, tell
+from shared.outbox.messages import CRITICAL
+
+
+@click.command()
+@click.option("--count", type=int, required=True, help="How many jobs to pop.")
+def main(count: int) -> None:
+    """Pop jobs one by one and print the time of each, by the clock of time.monotonic()."""
+    client = Redis.from_url(os.environ["RQ_REDIS_URL"])
+    client.ping()
+    ready()
+    for _ in range(count):
+        client.blpop([f"rq:queue:{CRITICAL}"])
+        tell({"popped": time.monotonic()})
+
+
+if __name__ == "__main__":
+    main()

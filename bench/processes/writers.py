@@ -1,0 +1,182 @@
+"""Signups written as fast as possible, in a process of its own: `python -m bench.processes.writers KIND`.
+
+All kinds use SQLAlchemy Core, and all but one the API's own engine. The password's hash is left out: it takes 20 ms,
+ten times as long as all of this, and is the same for all.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+from unittest import mock
+
+import click
+from redis import Redis
+from rq import Queue
+from sqlalchemy import Engine, Executable, Text, bindparam, create_engine, literal_column, make_url, select
+from sqlalchemy.dialects.postgresql import insert
+
+from api.accounts import signup
+from api.accounts.mail_limits.limiter import MailLimiter, MailShape
+from api.database.engine import build_engine
+from api.database.notifier import Doorbell
+from bench.processes.children import ready, tell
+from shared.outbox.messages import CRITICAL
+from shared.outbox.tables import users
+from shared.settings.mail_limits import MailLimits
+
+_COLUMNS: Final = ["username", "email", "full_name", "hashed_password"]
+
+_HOURLY: Final = MailLimits(domain_an_hour=1_000_000, total_an_hour=1_000_000)
+
+Write = Callable[[str], None]
+"""Writes the user of that name."""
+
+
+def user_alone(engine: Engine) -> Write:
+    """Give the API's own use case with another statement: the same guards and the same answer, but no message."""
+    values = select(*(bindparam(name, type_=Text()) for name in _COLUMNS))
+    new_user = insert(users).from_select(_COLUMNS, values).on_conflict_do_nothing()
+    statement = new_user.returning(literal_column("0").label("id"), users.c.created_at)
+
+    def without_message(_shape: MailShape) -> Executable:
+        return statement
+
+    mock.patch("api.accounts.signup.signup_statement", without_message).start()
+    return user_and_message(engine)
+
+
+def user_as_usual(_engine: Engine) -> Write:
+    """Give the write of a service without an outbox: an INSERT in a transaction, with SQLAlchemy's own defaults.
+
+    It gives the time that the answer to a signup holds, as all kinds here do.
+    """
+    engine = create_engine(make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql+psycopg"))
+    statement = insert(users).returning(users.c.created_at)
+
+    def write(username: str) -> None:
+        user = {
+            "username": username,
+            "email": f"{username}@example.com",
+            "full_name": "Ada Lovelace",
+            "hashed_password": _no_hash("correct horse"),
+        }
+        with engine.begin() as connection:
+            connection.execute(statement, user).one()
+
+    return write
+
+
+def user_and_message(engine: Engine) -> Write:
+    """Give the API's own use case."""
+    # A plain function, for the rest of this process: a mock that counts its calls would take its share of a signup.
+    mock.patch("api.accounts.signup.hash_password", _no_hash).start()
+
+    return _signup(engine, MailLimits(), lambda _username: "example.com")
+
+
+def one_domain(engine: Engine) -> Write:
+    """Give the API's own use case with limits for a domain and in total, where everybody has the same domain."""
+    return _signup(engine, _HOURLY, lambda _username: "example.com")
+
+
+def own_domains(engine: Engine) -> Write:
+    """Give the same where each writer has a domain of its own."""
+    return _signup(engine, _HOURLY, lambda username: f"{username.rpartition('_')[0].replace('_', '-')}.example.com")
+
+
+def _signup(engine: Engine, limits: MailLimits, domain_of: Callable[[str], str]) -> Write:
+    # A plain function, for the rest of this process: a mock that counts its calls would take its share of a signup.
+    mock.patch("api.accounts.signup.hash_password", _no_hash).start()
+    rules = signup.MailRules(MailLimiter(limits, ["the bench's own key, not a secret"]), "127.0.0.1")
+
+    def write(username: str) -> None:
+        wish = signup.SignUp(username, "Ada Lovelace", f"{username}@{domain_of(username)}", "correct horse")
+        signup.sign_up(engine, wish, rules)
+
+    return write
+
+
+def user_and_enqueue(engine: Engine) -> Write:
+    """Give the write of a service that enqueues to RQ after the commit, and loses the mail if it dies in between."""
+    write_user = user_alone(engine)
+    queue = Queue(CRITICAL, connection=Redis.from_url(os.environ["RQ_REDIS_URL"]))
+
+    def write(username: str) -> None:
+        write_user(username)
+        queue.enqueue("tasks.send_verify_email", username, result_ttl=60)
+
+    return write
+
+
+def user_message_and_ring(engine: Engine) -> Write:
+    """Give the API's own use case with the doorbell behind it, as its route does."""
+    write_both = user_and_message(engine)
+    bell = Doorbell(os.environ["DATABASE_URL"])
+
+    def write(username: str) -> None:
+        write_both(username)
+        bell.ring()
+
+    return write
+
+
+KINDS: Final[dict[str, Callable[[Engine], Write]]] = {
+    "alone": user_alone,
+    "usual": user_as_usual,
+    "message": user_and_message,
+    "enqueue": user_and_enqueue,
+    "ring": user_message_and_ring,
+    "one-domain": one_domain,
+    "own-domains": own_domains,
+}
+
+
+def _no_hash(_password: str) -> str:
+    return "!"
+
+
+class Writers:
+    """Threads that write until the time is over."""
+
+    def __init__(self, write: Write, threads: int, seconds: float) -> None:
+        """Prepare them; start nothing yet."""
+        self._write = write
+        self._seconds = seconds
+        self._written = [0] * threads
+
+    def run(self) -> dict[str, float]:
+        """Write, and give how much was written and what it took."""
+        threads = [threading.Thread(target=self._work, args=(number,)) for number in range(len(self._written))]
+        cpu, started = time.process_time(), time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        seconds = time.perf_counter() - started
+        return {"commits": sum(self._written), "seconds": seconds, "cpu_seconds": time.process_time() - cpu}
+
+    def _work(self, number: int) -> None:
+        ends = time.perf_counter() + self._seconds
+        prefix = f"u{os.getpid()}_{number}_"
+        while time.perf_counter() < ends:
+            self._write(f"{prefix}{self._written[number]}")
+            self._written[number] += 1
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(list(KINDS)))
+@click.option("--threads", type=int, required=True, help="How many write at once, each with its connection.")
+@click.option("--seconds", type=float, required=True, help="For how long.")
+def main(kind: str, threads: int, seconds: float) -> None:
+    """Write signups and tell how many."""
+    engine = build_engine(os.environ["DATABASE_URL"])
+    write = KINDS[kind](engine)
+    Writers(write, threads, seconds=min(0.2, seconds)).run()  # connects, compiles the statements
+    ready()
+    tell(Writers(lambda name: write(f"x{name}"), threads, seconds).run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Where the time goes in relay and worker, found by sampling."""

@@ -1,0 +1,48 @@
+"""On what the figures were measured."""
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+from bench.environment.servers import Servers
+
+_PACKAGES: Final = (
+    "rq",
+    "redis",
+    "psycopg",
+    "sqlalchemy",
+    "celery",
+    "dramatiq",
+    "procrastinate",
+    "txoutbox",
+)
+
+
+def occasion(servers: Servers, size: str) -> dict[str, str]:
+    """Tell when and how it is measured, and what else decides about the figures of that moment."""
+    return {
+        "measured": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "with": f"--{size}",
+        "load before": f"{os.getloadavg()[0]:.2f}",
+        "fdatasync": f"{servers.sync_microseconds():.0f} µs",
+        "mail sink": f"{servers.sink.cost_microseconds():.0f} µs CPU/mail",
+    }
+
+
+def machine(servers: Servers) -> dict[str, str]:
+    """Name the machine's cores, and what is installed."""
+    return {
+        "cores": str(os.cpu_count()),
+        "Python": platform.python_version(),
+        **servers.versions(),
+        **{name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

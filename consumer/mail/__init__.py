@@ -1,0 +1,1 @@
+"""Composing a mail, and handing it to the mail server over SMTP."""

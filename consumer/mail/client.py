@@ -1,0 +1,146 @@
+"""Handing a mail to the mail server: one deadline for all of it, and a clear answer to "was it taken?"."""
+
+from time import monotonic, sleep
+from typing import Final
+
+from consumer.mail.connection import Extend, SmtpConnection
+from consumer.mail.connection_pool import IDLE_SECONDS, ConnectionPool, NoPlaceError
+from consumer.mail.dialing import OutOfResourcesError
+from consumer.mail.session import ServerUnavailableError, Sessions
+from consumer.mail.transaction import Envelope, NotTaken, Transaction
+from consumer.model.lease import Lease
+from consumer.model.outcomes import Accepted, Failed, NotBegun, Outage, Outcome
+from shared.settings.processes import SmtpServer
+
+__all__ = ["Envelope", "Mailer"]
+
+_FIRST_PAUSE_SECONDS: Final = 0.01
+_LONGEST_PAUSE_SECONDS: Final = 0.5
+
+
+class Mailer:
+    """Sends mails over connections that it keeps open. Several threads may use it at a time."""
+
+    def __init__(
+        self,
+        server: SmtpServer,
+        *,
+        step_seconds: float,
+        helo_name: str | None = None,
+        connections: int = 1,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        """Keep the address; nothing is opened yet.
+
+        Args:
+            server: where mail is handed in.
+            step_seconds: the longest wait for one answer, but for the greeting and the answer to a mail's content.
+            helo_name: how we introduce ourselves; None for the address of our end.
+            connections: the most at once.
+            idle_seconds: how long one is kept that nobody uses.
+
+        """
+        self._sessions = Sessions(server, step_seconds, helo_name)
+        self._connections = connections
+        self._pool = ConnectionPool(self._sessions.open, connections, idle_seconds=idle_seconds)
+
+    def send(self, envelope: Envelope, lease: Lease, extend: Extend | None = None) -> Outcome:
+        """Send the mail before the lease's deadline and return what came of it.
+
+        Args:
+            envelope: the mail.
+            lease: how long the message is ours.
+            extend: asked when the time for the answer to the content is over: until when (monotonic) to wait for it,
+                or None to give up.
+
+        """
+        mail = Transaction(self._sessions, envelope, lease, extend)
+        try:
+            return self._send(mail)
+        except NoPlaceError:
+            return NotBegun("the mail server takes no further connection at once")
+        except ServerUnavailableError as exc:
+            return Outage(str(exc), reached=exc.after_mail_from, is_busy=exc.is_busy)
+        except Exception as exc:  # noqa: BLE001 - RQ's timeout or a defect ends an attempt, never the worker
+            return _outcome_of_our_error(exc, dot_sent=mail.dot_sent)
+
+    @property
+    def connection_limit(self) -> int:
+        """Return how many connections the server seems to take at once."""
+        return self._pool.limit
+
+    def close_idle(self) -> None:
+        """Close what nobody has used for a while: the server has places for others again."""
+        self._pool.close_idle()
+
+    def close(self) -> None:
+        """Say goodbye without waiting for the answer."""
+        self._pool.close_idle(all_of_them=True)
+
+    def _send(self, mail: Transaction) -> Outcome:
+        """Send the mail over one connection; another one is tried when the first may be the reason of a refusal.
+
+        A connection that has carried mail may have met a limit of its session, so a new one is tried. A new one may be
+        one too many, so one of the others is tried, where there are any.
+        """
+        connection = self._pool.take(mail.lease)
+        result = self._run(mail, connection)
+        if not isinstance(result, NotTaken):
+            return result
+        refused_at = monotonic()
+        if connection.mails > 1 and monotonic() < mail.lease.send_until:
+            connection = self._pool.renew(connection, mail.lease)
+            result = self._run(mail, connection)
+        # By fresh connections: whether there may have been too many of them, for each refusal.
+        refused_afresh: set[bool] = set()
+        # While the others find out as well that there are too many, the server may refuse whichever it hears first.
+        tries = 0
+        while isinstance(result, NotTaken) and self._may_be_one_too_many(result, mail, tries):
+            if connection.mails == 1:
+                refused_afresh.add(result.limits_connections)
+            # It takes a moment until the server notices that a connection was closed. It holds its place until then.
+            connection.close()
+            sleep(min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2**tries))
+            self._pool.discard(connection, lower=result.limits_connections)
+            connection = self._pool.take(mail.lease)
+            result = self._run(mail, connection)
+            tries += 1
+        if not isinstance(result, NotTaken):
+            return result
+        self._pool.discard(connection)
+        # There may have been no place for a fresh one, and each of the others may have met a limit of its session.
+        is_about_the_mail = connection.mails == 1 or result.limits_connections in refused_afresh
+        if result.blames_server:
+            is_about_the_mail &= self._pool.accepted_since(refused_at)
+        if result.failure is not None and is_about_the_mail:
+            return result.failure
+        raise result.unavailable
+
+    def _run(self, mail: Transaction, connection: SmtpConnection) -> Outcome | NotTaken:
+        """Send the mail over this connection, which others may use then, unless it may be the reason of a refusal."""
+        began_at = monotonic()
+        try:
+            result = mail.run(connection)
+        except BaseException:
+            self._pool.discard(connection)
+            raise
+        if not isinstance(result, NotTaken):
+            self._pool.give_back(connection, began_at if isinstance(result, Accepted) else None)
+        return result
+
+    def _may_be_one_too_many(self, result: NotTaken, mail: Transaction, tries: int) -> bool:
+        if not self._pool.has_others() or monotonic() >= mail.lease.send_until:
+            return False
+        if result.limits_connections:
+            return tries < self._connections
+        return tries == 0 and result.blames_server and result.unavailable.is_busy
+
+
+def _outcome_of_our_error(exc: Exception, *, dot_sent: bool) -> Outcome:
+    """Return what an error of this process means for the mail in its hands."""
+    name = type(exc).__name__
+    if dot_sent:
+        return Failed(f"{name} after the mail was sent", maybe_accepted=True, is_unanswered=True)
+    if isinstance(exc, (MemoryError, OutOfResourcesError)):
+        return NotBegun(f"this worker lacks memory, files or threads ({name})", is_its_own=True)
+    return Failed(f"{name} while the mail was sent")

@@ -1,0 +1,113 @@
+"""Composing mails: an HTML part and a plain-text twin, with the headers that an automatic mail owes its reader."""
+
+import re
+from datetime import UTC, datetime
+from email.errors import MessageError
+from email.header import Header
+from email.headerregistry import Address
+from email.utils import format_datetime
+from functools import cache
+from typing import Final
+from uuid import UUID
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from consumer.mail.client import Envelope
+from consumer.mail.mime import alternative
+from consumer.task import Mail, UndeliverableError
+from shared.addresses import is_mailable, may_be_decoded
+
+# What needs neither quotes nor encoded words in a header, whoever reads it.
+_PLAIN_WORDS: Final = re.compile(r"[A-Za-z0-9]+(?: [A-Za-z0-9]+)*")
+_LONGEST_PLAIN: Final = 40
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_REFUSAL: Final = "the user's address or name cannot stand in a mail's header"
+
+
+def compose(mail: Mail, uid: UUID, sender: Address) -> Envelope:
+    """Turn a mail into what the mail server gets.
+
+    The Message-ID (RFC 5322, 3.6.4) is the outbox message's uid: a second copy of the same message carries the same
+    one, so that mailboxes can tell, and no other message of any database does. Auto-Submitted (RFC 3834) keeps holiday
+    notices away. There is no List-Unsubscribe: each mail answers something that its reader did, and nobody is on a
+    list.
+
+    Raises:
+        UndeliverableError: the address or the name cannot stand in a header.
+
+    """
+    address = _address(mail.recipient)
+    headers = [
+        ("From", _sender(sender.display_name, sender.addr_spec)),
+        ("To", _mailbox(mail.recipient_name, address, "To")),
+        ("Subject", _words(mail.subject, "Subject")),
+        ("Date", format_datetime(datetime.now(UTC))),
+        ("Message-ID", f"<{uid}@{sender.domain}>"),
+        ("Auto-Submitted", "auto-generated"),
+    ]
+    values = {**mail.values, "name": mail.recipient_name, "sender_name": sender.display_name or sender.domain}
+    plain = _templates().get_template(f"{mail.template}.txt").render(values)
+    html = _templates().get_template(f"{mail.template}.html").render(values)
+    return Envelope(sender=sender.addr_spec, recipient=address, content=alternative(headers, plain, html))
+
+
+def _address(given: str) -> str:
+    """Check an address and give it as it stands in a header and in the envelope.
+
+    The API takes none but those of the first kind. A row written in SQL may hold another one that the email package
+    can read.
+    """
+    if is_mailable(given):
+        return given
+    if may_be_decoded(given):
+        raise UndeliverableError(_REFUSAL)
+    try:
+        address = Address(addr_spec=given)
+        spec = address.addr_spec
+        spec.encode("ascii")
+    except UnicodeError as exc:
+        raise UndeliverableError("the user's address is not ASCII: its domain has to be in IDNA form") from exc
+    except (ValueError, IndexError, MessageError) as exc:
+        raise UndeliverableError(_REFUSAL) from exc
+    if not (address.username and address.domain and spec.isprintable()):
+        raise UndeliverableError(_REFUSAL)
+    return spec
+
+
+@cache
+def _sender(name: str, address: str) -> str:
+    return _mailbox(name, address, "From")
+
+
+def _mailbox(name: str, address: str, header: str) -> str:
+    """Write a name and an address as they stand in a header."""
+    if not name.strip(" \t"):
+        return address
+    words = _words(name, header)
+    return f"{words}\r\n <{address}>" if "\r\n" in words else f"{words} <{address}>"
+
+
+def _words(text: str, header: str) -> str:
+    """Write a text as it stands in a header: as encoded words (RFC 2047) unless it is short and plain.
+
+    Encoded it needs no quotes, and what looks like an encoded word in it or holds a comma stays a text. A control
+    character, which only a row written in plain SQL can hold, is refused.
+    """
+    if _CONTROL.search(text):
+        raise UndeliverableError(_REFUSAL)
+    if len(text) <= _LONGEST_PLAIN and _PLAIN_WORDS.fullmatch(text):
+        return text
+    return Header(text, "utf-8", header_name=header, maxlinelen=75).encode(linesep="\r\n")
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("consumer", "templates"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # Templates change with a deployment, not under a running worker: no look at the files for each mail.
+        auto_reload=False,
+    )

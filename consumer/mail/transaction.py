@@ -1,0 +1,193 @@
+"""One mail over one connection (RFC 5321, section 3.3), and what each answer means."""
+
+import re
+import smtplib
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Final
+
+from consumer.mail.connection import Extend, SmtpConnection
+from consumer.mail.reply_codes import (
+    START_MAIL_INPUT,
+    Refusal,
+    is_about_recipient,
+    is_agreement,
+    is_closing,
+    is_refusal,
+    limits_connections,
+    policy_code,
+    refusal,
+)
+from consumer.mail.session import ServerUnavailableError, Sessions
+from consumer.model.lease import Lease
+from consumer.model.outcomes import TAKES_NO_MORE, Accepted, Failed, LeaseOver, Outcome
+from shared.outage_causes import connection_cause
+from shared.smtp.replies import quoted
+
+_LEADING_DOT: Final = re.compile(rb"(?m)^\.")
+"""RFC 5321, 4.5.2: a dot at the start of a line is doubled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What is handed in: the two addresses that the server sees, and the mail's bytes with CRLF line ends."""
+
+    sender: str
+    recipient: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NotTaken:
+    """The mail was not taken, and the connection or the server may be the reason.
+
+    Attributes:
+        unavailable: what it is if another connection does no better.
+        failure: what it is then instead if the mail is the reason; None when it cannot be.
+        blames_server: the answer names a reason that has nothing to do with the mail. The mail is the reason all the
+            same if another one is taken meanwhile.
+        limits_connections: the server may serve too many connections at once.
+
+    """
+
+    unavailable: ServerUnavailableError
+    failure: Failed | None = None
+    blames_server: bool = True
+    limits_connections: bool = False
+
+
+@dataclass(slots=True)
+class Transaction:
+    """A mail on its way.
+
+    Attributes:
+        sessions: what is known of the server.
+        envelope: the mail.
+        lease: ends the wait for it.
+        extend: adds to the wait for the last answer.
+        dot_sent: whether the last dot may have left us. From then on the mail may have been taken.
+
+    """
+
+    sessions: Sessions
+    envelope: Envelope
+    lease: Lease
+    extend: Extend | None = None
+    dot_sent: bool = field(default=False, init=False)
+
+    def run(self, connection: SmtpConnection) -> Outcome | NotTaken:
+        """Send the mail over this connection, and return what came of it.
+
+        Everything up to the last dot can be taken back: if it fails there, the mail was not taken. From the last dot
+        on, silence or garbage means that nobody knows.
+        """
+        connection.until = self.lease.send_until
+        connection.mails += 1
+        try:
+            self._offer_sender(connection)
+            refused = self._ask_for_the_mail(connection)
+            if refused is None:
+                return self._hand_over(connection)
+        except ServerUnavailableError as exc:
+            connection.close()
+            # At MAIL FROM nothing is known of the mail: it is how some servers say that they have too many of us.
+            return NotTaken(exc, limits_connections=not exc.after_mail_from)
+        if not isinstance(refused, NotTaken):
+            _forget_sender(connection)
+        return refused
+
+    def _offer_sender(self, connection: SmtpConnection) -> None:
+        """Name the sender; a server that takes several commands at once gets recipient and DATA in the same packet."""
+        sender = self.envelope.sender
+        with self.sessions.translated("the mail server went away at MAIL FROM"):
+            if connection.takes_several_commands:
+                connection.send_together(sender, self.envelope.recipient)
+                code, text = connection.getreply()
+            else:
+                code, text = connection.mail(sender)
+        if not is_agreement(code):
+            error = self.sessions.refused("the mail server refuses our sender (MAIL_FROM)", code, text, sender)
+            # A limit of mails in a time is announced here: to try again at once makes it worse.
+            error.is_busy = False
+            raise error
+
+    def _ask_for_the_mail(self, connection: SmtpConnection) -> Outcome | NotTaken | None:
+        """Name the recipient and ask to begin; None when the server wants to have the mail."""
+        together = connection.takes_several_commands
+        with self.sessions.translated("the mail server went away at RCPT TO", after_mail_from=True):
+            code, text = connection.getreply() if together else connection.rcpt(self.envelope.recipient)
+            if is_agreement(code):
+                code, text = connection.getreply() if together else connection.docmd("DATA")
+                if code == START_MAIL_INPUT:
+                    return None
+            elif together:
+                connection.close()  # DATA is said already, and a server may wait for a mail to nobody (RFC 2920, 3.1)
+        if not is_refusal(code):
+            raise self._unavailable("the mail server's answer makes no sense", code, text)
+        if is_closing(code):
+            return self._busy(f"{TAKES_NO_MORE} and closes", code, text)
+        return self._refused(code, text)
+
+    def _hand_over(self, connection: SmtpConnection) -> Outcome | NotTaken:
+        """Send the content, look at the lease once more, and only then the dot that makes the server take it."""
+        content = _LEADING_DOT.sub(b"..", self.envelope.content)
+        if not content.endswith(b"\r\n"):
+            content += b"\r\n"
+        with self.sessions.translated("the mail server went away in the middle of the mail", after_mail_from=True):
+            connection.send(content)
+        if self.lease.is_over() or monotonic() >= self.lease.send_until:
+            connection.close()
+            return LeaseOver()
+        self.dot_sent = True
+        try:
+            connection.send(b".\r\n")
+            code, text = connection.read_final_answer(self.extend)
+        except (OSError, smtplib.SMTPException) as exc:
+            connection.close()
+            cause = connection_cause(exc, self.sessions.server.host, self.sessions.server.port)
+            reason = f"no answer after the mail was sent: {cause}"
+            return Failed(reason, maybe_accepted=True, is_unanswered=True)
+        if is_agreement(code):
+            return Accepted()
+        if not is_refusal(code):
+            connection.close()
+            return Failed(f"unexpected answer {code} after the mail was sent", maybe_accepted=True)
+        self.dot_sent = False
+        if is_closing(code):
+            connection.close()
+        return self._refused(code, text)
+
+    def _refused(self, code: int, text: bytes) -> Outcome | NotTaken:
+        """Sort a refusal by what it is about."""
+        reason = f"refused: {quoted(code, text, self.envelope.recipient)}"
+        match refusal(code, text):
+            case Refusal.FOR_GOOD:
+                return Failed(reason, is_permanent=True, is_about_recipient=is_about_recipient(code, text))
+            case Refusal.OF_THIS_MAIL:
+                return Failed(reason)
+            case Refusal.BY_POLICY:
+                return Failed(reason, policy_code=policy_code(code, text))
+            case Refusal.OF_OUR_SENDER:
+                return NotTaken(self._unavailable("the mail server refuses our sender (MAIL_FROM)", code, text))
+            case Refusal.OF_A_BUSY_SERVER:
+                return self._busy(TAKES_NO_MORE, code, text)
+            case Refusal.WITHOUT_A_REASON:
+                unavailable = self._unavailable(TAKES_NO_MORE, code, text)
+                return NotTaken(unavailable, Failed(reason), blames_server=False)
+
+    def _busy(self, what: str, code: int, text: bytes) -> NotTaken:
+        failure = Failed(f"refused: {quoted(code, text, self.envelope.recipient)}")
+        unavailable = self._unavailable(what, code, text)
+        return NotTaken(unavailable, failure, limits_connections=limits_connections(code, text))
+
+    def _unavailable(self, what: str, code: int, text: bytes) -> ServerUnavailableError:
+        return self.sessions.refused(what, code, text, self.envelope.recipient, after_mail_from=True)
+
+
+def _forget_sender(connection: SmtpConnection) -> None:
+    """Make the connection ready for another mail. Servers that hang up on a refusal do not change the refusal."""
+    if connection.is_usable:
+        try:
+            connection.rset()
+        except (OSError, smtplib.SMTPException):
+            connection.close()

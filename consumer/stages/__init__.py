@@ -1,0 +1,1 @@
+"""The stages of a message in the consumer: claim, prepare, send, record."""

@@ -1,0 +1,214 @@
+"""Outages by policy: a mail server that refuses several recipients alike means us, and not them.
+
+A refusal by policy (5.7.x) fails its message's attempt. Three different recipients, refused with the same code and no
+mail accepted between, are an outage: they are noted on the breaker's row, and what they spent is given back. Until a
+mail is accepted, refusals by policy spend nothing.
+
+Two rules let every message end, whatever the server does to the few that it never takes. A refusal counts only if
+nothing was accepted since its message's first one: the same few declare an outage once and not for ever. And in an
+outage a message spends an attempt all the same when another was accepted since it last did. tests/model/policy.py has
+all of it, with what goes wrong without each clause.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+import structlog
+
+from consumer.model.message import Recipient
+from shared.database.connections import DbConnection
+from shared.outbox import claims, policy_refusals
+from shared.outbox.columns import LARGEST_NUMBER
+from shared.outbox.policy_refusals import Life, Refusal, Situation
+
+_log = structlog.get_logger(__name__)
+
+ENOUGH_RECIPIENTS: Final = 3
+_REFUSALS_KEPT: Final = 100
+"""More recipients of one domain than that, while other mail waits: those before keep their attempts spent."""
+_HASH_CHARACTERS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedMessage:
+    """A message that was refused by policy, before that is written.
+
+    Attributes:
+        message_id: whose row it is.
+        recipient: who was refused.
+        code: the enhanced status code.
+        reason: for the operator.
+
+    """
+
+    message_id: int
+    recipient: Recipient
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalEffect:
+    """What a message's refusals by policy mean for it.
+
+    Attributes:
+        first_at: when it was first refused so, in seconds since the epoch; None for never before.
+        spends: whether it spends an attempt this time.
+
+    """
+
+    first_at: float | None
+    spends: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What came of noting refusals.
+
+    Attributes:
+        declared: the one with which an outage is declared.
+        given_back: the messages that got attempts back.
+
+    """
+
+    declared: RefusedMessage | None
+    given_back: frozenset[int]
+
+
+def recipient_of(address: str, key: str) -> Recipient:
+    """Return what stands for a recipient."""
+    folded = address.lower()
+    domain = folded.rpartition("@")[2]
+    return Recipient(_hash(folded, key), _hash(domain, key), domain)
+
+
+def read_effects(connection: DbConnection, message_ids: Sequence[int]) -> dict[int, RefusalEffect]:
+    """Read what the refusals of these messages, which are still running, will mean.
+
+    Nothing is locked. When an outage is declared or ends before they are written, one spends an attempt that note gives
+    back at once, or is released once more.
+    """
+    situation = policy_refusals.read_situation(connection)
+    failures = policy_refusals.read_failures(connection, message_ids)
+    return {each: _effect(situation, refusal_times(failures.get(each))) for each in message_ids}
+
+
+def note(
+    connection: DbConnection, refused: Sequence[RefusedMessage], effects: Mapping[int, RefusalEffect], scale: float
+) -> Noted:
+    """Note refusals that were written in this transaction, and declare an outage where they are enough for one.
+
+    In an outage the pause to the next probe is lengthened where one of them was the probe, and attempts are given back.
+    """
+    policy_refusals.lock_breaker(connection)
+    situation = policy_refusals.read_situation(connection)
+    noted = {each.message_id: each for each in kept_refusals(situation.refusals) if each.at > situation.accepted_at}
+    lives = policy_refusals.read_lives(connection, [each.message_id for each in refused])
+    for each in refused:
+        life, effect = lives.get(each.message_id), effects[each.message_id]
+        if life is not None:
+            noted |= _noted_again(each, life, effect, noted.get(each.message_id), situation)
+    declared = None if situation.is_outage else _enough(connection, refused, noted)
+    given_back: set[int] = set()
+    if situation.is_outage or declared is not None:
+        for each in refused if declared is None else [declared]:
+            claims.open_breaker(connection, each.message_id, outage_reason(each), scale)
+        given_back = policy_refusals.give_back(connection, [*noted.values()])
+        noted = {id_: each for id_, each in noted.items() if id_ not in given_back}
+    code = None if declared is None else declared.code
+    newest = sorted(noted.values(), key=lambda each: each.at)[-_REFUSALS_KEPT:]
+    policy_refusals.note_refusals(connection, newest, code)
+    return Noted(declared, frozenset(given_back))
+
+
+def log_outage(declared: RefusedMessage) -> None:
+    """Write the one loud line about an outage by policy."""
+    _log.error(
+        "outage",
+        of="mail",
+        error=outage_reason(declared),
+        code=declared.code,
+        meaning="the mail server refuses us, not the recipients: their messages wait and spend no attempt;"
+        " ask its operator about this code",
+    )
+
+
+def outage_reason(refused: RefusedMessage) -> str:
+    """Return what the breaker's row says about it."""
+    return f"the mail server refuses every recipient by policy ({refused.code}): {refused.reason}"
+
+
+def _effect(situation: Situation, times: Sequence[float]) -> RefusalEffect:
+    was_refused_before = bool(times) and times[-1] < situation.accepted_at
+    return RefusalEffect(times[0] if times else None, spends=not situation.is_outage or was_refused_before)
+
+
+def _noted_again(
+    refused: RefusedMessage, life: Life, effect: RefusalEffect, before: Refusal | None, situation: Situation
+) -> dict[int, Refusal]:
+    """Return the message's note after this refusal; nothing where it has none and gets none."""
+    follows = before is not None and life.generation == _generation_after(before.generation, life.status)
+    if not effect.spends:
+        # It was in hand when it should have got something back.
+        return {before.message_id: _moved(before, life)} if before is not None and follows else {}
+    if effect.first_at is not None and effect.first_at < situation.accepted_at:
+        return {}
+    spent = before.spent + 1 if before is not None and follows else 1
+    hashes = refused.recipient.address_hash, refused.recipient.domain_hash
+    new = Refusal(refused.message_id, life.generation, life.attempt, spent, *hashes, refused.code, situation.now)
+    return {refused.message_id: new}
+
+
+def _generation_after(generation: int, status: str) -> int:
+    """Return what a failed attempt makes of a generation: a dead letter keeps it."""
+    return generation if status == "dead" else (generation + 1) % (LARGEST_NUMBER + 1)
+
+
+def _moved(refusal: Refusal, life: Life) -> Refusal:
+    return replace(refusal, generation=life.generation, attempt=life.attempt)
+
+
+def _enough(
+    connection: DbConnection, refused: Sequence[RefusedMessage], noted: Mapping[int, Refusal]
+) -> RefusedMessage | None:
+    """Return one of the refused messages if those that were refused alike are enough to mean us."""
+    for each in refused:
+        alike = [refusal for refusal in noted.values() if refusal.code == each.code]
+        if each.message_id not in noted or len({refusal.recipient for refusal in alike}) < ENOUGH_RECIPIENTS:
+            continue
+        is_of_several_domains = len({refusal.domain for refusal in alike}) > 1
+        if is_of_several_domains or not policy_refusals.another_domain_waits(connection, each.recipient.domain):
+            return each
+    return None
+
+
+def kept_refusals(stored: Any) -> list[Refusal]:  # noqa: ANN401 - JSON
+    """Read what stands on the breaker's row; what is no refusal is not one."""
+    refusals = []
+    for each in stored if isinstance(stored, list) else []:
+        try:
+            refusals.append(Refusal(**each))
+        except TypeError:
+            continue
+    return refusals
+
+
+def refusal_times(failures: Any) -> list[float]:  # noqa: ANN401 - JSON
+    """Return when a message was refused by policy: each time that spent an attempt, and the first that did not."""
+    times = []
+    for each in failures if isinstance(failures, list) else []:
+        if isinstance(each, dict) and "policy_code" in each:
+            try:
+                times.append(datetime.fromisoformat(each["at"]).timestamp())
+            except (KeyError, TypeError, ValueError, OverflowError):
+                continue
+    return sorted(times)
+
+
+def _hash(text: str, key: str) -> str:
+    digest = hmac.digest(key.encode(), f"refused recipient: {text}".encode(errors="replace"), hashlib.sha256)
+    return digest.hex()[:_HASH_CHARACTERS]

@@ -1,0 +1,1 @@
+"""OutboxWorker and its threads: one fetches jobs, several send, one completes."""

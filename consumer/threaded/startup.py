@@ -1,0 +1,91 @@
+"""What `rq worker` does before OutboxWorker is built: check the settings, wait for Redis."""
+
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import click
+import structlog
+from redis import Redis
+from redis.exceptions import RedisError
+
+from consumer.redis_connection import check_connection_class, open_as_rq_does, same_redis
+from consumer.stages.database import Database
+from redis_client.addresses import client_cause
+from shared.database.connections import UnsuitableDatabaseError
+from shared.errors import SettingsError
+from shared.logs import configure_logging
+from shared.settings.processes import read_consumer_settings
+from shared.tracing.spans import check_tracing
+
+_log = structlog.get_logger(__name__)
+
+EXIT_SETTINGS: Final = 2
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+_LONGEST_PAUSE_SECONDS: Final = 2.0
+_REDIS_SECONDS: Final = 3.0
+
+
+def check_settings_and_wait_for_redis(params: Mapping[str, Any]) -> None:
+    """Return when the worker can start.
+
+    Args:
+        params: the options of `rq worker`, by name: they say where Redis is.
+
+    Raises:
+        SystemExit: a setting is missing or malformed; its name was printed.
+
+    """
+    # A worker that started anew has them blocked. One that came meanwhile ends this process here, with nothing in hand.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    configure_logging()
+    try:
+        settings = read_consumer_settings()
+        check_tracing()
+        of_rq = open_as_rq_does(params)
+    except SettingsError as exc:
+        click.echo(exc, err=True)
+        sys.exit(EXIT_SETTINGS)
+    _refuse_unsuitable_database(settings.database_url)
+    client = same_redis(of_rq, _REDIS_SECONDS, _REDIS_SECONDS)
+    pause = 0.1
+    told: str | None = None
+    while (error := _failure(client)) is not None:
+        if error != told:
+            _log.warning("waiting_for_redis", error=error)
+            told = error
+        time.sleep(pause)
+        pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+    client.close()
+
+
+def _refuse_unsuitable_database(database_url: str) -> None:
+    """End the process where it could never work. A PostgreSQL that is away is waited for, with each message."""
+    database = Database(database_url)
+    try:
+        database.refuse_unsuitable()
+    except UnsuitableDatabaseError as exc:
+        click.echo(f"cannot start, {exc}", err=True)
+        sys.exit(EXIT_SETTINGS)
+    database.close()
+
+
+def stop_without_connection_class(params: Mapping[str, Any]) -> None:
+    """End one of RQ's commands, with the name of the setting, where it could not read RQ_REDIS_URL."""
+    try:
+        check_connection_class(params)
+    except SettingsError as exc:
+        click.echo(exc, err=True)
+        sys.exit(EXIT_SETTINGS)
+
+
+def _failure(client: Redis) -> str | None:
+    try:
+        client.ping()
+    except (RedisError, OSError) as exc:
+        return client_cause(exc, client)
+    return None

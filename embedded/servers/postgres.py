@@ -1,0 +1,231 @@
+"""A PostgreSQL 18 server of one's own on 127.0.0.1."""
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+from urllib.parse import quote
+
+from embedded.errors import AlreadyRunningError, EmbeddedError, ProgramFailedError
+from embedded.programs import folders, processes
+from embedded.programs.accounts import unprivileged_account
+from embedded.programs.ports import LOOPBACK, free_port
+from embedded.programs.private_files import new_secret, write_private
+from embedded.programs.program import Command, Program
+from embedded.servers.databases import Databases
+from embedded.servers.postgres_files import ENVIRONMENT, SUPERUSER, access_rules, binaries, make_cluster, set_password
+
+_STOP_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+_STOP_SECONDS = 60.0
+# After a kill it forces every file to the disk before it answers; a busy disk takes its time.
+_RECOVERY_SECONDS = 180.0
+_BACKENDS_END_SECONDS = 1.0
+_SHUTDOWN_SECONDS = 10.0
+_PORT_ATTEMPTS = 5
+# Line numbers in postmaster.pid, as in PostgreSQL's miscadmin.h.
+_PID_LINE, _STATUS_LINE = 0, 7
+
+
+class PostgresServer(Databases):
+    """One cluster in one folder: `data` (or a note that says where it lies), `pgpass` and `postgres.log`.
+
+    The port is chosen at the first start and kept from then on. Unix sockets are off: their path may be at most 107
+    bytes long, which deep folders exceed. Any local user can reach the port, so each connection needs the password in
+    `pgpass`, which this user alone may read. An address names that file; no address, command line or log holds the
+    password.
+    """
+
+    def __init__(
+        self, folder: Path, *, port: int | None = None, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Prepare a server in the folder; start nothing yet."""
+        self.folder = folder.absolute()
+        self.settings = dict(settings)
+        self.log_file = self.folder / "postgres.log"
+        self.password_file = self.folder / "pgpass"
+        self._port = port
+        self._port_was_chosen = port is not None
+        self._data: Path | None = None
+        self._program: Program | None = None
+
+    @property
+    def data(self) -> Path:
+        """Where the cluster's files lie."""
+        if self._data is None:
+            self._data = folders.data_folder(self.folder, unprivileged_account())
+        return self._data
+
+    @property
+    def port(self) -> int:
+        """The port on 127.0.0.1."""
+        if self._port is None:
+            self._port = free_port()
+        return self._port
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return "PostgreSQL"
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the last run ended: negative for a signal, None while running or before the first start."""
+        return None if self._program is None else self._program.exit_code
+
+    @property
+    def running(self) -> bool:
+        """Whether the postmaster lives."""
+        return self._program is not None and self._program.running
+
+    @property
+    def pid(self) -> int:
+        """The postmaster's process number."""
+        if self._program is None:
+            raise EmbeddedError("PostgreSQL was never started")
+        return self._program.pid
+
+    @property
+    def psql_path(self) -> Path:
+        """A psql of the server's own version."""
+        return binaries() / "psql"
+
+    def url(self, dbname: str = "postgres") -> str:
+        """Return the address of a database; only this user can use it."""
+        return f"postgresql://{SUPERUSER}@{LOOPBACK}:{self.port}/{dbname}?passfile={quote(str(self.password_file))}"
+
+    @property
+    def password(self) -> str:
+        """The superuser's password, from the first start on."""
+        return self.password_file.read_text().strip().rpartition(":")[2]
+
+    def start(self) -> None:
+        """Start and wait until it answers; the first time the cluster is made."""
+        if self.running:
+            raise AlreadyRunningError("PostgreSQL is already running")
+        if not (self.data / "PG_VERSION").exists():
+            self.password_file.unlink(missing_ok=True)
+            make_cluster(self.data, durable=self.settings.get("fsync") != "off")
+        self._wait_for_postmaster()
+        self._end_backends()
+        if not self.password_file.exists():
+            # A new cluster, or one of a version that asked for no password.
+            password = new_secret()
+            set_password(self.data, password)
+            write_private(self.password_file, f"*:*:*:*:{password}\n")
+        for _ in range(_PORT_ATTEMPTS):
+            try:
+                self._start_once()
+            except ProgramFailedError as failure:
+                # Between choosing a port and listening on it, anybody may take it.
+                if self._port_was_chosen or "could not bind" not in str(failure):
+                    raise
+                self._port = None
+            else:
+                self._port_was_chosen = True
+                return
+        raise EmbeddedError(f"no port could be bound in {_PORT_ATTEMPTS} attempts")
+
+    def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
+        """Shut down; `immediate` leaves the recovery to the next start."""
+        if self._program is not None:
+            self._program.stop(_STOP_SECONDS, with_signal=_STOP_SIGNALS[mode])
+        self._end_backends()
+
+    def kill(self) -> None:
+        """Kill -9 the postmaster and wait until no backend is left, so that it can be started again.
+
+        Backends end by themselves when the postmaster is gone, but one in the middle of a query ends only after it.
+        Until then it holds the shared memory, and PostgreSQL refuses to start: such a one is killed too.
+        """
+        if self._program is not None:
+            self._program.kill()
+        self._end_backends()
+
+    def restart(self, mode: Literal["fast", "immediate"] = "fast") -> None:
+        """Stop and start."""
+        self.stop(mode)
+        self.start()
+
+    def remove(self) -> None:
+        """Stop and delete the cluster, wherever it lies."""
+        self.stop("immediate")
+        if self._pid_file():
+            # It was killed: what it left with the kernel is freed by its next start alone.
+            with contextlib.suppress(EmbeddedError):
+                self.start()
+            self.stop("immediate")
+        shutil.rmtree(self.data, ignore_errors=True)
+        for file in (self.folder / folders.ELSEWHERE_NOTE, self.password_file):
+            file.unlink(missing_ok=True)
+        self._data = None
+
+    def _start_once(self) -> None:
+        program = Program(self._command())
+        program.start()
+        self._program = program
+        try:
+            program.wait_ready(lambda: self._says_ready(program), timeout=_RECOVERY_SECONDS)
+        except ProgramFailedError:
+            program.stop(with_signal=signal.SIGQUIT)
+            raise
+
+    def _command(self) -> Command:
+        settings = {
+            "listen_addresses": LOOPBACK,
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "hba_file": str(access_rules()),
+            "logging_collector": "off",
+            **self.settings,
+        }
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        return Command(
+            name=self.name,
+            argv=[binaries() / "postgres", "-D", self.data, *options],
+            env=ENVIRONMENT,
+            cwd=Path("/"),
+            log_file=self.log_file,
+            account=unprivileged_account(),
+            # The fast shutdown: SIGTERM would wait for clients to leave.
+            stop_signal=signal.SIGINT,
+        )
+
+    def _says_ready(self, program: Program) -> bool:
+        """Read what pg_ctl reads. Connecting would not do: another server may answer on the port."""
+        lines = self._pid_file()
+        return (
+            len(lines) > _STATUS_LINE
+            and program.running
+            and lines[_PID_LINE] == str(program.pid)
+            and lines[_STATUS_LINE].strip() == "ready"
+        )
+
+    def _pid_file(self) -> list[str]:
+        try:
+            return (self.data / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return []
+
+    def _wait_for_postmaster(self) -> None:
+        """Wait for a server that another process started here: it ends soon if that process died."""
+
+        def postmaster() -> set[int]:
+            return {pid for pid in self._processes() if [str(pid)] == self._pid_file()[:1]}
+
+        if left := processes.wait_until_none(postmaster, _SHUTDOWN_SECONDS):
+            raise AlreadyRunningError(f"PostgreSQL already runs in {self.data} with process number {left.pop()}")
+
+    def _end_backends(self) -> None:
+        """Wait for what a dead postmaster left behind. Found by its working directory: this cluster's alone."""
+        for pid in processes.wait_until_none(self._processes, _BACKENDS_END_SECONDS):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if left := processes.wait_until_none(self._processes, _SHUTDOWN_SECONDS):
+            raise AlreadyRunningError(f"processes {sorted(left)} still use {self.data}")
+
+    def _processes(self) -> set[int]:
+        return processes.in_folder(self.data, "postgres")

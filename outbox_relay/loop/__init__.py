@@ -1,0 +1,1 @@
+"""The relay's loop: reap, publish, prune, expire, sleep until woken."""

@@ -1,0 +1,152 @@
+"""The relay's metrics: what this process did, and what the outbox looks like."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from time import monotonic
+from typing import Final
+
+import psycopg
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from outbox_relay.loop.observer import Observer
+from outbox_relay.loop.reaper import Round
+from outbox_relay.metrics.latency import LagCollector
+from outbox_relay.metrics.liveness import Liveness
+from shared.database.prompt_connection import connect_promptly
+from shared.database.read_transaction import SCHEMA_MISSING, TAKES_TOO_LONG, read_transaction
+from shared.outbox.collector import OutboxCollector, Reading
+from shared.outbox.mail_stats import read_mail_figures
+from shared.outbox.publishing import Reaped
+from shared.outbox.stats import read_live_states, read_surroundings
+
+APPLICATION: Final = "outbox-metrics"
+_SERVERS: Final = ("redis", "postgresql")
+_STEPS: Final = ("reap", "publish", "prune", "expire")
+_BATCH_SIZES: Final = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
+_STEP_SECONDS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
+
+
+class RelayMetrics(Observer):
+    """Counts what a relay tells. Every label has a handful of values, all known here."""
+
+    def __init__(self, database_url: str, clock: Callable[[], float] = monotonic) -> None:
+        """Prepare every metric at zero, so that a first event is an increase."""
+        self.registry = CollectorRegistry()
+        self.liveness = Liveness(clock)
+        self._pushed = self._counter("outbox_pushed_messages", "Messages pushed into Redis by this relay")
+        self._batches = Histogram(
+            "outbox_push_batch_messages",
+            "Messages pushed in one batch; empty ones are not counted",
+            buckets=_BATCH_SIZES,
+            registry=self.registry,
+        )
+        self._renewed = self._counter(
+            "outbox_renewed_messages", "Published messages past their lease whose job was found in Redis"
+        )
+        self._returned = Counter(
+            "outbox_returned_messages",
+            "Published messages whose job Redis lost: after a lease, or with another life of Redis (epoch)",
+            ["cause"],
+            registry=self.registry,
+        )
+        self._reaped = Counter(
+            "outbox_reaped_claims",
+            "Claims whose lease ended without a word, by what became of the message",
+            ["status"],
+            registry=self.registry,
+        )
+        self._pruned = self._counter("outbox_pruned_messages", "Finished messages deleted by age")
+        self._expired = self._counter("outbox_expired_accounts", "Accounts deleted that were not verified in time")
+        self._outages = Counter(
+            "outbox_outages", "How often a server was away for this relay", ["of"], registry=self.registry
+        )
+        self._away = Gauge(
+            "outbox_server_away", "Whether a server is away for this relay now", ["of"], registry=self.registry
+        )
+        self._step_seconds = Histogram(
+            "outbox_step_seconds",
+            "Time that one step of a pass took",
+            ["step"],
+            buckets=_STEP_SECONDS,
+            registry=self.registry,
+        )
+        self._prepare_labels()
+        self.registry.register(OutboxCollector(lambda: _read(database_url)))
+        self.registry.register(LagCollector(lambda: connect_promptly(database_url, APPLICATION)))
+
+    def pass_begins(self) -> None:
+        """Note that the loop turns."""
+        self.liveness.pass_begins()
+
+    def step(self, name: str) -> AbstractContextManager[object]:
+        """Time a step."""
+        return self._step_seconds.labels(name).time()
+
+    def claims_reaped(self, claims: Sequence[Reaped]) -> None:
+        """Count them."""
+        for claim in claims:
+            self._reaped.labels(claim.status).inc()
+
+    def round_ends(self, round_: Round) -> None:
+        """Count what it found."""
+        self._renewed.inc(round_.renewed)
+        self._returned.labels("lease").inc(round_.returned_by_lease)
+        self._returned.labels("epoch").inc(round_.returned_by_epoch)
+
+    def pass_ends(self, published: int, pruned: int) -> None:
+        """Count what a pass did."""
+        self.liveness.pass_worked()
+        if published:
+            self._pushed.inc(published)
+            self._batches.observe(published)
+        self._pruned.inc(pruned)
+
+    def accounts_expired(self, accounts: int) -> None:
+        """Count them."""
+        self._expired.inc(accounts)
+
+    def outage(self, of: str) -> None:
+        """Count an outage."""
+        self.recovery()
+        self.liveness.outage(of)
+        self._outages.labels(of).inc()
+        self._away.labels(of).set(1)
+
+    def recovery(self) -> None:
+        """Note that nothing is away any more."""
+        self.liveness.recovery()
+        for server in _SERVERS:
+            self._away.labels(server).set(0)
+
+    def _counter(self, name: str, documentation: str) -> Counter:
+        return Counter(name, documentation, registry=self.registry)
+
+    def _prepare_labels(self) -> None:
+        for cause in ("lease", "epoch"):
+            self._returned.labels(cause)
+        for status in ("pending", "dead"):
+            self._reaped.labels(status)
+        for server in _SERVERS:
+            self._outages.labels(server)
+            self._away.labels(server)
+        for step in _STEPS:
+            self._step_seconds.labels(step)
+
+
+def _read(database_url: str) -> Reading:
+    try:
+        with connect_promptly(database_url, APPLICATION) as connection, read_transaction(connection):
+            return Reading(
+                is_up=True,
+                live=read_live_states(connection),
+                surroundings=read_surroundings(connection),
+                mails=read_mail_figures(connection),
+            )
+    except TAKES_TOO_LONG:
+        return Reading(is_up=True, unreadable="timeout")
+    except SCHEMA_MISSING:
+        return Reading(is_up=True, unreadable="schema")
+    except psycopg.errors.InsufficientPrivilege:
+        return Reading(is_up=True, unreadable="grant")
+    except psycopg.Error:
+        return Reading(is_up=False)

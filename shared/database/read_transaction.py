@@ -1,0 +1,60 @@
+"""Reading the outbox's state without holding anything up: a transaction that PostgreSQL itself ends in time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg
+
+from shared.database.connections import commit, opening
+
+STATEMENT_SECONDS: Final = 2.0
+"""What metrics, console and commands ask is answered in milliseconds. A scrape has a few statements and ten seconds."""
+
+COMMAND_SECONDS: Final = 10.0
+"""Somebody at a terminal waits longer than a scrape, for the lags of a day or the rare messages of a long list."""
+
+TAKES_TOO_LONG: Final = (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)
+"""Errors of a PostgreSQL that is there."""
+
+SCHEMA_MISSING: Final = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedObject,
+    psycopg.errors.UndefinedFunction,
+)
+"""Errors of a database without the schema that this version needs."""
+
+# In the round trip that opens the transaction, and nothing that outlives it: behind PgBouncer the session is shared.
+_LIMITS: Final = """;
+SET TRANSACTION READ ONLY;
+SET LOCAL statement_timeout = '%(milliseconds)dms';
+SET LOCAL enable_seqscan = off;
+SET LOCAL enable_bitmapscan = off
+"""
+# Each statement reads the beginning of an index in its order. PostgreSQL's statistics may not yet know that to be worth
+# it, since a backlog can be younger than they are: it would read all messages of a state and sort them.
+
+
+@contextmanager
+def read_transaction(connection: psycopg.Connection[Any], statement_seconds: float | None = None) -> Iterator[None]:
+    """Run a read-only transaction in which PostgreSQL cancels each statement after so many seconds.
+
+    Args:
+        connection: in autocommit mode, with no transaction open.
+        statement_seconds: how long one statement may take; without it STATEMENT_SECONDS.
+
+    Raises:
+        TAKES_TOO_LONG: a statement took longer.
+        psycopg.Error: PostgreSQL cannot be used.
+
+    """
+    seconds = STATEMENT_SECONDS if statement_seconds is None else statement_seconds
+    connection.execute(opening(connection, seconds) + (_LIMITS % {"milliseconds": seconds * 1000}).encode())
+    try:
+        yield
+    except BaseException:
+        if not connection.closed and connection.info.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:
+            connection.execute("ROLLBACK")
+        raise
+    commit(connection)

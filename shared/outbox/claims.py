@@ -1,0 +1,328 @@
+"""The consumer's SQL: one function a statement, each with the guard that makes it safe beside any other process."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from shared.database.connections import DbConnection
+from shared.outbox.columns import FAILURES_SO_FAR, LARGEST_NUMBER, LONGEST_REASON, NEXT_GENERATION
+
+LONGEST_PROBE_PAUSE_SECONDS: Final = 30.0
+"""Between two probes of an unreachable mail server. Work is to be resumed within a minute of its return."""
+
+
+_LARGEST_UNFOLDED_BYTES: Final = 4 * 1024 * 1024
+_PAYLOAD: Final = f"""
+    CASE WHEN pg_column_compression(payload) IS NULL
+           OR pg_column_size(jsonb_build_array(payload)) <= {_LARGEST_UNFOLDED_BYTES} THEN payload::text END
+"""
+"""What is stored is bounded; compressed, that may be a hundred times as much. An array made of it is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A message that is ours for the time of a lease.
+
+    The payload is JSON as it stands in PostgreSQL, None where it would unfold to more than anybody sends. Times are
+    seconds since the epoch: PostgreSQL has some, infinity among them, that Python's datetime has not.
+
+    Attributes:
+        met_silence: an earlier attempt got no answer after the last dot, so this one may wait longer for it.
+
+    """
+
+    id: int
+    token: UUID
+    task: str
+    payload: str | None
+    attempt: int
+    max_retries: int
+    due_at: float
+    published_at: float | None
+    traceparent: str | None
+    uid: UUID
+    met_silence: bool
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Tell whether a failure of this attempt makes the message a dead letter."""
+        return self.attempt > self.max_retries
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """What is known of the mail server: usable, or unreachable with at most one message sent to try it."""
+
+    is_open: bool
+    probe_id: int | None
+
+
+def claim(connection: DbConnection, message_ids: Sequence[int], token: UUID, lease_seconds: float) -> list[Claim]:
+    """Take those of the messages that nobody has and that are not finished and due.
+
+    A pending row may be claimed too: its job was pushed by a relay that has not committed yet (this statement waits
+    for that relay's row locks; SKIP LOCKED here would cost the message a whole lease) or that died before it could. The
+    generation is not compared: whichever job arrives first does the work. A row from before the column, or whose writer
+    left it empty, gets its uid here: before its first mail is sent, and for good.
+    """
+    rows = connection.execute(
+        f"""
+        UPDATE outbox
+           SET status = 'running', attempt = least(attempt, {LARGEST_NUMBER - 1}) + 1,
+               claim_token = %(token)s, claimed_at = clock_timestamp(),
+               lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
+               uid = coalesce(uid, gen_random_uuid())
+         WHERE id = ANY(%(ids)s::bigint[]) AND (status = 'published' OR (status = 'pending' AND due_at <= now()))
+        RETURNING id, claim_token, task, {_PAYLOAD}, attempt, max_retries,
+                  extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent, uid,
+                  failures @> '[{{"unanswered": true}}]'
+        """,  # noqa: S608 - expressions of our own
+        {"ids": list(message_ids), "token": token, "lease": lease_seconds},
+    ).fetchall()
+    return [Claim(*row) for row in rows]
+
+
+def unlocked_among(connection: DbConnection, message_ids: Sequence[int]) -> list[int]:
+    """Lock those of the messages that nobody else holds locked, and give their ids."""
+    rows = connection.execute(
+        "SELECT id FROM outbox WHERE id = ANY(%s::bigint[]) FOR UPDATE SKIP LOCKED", [list(message_ids)]
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def find_own_claims(connection: DbConnection, message_ids: Sequence[int], token: UUID) -> list[Claim]:
+    """Find the claims whose commit's answer was lost."""
+    rows = connection.execute(
+        f"""
+        SELECT id, claim_token, task, {_PAYLOAD}, attempt, max_retries,
+               extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent, uid,
+               failures @> '[{{"unanswered": true}}]'
+          FROM outbox
+         WHERE id = ANY(%s::bigint[]) AND status = 'running' AND claim_token = %s
+        """,  # noqa: S608 - an expression of our own
+        [list(message_ids), token],
+    ).fetchall()
+    return [Claim(*row) for row in rows]
+
+
+def read_breaker(connection: DbConnection) -> Breaker:
+    """Read whether the mail server is known to be away, and which message tries it.
+
+    A transaction of its own, after the claim's: the claim may have waited for the relay that chose the probe.
+    """
+    row = connection.execute(
+        "SELECT probe_id FROM outbox_breaker WHERE name = 'mail' AND opened_at IS NOT NULL"
+    ).fetchone()
+    return Breaker(is_open=row is not None, probe_id=None if row is None else row[0])
+
+
+def ack(connection: DbConnection, claims: Sequence[Claim]) -> set[int]:
+    """Finish the messages: they leave the live table for history. Give the ids of those whose claim was still ours.
+
+    The lease's end is not asked for: as long as nobody took a message over, the work that was done counts.
+    """
+    return _finish(connection, claims, "done")
+
+
+def discard_claims(connection: DbConnection, reasons: Mapping[Claim, str]) -> set[int]:
+    """Finish messages that nobody needs any more, as discarded, and return the ids of those that were still ours."""
+    texts = [f"discarded: {reason}"[:LONGEST_REASON] for reason in reasons.values()]
+    return _finish(connection, list(reasons), "discarded", texts)
+
+
+def _finish(
+    connection: DbConnection,
+    claims: Sequence[Claim],
+    status: Literal["done", "discarded"],
+    reasons: Sequence[str] | None = None,
+) -> set[int]:
+    """Move messages into history. Where no reason is given, the last error stays."""
+    finished = connection.execute(
+        """
+        WITH finished AS (
+            DELETE FROM outbox
+             USING unnest(%s::bigint[], %s::uuid[], %s::text[]) AS claim (message_id, token, reason)
+             WHERE id = claim.message_id AND status = 'running' AND claim_token = claim.token
+            RETURNING outbox.*, claim.reason
+        )
+        INSERT INTO outbox_finished (
+            id, task, payload, queue, status, due_at, generation, attempt, max_retries, broker_epoch, last_error,
+            failures, traceparent, created_at, published_at, claimed_at, finished_at, uid)
+        SELECT id, task, payload, queue, %s, due_at, generation, attempt, max_retries, broker_epoch,
+               coalesce(reason, last_error), failures, traceparent, created_at, published_at, claimed_at,
+               clock_timestamp(), uid
+          FROM finished
+        RETURNING id
+        """,
+        [[claim.id for claim in claims], [claim.token for claim in claims], reasons, status],
+    ).fetchall()
+    return {row[0] for row in finished}
+
+
+def renew_claim(connection: DbConnection, claim: Claim, lease_seconds: float) -> bool:
+    """Give a claim of ours a new lease, counted from now. False when it is no longer ours.
+
+    A lease that is over is renewed too: as long as nobody took the message over, it is ours.
+    """
+    renewed = connection.execute(
+        """
+        UPDATE outbox
+           SET lease_until = clock_timestamp() + make_interval(secs => %s)
+         WHERE id = %s AND status = 'running' AND claim_token = %s
+        """,
+        [lease_seconds, claim.id, claim.token],
+    )
+    return renewed.rowcount == 1
+
+
+def done_among(connection: DbConnection, message_ids: Sequence[int]) -> set[int]:
+    """Tell which messages are finished: after a lost answer to a commit they may be, by our own hand."""
+    rows = connection.execute(
+        "SELECT id FROM outbox_finished WHERE id = ANY(%s::bigint[])", [list(message_ids)]
+    ).fetchall()
+    return {row[0] for row in rows}
+
+
+def fail(
+    connection: DbConnection,
+    claim: Claim,
+    reason: str,
+    *,
+    details: Mapping[str, object],
+    delay_seconds: float,
+    is_dead: bool,
+) -> bool:
+    """Record a failed attempt: pending again after the delay, or a dead letter. False when it is no longer ours.
+
+    Args:
+        connection: in a transaction.
+        claim: what shows that the message is ours.
+        reason: for the operator; it holds no address and no secret.
+        details: what the attempt's entry in `failures` says beside its number, its reason and its time.
+        delay_seconds: how long the next attempt waits.
+        is_dead: there is no next attempt.
+
+    """
+    reason = reason[:LONGEST_REASON]
+    entry = {"attempt": claim.attempt, "reason": reason, **details}
+    failed = connection.execute(
+        f"""
+        UPDATE outbox
+           SET status = CASE WHEN %(dead)s THEN 'dead' ELSE 'pending' END,
+               generation = CASE WHEN %(dead)s THEN generation ELSE {NEXT_GENERATION} END,
+               due_at = CASE WHEN %(dead)s THEN due_at
+                             ELSE clock_timestamp() + make_interval(secs => %(delay)s) END,
+               claim_token = NULL, lease_until = NULL, broker_epoch = NULL,
+               last_error = %(reason)s,
+               failures = {FAILURES_SO_FAR}
+                   || (%(entry)s::jsonb || jsonb_build_object('at', clock_timestamp()))
+         WHERE id = %(id)s AND status = 'running' AND claim_token = %(token)s
+        """,  # noqa: S608 - two expressions of our own
+        {
+            "id": claim.id,
+            "token": claim.token,
+            "dead": is_dead,
+            "delay": delay_seconds,
+            "reason": reason,
+            "entry": Jsonb(entry),
+        },
+    )
+    return failed.rowcount == 1
+
+
+def put_back(
+    connection: DbConnection, claims: Sequence[Claim], reason: str | None, *, delay_seconds: float = 0
+) -> set[int]:
+    """Give messages and their attempts back, because something else is out of order. Give the ids that were ours."""
+    back = connection.execute(
+        f"""
+        UPDATE outbox
+           SET status = 'pending', generation = {NEXT_GENERATION}, attempt = attempt - 1,
+               due_at = clock_timestamp() + make_interval(secs => %(delay)s),
+               claim_token = NULL, lease_until = NULL, broker_epoch = NULL,
+               last_error = coalesce(%(reason)s, last_error)
+          FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[]) AS claim (message_id, token)
+         WHERE id = claim.message_id AND status = 'running' AND claim_token = claim.token
+        RETURNING id
+        """,  # noqa: S608 - an expression of our own
+        {
+            "ids": [claim.id for claim in claims],
+            "tokens": [claim.token for claim in claims],
+            "reason": None if reason is None else reason[:LONGEST_REASON],
+            "delay": delay_seconds,
+        },
+    ).fetchall()
+    return {row[0] for row in back}
+
+
+def put_back_unclaimed(connection: DbConnection, message_id: int, reason: str, delay_seconds: float) -> bool:
+    """Return a published message that this worker cannot even begin with; no attempt is spent."""
+    back = connection.execute(
+        f"""
+        UPDATE outbox
+           SET status = 'pending', generation = {NEXT_GENERATION}, lease_until = NULL, broker_epoch = NULL,
+               due_at = clock_timestamp() + make_interval(secs => %s), last_error = %s
+         WHERE id = %s AND status = 'published'
+        """,  # noqa: S608 - an expression of our own
+        [delay_seconds, reason[:LONGEST_REASON], message_id],
+    )
+    return back.rowcount == 1
+
+
+def open_breaker(connection: DbConnection, message_id: int, reason: str, scale: float) -> None:
+    """Say that the mail server is away. The probes follow after 1, 2, 4 … 30 seconds, times `scale`.
+
+    Only the message that found the outage and the probes after it lengthen the pause: ten mails in flight that fail in
+    the same moment are one outage, not ten.
+    """
+    connection.execute(
+        """
+        INSERT INTO outbox_breaker AS b (name, opened_at, outages, probe_at, last_error)
+        VALUES ('mail', clock_timestamp(), 1, clock_timestamp() + make_interval(secs => %(scale)s), %(reason)s)
+            ON CONFLICT (name) DO UPDATE
+           SET opened_at = coalesce(b.opened_at, excluded.opened_at),
+               outages = CASE WHEN b.opened_at IS NULL THEN 1
+                              WHEN b.probe_id = %(id)s THEN least(b.outages, 30) + 1
+                              ELSE b.outages END,
+               probe_at = CASE WHEN b.opened_at IS NULL THEN excluded.probe_at
+                               WHEN b.probe_id = %(id)s THEN clock_timestamp()
+                                   + make_interval(secs => %(scale)s * least(%(longest)s, 2 ^ least(b.outages, 30)))
+                               ELSE b.probe_at END,
+               probe_id = nullif(b.probe_id, %(id)s),
+               last_error = excluded.last_error
+        """,
+        {"id": message_id, "reason": reason, "scale": scale, "longest": LONGEST_PROBE_PAUSE_SECONDS},
+    )
+
+
+def close_breaker(connection: DbConnection, *, is_accepted: bool) -> bool:
+    """Say that the mail server answers, or has accepted a mail. True when it was known to be away.
+
+    An outage by policy ends with an accepted mail alone: a server that refuses everybody answers as well.
+    """
+    closed = connection.execute(
+        """
+        UPDATE outbox_breaker
+           SET opened_at = NULL, outages = 0, probe_at = NULL, probe_id = NULL, policy_code = NULL,
+               refusals = CASE WHEN %(accepted)s THEN '[]' ELSE refusals END,
+               accepted_at = CASE WHEN %(accepted)s THEN clock_timestamp() ELSE accepted_at END
+         WHERE name = 'mail' AND opened_at IS NOT NULL AND (%(accepted)s OR policy_code IS NULL)
+        """,
+        {"accepted": is_accepted},
+    )
+    return closed.rowcount == 1
+
+
+def release_probe(connection: DbConnection, message_id: int, delay_seconds: float = 0) -> None:
+    """Let another message be the probe, after a pause: this one ended without learning anything of the mail server."""
+    connection.execute(
+        """
+        UPDATE outbox_breaker
+           SET probe_at = clock_timestamp() + make_interval(secs => %s), probe_id = NULL
+         WHERE name = 'mail' AND opened_at IS NOT NULL AND probe_id = %s
+        """,
+        [delay_seconds, message_id],
+    )

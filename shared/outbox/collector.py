@@ -1,0 +1,127 @@
+"""The outbox's state as metrics, the same at the API and at every relay: all read it from PostgreSQL."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from shared.outbox.mail_stats import MailFigures
+from shared.outbox.stats import LiveState, Surroundings
+
+Unreadable = Literal["timeout", "schema", "grant"]
+"""A figure took too long, a table or column is missing, or the role may not read one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a scrape learnt of the outbox.
+
+    Attributes:
+        is_up: whether PostgreSQL answered; None when it was not asked.
+        unreadable: why PostgreSQL did not say what the outbox looks like although it was there.
+        live, surroundings, mails: the outbox's state; None when it was not read to its end.
+
+    """
+
+    is_up: bool | None
+    unreadable: Unreadable | None = None
+    live: list[LiveState] | None = None
+    surroundings: Surroundings | None = None
+    mails: MailFigures | None = None
+
+
+class OutboxCollector(Collector):
+    """Looks at the outbox once for each scrape."""
+
+    def __init__(self, read: Callable[[], Reading]) -> None:
+        """Keep how to look."""
+        self._read = read
+
+    def describe(self) -> list[Metric]:
+        """Name nothing in advance: registering shall not look at PostgreSQL."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the present state; when PostgreSQL is away or too slow, that alone."""
+        reading = self._read()
+        if reading.is_up is not None:
+            yield GaugeMetricFamily(
+                "outbox_postgresql_up", "Whether PostgreSQL answered this scrape", value=float(reading.is_up)
+            )
+        unreadable = GaugeMetricFamily(
+            "outbox_unreadable",
+            "Whether PostgreSQL was there and did not say what the outbox looks like; this scrape lacks it then",
+            labels=["reason"],
+        )
+        for reason in get_args(Unreadable):
+            unreadable.add_metric([reason], float(reading.unreadable == reason))
+        yield unreadable
+        if reading.live is not None and reading.surroundings is not None:
+            yield from _live(reading.live)
+            yield from _around(reading.surroundings)
+        if reading.mails is not None:
+            yield from _mails(reading.mails)
+
+
+def _live(live: list[LiveState]) -> Iterator[Metric]:
+    labels = ["state", "queue"]
+    messages = GaugeMetricFamily("outbox_messages", "Unfinished messages, counted up to 10,000", labels=labels)
+    estimated = GaugeMetricFamily(
+        "outbox_messages_estimated",
+        "Whether outbox_messages and outbox_oldest_seconds are estimates: there are more messages than are counted",
+        labels=labels,
+    )
+    oldest = GaugeMetricFamily(
+        "outbox_oldest_seconds",
+        "How long the oldest message has been in this state; pending counts from the moment it was due",
+        labels=labels,
+    )
+    for each in live:
+        messages.add_metric([each.state, each.queue], each.messages)
+        estimated.add_metric([each.state, each.queue], float(each.is_estimate))
+        oldest.add_metric([each.state, each.queue], each.oldest_seconds)
+    yield messages
+    yield estimated
+    yield oldest
+
+
+def _around(around: Surroundings) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "outbox_finished_messages_estimate",
+        "Messages that are history, as PostgreSQL's statistics estimate it",
+        value=around.finished_estimate,
+    )
+    yield GaugeMetricFamily("outbox_relays_alive", "Relays that made a pass that worked lately", value=around.relays)
+    yield GaugeMetricFamily(
+        "outbox_relay_seen_seconds",
+        "How long ago a relay last showed that a pass worked; infinite when none ever did",
+        value=math.inf if around.relay_seen_seconds is None else around.relay_seen_seconds,
+    )
+    yield GaugeMetricFamily(
+        "outbox_mail_server_away_seconds",
+        "How long the mail server has been known to be away; 0 when it is not",
+        value=around.mail_away_seconds or 0.0,
+    )
+
+
+def _mails(mails: MailFigures) -> Iterator[Metric]:
+    limited = GaugeMetricFamily(
+        "outbox_limited_mails",
+        "Verification mails that wait for a limit, and those that one discarded within a day, up to 10,000",
+        labels=["state"],
+    )
+    limited.add_metric(["waiting"], mails.waiting)
+    limited.add_metric(["discarded"], mails.discarded)
+    yield limited
+    accounts = GaugeMetricFamily(
+        "outbox_mailed_accounts",
+        "Accounts that were mailed a day to two days ago, of the newest 1,000 mails, by whether they are verified now",
+        labels=["verified"],
+    )
+    accounts.add_metric(["yes"], mails.verified)
+    accounts.add_metric(["no"], mails.unverified)
+    yield accounts

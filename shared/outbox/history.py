@@ -1,0 +1,156 @@
+"""Messages as an operator reads them, and finished ones asked for once more.
+
+Finished rows are history: nothing here changes one. A replay appends new messages that ask for the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from psycopg.rows import class_row, dict_row
+
+from shared.database.connections import DbConnection, own_transaction
+from shared.outbox.columns import LARGEST_NUMBER, LARGEST_PAYLOAD_BYTES
+from shared.outbox.failures import parse_failures
+from shared.outbox.times import moment
+
+_TIMES: Final = ", ".join(f"{moment(name)} AS {name}" for name in ("created_at", "due_at", "finished_at"))
+"""A message may be due at a time without end, which Python has no value for; then it is shown without one."""
+
+_MORE_TIMES: Final = ", ".join(f"{moment(name)} AS {name}" for name in ("published_at", "claimed_at", "lease_until"))
+
+LIVE: Final = ("pending", "published", "running", "dead")
+FINISHED: Final = ("done", "discarded")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One line of a list of messages."""
+
+    id: int
+    task: str
+    queue: str
+    status: str
+    attempt: int
+    created_at: datetime | None
+    due_at: datetime | None
+    finished_at: datetime | None
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Which finished messages are meant: those of a task that finished from `since` on and before `until`."""
+
+    task: str
+    since: datetime
+    until: datetime
+    statuses: tuple[str, ...]
+
+
+@own_transaction
+def list_messages(
+    connection: DbConnection, limit: int, *, states: Sequence[str], queue: str | None, task: str | None
+) -> list[Listed]:
+    """List messages, the newest first. Only the tables that can hold the states asked for are read."""
+    filters = {"limit": limit, "states": list(states), "queue": queue, "task": task}
+    found: list[Listed] = []
+    with connection.cursor(row_factory=class_row(Listed)) as cursor:
+        if set(LIVE) & set(states):
+            found += cursor.execute(_newest("outbox"), filters).fetchall()
+        if set(FINISHED) & set(states):
+            found += cursor.execute(_newest("outbox_finished"), filters).fetchall()
+    return sorted(found, key=lambda each: each.id, reverse=True)[:limit]
+
+
+def _newest(table: str) -> str:
+    return f"""
+        SELECT id, task, queue, status, attempt, {_TIMES}, last_error
+          FROM {table}
+         WHERE status = ANY(%(states)s)
+           AND (%(queue)s::text IS NULL OR queue = %(queue)s)
+           AND (%(task)s::text IS NULL OR task = %(task)s)
+         ORDER BY id DESC
+         LIMIT %(limit)s
+    """  # noqa: S608 - a table's name and two expressions of our own
+
+
+@own_transaction
+def read_message(connection: DbConnection, message_id: int) -> dict[str, Any] | None:
+    """Read everything that is kept of a message but its payload; None when there is no such message."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        message = cursor.execute(
+            f"""
+            SELECT id, task, queue, status, attempt, max_retries, generation, {_TIMES}, {_MORE_TIMES}, last_error,
+                   failures::text, traceparent, uid
+              FROM outbox_messages
+             WHERE id = %s
+            """,  # noqa: S608 - two expressions of our own
+            [message_id],
+        ).fetchone()
+    if message is not None:
+        message["failures"] = parse_failures(message["failures"])
+    return message
+
+
+@own_transaction
+def count_finished(connection: DbConnection, chosen: Range, at_most: int) -> int:
+    """Count the finished messages of a range that may be sent once more, and stop beyond `at_most`.
+
+    A payload that was larger than is allowed now is not sent again.
+    """
+    row = connection.execute(
+        """
+        SELECT count(*)
+          FROM (SELECT FROM outbox_finished
+                 WHERE task = %(task)s AND finished_at >= %(since)s AND finished_at < %(until)s
+                   AND status = ANY(%(statuses)s) AND pg_column_size(payload) <= %(largest)s
+                 LIMIT %(at_most)s + 1) AS found
+        """,
+        {**_bounds(chosen), "at_most": at_most},
+    ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+@own_transaction
+def replay(connection: DbConnection, chosen: Range) -> int:
+    """Append a new message for each finished one of the range, all or none, and return how many.
+
+    The oldest is appended first. The new messages have ids of their own, and so Message-IDs and links of their own.
+    The accounts of mails are locked first, as by each session that appends one: none of them is deleted meanwhile.
+    """
+    return connection.execute(
+        """
+        WITH accounts AS MATERIALIZED (
+            SELECT username
+              FROM users
+             WHERE username IN (
+                       SELECT payload ->> 'username'
+                         FROM outbox_finished
+                        WHERE starts_with(task, 'task:send_')
+                          AND task = %(task)s AND finished_at >= %(since)s AND finished_at < %(until)s
+                          AND status = ANY(%(statuses)s) AND pg_column_size(payload) <= %(largest)s)
+               FOR KEY SHARE
+        )
+        INSERT INTO outbox (task, payload, queue, max_retries)
+        SELECT task, payload, queue, least(max_retries, %(retries)s)
+          FROM outbox_finished
+         WHERE (SELECT count(*) FROM accounts) >= 0
+           AND task = %(task)s AND finished_at >= %(since)s AND finished_at < %(until)s
+           AND status = ANY(%(statuses)s) AND pg_column_size(payload) <= %(largest)s
+         ORDER BY finished_at, id
+        """,
+        _bounds(chosen),
+    ).rowcount
+
+
+def _bounds(chosen: Range) -> dict[str, Any]:
+    return {
+        "task": chosen.task,
+        "since": chosen.since,
+        "until": chosen.until,
+        "statuses": list(chosen.statuses),
+        "largest": LARGEST_PAYLOAD_BYTES,
+        "retries": LARGEST_NUMBER,
+    }

@@ -1,0 +1,218 @@
+"""The SQL about refusals by policy: what is noted of them on the breaker's row, and what is given back."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from psycopg.types.json import Jsonb
+
+from shared.database.connections import DbConnection
+from shared.outbox.claims import Claim
+from shared.outbox.columns import FAILURES_SO_FAR, LONGEST_REASON, NEXT_GENERATION
+from shared.outbox.failures import parse_failures
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A message that was refused by policy, as it is noted on the breaker's row.
+
+    Attributes:
+        message_id: whose.
+        generation: that of its row since then.
+        attempt: the same.
+        spent: how many attempts it spent on refusals, all of them noted.
+        recipient: a keyed hash of the address.
+        domain: a keyed hash of its domain.
+        code: the enhanced status code.
+        at: the last one's time, in seconds since the epoch.
+
+    """
+
+    message_id: int
+    generation: int
+    attempt: int
+    spent: int
+    recipient: str
+    domain: str
+    code: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is known of refusals by policy at one moment.
+
+    Attributes:
+        is_outage: an outage by policy is declared.
+        refusals: what is noted, as it stands there.
+        accepted_at: when a mail was last seen to be accepted; times are seconds since the epoch.
+        now: the database's time.
+
+    """
+
+    is_outage: bool
+    refusals: Any
+    accepted_at: float
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """Where a message stands."""
+
+    status: str
+    generation: int
+    attempt: int
+
+
+def lock_breaker(connection: DbConnection) -> None:
+    """Let one transaction after the other note refusals. After the messages' rows: the give_back skips locked ones."""
+    connection.execute(
+        "INSERT INTO outbox_breaker (name) VALUES ('mail') ON CONFLICT (name) DO UPDATE SET name = excluded.name"
+    )
+
+
+def read_situation(connection: DbConnection) -> Situation:
+    """Read the breaker's row, and when history last got a message that was done.
+
+    An acknowledgement writes nothing for this: it is the hot path, and refusals by policy are rare.
+    """
+    row = connection.execute(
+        """
+        SELECT b.opened_at IS NOT NULL AND b.policy_code IS NOT NULL, b.refusals,
+               coalesce(extract(epoch FROM greatest(b.accepted_at, (
+                   SELECT finished_at
+                     FROM outbox_finished
+                    WHERE finished_at <= (SELECT clock_timestamp()) AND status = 'done'
+                    ORDER BY finished_at DESC
+                    LIMIT 1
+               ))), 0)::float8,
+               extract(epoch FROM clock_timestamp())::float8
+          FROM outbox_breaker AS b
+         WHERE b.name = 'mail'
+        """
+    ).fetchone()
+    return Situation(is_outage=False, refusals=[], accepted_at=0.0, now=0.0) if row is None else Situation(*row)
+
+
+def read_failures(connection: DbConnection, message_ids: Sequence[int]) -> dict[int, Any]:
+    """Read what is kept of the messages' failed attempts."""
+    rows = connection.execute(
+        "SELECT id, failures::text FROM outbox WHERE id = ANY(%s::bigint[])", [list(message_ids)]
+    ).fetchall()
+    return {id_: parse_failures(text) for id_, text in rows}
+
+
+def release(connection: DbConnection, claim: Claim, reason: str, first_code: str | None) -> bool:
+    """Give a message back that met an outage by policy, with its attempt. False when it is no longer ours.
+
+    It is due at once, behind those that waited longer. A first refusal is kept among its failures, where the next one
+    finds it; the others would crowd out what else is there.
+    """
+    entry = {"attempt": claim.attempt, "reason": reason[:LONGEST_REASON], "maybe_accepted": False, "given_back": True}
+    released = connection.execute(
+        f"""
+        UPDATE outbox
+           SET status = 'pending', generation = {NEXT_GENERATION}, attempt = attempt - 1, due_at = clock_timestamp(),
+               claim_token = NULL, lease_until = NULL, broker_epoch = NULL, last_error = %(reason)s,
+               failures = CASE WHEN %(first)s::jsonb IS NULL THEN failures
+                               ELSE {FAILURES_SO_FAR}
+                                   || (%(first)s::jsonb || jsonb_build_object('at', clock_timestamp())) END
+         WHERE id = %(id)s AND status = 'running' AND claim_token = %(token)s
+        """,  # noqa: S608 - two expressions of our own
+        {
+            "id": claim.id,
+            "token": claim.token,
+            "reason": reason[:LONGEST_REASON],
+            "first": None if first_code is None else Jsonb({**entry, "policy_code": first_code}),
+        },
+    )
+    return released.rowcount == 1
+
+
+def read_lives(connection: DbConnection, message_ids: Sequence[int]) -> dict[int, Life]:
+    """Read where the messages stand now, this transaction's own writes included."""
+    rows = connection.execute(
+        "SELECT id, status, generation, attempt FROM outbox WHERE id = ANY(%s::bigint[])", [list(message_ids)]
+    ).fetchall()
+    return {id_: Life(*life) for id_, *life in rows}
+
+
+_LARGEST_READ_BYTES: Final = 8192
+
+_USERNAME: Final = f"""
+    CASE WHEN pg_column_compression(waiting.payload) IS NULL
+          AND pg_column_size(waiting.payload) <= {_LARGEST_READ_BYTES} THEN waiting.payload ->> 'username' END
+"""
+"""Ours are small. Others may be compressed, and unfold to a hundred times what is stored: thousands of them are not."""
+
+
+def another_domain_waits(connection: DbConnection, domain: str) -> bool:
+    """Tell whether mail to another domain is due or on its way, among the first thousand messages of each kind."""
+    row = connection.execute(
+        f"""
+        SELECT EXISTS (
+            SELECT
+              FROM (
+                  (SELECT payload FROM outbox WHERE status = 'pending' AND queue = 'critical' AND due_at <= now()
+                    ORDER BY due_at, id LIMIT 1000)
+                  UNION ALL
+                  (SELECT payload FROM outbox WHERE status = 'pending' AND queue = 'default' AND due_at <= now()
+                    ORDER BY due_at, id LIMIT 1000)
+                  UNION ALL
+                  (SELECT payload FROM outbox WHERE status = 'published' LIMIT 1000)
+                  UNION ALL
+                  (SELECT payload FROM outbox WHERE status = 'running' LIMIT 1000)
+              ) AS waiting
+              JOIN users ON users.username = {_USERNAME}
+             WHERE substring(lower(users.email) FROM '[^@]*$') <> %s
+        )
+        """,  # noqa: S608 - an expression of our own
+        [domain],
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
+def note_refusals(connection: DbConnection, refusals: Sequence[Refusal], outage_code: str | None) -> None:
+    """Keep these refusals and no others; with a code, the outage that is declared is one by policy."""
+    connection.execute(
+        "UPDATE outbox_breaker SET refusals = %s, policy_code = coalesce(%s, policy_code) WHERE name = 'mail'",
+        [Jsonb([asdict(each) for each in refusals]), outage_code],
+    )
+
+
+def give_back(connection: DbConnection, refusals: Sequence[Refusal]) -> set[int]:
+    """Give back the attempts that were spent on refusals, and let the messages be due now. Give the ids.
+
+    Only while the row is as the refusal left it: a message that an operator retried, that is in somebody's hand or that
+    failed otherwise since then keeps what it has. A dead letter that died of the refusal is pending again. A row that
+    is locked is left for the next time.
+    """
+    given = connection.execute(
+        f"""
+        WITH owed AS MATERIALIZED (
+            SELECT o.id, refusal.spent
+              FROM outbox AS o
+              JOIN unnest(%(ids)s::bigint[], %(generations)s::integer[], %(attempts)s::integer[], %(spent)s::integer[])
+                   AS refusal (id, generation, attempt, spent) USING (id, generation, attempt)
+             WHERE o.status IN ('pending', 'published', 'dead')
+             ORDER BY o.id
+               FOR UPDATE OF o SKIP LOCKED
+        )
+        UPDATE outbox AS o
+           SET attempt = greatest(0, o.attempt - owed.spent),
+               status = CASE WHEN o.status = 'dead' THEN 'pending' ELSE o.status END,
+               generation = CASE WHEN o.status = 'dead' THEN {NEXT_GENERATION} ELSE o.generation END,
+               due_at = CASE WHEN o.status = 'published' THEN o.due_at ELSE clock_timestamp() END
+          FROM owed
+         WHERE o.id = owed.id
+        RETURNING o.id
+        """,  # noqa: S608 - an expression of our own
+        {
+            "ids": [each.message_id for each in refusals],
+            "generations": [each.generation for each in refusals],
+            "attempts": [each.attempt for each in refusals],
+            "spent": [each.spent for each in refusals],
+        },
+    ).fetchall()
+    return {id_ for (id_,) in given}

@@ -1,0 +1,1 @@
+"""What worker and doctor share of SMTP: logging in, and reading replies."""

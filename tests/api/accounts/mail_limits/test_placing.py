@@ -1,0 +1,220 @@
+"""When a mailbox gets one more mail: the rules, whatever is asked for in whatever order."""
+
+import time
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from api.accounts.mail_limits.placing import NO_ROOM, ONE_WAITS, AskedMail, KnownMail, Placement, State, place
+from shared.settings.mail_limits import MailLimits
+
+NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+OWN = b"the mailbox's own address"
+
+
+class Mailbox:
+    """Asks for one mail after the other, and keeps what was decided."""
+
+    def __init__(self, limits: MailLimits | None = None) -> None:
+        self.limits = limits or MailLimits()
+        self.now = NOW
+        self.known: list[KnownMail] = []
+
+    def ask(
+        self, address: bytes = OWN, client: bytes | None = b"client", *, delay: timedelta = timedelta(0)
+    ) -> Placement:
+        asked = AskedMail(self.now, self.now + delay, address, client, is_plain=address == OWN)
+        placed = place(asked, self.known, self.limits)
+        if placed.state != "discarded":
+            self.known.append(KnownMail(placed.due_at, address, client, placed.state))
+        return placed
+
+    def tags(self, number: int, client: bytes | None = b"client") -> list[Placement]:
+        """Ask for mails to so many addresses of the mailbox, all of them different."""
+        return [self.ask(b"tag %d %d" % (len(self.known), each), client) for each in range(number)]
+
+    def due(self, states: Iterable[State] = ("prompt", "waiting", "daily")) -> list[datetime]:
+        return sorted(mail.due_at for mail in self.known if mail.state in states)
+
+
+def test_one_client_has_three_mails_an_hour_and_five_in_the_days() -> None:
+    mailbox = Mailbox()
+
+    placed = mailbox.tags(6)
+
+    assert [each.due_at - NOW for each in placed[:5]] == [0 * HOUR] * 3 + [HOUR] * 2
+    assert [each.state for each in placed] == ["prompt"] * 3 + ["waiting"] * 2 + ["daily"]
+
+
+def test_a_mailbox_has_five_mails_an_hour_and_ten_in_the_days() -> None:
+    mailbox = Mailbox()
+
+    placed = [mailbox.tags(1, b"client %d" % number)[0] for number in range(11)]
+
+    assert [each.due_at - NOW for each in placed] == [0 * HOUR] * 5 + [HOUR] * 5 + [DAY]
+    assert [each.state for each in placed] == ["prompt"] * 5 + ["waiting"] * 5 + ["daily"]
+
+
+def test_whoever_is_unknown_shares_what_one_client_has() -> None:
+    assert [each.state for each in Mailbox().tags(4, None)] == ["prompt"] * 3 + ["waiting"]
+
+
+def test_of_one_address_one_mail_waits() -> None:
+    mailbox = Mailbox()
+
+    placed = [mailbox.ask() for _ in range(6)]
+
+    assert [each.state for each in placed] == ["prompt"] * 3 + ["waiting"] + ["discarded"] * 2
+    assert placed[-1] == Placement(NOW, "discarded", ONE_WAITS)
+
+
+def test_what_fits_is_not_discarded_because_another_one_waits() -> None:
+    mailbox = Mailbox()
+    stranger = [mailbox.ask(client=b"stranger") for _ in range(4)][-1]
+
+    assert stranger.state == "waiting"
+    assert mailbox.ask(client=b"owner") == Placement(NOW, "prompt")
+
+
+def test_beyond_all_limits_a_mailbox_gets_one_mail_a_day() -> None:
+    mailbox = Mailbox()
+    for number in range(10):
+        mailbox.tags(1, b"client %d" % number)
+    states = []
+    for _ in range(5):
+        mailbox.now += DAY + 2 * HOUR
+        states += [each.state for each in mailbox.tags(1)]
+
+    assert states == ["daily"] * 5
+    assert all(next_ - one >= DAY for one, next_ in pairwise(mailbox.due(["daily"])))
+
+
+def test_the_owner_gets_a_mail_within_two_days_however_many_of_strangers_wait() -> None:
+    mailbox = Mailbox()
+    for number in range(200):
+        mailbox.tags(1, b"stranger %d" % number)
+
+    placed = mailbox.ask(OWN, b"owner")
+
+    assert (placed.state, placed.due_at - NOW) == ("daily", 2 * DAY)
+
+
+def test_what_finds_no_room_in_the_days_is_discarded() -> None:
+    mailbox = Mailbox()
+
+    placed = mailbox.tags(200)
+
+    assert placed[-1] == Placement(NOW, "discarded", NO_ROOM)
+    assert max(mailbox.due()) <= NOW + 7 * DAY
+
+
+def test_a_limit_that_is_off_holds_nothing_back() -> None:
+    mailbox = Mailbox(MailLimits(mailbox_an_hour=None, mailbox=None, client_an_hour=None, client=None))
+
+    assert {each.state for each in mailbox.tags(50)} == {"prompt"}
+
+
+def test_a_delay_that_was_asked_for_is_no_waiting() -> None:
+    assert Mailbox().ask(delay=10 * DAY) == Placement(NOW + 10 * DAY, "prompt")
+
+
+def test_another_limit_makes_a_mail_wait() -> None:
+    asked = AskedMail(NOW, NOW, OWN, None, is_plain=True)
+
+    assert place(asked, [], MailLimits(), not_before=NOW + HOUR) == Placement(NOW + HOUR, "waiting")
+
+
+def test_a_decision_among_as_many_mails_as_are_read_takes_no_seconds() -> None:
+    """The mailbox is locked meanwhile. In time of the processor, which other programs do not lengthen."""
+    known = [KnownMail(NOW - minute * timedelta(minutes=1), b"tag", b"client", "prompt") for minute in range(1, 2001)]
+    asked = AskedMail(NOW, NOW, OWN, b"client", is_plain=True)
+    begin = time.thread_time()
+
+    placed = place(asked, known, MailLimits(mailbox=1000, client=1000))
+
+    assert placed.state == "daily"
+    assert time.thread_time() - begin < 2
+
+
+@pytest.mark.parametrize("jump", [-400 * DAY, -3 * DAY, -2 * HOUR, 400 * DAY])
+def test_a_clock_that_jumps_locks_nobody_out(jump: timedelta) -> None:
+    mailbox = Mailbox()
+    for number in range(30):
+        mailbox.tags(1, b"client %d" % number)
+    mailbox.now += jump
+
+    placed = mailbox.ask(OWN, b"owner")
+
+    assert placed.state != "discarded"
+    assert placed.due_at - mailbox.now <= 12 * DAY
+
+
+Step = tuple[timedelta, bytes, bytes | None]
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from([timedelta(0), timedelta(minutes=1), timedelta(minutes=59), HOUR, 5 * HOUR, DAY, 3 * DAY]),
+        st.sampled_from([OWN, *(b"tag %d" % number for number in range(12))]),
+        st.sampled_from([None, *(b"client %d" % number for number in range(5))]),
+    ),
+    max_size=80,
+)
+LIMITS = st.builds(
+    MailLimits,
+    mailbox_an_hour=st.integers(1, 6),
+    mailbox=st.integers(1, 12),
+    client_an_hour=st.integers(1, 6),
+    client=st.integers(1, 12),
+    days=st.sampled_from([1.0, 2.5, 7.0]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(STEPS, LIMITS)
+def test_no_window_ever_has_more_mails_than_allowed(steps: Sequence[Step], limits: MailLimits) -> None:
+    mailbox = Mailbox(limits)
+    for pause, address, client in steps:
+        mailbox.now += pause
+        placed = mailbox.ask(address, client)
+        waiting = [mail.address for mail in mailbox.known if mail.state != "prompt" and mail.due_at > mailbox.now]
+        assert len(waiting) == len(set(waiting))
+        assert placed.due_at >= mailbox.now
+        assert (placed.state == "prompt") <= (placed.due_at == mailbox.now)
+        assert (placed.state == "discarded") == (placed.reason is not None)
+
+    days = timedelta(days=limits.days)
+    assert most_within(mailbox.due(), HOUR) <= (limits.mailbox_an_hour or 0)
+    assert most_within(mailbox.due(["prompt", "waiting"]), days) <= (limits.mailbox or 0)
+    assert most_within(mailbox.due(["daily"]), DAY) <= 1
+    for client in {mail.client for mail in mailbox.known}:
+        own = sorted(mail.due_at for mail in mailbox.known if mail.client == client and mail.state != "daily")
+        assert most_within(own, HOUR) <= (limits.client_an_hour or 0)
+        assert most_within(own, days) <= (limits.client or 0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(STEPS)
+def test_the_own_address_always_gets_a_mail_within_days(steps: Sequence[Step]) -> None:
+    mailbox = Mailbox()
+    for pause, address, client in steps:
+        mailbox.now += pause
+        mailbox.ask(address, client)
+
+    placed = mailbox.ask(OWN, b"owner")
+
+    until = (
+        placed.due_at
+        if placed.reason is None
+        else min(mail.due_at for mail in mailbox.known if mail.address == OWN and mail.due_at > mailbox.now)
+    )
+    assert placed.reason in {None, ONE_WAITS}
+    assert until - mailbox.now <= 2 * DAY + HOUR
+
+
+def most_within(moments: Sequence[datetime], span: timedelta) -> int:
+    """Count the mails of the fullest window."""
+    return max((sum(first <= each < first + span for each in moments) for first in moments), default=0)

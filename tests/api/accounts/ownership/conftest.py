@@ -1,0 +1,29 @@
+from collections.abc import Iterator
+
+import pytest
+
+from tests.api.accounts.ownership.people import MALLORY
+from tests.api_service import ALICE, ApiService, api_service
+
+
+@pytest.fixture
+def api(database_url: str) -> Iterator[ApiService]:
+    with api_service(database_url) as service:
+        yield service
+
+
+@pytest.fixture
+def contested(api: ApiService) -> ApiService:
+    """The owner and then a stranger have signed up with one address."""
+    for person in (ALICE, {**MALLORY, "email": "Alice@Example.com"}):
+        assert api.sign_up(**person).status_code == 201
+    return api
+
+
+@pytest.fixture(params=["before", "after"])
+def in_either_order(request: pytest.FixtureRequest, api: ApiService) -> ApiService:
+    """The same, whoever came first."""
+    people = [ALICE, {**MALLORY, "email": "Alice@Example.com"}]
+    for person in people if request.param == "after" else reversed(people):
+        assert api.sign_up(**person).status_code == 201
+    return api

@@ -1,0 +1,106 @@
+"""Jobs that are taken for many messages."""
+
+import os
+import signal
+import threading
+from contextlib import closing
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from psycopg import Connection
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import ReadOnlyError
+from redis.retry import Retry
+from rq import Queue
+
+from consumer.model.message import Ready
+from consumer.threaded.fetcher import Intake
+from consumer.threaded.queue import WorkerBroker
+from consumer.threaded.state import Control
+from embedded.servers.redis import RedisServer
+from redis_client.opening import open_redis
+from shared.outbox.messages import ENTRY_POINT
+from shared.rq_format.read import PoppedJob
+from tests.consumer.stages.batches.desk import Desk, add_messages
+from tests.failover.demotion import demotable_redis
+from tests.waiting import wait_until
+
+
+@pytest.mark.parametrize(("defect", "has_finished"), [(None, True), (ZeroDivisionError, False)])
+def test_an_intake_that_a_defect_ends_has_not_finished(
+    desk: Desk,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    defect: type[Exception] | None,
+    has_finished: bool,  # noqa: FBT001
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(WorkerBroker, "pop", Mock(side_effect=defect, return_value=[]))
+    with closing(Redis.from_url(redis_url)) as redis:
+        intake = Intake(
+            WorkerBroker(redis, ["q"], "rq:job:", "worker"),
+            Control(at_once=1, max_jobs=None),
+            desk.database,
+            desk.claimer,
+            desk.preparer,
+            burst=True,
+            to_send=SimpleQueue(),
+            to_write=SimpleQueue(),
+        )
+        intake.start()
+        intake.join(10)
+
+    assert (intake.is_alive(), intake.has_finished) == (False, has_finished)
+
+
+def test_a_job_that_has_to_be_read_is_kept_while_redis_is_away(
+    desk: Desk, connection: "Connection[Any]", own_redis: RedisServer
+) -> None:
+    [id_] = add_messages(connection, 1)
+
+    class FreezesAfterThePop(WorkerBroker):
+        def pop(self, most: int, *, last_queue_first: bool = False) -> list[PoppedJob]:
+            popped = super().pop(most, last_queue_first=last_queue_first)
+            os.kill(own_redis.pid, signal.SIGSTOP)
+            return popped
+
+    control = Control(at_once=1, max_jobs=1)
+    to_send: SimpleQueue[Ready | None] = SimpleQueue()
+    with closing(Redis.from_url(own_redis.url, socket_timeout=0.2, retry=Retry(NoBackoff(), 0))) as redis:
+        queue = Queue("q", connection=redis)
+        queue.enqueue(ENTRY_POINT, id_)
+        broker = FreezesAfterThePop(redis, [queue.key], "rq:job:", "worker")
+        intake = Intake(
+            broker,
+            control,
+            desk.database,
+            desk.claimer,
+            desk.preparer,
+            burst=False,
+            to_send=to_send,
+            to_write=SimpleQueue(),
+        )
+        intake.start()
+        wait_until(lambda: control.redis_is_away or not intake.is_alive(), 10, "the outage to be noticed")
+        os.kill(own_redis.pid, signal.SIGCONT)
+        intake.join(10)
+
+    ready = to_send.get_nowait()
+    assert ready is not None
+    assert ready.held.claim.id == id_
+
+
+def test_a_replica_that_refuses_a_deletion_is_left(tmp_path: Path) -> None:
+    with demotable_redis(tmp_path) as redis, closing(open_redis(redis.url)) as client:
+        broker = WorkerBroker(client, ["rq:queue:critical"], "rq:job:", "rq:worker:one")
+        job = PoppedJob("rq:queue:critical", b"outbox-1-g0")
+        broker.finish([job], [])
+        redis.demote()
+
+        with pytest.raises(ReadOnlyError):
+            broker.finish([job], [])
+        broker.finish([job], [])

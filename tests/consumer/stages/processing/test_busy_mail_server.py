@@ -1,0 +1,72 @@
+"""A server that refuses for now is not away while it serves others, and a message that it always refuses ends."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from consumer.model.results import Verdict
+from tests.consumer.stages.processing.world import Logs, world_of
+from tests.rows import add_message
+from tests.scripted_mail_server import GREETING, HANG_UP, ScriptedMailServer, Session
+
+OTHER = "other@example.com"
+
+
+def refuse_alice(session: Session) -> str:
+    return "250 OK" if session.recipient == OTHER else "450 4.7.1 not now"
+
+
+def test_a_refused_connection_opens_no_breaker_while_another_worker_is_served(database_url: str, logs: Logs) -> None:
+    greetings = iter(["220 scripted", f"421 4.7.0 too many connections {HANG_UP}"])
+    with (
+        ScriptedMailServer({GREETING: lambda _: next(greetings)}) as server,
+        world_of(database_url, server.port) as world,
+    ):
+        served, refused = add_message(world.connection), add_message(world.connection)
+
+        verdicts = [world.process(served), world.process(refused)]
+
+        row = world.message(refused)
+        is_waiting = world.rows("SELECT due_at > clock_timestamp() AS later FROM outbox")[0]["later"]
+        assert verdicts == [Verdict.DONE, Verdict.PUT_BACK]
+        assert (row["attempt"], row["failures"], world.breaker()["opened_at"], is_waiting) == (0, [], None, True)
+    assert [line for line in logs if line["event"] == "outage"] == []
+
+
+def test_a_refused_connection_is_an_outage_when_nobody_is_served(database_url: str) -> None:
+    with (
+        ScriptedMailServer({GREETING: f"421 4.7.0 too many connections {HANG_UP}"}) as server,
+        world_of(database_url, server.port) as world,
+    ):
+        add_message(world.connection)
+        world.process(world.rows("SELECT id FROM outbox")[0]["id"])
+
+        assert world.breaker()["opened_at"] is not None
+
+
+OLD = [(Verdict.PUT_BACK, 0), (Verdict.FAILED, 1), (Verdict.FAILED, 2)]
+YOUNG = [(Verdict.PUT_BACK, 0)] * 3
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [(61, OLD), (50, YOUNG)])
+def test_a_message_that_is_always_refused_spends_attempts_after_an_hour_when_others_are_taken(
+    database_url: str, minutes: int, expected: list[tuple[Verdict, int]]
+) -> None:
+    with ScriptedMailServer({"RCPT": refuse_alice}) as server, world_of(database_url, server.port) as world:
+        world.connection.execute(
+            "INSERT INTO users (username, email, full_name, hashed_password) VALUES ('other', %s, 'Other', '!')",
+            [OTHER],
+        )
+        id_ = add_message(world.connection, created_at=datetime.now(UTC) - timedelta(minutes=minutes))
+
+        seen = []
+        for _ in range(3):
+            seen.append((world.process(id_), world.message(id_)["attempt"]))
+            world.connection.execute(
+                "UPDATE outbox_breaker SET opened_at = NULL, probe_at = NULL, probe_id = NULL, outages = 0"
+            )
+            world.connection.execute("UPDATE outbox SET due_at = clock_timestamp() WHERE id = %s", [id_])
+            other = add_message(world.connection, payload={"username": "other"})
+            assert world.process(other) is Verdict.DONE
+
+    assert seen == expected

@@ -1,0 +1,172 @@
+"""A message that met silence after its last dot waits for the answer, under a lease that is renewed."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from uuid import uuid4
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from consumer.model.lease import Lease
+from consumer.model.message import Held
+from consumer.model.results import Verdict
+from consumer.stages.late_answers import LateAnswers
+from consumer.stages.processor import Processor
+from embedded.programs.ports import LOOPBACK, free_port
+from shared.outbox import claims
+from shared.outbox.publishing import reap_running
+from shared.settings.processes import SmtpServer
+from tests.consumer.stages.processing.world import Logs, World, running
+from tests.rows import add_message
+from tests.scripted_mail_server import CONTENT, Answer, ScriptedMailServer, Session
+from tests.waiting import wait_until
+
+LEASE = 1.5
+"""Two thirds of it, one second, are the time for an answer."""
+
+SILENCE = Jsonb([{"attempt": 1, "reason": "silence", "maybe_accepted": True, "unanswered": True}])
+
+
+def late(seconds: float, answer: str = "250 OK") -> Answer:
+    def wait(session: Session) -> str:
+        session.server.is_leaving.wait(seconds)
+        return answer
+
+    return wait
+
+
+@contextmanager
+def consumer_of(world: World, server: ScriptedMailServer) -> Iterator[Processor]:
+    yield world.consumer(smtp_server=SmtpServer("smtp", LOOPBACK, server.port), run_lease_seconds=LEASE)
+
+
+def claimed(world: World, message_id: int) -> Held:
+    [claim] = claims.claim(world.connection, [message_id], uuid4(), LEASE)
+    return Held(claim, Lease.start(LEASE))
+
+
+def test_an_answer_that_takes_several_leases_makes_one_copy_and_the_message_is_done(world: World, logs: Logs) -> None:
+    id_ = add_message(world.connection)
+    reaped = []
+    with ScriptedMailServer({CONTENT: late(2.6)}) as server, consumer_of(world, server) as consumer:
+        assert consumer.process(id_) is Verdict.FAILED
+        [failure] = world.message(id_)["failures"]
+        assert failure["unanswered"] is True
+        world.make_due(id_)
+
+        with running(lambda: consumer.process(id_)) as outcome:
+            while not outcome.done():
+                reaped += reap_running(world.connection, 10, grace_seconds=0)
+                time.sleep(0.02)
+
+    assert (outcome.result(), reaped, len(server.contents)) == (Verdict.DONE, [], 2)
+    assert world.message(id_)["attempt"] == 2
+    assert [line["message_id"] for line in logs if line["event"] == "lease.renewed"] == [id_, id_]
+
+
+def test_a_refusal_that_comes_late_counts(world: World) -> None:
+    id_ = add_message(world.connection, failures=SILENCE)
+    with ScriptedMailServer({CONTENT: late(1.5, "554 5.6.0 no")}) as server, consumer_of(world, server) as consumer:
+        assert consumer.process(id_) is Verdict.DEAD
+
+
+def test_the_first_attempt_renews_nothing(world: World, logs: Logs) -> None:
+    id_ = add_message(world.connection)
+    with ScriptedMailServer({CONTENT: late(1.5)}) as server, consumer_of(world, server) as consumer:
+        assert consumer.process(id_) is Verdict.FAILED
+
+    assert "lease.renewed" not in {line["event"] for line in logs}
+
+
+def test_a_crash_in_between_does_not_end_the_patience_for_a_message(world: World) -> None:
+    id_ = add_message(world.connection, failures=SILENCE)
+    claimed(world, id_)
+    world.connection.execute("UPDATE outbox SET lease_until = now()")
+    assert [each.id for each in reap_running(world.connection, 10, grace_seconds=0)] == [id_]
+
+    assert claimed(world, id_).claim.met_silence
+
+
+def test_the_wait_ends_when_the_message_was_taken_over(world: World) -> None:
+    id_ = add_message(world.connection, failures=SILENCE)
+    with (
+        ScriptedMailServer({CONTENT: late(10.0)}) as server,
+        consumer_of(world, server) as consumer,
+        running(lambda: consumer.process(id_)) as outcome,
+    ):
+        wait_until(lambda: server.contents, 5, "the mail")
+        world.take_back(id_)
+        began = monotonic()
+        assert outcome.result(5) is Verdict.NOT_OURS_ANY_MORE
+
+    assert monotonic() - began < 2.0
+    assert world.message(id_)["status"] == "pending"
+
+
+@pytest.mark.parametrize(
+    ("longest_seconds", "is_leaving"), [(0.0, False), (600.0, True)], ids=["ten minutes are over", "told to stop"]
+)
+def test_nothing_is_renewed(world: World, *, longest_seconds: float, is_leaving: bool) -> None:
+    held = claimed(world, add_message(world.connection))
+    waits = LateAnswers(
+        world.settings.database_url, senders=lambda: 1, is_leaving=lambda: is_leaving, longest_seconds=longest_seconds
+    )
+
+    with waits.place(held) as wait:
+        assert wait is not None
+        assert wait.extend() is None
+
+
+def test_a_renewed_wait_ends_with_the_ten_minutes(world: World) -> None:
+    held = claimed(world, add_message(world.connection))
+    waits = LateAnswers(world.settings.database_url, senders=lambda: 1, longest_seconds=0.5)
+
+    with waits.place(held) as wait:
+        assert wait is not None
+        until = wait.extend()
+
+    assert until is not None
+    assert until - monotonic() <= 0.5
+
+
+def test_the_lease_bounds_a_renewal_while_postgresql_is_away(world: World, logs: Logs) -> None:
+    held = claimed(world, add_message(world.connection))
+    nowhere = f"postgresql://postgres@{LOOPBACK}:{free_port()}/nothing"
+
+    with LateAnswers(nowhere, senders=lambda: 1).place(held) as wait:
+        assert wait is not None
+        assert wait.extend() is None
+
+    assert held.lease.is_over()
+    assert monotonic() < held.lease.started_at + LEASE + 2.5
+    assert [line["log_level"] for line in logs if line["event"] == "lease.not_renewed"] == ["warning"]
+
+
+@pytest.mark.parametrize(("senders", "places"), [(1, 1), (2, 1), (5, 2), (10, 5)])
+def test_half_of_the_senders_may_wait(world: World, senders: int, places: int) -> None:
+    held = claimed(world, add_message(world.connection))
+    waits = LateAnswers(world.settings.database_url, senders=lambda: senders)
+    taken = [waits.place(held) for _ in range(places)]
+
+    assert None not in [each.__enter__() for each in taken]
+    with waits.place(held) as one_too_many:
+        assert one_too_many is None
+    taken[0].__exit__(None, None, None)
+    with waits.place(held) as another:
+        assert another is not None
+
+
+def test_a_message_without_a_place_to_wait_is_put_back_and_not_sent(world: World) -> None:
+    waits_already, id_ = (add_message(world.connection, failures=SILENCE, attempt=1) for _ in range(2))
+    with ScriptedMailServer({}) as server, consumer_of(world, server) as consumer:
+        with consumer._sender._late_answers.place(claimed(world, waits_already)):  # noqa: SLF001
+            assert consumer.process(id_) is Verdict.PUT_BACK
+        row = world.message(id_)
+
+    assert (row["status"], row["attempt"], server.contents) == ("pending", 1, [])
+    [(waits_seconds,)] = world.connection.execute(
+        "SELECT extract(epoch FROM due_at - now())::float8 FROM outbox WHERE id = %s", [id_]
+    ).fetchall()
+    assert 50 < waits_seconds <= 60

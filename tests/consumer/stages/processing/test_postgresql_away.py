@@ -1,0 +1,294 @@
+"""PostgreSQL is away, or its answer is lost."""
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import psycopg
+import pytest
+
+from consumer.model.results import Verdict
+from consumer.stages import processor
+from consumer.stages.database import Database
+from consumer.stages.processor import Processor
+from consumer.task import Mail, Payload, Preparation
+from embedded.mail.catcher import MailCatcher
+from embedded.programs.ports import LOOPBACK, free_port
+from embedded.servers.postgres import PostgresServer
+from shared.database.connections import DbConnection, connect, transaction
+from tests.consumer.stages.processing.world import Logs, World, register, running, verdicts, waits_for_a_lock, world_of
+from tests.rows import add_message, add_user, message
+from tests.waiting import wait_until
+
+LOST = psycopg.OperationalError("the answer was lost")
+
+CLAIM = 1
+"""A message's transactions are numbered: its claim, the preparation of its mail, its outcome."""
+
+
+class LosesAnswers(Database):
+    """PostgreSQL commits, but for the transactions with these numbers its answer does not arrive."""
+
+    lost: tuple[int, ...] = ()
+
+    def __init__(self, database_url: str) -> None:
+        super().__init__(database_url)
+        self._number = 0
+
+    @contextmanager
+    def transaction(self, **limits: int) -> Iterator[DbConnection]:
+        self._number += 1
+        with super().transaction(**limits) as connection:
+            yield connection
+        if self._number in self.lost:
+            self.close()
+            raise LOST
+
+
+class CommitsLate(Database):
+    """The first transaction's connection breaks while PostgreSQL still has the commit before it."""
+
+    commits: list[threading.Thread]
+    is_awaited: Callable[[], bool]
+
+    @contextmanager
+    def transaction(self, **limits: int) -> Iterator[DbConnection]:
+        if self.commits:
+            with super().transaction(**limits) as connection:
+                yield connection
+            return
+        broken = connect(self._database_url, "outbox-consumer")
+        under_way = transaction(broken)
+        under_way.__enter__()
+        yield broken
+
+        def commit() -> None:
+            wait_until(self.is_awaited, 10, "the second claim to wait for the first")
+            under_way.__exit__(None, None, None)
+            broken.close()
+
+        self.commits.append(threading.Thread(target=commit))
+        self.commits[0].start()
+        raise LOST
+
+
+def test_a_claim_whose_answer_was_lost_is_found_by_its_token(
+    world: World, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LosesAnswers, "lost", (CLAIM,))
+    monkeypatch.setattr(processor, "Database", LosesAnswers)
+    id_ = add_message(world.connection, status="published")
+
+    assert world.process(id_) is Verdict.DONE
+
+    assert (world.message(id_)["attempt"], len(mailbox.mails()), len(world.records())) == (1, 1, 1)
+
+
+class AwayAfterTheClaim(LosesAnswers):
+    """The claim's commit is not answered, and PostgreSQL stays away for longer than the lease."""
+
+    lost = (CLAIM,)
+    back_at = math.inf
+
+    @contextmanager
+    def transaction(self, **limits: int) -> Iterator[DbConnection]:
+        if self._number >= 1 and monotonic() < self.back_at:
+            raise LOST
+        with super().transaction(**limits) as connection:
+            yield connection
+
+
+def test_an_outage_of_postgresql_longer_than_the_lease_of_a_lost_claim_spends_no_attempt(
+    world: World, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AwayAfterTheClaim, "back_at", monotonic() + 1.0)
+    monkeypatch.setattr(processor, "Database", AwayAfterTheClaim)
+    id_ = add_message(world.connection, status="published")
+
+    assert world.process(id_, run_lease_seconds=0.5) is Verdict.PUT_BACK
+
+    row = world.message(id_)
+    assert (row["status"], row["attempt"], len(mailbox.mails())) == ("pending", 0, 0)
+
+
+def test_a_claim_whose_commit_is_still_under_way_is_waited_for(
+    world: World, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CommitsLate, "commits", [], raising=False)
+    monkeypatch.setattr(CommitsLate, "is_awaited", staticmethod(lambda: waits_for_a_lock(world)), raising=False)
+    monkeypatch.setattr(processor, "Database", CommitsLate)
+    id_ = add_message(world.connection, status="published")
+
+    assert world.process(id_) is Verdict.DONE
+
+    CommitsLate.commits[0].join()
+    assert (world.message(id_)["attempt"], len(mailbox.mails()), len(world.records())) == (1, 1, 1)
+
+
+def test_a_claim_that_was_rolled_back_is_not_taken_for_anothers(
+    world: World, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = add_message(world.connection, status="published")
+
+    class RollsBack(Database):
+        """Another consumer takes the message while this one connects anew."""
+
+        @contextmanager
+        def transaction(self, **limits: int) -> Iterator[DbConnection]:
+            try:
+                with super().transaction(**limits) as connection:
+                    yield connection
+                    if world.message(id_)["status"] == "published":
+                        raise LOST
+            except psycopg.OperationalError:
+                world.connection.execute(
+                    "UPDATE outbox SET status = 'running', attempt = 1, claim_token = gen_random_uuid(),"
+                    " claimed_at = now(), lease_until = now() + interval '30 s'"
+                )
+                raise
+
+    monkeypatch.setattr(processor, "Database", RollsBack)
+
+    assert world.process(id_) is Verdict.NOT_CLAIMED
+
+    assert (world.message(id_)["status"], mailbox.mails()) == ("running", [])
+
+
+def test_an_acknowledgement_whose_answer_was_lost_is_done(
+    world: World, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch, logs: Logs
+) -> None:
+    monkeypatch.setattr(LosesAnswers, "lost", (CLAIM + 2, CLAIM + 3))
+    monkeypatch.setattr(processor, "Database", LosesAnswers)
+    id_ = add_message(world.connection)
+
+    assert world.process(id_) is Verdict.DONE
+
+    assert (world.message(id_)["status"], world.message(id_)["attempt"], len(mailbox.mails())) == ("done", 1, 1)
+    assert [line["event"] for line in logs] == ["outcome_waits", "message"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "verdict", "left"),
+    [
+        ("data-451", Verdict.FAILED, ("pending", 1, 1, 1)),
+        ("data-554", Verdict.DEAD, ("dead", 1, 0, 1)),
+        ("mail-451", Verdict.PUT_BACK, ("pending", 0, 1, 0)),
+    ],
+)
+def test_an_outcome_whose_answer_was_lost_is_written_once_and_told_as_it_is(
+    world: World,
+    mailbox: MailCatcher,
+    monkeypatch: pytest.MonkeyPatch,
+    logs: Logs,
+    fault: str,
+    verdict: Verdict,
+    left: tuple[str, int, int, int],
+) -> None:
+    monkeypatch.setattr(LosesAnswers, "lost", (CLAIM + 2,))
+    monkeypatch.setattr(processor, "Database", LosesAnswers)
+    mailbox.set_fault(fault)
+    id_ = add_message(world.connection)
+
+    assert world.process(id_) is verdict
+
+    row = world.message(id_)
+    assert (row["status"], row["attempt"], row["generation"], len(row["failures"])) == left
+    assert verdicts(logs) == [verdict.value]
+
+
+def test_what_a_killed_postgresql_did_not_hear_is_said_again(
+    own_postgres: PostgresServer, mailbox: MailCatcher, logs: Logs
+) -> None:
+    mailbox.set_fault("slow:0.25")
+    url = own_postgres.url("outbox")
+    with world_of(url, mailbox.smtp_port) as world:
+        id_ = add_message(world.connection, status="published")
+        consumer = world.consumer()
+        with running(lambda: consumer.process(id_)) as verdict:
+            wait_until(lambda: bool(world.records()), 10, "the mail to be prepared")
+            own_postgres.kill()
+            mailbox.wait_for(1)
+            wait_until(lambda: "outcome_waits" in [line["event"] for line in logs], 10, "a try to acknowledge")
+            own_postgres.start()
+
+        assert verdict.result() is Verdict.DONE
+    with connect(url, "test") as connection:
+        row = message(connection, id_)
+    assert (row["status"], row["attempt"], len(mailbox.mails())) == ("done", 1, 1)
+
+
+def test_a_claim_waits_for_a_postgresql_that_restarts(own_postgres: PostgresServer, mailbox: MailCatcher) -> None:
+    url = own_postgres.url("outbox")
+    with connect(url, "test") as connection:
+        add_user(connection)
+        id_ = add_message(connection, status="published")
+    with world_of_killed(own_postgres, mailbox) as consumer, running(lambda: consumer.process(id_)) as verdict:
+        own_postgres.start()
+
+    assert verdict.result() is Verdict.DONE
+
+
+@contextmanager
+def world_of_killed(server: PostgresServer, mailbox: MailCatcher) -> Iterator[Processor]:
+    """A consumer whose kept connection has just lost its server."""
+    settings = World(server.url("outbox"), mailbox.smtp_port)
+    consumer = settings.consumer()
+    assert consumer.process(1_000_000) is Verdict.NOT_CLAIMED
+    server.kill()
+    try:
+        yield consumer
+    finally:
+        settings.close()
+
+
+def test_without_postgresql_the_message_is_left_where_it_is(world: World, logs: Logs) -> None:
+    started = monotonic()
+
+    port = free_port()
+
+    ended = world.process(1, database_url=f"postgresql://postgres@{LOOPBACK}:{port}/outbox", run_lease_seconds=0.9)
+
+    assert (ended, verdicts(logs)) == (Verdict.DATABASE_AWAY, ["database_away"])
+    assert logs[-1]["reason"] == f"{LOOPBACK}:{port}: Connection refused"
+    assert monotonic() - started < 5
+
+
+def test_without_the_tables_the_message_is_left_where_it_is(empty_database_url: str, mailbox: MailCatcher) -> None:
+    world = World(empty_database_url, mailbox.smtp_port)
+
+    ended = world.process(1)
+    world.close()
+
+    assert ended is Verdict.DATABASE_AWAY
+
+
+def test_a_worker_that_has_to_leave_gives_an_outcome_up_that_cannot_be_written(
+    own_postgres: PostgresServer, mailbox: MailCatcher
+) -> None:
+    mailbox.set_fault("slow:0.25")
+    with world_of(own_postgres.url("outbox"), mailbox.smtp_port) as world:
+        id_ = add_message(world.connection)
+        has_to_leave = threading.Event()
+        consumer = world.consumer(may_give_up=has_to_leave.is_set)
+        with running(lambda: consumer.process(id_)) as verdict:
+            wait_until(lambda: bool(world.records()), 10, "the mail to be prepared")
+            own_postgres.kill()
+            mailbox.wait_for(1)
+            has_to_leave.set()
+
+        assert verdict.result() is Verdict.DATABASE_AWAY
+
+
+def test_a_transaction_that_stands_still_is_ended_by_postgresql(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[Any] = []
+
+    def ask(preparation: Preparation, _payload: Payload) -> Mail:
+        limits.append(preparation.connection.execute("SHOW idle_in_transaction_session_timeout").fetchone())
+        raise RuntimeError
+
+    world.process(add_message(world.connection, register(monkeypatch, ask)))
+
+    assert limits == [("5s",)]

@@ -1,0 +1,46 @@
+"""A worker that stood still past its lease."""
+
+import pytest
+
+from consumer.model.results import Verdict
+from embedded.mail.catcher import MailCatcher
+from tests.consumer.stages.processing.world import Logs, World, running, verdicts
+from tests.rows import add_message
+from tests.waiting import wait_until
+
+
+@pytest.mark.parametrize("fault", ["", "data-451", "data-554", "drop-after-accept", "drop-before-data"])
+def test_a_worker_that_stood_still_changes_nothing_that_another_holds(
+    world: World, mailbox: MailCatcher, logs: Logs, fault: str
+) -> None:
+    mailbox.set_fault(f"slow:0.15 {fault}")
+    id_ = add_message(world.connection)
+    consumer = world.consumer()
+    with running(lambda: consumer.process(id_)) as verdict:
+        wait_until(lambda: world.message(id_)["status"] == "running", 10, "the claim")
+        world.take_back(id_)
+        world.connection.execute(
+            "UPDATE outbox SET status = 'running', attempt = 2, claim_token = gen_random_uuid(),"
+            " lease_until = now() + interval '30 s' WHERE id = %s",
+            [id_],
+        )
+        taken_over = world.message(id_)
+
+    assert verdict.result() is Verdict.NOT_OURS_ANY_MORE
+    assert world.message(id_) == taken_over
+    assert verdicts(logs) == ["not_ours_any_more"]
+
+
+def test_a_worker_that_stood_still_does_not_call_anothers_work_its_own(world: World, mailbox: MailCatcher) -> None:
+    mailbox.set_fault("slow:0.2")
+    id_ = add_message(world.connection)
+    consumer = world.consumer()
+    with running(lambda: consumer.process(id_)) as verdict:
+        wait_until(lambda: world.message(id_)["status"] == "running", 10, "the claim")
+        world.take_back(id_)
+        mailbox.set_fault(None)
+        assert world.process(id_) is Verdict.DONE
+        finished = world.message(id_)
+
+    assert verdict.result() is Verdict.NOT_OURS_ANY_MORE
+    assert world.message(id_) == finished

@@ -1,0 +1,64 @@
+"""Messages that can never be delivered are dead at once."""
+
+import pytest
+
+from consumer.model.results import Verdict
+from embedded.mail.catcher import MailCatcher
+from tests.consumer.stages.processing.world import VERIFY, WELCOME, World, last_failure
+from tests.rows import add_message, add_user
+
+
+@pytest.mark.parametrize(
+    ("task", "payload", "reason"),
+    [
+        ("task:unknown", "{}", "this consumer knows no such task: register it or deploy the version that has it"),
+        (VERIFY, "[]", "the payload is malformed: it is not a JSON object"),
+        (VERIFY, '"alice"', "the payload is malformed: it is not a JSON object"),
+        (VERIFY, "null", "the payload is malformed: it is not a JSON object"),
+        (VERIFY, "5", "the payload is malformed: it is not a JSON object"),
+        (VERIFY, "{}", "the payload is malformed: {'username': ['Missing data for required field.']}"),
+        (VERIFY, '{"username": 5}', "the payload is malformed: {'username': ['Not a valid string.']}"),
+        (VERIFY, '{"username": null}', "the payload is malformed: {'username': ['Field may not be null.']}"),
+        (VERIFY, '{"username": ["alice"]}', "the payload is malformed: {'username': ['Not a valid string.']}"),
+        (VERIFY, '{"username": ""}', "the payload is malformed: {'username': ['Shorter than minimum length 1.']}"),
+        (
+            VERIFY,
+            f'{{"username": "alice", "n": {"9" * 5000}}}',
+            "the payload is malformed: a number is too long or it is nested too deep",
+        ),
+        (
+            VERIFY,
+            f'{{"username": "alice", "n": {"[" * 2000}{"]" * 2000}}}',
+            "the payload is malformed: a number is too long or it is nested too deep",
+        ),
+        (VERIFY, '{"username": "gone"}', "the user that the payload names does not exist (any more)"),
+        (WELCOME, '{"username": "gone"}', "the user that the payload names does not exist (any more)"),
+    ],
+)
+def test_what_cannot_be_delivered_is_dead_at_once(
+    world: World, mailbox: MailCatcher, task: str, payload: str, reason: str
+) -> None:
+    id_ = add_message(world.connection, task)
+    world.connection.execute("UPDATE outbox SET payload = %s::jsonb WHERE id = %s", [payload, id_])
+
+    assert world.process(id_) is Verdict.DEAD
+
+    [row] = world.rows("SELECT status, attempt, generation, last_error, failures FROM outbox")
+    assert (row["status"], row["attempt"], row["generation"], row["last_error"]) == ("dead", 1, 0, reason)
+    assert [last_failure(row)] == [(1, reason, False)]
+    assert (len(row["failures"]), mailbox.mails(), world.records()) == (1, [], [])
+
+
+def test_a_field_of_a_later_version_is_ignored(world: World) -> None:
+    id_ = add_message(world.connection, payload={"username": "alice", "locale": "en"})
+
+    assert world.process(id_) is Verdict.DONE
+
+
+def test_an_address_that_no_mail_can_go_to_is_dead_at_once(world: World) -> None:
+    add_user(world.connection, "bob", email="bob")
+    id_ = add_message(world.connection, payload={"username": "bob"})
+
+    assert world.process(id_) is Verdict.DEAD
+
+    assert world.message(id_)["last_error"] == "the user's address or name cannot stand in a mail's header"

@@ -1,0 +1,132 @@
+"""A database with one user, consumers that work on it, and what can be read of their work."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from psycopg.rows import dict_row
+
+from consumer.model.results import Verdict
+from consumer.stages.processor import Processor
+from consumer.task import Mail, Payload, Preparation, Prepared, Task, UserPayload
+from consumer.tasks.registry import TASKS
+from shared.database.connections import connect
+from shared.outbox.messages import SendVerifyEmail, SendWelcomeEmail
+from tests.consumer_settings import consumer_settings
+from tests.rows import add_user, message
+
+KEY = "the signing key of these tests: 32 characters"
+VERIFY, WELCOME = SendVerifyEmail.task, SendWelcomeEmail.task
+
+Row = dict[str, Any]
+Logs = list[Any]
+
+
+class World:
+    """A database with one user, and consumers that work on it."""
+
+    def __init__(self, database_url: str, smtp_port: int) -> None:
+        self.settings = consumer_settings(database_url, smtp_port, secret_keys=(KEY,))
+        self.connection = connect(database_url, "test")
+        self._consumers: list[Processor] = []
+
+    def consumer(self, *, may_give_up: Callable[[], bool] = lambda: False, **settings: Any) -> Processor:
+        """Make a consumer, with some settings changed."""
+        consumer = Processor(replace(self.settings, **settings), may_give_up=may_give_up)
+        self._consumers.append(consumer)
+        return consumer
+
+    def process(self, message_id: int, **settings: Any) -> Verdict:
+        """Let a new consumer work on the message."""
+        return self.consumer(**settings).process(message_id)
+
+    def make_due(self, message_id: int) -> None:
+        """As if the wait were over."""
+        self.connection.execute("UPDATE outbox SET due_at = now() WHERE id = %s", [message_id])
+
+    def take_back(self, message_id: int) -> None:
+        """As a relay does when the lease is over."""
+        self.connection.execute(
+            "UPDATE outbox SET status = 'pending', generation = generation + 1, due_at = now(),"
+            " claim_token = NULL, lease_until = NULL WHERE id = %s AND status = 'running'",
+            [message_id],
+        )
+
+    def message(self, message_id: int) -> Row:
+        return message(self.connection, message_id)
+
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        with self.connection.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(statement, values).fetchall()
+
+    def breaker(self) -> Row:
+        [row] = self.rows("SELECT *, probe_at <= clock_timestamp() AS is_probe_due FROM outbox_breaker")
+        return row
+
+    def open_breaker(self, probe_id: int | None = None) -> None:
+        """As after one outage, with a probe on its way or none."""
+        self.connection.execute(
+            "UPDATE outbox_breaker SET opened_at = now(), outages = 1, probe_at = '2100-01-01', probe_id = %s",
+            [probe_id],
+        )
+
+    def records(self) -> list[Row]:
+        return self.rows("SELECT * FROM verify_emails ORDER BY id")
+
+    def close(self) -> None:
+        for consumer in self._consumers:
+            consumer.close()
+        self.connection.close()
+
+
+@contextmanager
+def world_of(database_url: str, smtp_port: int) -> Iterator[World]:
+    world = World(database_url, smtp_port)
+    try:
+        add_user(world.connection)
+        yield world
+    finally:
+        world.close()
+
+
+@contextmanager
+def running(job: Callable[[], Verdict]) -> Iterator["Future[Verdict]"]:
+    """Work in another thread while the test goes on."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(job)
+
+
+def register(monkeypatch: pytest.MonkeyPatch, prepare: Callable[[Preparation, Payload], Mail]) -> str:
+    """Register a task of the test's own and return its name."""
+
+    def prepare_all(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepared:
+        return {message_id: prepare(preparation, payload) for message_id, payload in payloads.items()}
+
+    monkeypatch.setitem(TASKS, "task:test", Task("task:test", UserPayload(), prepare_all))
+    return "task:test"
+
+
+def raise_error(_preparation: Preparation, _payload: Payload) -> Mail:
+    raise KeyError("alice@example.com")
+
+
+def last_failure(row: Row) -> tuple[int, str, bool]:
+    entry = row["failures"][-1]
+    assert datetime.fromisoformat(entry["at"]) <= datetime.now(UTC) + timedelta(minutes=1)
+    return entry["attempt"], entry["reason"], entry["maybe_accepted"]
+
+
+def verdicts(logs: Logs) -> list[str]:
+    return [line["verdict"] for line in logs if line["event"] == "message"]
+
+
+def waits_for_a_lock(world: World) -> bool:
+    waiting = world.rows(
+        "SELECT FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock' AND application_name = 'outbox-consumer'"
+    )
+    return bool(waiting)

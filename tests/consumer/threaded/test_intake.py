@@ -1,0 +1,81 @@
+"""The intake when Redis goes away between a pop and the look at what was popped."""
+
+import time
+from collections.abc import Iterator
+from queue import SimpleQueue
+
+import pytest
+import structlog
+from rq import Queue
+from rq.defaults import RQ_KEY_PREFIX
+
+from consumer.model.message import Ended, Ready
+from consumer.stages.claim import Claimer
+from consumer.stages.database import Database
+from consumer.stages.prepare import Preparer
+from consumer.stages.retry_policy import Patience
+from consumer.threaded.fetcher import Intake
+from consumer.threaded.queue import WorkerBroker
+from consumer.threaded.state import Control
+from embedded.mail.catcher import MailCatcher
+from embedded.servers.redis import RedisServer
+from redis_client.retrying import no_retry
+from shared.rq_format.read import PoppedJob
+from tests.consumer.stages.processing.world import World, world_of
+from tests.rows import add_message
+from tests.waiting import wait_until
+
+QUEUES = [f"{RQ_KEY_PREFIX}:queue:{name}" for name in ("critical", "default")]
+
+
+class BrokerThatLosesRedis(WorkerBroker):
+    """Loses its Redis after the first pop, before it asks what was popped."""
+
+    def __init__(self, server: RedisServer) -> None:
+        super().__init__(server.client(), QUEUES, f"{RQ_KEY_PREFIX}:job:", f"{RQ_KEY_PREFIX}:worker:test")
+        self._client.set_retry(no_retry())
+        self._server = server
+
+    def message_id(self, job: PoppedJob) -> int | None:
+        self._server.kill()
+        return super().message_id(job)
+
+
+@pytest.fixture
+def world(database_url: str, mailbox: MailCatcher) -> Iterator[World]:
+    with world_of(database_url, mailbox.smtp_port) as made:
+        yield made
+
+
+def test_what_was_popped_before_redis_went_away_is_worked_on_or_named(world: World, own_redis: RedisServer) -> None:
+    ours = add_message(world.connection)
+    with own_redis.client() as redis:
+        queue = Queue("default", connection=redis)
+        redis.rpush(QUEUES[1], f"outbox-{ours}-g0")
+        foreign = [queue.enqueue("a.function").id for _ in range(2)]
+    control = Control(at_once=10, max_jobs=None)
+    database = Database(world.settings.database_url)
+    patience = Patience(time.sleep, lambda: False)
+    ready: SimpleQueue[Ready | None] = SimpleQueue()
+    ended: SimpleQueue[Ended | None] = SimpleQueue()
+    intake = Intake(
+        BrokerThatLosesRedis(own_redis),
+        control,
+        database,
+        Claimer(database, 30, patience),
+        Preparer(database, world.settings, patience),
+        burst=False,
+        to_send=ready,
+        to_write=ended,
+    )
+
+    with structlog.testing.capture_logs() as logs:
+        intake.start()
+        wait_until(lambda: control.redis_is_away, 10, "Redis to be missed")
+        held = ready.get(timeout=10)
+        control.stop()
+        intake.join(10)
+
+    assert held is not None
+    assert held.held.claim.id == ours
+    assert [line["job"] for line in logs if line["event"] == "job.dropped"] == [repr(id_.encode()) for id_ in foreign]

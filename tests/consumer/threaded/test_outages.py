@@ -1,0 +1,173 @@
+"""What may happen to its servers, and to its own threads."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from rq.defaults import RQ_KEY_PREFIX
+
+from embedded.mail.catcher import MailCatcher
+from embedded.programs.program import Program
+from embedded.servers.postgres import PostgresServer
+from embedded.servers.redis import RedisServer
+from tests.consumer.threaded.service import WAIT, Service, said, service_of
+from tests.failover.demotion import demotable_redis
+from tests.failover.sentinels import role, watched_pair
+from tests.preloading import Preloaded
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.e2e
+
+
+def test_an_emptied_redis_learns_of_it_again(
+    database_url: str, own_redis: RedisServer, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
+) -> None:
+    with service_of(database_url, own_redis.url, mailbox, origin, tmp_path) as service:
+        service.start_impatient("consumer.threaded.outbox_worker:_BEAT_SECONDS=0.5", "--name", "our-worker")
+        wait_until(lambda: service.shown_workers() == ["our-worker"], WAIT, "the worker to be shown")
+        service.redis.flushall()
+
+        wait_until(lambda: service.shown_workers() == ["our-worker"], WAIT, "the worker to be shown again")
+        service.wait_for_done(service.publish())
+
+
+def test_it_goes_on_after_redis_was_restarted(
+    database_url: str, own_redis: RedisServer, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
+) -> None:
+    with service_of(database_url, own_redis.url, mailbox, origin, tmp_path) as service:
+        worker = service.start()
+        own_redis.stop()
+        wait_until(lambda: said(worker, "outage"), WAIT, "the outage to be noticed")
+        own_redis.start()
+
+        service.wait_for_done(service.publish())
+        assert [line["of"] for line in said(worker, "outage")] == ["redis"]
+        wait_until(lambda: said(worker, "back"), WAIT, "the end of the outage to be told")
+
+
+def test_a_demoted_redis_is_left_for_its_successor(
+    database_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
+) -> None:
+    with demotable_redis(tmp_path) as redis, service_of(database_url, redis.url, mailbox, origin, tmp_path) as service:
+        service.start_impatient("consumer.threaded.outbox_worker:_BEAT_SECONDS=0.5", "--name", "our-worker")
+        service.wait_for_done(service.publish())
+        redis.demote()
+
+        with redis.second.client() as client:
+            client.flushall()
+            service.wait_for_done(service.publish(2))
+            service.wait_for_done(service.publish())
+            wait_until(lambda: client.keys(f"{RQ_KEY_PREFIX}:worker:our-worker"), WAIT, "the worker to be shown again")
+            wait_until(lambda: not client.keys(f"{RQ_KEY_PREFIX}:job:*"), WAIT, "all jobs to be deleted")
+
+
+def test_a_replaced_master_is_left_before_sentinel_makes_it_a_replica(
+    database_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
+) -> None:
+    with watched_pair(tmp_path) as pair, service_of(database_url, pair.url, mailbox, origin, tmp_path) as service:
+        service.start_impatient("consumer.threaded.outbox_worker:_BEAT_SECONDS=0.5")
+        service.wait_for_done(service.publish())
+        pair.sentinels.order_failover()
+        pair.wait_for_promotion()
+
+        service.wait_for_done(service.publish(2))
+        assert [role(server) for server in (pair.first, pair.second)] == ["master", "master"]
+
+
+def test_no_outcome_waits_for_a_redis_that_stands_still(
+    database_url: str, own_redis: RedisServer, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
+) -> None:
+    mailbox.set_fault("slow:0.2")
+    with service_of(database_url, own_redis.url, mailbox, origin, tmp_path) as service:
+        worker = service.start(WORKER_CONCURRENCY="4")
+        ids = service.publish(5)
+        wait_until(lambda: {service.status(id_) for id_ in ids} == {"running"}, WAIT, "five messages in hand")
+        os.kill(own_redis.pid, signal.SIGSTOP)
+        try:
+            # Four mails are sent side by side and the fifth after them, while the jobs of the first wait for Redis.
+            wait_until(lambda: {service.status(id_) for id_ in ids} == {"done"}, 8, "the messages to be done")
+        finally:
+            os.kill(own_redis.pid, signal.SIGCONT)
+
+        service.wait_for_done(service.publish())
+        wait_until(lambda: not service.redis.keys(f"{RQ_KEY_PREFIX}:job:*"), WAIT, "all jobs to be deleted")
+        assert [line["of"] for line in said(worker, "outage")] == ["redis"]
+
+
+def test_it_goes_on_after_postgresql_was_restarted(
+    own_postgres: PostgresServer, redis_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
+) -> None:
+    url = own_postgres.url("outbox")
+    with service_of(url, redis_url, mailbox, origin, tmp_path) as service:
+        worker = service.start(OUTBOX_RUN_LEASE_SECONDS="3", WORKER_CONCURRENCY="1")
+        ids = service.publish(2)
+        service.wait_for_done(ids)
+        own_postgres.kill()
+        service.redis.rpush(f"{RQ_KEY_PREFIX}:queue:critical", "outbox-1000000-g0")
+        wait_until(lambda: verdicts(worker)[-1] == "database_away", WAIT, "a job that finds no PostgreSQL")
+        service.redis.rpush(f"{RQ_KEY_PREFIX}:queue:critical", "outbox-1000001-g0")
+        own_postgres.start()
+
+        wait_until(lambda: verdicts(worker)[-1] == "not_claimed", WAIT, "the job behind it")
+        assert (verdicts(worker), worker.running) == (["done", "done", "database_away", "not_claimed"], True)
+
+
+def test_a_thread_that_hangs_makes_the_process_start_anew(
+    own_postgres: PostgresServer, redis_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
+) -> None:
+    with service_of(own_postgres.url("outbox"), redis_url, mailbox, origin, tmp_path) as service:
+        worker = service.start_impatient(
+            "consumer.threaded.pool:_LEAVE_SECONDS=0.5", OUTBOX_RUN_LEASE_SECONDS="1", WORKER_CONCURRENCY="1"
+        )
+        service.wait_for_done(service.publish())
+        pid = worker.pid
+        with frozen_sessions(service):
+            service.publish()
+            wait_until(lambda: len(said(worker, "worker_started")) == 2, WAIT, "the process to start anew")
+            service.wait_for_done(service.publish())
+
+        assert (len(said(worker, "thread_stuck")), worker.pid) == (1, pid)
+
+
+def test_a_signal_in_the_moment_in_which_it_starts_anew_is_not_forgotten(
+    own_postgres: PostgresServer, redis_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
+) -> None:
+    with service_of(own_postgres.url("outbox"), redis_url, mailbox, origin, tmp_path) as service:
+        worker = service.start_impatient(
+            "consumer.threaded.pool:_LEAVE_SECONDS=0.5",
+            *("--import", "tests.crash.late_signal"),
+            OUTBOX_RUN_LEASE_SECONDS="1",
+            WORKER_CONCURRENCY="1",
+        )
+        service.wait_for_done(service.publish())
+        with frozen_sessions(service):
+            service.publish()
+            ended = worker.wait(WAIT)
+
+        assert (ended, len(said(worker, "thread_stuck")), len(said(worker, "worker_started"))) == (
+            -signal.SIGTERM,
+            1,
+            1,
+        )
+
+
+@contextmanager
+def frozen_sessions(service: Service) -> Iterator[None]:
+    """Stop PostgreSQL's processes that serve the worker; sessions that it opens meanwhile are served."""
+    backends = service.connection.execute(
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'outbox-consumer'"
+    ).fetchall()
+    for [backend] in backends:
+        os.kill(backend, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for [backend] in backends:
+            os.kill(backend, signal.SIGCONT)
+
+
+def verdicts(worker: Program) -> list[str]:
+    return [line["verdict"] for line in said(worker, "message")]

@@ -1,0 +1,123 @@
+"""A signup, its mail, its link and what an operator sees, each process with the grants of docs/roles.sql alone."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any, LiteralString
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from flask.testing import FlaskClient
+
+from embedded.mail.catcher import MailCatcher
+from embedded.programs.ports import free_port
+from embedded.servers.databases import Databases
+from outbox_relay.loop.relay import Relay
+from shared.database.connections import connect
+from shared.settings.processes import SmtpServer
+from tests.api_service import ALICE, KEY, api_service
+from tests.consumer.stages.processing.world import World
+from tests.outbox_relay.commands.running import run
+from tests.relay_settings import open_relay, relay_settings
+from tests.roles import with_role
+from tests.rows import add_message, add_user, message
+
+ROLES = Path(__file__).parents[2] / "docs" / "roles.sql"
+TOKEN = "the token of these tests: 32 and more characters"  # noqa: S105 - the tests' own
+
+
+@pytest.fixture
+def granted_url(postgres: Databases, database_url: str) -> str:
+    """A database whose tables have the grants; the address is the owner's."""
+    name = urlsplit(database_url).path[1:]
+    postgres.apply_schema(name, ROLES)
+    postgres.apply_schema(name, ROLES)  # it may be run again
+    return database_url
+
+
+def test_a_signup_is_mailed_and_verified_with_four_roles(
+    granted_url: str, redis_url: str, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        connect(granted_url, "test") as owner,
+        psycopg.connect(with_role(granted_url, "outbox_appender"), autocommit=True) as appender,
+        api_service(with_role(granted_url, "outbox_api"), ops_token=TOKEN) as api,
+        open_relay(relay_settings(with_role(granted_url, "outbox_relay"), redis_url, keep_done_days=0)) as relay,
+        closing(World(with_role(granted_url, "outbox_worker"), mailbox.smtp_port)) as world,
+    ):
+        add_user(owner, "grace")
+        assert api.client().get("/readyz").status_code == 200
+        assert api.sign_up().status_code == 201
+        bob = {**ALICE, "username": "bob", "email": "bob@example.com"}
+        for status in (201, 201):
+            key = {"Idempotency-Key": "one"}
+            assert api.client().post("/v1/users", json=bob, headers=key).status_code == status
+        assert api.client().post("/v1/verify_email/resend", json={"email": ALICE["email"]}).status_code == 202
+        appender.execute(
+            "INSERT INTO outbox (task, payload, queue, due_at, max_retries)"
+            """ VALUES ('task:send_verify_email', '{"username": "grace"}', 'critical', now(), 3)"""
+        )
+        appender.execute("NOTIFY outbox_doorbell")
+
+        assert relay.run_once().published == 4
+        ids = [row[0] for row in owner.execute("SELECT id FROM outbox ORDER BY id").fetchall()]
+        assert [world.process(id_, secret_keys=(KEY,)).value for id_ in ids] == ["done"] * 4
+        mails = mailbox.mails()
+        assert {mail.recipients[0] for mail in mails} == {"alice@example.com", "bob@example.com", "grace@example.com"}
+        link = next(mail.links[0] for mail in mails if mail.recipients[0] == "alice@example.com")
+        assert api.client().post(f"/v1/{link.rpartition('/v1/')[2]}").json == {"is_verified": True}
+
+        check_the_console(api.client(), owner)
+        monkeypatch.setenv("DATABASE_URL", with_role(granted_url, "outbox_api"))
+        assert [run(*command).exit_code for command in (("list",), ("show", ids[0]), ("dead",), ("stats",))] == [0] * 4
+        assert relay.run_once().published == 2  # the welcome mail, and what was retried
+        check_outages(world, relay, owner)
+
+    with (
+        open_relay(relay_settings(with_role(granted_url, "outbox_relay"), redis_url, unverified_days=0)) as relay,
+        connect(granted_url, "test") as owner,
+    ):
+        owner.execute("DELETE FROM outbox WHERE status <> 'dead'; UPDATE verify_emails SET expires_at = now()")
+        relay.run_once()
+        assert owner.execute("SELECT username FROM users").fetchall() == [("alice",)]
+
+
+def check_the_console(console: FlaskClient, owner: psycopg.Connection[Any]) -> None:
+    dead = [add_message(owner, status="dead") for _ in range(2)]
+    console.post("/ops/login", data={"token": TOKEN})
+    form_key = console.get("/ops").text.partition('name="form_key" value="')[2].partition('"')[0]
+    console.post(f"/ops/letters/{dead[0]}/retry", data={"form_key": form_key})
+    console.post(f"/ops/letters/{dead[1]}/discard", data={"form_key": form_key, "reason": "x"})
+    assert [message(owner, id_)["status"] for id_ in dead] == ["pending", "discarded"]
+    assert "outbox_postgresql_up 1.0" in console.get("/metrics").text
+
+
+def check_outages(world: World, relay: Relay, owner: psycopg.Connection[Any]) -> None:
+    """Let the worker say that the mail server is away, the relay send a probe, and the worker say that it is back."""
+    [(id_,)] = owner.execute("SELECT id FROM outbox WHERE status = 'published' LIMIT 1").fetchall()
+    nobody = SmtpServer("smtp", "127.0.0.1", free_port())
+    assert world.process(id_, smtp_server=nobody).value == "put_back"
+    owner.execute("UPDATE outbox_breaker SET probe_at = now(); UPDATE outbox SET due_at = now()")
+    assert relay.run_once().published == 1
+    assert world.process(id_, secret_keys=(KEY,)).value == "done"
+    assert owner.execute("SELECT opened_at FROM outbox_breaker").fetchone() == (None,)
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("outbox_appender", "SELECT FROM outbox"),
+        ("outbox_appender", "INSERT INTO outbox (task, payload, status) VALUES ('t', '{}', 'dead')"),
+        ("outbox_relay", "SELECT hashed_password FROM users"),
+        ("outbox_relay", "UPDATE users SET is_email_verified = true"),
+        ("outbox_relay", "SELECT email FROM verify_emails"),
+        ("outbox_worker", "UPDATE users SET is_email_verified = true"),
+        ("outbox_api", "DELETE FROM users"),
+    ],
+)
+def test_no_role_may_do_what_it_need_not(granted_url: str, role: str, statement: LiteralString) -> None:
+    with (
+        psycopg.connect(with_role(granted_url, role)) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute(statement)

@@ -1,0 +1,134 @@
+"""The real statements do what the model says, and it is noticed where they do not."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from redis import Redis
+from rq.defaults import RQ_KEY_PREFIX
+
+from outbox_relay.broker import open_broker
+from shared.outbox import claims as of_consumer
+from shared.outbox import publishing as of_relay
+from tests.model.state import Config
+from tests.model.test_protocol import STEPS
+from tests.sql_against_model.moment import Connection, DivergenceError
+from tests.sql_against_model.paths import PATHS
+from tests.sql_against_model.servers import Servers
+from tests.sql_against_model.service import Service
+from tests.sql_against_model.walking import follow, walk_and_shrink, walk_until_divergence
+
+
+@pytest.fixture
+def service(database_url: str, redis_url: str) -> Iterator[Service]:
+    with (
+        Redis.from_url(redis_url) as redis,
+        closing(open_broker(redis_url, RQ_KEY_PREFIX, 60)) as broker,
+        closing(Service(Servers(database_url, redis, broker))) as service,
+    ):
+        yield service
+
+
+def test_real_statements_do_what_the_model_says(service: Service) -> None:
+    walk_and_shrink(service=service)
+    for path in PATHS.values():
+        follow(service, Config(faults=2, orders=2), path)
+
+    print(f"\n{service.taken.total()} steps: {service.taken}")  # noqa: T201 - for pytest -s
+    assert set(service.taken) == STEPS
+
+
+class Unguarded:
+    """A connection on which one clause of a statement is another."""
+
+    def __init__(self, connection: Connection, clause: str, instead: str) -> None:
+        self.connection = connection
+        self.clause = clause
+        self.instead = instead
+
+    def execute(self, query: str, parameters: Any = None) -> Any:
+        assert self.clause in query
+        return self.connection.execute(query.replace(self.clause, self.instead).encode(), parameters)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.connection, name)
+
+
+def leave_out(monkeypatch: pytest.MonkeyPatch, statement: Callable[..., Any], clause: str, instead: str) -> None:
+    def unguarded(connection: Connection, *args: Any, **kwargs: Any) -> Any:
+        return statement(Unguarded(connection, clause, instead), *args, **kwargs)
+
+    monkeypatch.setattr(sys.modules[statement.__module__], statement.__name__, unguarded)
+
+
+@pytest.mark.parametrize(
+    ("statement", "clause", "instead"),
+    [
+        (of_relay.reap_running, "lease_until < (SELECT clock_timestamp())", "lease_until IS NOT NULL"),
+        (of_relay.take_batch, "FOR UPDATE SKIP LOCKED", ""),
+    ],
+    ids=["reap_running", "take_batch"],
+)
+def test_walks_notice_a_missing_guard(
+    service: Service, monkeypatch: pytest.MonkeyPatch, statement: Callable[..., Any], clause: str, instead: str
+) -> None:
+    leave_out(monkeypatch, statement, clause, instead)
+
+    with pytest.raises(DivergenceError, match="in reality") as noticed:
+        walk_until_divergence(service=service)
+
+    print(f"\n{noticed.value}")  # noqa: T201 - for pytest -s
+
+
+@pytest.mark.parametrize(
+    ("statement", "clause", "instead", "path", "noticed_at"),
+    [
+        (
+            of_consumer.claim,
+            "(status = 'published' OR (status = 'pending' AND due_at <= now()))",
+            "true",
+            "a-claim-in-doubt-lands",
+            "claim of one's own row",
+        ),
+        (
+            of_consumer.ack,
+            "claim_token = claim.token",
+            "claim.token IS NOT NULL",
+            "a-frozen-consumer-acknowledges-too-late",
+            "ack: still ours",
+        ),
+        (
+            of_consumer.discard_claims,
+            "claim_token = claim.token",
+            "claim.token IS NOT NULL",
+            "a-frozen-consumer-discards-too-late",
+            "discard_claims: still ours",
+        ),
+        (of_consumer.fail, "claim_token = %(token)s", "true", "a-frozen-consumer-fails-too-late", "fail: still ours"),
+        (
+            of_consumer.renew_claim,
+            "claim_token = %s",
+            "%s IS NOT NULL",
+            "a-frozen-consumer-renews-too-late",
+            "renew_claim: still ours",
+        ),
+    ],
+    ids=["claim", "ack", "discard_claims", "fail", "renew_claim"],
+)
+def test_path_notices_a_missing_guard(
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    statement: Callable[..., Any],
+    clause: str,
+    instead: str,
+    path: str,
+    noticed_at: str,
+) -> None:
+    leave_out(monkeypatch, statement, clause, instead)
+
+    with pytest.raises(DivergenceError, match=noticed_at) as noticed:
+        follow(service, Config(faults=2), PATHS[path])
+
+    print(f"\n{noticed.value}")  # noqa: T201 - for pytest -s
