@@ -20,11 +20,12 @@ demo: $(READY) ## Show the promise: a signup while Redis is down, and the mail t
 up: $(READY) ## Run the whole stack on this machine until Ctrl-C; its data survive in .outbox/
 	@$(RUN)/python -m embedded up
 
-check: $(READY) ## Format, lint, types, import rules
+check: $(READY) ## Format, lint, types, import rules, links of the documents
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
 	$(RUN)/mypy
 	$(RUN)/lint-imports
+	$(RUN)/python -m tests.docs.links
 
 test: $(READY) ## Run the test suite against real servers that it starts itself
 	$(RUN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)

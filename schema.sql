@@ -143,7 +143,7 @@ $$;
 
 -- The rules of a message. An error names the first rule, in the order of the alphabet, that a row breaks. They belong to
 -- a type instead of the table, since PostgreSQL reads the text of a table's constraints anew for each statement, and the
--- text of a type's constraints once in a session (docs/decisions/0020). docs/migrations.md says how to change one.
+-- text of a type's constraints once in a session (docs/decisions/0020). docs/operations/migrations.md says how to change one.
 DO $$
 BEGIN
     IF NOT EXISTS (

@@ -7,7 +7,7 @@ from tests.processes import ROOT
 
 
 def test_no_setting_of_the_environment_reaches_the_tests() -> None:
-    section = (ROOT / "README.md").read_text().partition("### Environment\n")[2].partition("\n### ")[0]
+    section = (ROOT / "docs" / "configuration.md").read_text().partition("## Environment\n")[2].partition("\n## ")[0]
     names = re.findall(r"(?m)^\| ([A-Z_]+) \|", section)
 
     assert len(names) > 40

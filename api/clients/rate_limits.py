@@ -1,6 +1,6 @@
 """Limits on how often one client may ask, counted in this process's memory.
 
-They protect from crowds; nothing rests on them. A limiter that fails lets the request pass.
+They slow down one client, not a network of them. Nothing depends on them: a limiter that fails lets the request pass.
 """
 
 import time

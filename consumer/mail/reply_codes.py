@@ -1,4 +1,4 @@
-"""What a mail server's refusal is about: the table of docs/smtp.md as code.
+"""What a mail server's refusal is about: the table of docs/concepts/smtp.md as code.
 
 A reply's enhanced status code (RFC 3463) decides where there is one; its first three digits alone say little more than
 whether a refusal is for now or for good.

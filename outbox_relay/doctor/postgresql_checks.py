@@ -181,7 +181,9 @@ def _check_room(connection: DbConnection) -> Finding:
     used = int(_value(connection, "SELECT sum(numbackends) FROM pg_stat_database"))
     says = f"{used} of {limit} connections are used"
     if used > limit * 0.9:
-        return warning("connections", says, "raise max_connections, or put a PgBouncer in between (docs/scaling.md)")
+        return warning(
+            "connections", says, "raise max_connections, or put a PgBouncer in between (docs/operations/scaling.md)"
+        )
     return ok("connections", says)
 
 

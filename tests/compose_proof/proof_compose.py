@@ -27,9 +27,9 @@ def upgrade():
 
 @pytest.fixture(scope="module")
 def composed(engine: Engine, project: Path) -> Iterator[Composed]:
-    """The project, brought up with the README's lines."""
+    """The project, brought up with the lines of docs/deployment.md."""
     composed = Composed(engine, project)
-    composed.shell(printed("README.md", "### compose"))
+    composed.shell(printed("docs/deployment.md", "### The first start"))
     yield composed
     (engine.folder / "compose.log").write_text(composed.compose("logs", "--no-color").stdout)
     composed.compose("--profile", "overlap", "down", "--volumes")
@@ -48,7 +48,7 @@ def test_all_services_are_healthy_and_nothing_is_left_over(composed: Composed) -
 def test_the_lines_of_the_readme_may_be_repeated(composed: Composed) -> None:
     before = (composed.project / ".env").read_text()
 
-    composed.shell(printed("README.md", "### compose"))
+    composed.shell(printed("docs/deployment.md", "### The first start"))
 
     assert (composed.project / ".env").read_text() == before
     assert volumes(composed) == [f"{PROJECT}_postgres-data", f"{PROJECT}_redis-data"]

@@ -88,7 +88,7 @@ def as_in_a_container(argv: Sequence[str | Path]) -> list[str]:
 
 
 def filled_in(text: str) -> str:
-    """Give what Compose makes of a value when .env holds what the README writes into it."""
+    """Give what Compose makes of a value when .env holds what docs/deployment.md writes into it."""
     made = {"SECRET_KEY": "k" * 43, "MAIL_FROM": "Signup <signup@example.com>", "POSTGRES_PASSWORD": "secret"}
     return WITH_DEFAULT.sub(r"\2", REQUIRED.sub(lambda match: made[match[1]], text))
 

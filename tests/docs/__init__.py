@@ -1,0 +1,1 @@
+"""The documents: their links, and the commands and answers that they print."""

@@ -1,7 +1,7 @@
 """The commands that README and docs print run as they are printed, where nothing but requirements.lock is installed.
 
-The README's API and its messages are tests/docs/test_readme.py's. What needs an engine, root or a registry is listed
-with what covers it, so that nobody misses a new command.
+The examples of the API and of messages are those of tests/docs/test_printed_examples.py. What needs an engine, root or
+a registry is listed with what covers it, so that nobody misses a new command.
 """
 
 import os
@@ -40,9 +40,9 @@ RUN_HERE = {
 }
 ELSEWHERE = {
     r"make ": "Makefile; tests/embedded/test_commands.py and tests/bench/test_bench.py run what it calls",
-    r"curl |link=|print\(MailFolder": "tests/docs/test_readme.py",
+    r"curl |link=|print\(MailFolder": "tests/docs/test_printed_examples.py",
     r'psql "\$DATABASE_URL" (<<|-c )|sleep 2|\.venv/bin/python -m outbox_relay (dead|discard|retry)': (
-        "tests/docs/test_readme.py"
+        "tests/docs/test_printed_examples.py"
     ),
     r"python3 -m venv|(\.venv/bin/)?pip install": "tests/locked_environment.py stands for them",
     r"\[ -e \.env \]|docker |deploy/compose/": "tests/deploy/test_compose.py; make compose-proof",

@@ -39,7 +39,7 @@ WORKER = [*RQ, "worker", "critical", "default"]
 
 OF_MASTER, OF_SENTINEL = "of-master", "of-sentinel"
 
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (processes.ROOT / "docs/sentinel.md").read_text(), re.DOTALL)
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (processes.ROOT / "docs/operations/sentinel.md").read_text(), re.DOTALL)
 PROGRAMS = {".venv/bin/python": [sys.executable], ".venv/bin/rq": RQ}
 UNTIL_DONE = {"outbox_relay": ["--once"], "worker": ["--burst", "--max-jobs", "1"]}
 """What lets a command end by itself, after its last word here."""
@@ -155,7 +155,7 @@ def told(program: Program, event: str) -> str:
 
 
 def blocks(language: str) -> list[str]:
-    """Return what docs/sentinel.md prints in this language."""
+    """Return what docs/operations/sentinel.md prints in this language."""
     return [text for name, text in BLOCKS if name == language]
 
 

@@ -1,7 +1,7 @@
 """Accounts, their mails and the relay's expiry, which take the steps of the model of accounts with the real statements.
 
-What the API writes is written here as other services write it (docs/accounts.md): the account's row is locked in the
-statement that appends. `find` and `lock` are one statement in reality, and so are `look_again` and `delete`.
+What the API writes is written here as other services write it (docs/concepts/accounts.md): the account's row is locked
+in the statement that appends. `find` and `lock` are one statement in reality, and so are `look_again` and `delete`.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What a refusal says, by its enhanced status code: the table of docs/smtp.md."""
+"""What a refusal says, by its enhanced status code: the table of docs/concepts/smtp.md."""
 
 import pytest
 
