@@ -1,6 +1,6 @@
 """Real servers for the tests. What the environment says about servers is ignored; TEST_* variables opt in.
 
-- `database_url`, `redis_url`: a fresh database with the schema, an empty Redis; on the session's servers.
+- `database_url`, `redis_url`: a database with the schema that is as new, an empty Redis; on the session's servers.
 - `own_postgres`, `own_redis`: servers that a test may kill, stop, restart and flush.
 - `mailbox`: an empty mail catcher without a fault.
 """
@@ -27,6 +27,7 @@ from embedded.servers.redis import RedisServer, redis_binary
 from shared.database.connections import DbConnection, connect, keep_plans
 from tests.given_servers import GivenPostgres
 from tests.preloading import API_LIBRARIES, SERVICE, Preloaded, preloaded
+from tests.reused_database import ReusedDatabase
 
 SCHEMA = Path(__file__).parents[1] / "schema.sql"
 
@@ -185,12 +186,19 @@ def empty_database_url(postgres: Databases) -> Iterator[str]:
     postgres.drop_database(name)
 
 
+@pytest.fixture(scope="session")
+def reused_database(postgres: Databases, database_template: str) -> Iterator[ReusedDatabase]:
+    """The database that tests use in turn."""
+    database = ReusedDatabase(postgres, database_template)
+    yield database
+    database.drop()
+
+
 @pytest.fixture
-def database_url(postgres: Databases, database_template: str) -> Iterator[str]:
-    """The address of a fresh database with the schema."""
-    name = f"outbox_test_{secrets.token_hex(8)}"
-    yield postgres.create_database(name, template=database_template)
-    postgres.drop_database(name)
+def database_url(reused_database: ReusedDatabase) -> Iterator[str]:
+    """The address of a database with the schema that is as new."""
+    yield reused_database.give()
+    reused_database.take_back()
 
 
 @pytest.fixture

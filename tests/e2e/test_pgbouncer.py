@@ -15,6 +15,7 @@ from tests.gunicorn import gunicorn
 from tests.pgbouncer import SERVER_CONNECTIONS, pgbouncer
 from tests.preloading import Preloaded
 from tests.processes import OUTBOX_WORKER, started, worker_module, worker_settings
+from tests.reused_database import APPLICATION_NAME
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e]
@@ -77,6 +78,9 @@ def done(connection: psycopg.Connection[tuple[object, ...]]) -> object:
 
 
 def connections(connection: psycopg.Connection[tuple[object, ...]]) -> int:
-    row = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()").fetchone()
+    row = connection.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name <> %s",
+        [APPLICATION_NAME],
+    ).fetchone()
     assert row is not None
     return int(str(row[0]))
