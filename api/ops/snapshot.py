@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from shared.database.connections import DbConnection
-from shared.outbox.mail_stats import WANTED_AT, MailFigures, read_mail_figures
-from shared.outbox.stats import LiveState, Surroundings, read_live_states, read_surroundings
+from shared.outbox.mail_stats import WANTED_AT, MailStats, read_mail_stats
+from shared.outbox.stats import DependencyStatus, LiveState, read_dependency_status, read_live_states
 
 RATE_SECONDS: Final = 60.0
 PLOT_MINUTES: Final = 60
@@ -43,8 +43,8 @@ class Glance:
     """The road at this moment, and the last hour."""
 
     live: list[LiveState]
-    surroundings: Surroundings
-    mails: MailFigures
+    dependencies: DependencyStatus
+    mails: MailStats
     rates: Rates
     minutes: list[Minute]
 
@@ -65,8 +65,8 @@ def look(connection: DbConnection) -> Glance:
     """Look at everything once."""
     return Glance(
         live=read_live_states(connection),
-        surroundings=read_surroundings(connection),
-        mails=read_mail_figures(connection),
+        dependencies=read_dependency_status(connection),
+        mails=read_mail_stats(connection),
         rates=_rates(connection),
         minutes=_last_hour(connection),
     )

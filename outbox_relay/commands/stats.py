@@ -1,4 +1,4 @@
-"""`python -m outbox_relay stats`: how the outbox is doing, at one glance."""
+"""`python -m outbox_relay stats`: counts, latency, rate and what is away, as a table or JSON."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -12,20 +12,20 @@ from rich.text import Text
 from outbox_relay.commands.output import duration, print_json, screen, table
 from outbox_relay.commands.session import json_option, operator_database
 from shared.database.read_transaction import COMMAND_SECONDS, read_transaction
-from shared.outbox.latency import Lag, recent_lags
-from shared.outbox.mail_stats import MailFigures, read_mail_figures
+from shared.outbox.latency import QueueLatency, read_latency
+from shared.outbox.mail_stats import MailStats, read_mail_stats
 from shared.outbox.publishing import DbConnection
-from shared.outbox.stats import LiveState, Surroundings, read_live_states, read_surroundings
+from shared.outbox.stats import DependencyStatus, LiveState, read_dependency_status, read_live_states
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class Snapshot:
     """What `stats` shows."""
 
     live: list[LiveState]
-    surroundings: Surroundings
-    mails: MailFigures
-    lags: list[Lag]
+    dependencies: DependencyStatus
+    mails: MailStats
+    latency: list[QueueLatency]
     window_seconds: float
 
     def as_json(self) -> dict[str, Any]:
@@ -35,7 +35,7 @@ class Glance:
     @property
     def done_per_second(self) -> float:
         """How many messages were done each second of the window."""
-        return sum(lag.done for lag in self.lags) / self.window_seconds
+        return sum(each.done for each in self.latency) / self.window_seconds
 
 
 @click.command()
@@ -46,11 +46,11 @@ class Glance:
     type=click.FloatRange(1, 86_400),
     default=300.0,
     show_default=True,
-    help="Seconds of history that lags and the rate are taken from.",
+    help="Seconds of history that latency and the rate are taken from.",
 )
 @json_option
 def stats(interval: float, window: float, *, watch: bool, as_json: bool) -> None:
-    """Show counts by state and queue, the oldest waiting message, lags, the rate, and what is away.
+    """Show counts by state and queue, the oldest waiting message, latency, the rate, and what is away.
 
     The live counts are exact up to 10,000 of a state; more are estimated from a sample and marked with about, as is
     the size of history. With --watch and --json, one line each time.
@@ -59,78 +59,80 @@ def stats(interval: float, window: float, *, watch: bool, as_json: bool) -> None
         if watch:
             _watch(connection, interval, window, as_json=as_json)
             return
-        glance = read_glance(connection, window)
+        snapshot = read_snapshot(connection, window)
     if as_json:
-        print_json(glance.as_json())
+        print_json(snapshot.as_json())
     else:
-        screen().print(_drawn(glance))
+        screen().print(_drawn(snapshot))
 
 
 def _watch(connection: DbConnection, interval: float, window: float, *, as_json: bool) -> None:
     try:
         if as_json:
             while True:
-                print_json(read_glance(connection, window).as_json())
+                print_json(read_snapshot(connection, window).as_json())
                 time.sleep(interval)
-        with Live(_drawn(read_glance(connection, window)), console=screen(), auto_refresh=False) as live:
+        with Live(_drawn(read_snapshot(connection, window)), console=screen(), auto_refresh=False) as live:
             while True:
                 time.sleep(interval)
-                live.update(_drawn(read_glance(connection, window)), refresh=True)
+                live.update(_drawn(read_snapshot(connection, window)), refresh=True)
     except KeyboardInterrupt:
         return
 
 
-def read_glance(connection: DbConnection, window: float) -> Glance:
-    """Read everything once, with the lags of so many seconds. Raises psycopg.Error."""
+def read_snapshot(connection: DbConnection, window: float) -> Snapshot:
+    """Read everything once, with the latency of so many seconds. Raises psycopg.Error."""
     with read_transaction(connection, COMMAND_SECONDS):
-        lags, seconds = recent_lags(connection, window)
-        return Glance(
+        latency, seconds = read_latency(connection, window)
+        return Snapshot(
             live=read_live_states(connection),
-            surroundings=read_surroundings(connection),
-            mails=read_mail_figures(connection),
-            lags=lags,
+            dependencies=read_dependency_status(connection),
+            mails=read_mail_stats(connection),
+            latency=latency,
             window_seconds=seconds,
         )
 
 
-def _drawn(glance: Glance) -> Group:
+def _drawn(snapshot: Snapshot) -> Group:
     states = table(
         ("state", "queue", "messages", "oldest for"),
         [
             (each.state, each.queue, _number(each), duration(each.oldest_seconds) if each.messages else "")
-            for each in glance.live
+            for each in snapshot.live
         ],
         numbers=("messages", "oldest for"),
     )
-    lags = table(
+    latency = table(
         ("queue", "done", "publish p50", "publish p99", "delivery p50", "delivery p99"),
         [
             (
-                lag.queue,
-                lag.done,
-                *map(duration, (lag.publish_p50, lag.publish_p99, lag.delivery_p50, lag.delivery_p99)),
+                each.queue,
+                each.done,
+                *map(duration, (each.publish_p50, each.publish_p99, each.delivery_p50, each.delivery_p99)),
             )
-            for lag in glance.lags
+            for each in snapshot.latency
         ],
         numbers=("done", "publish p50", "publish p99", "delivery p50", "delivery p99"),
     )
-    return Group(states, "", lags, "", Text("\n".join(_sentences(glance))))
+    return Group(states, "", latency, "", Text("\n".join(_sentences(snapshot))))
 
 
 def _number(state: LiveState) -> str:
     return f"about {state.messages}" if state.is_estimate else str(state.messages)
 
 
-def _sentences(glance: Glance) -> list[str]:
-    around = glance.surroundings
-    dead = [each for each in glance.live if each.state == "dead"]
+def _sentences(snapshot: Snapshot) -> list[str]:
+    dependencies = snapshot.dependencies
+    dead = [each for each in snapshot.live if each.state == "dead"]
     letters = f"{'about ' if any(each.is_estimate for each in dead) else ''}{sum(each.messages for each in dead)}"
-    mail = "answers" if around.mail_away_seconds is None else f"AWAY for {duration(around.mail_away_seconds)}"
+    mail = (
+        "answers" if dependencies.mail_away_seconds is None else f"AWAY for {duration(dependencies.mail_away_seconds)}"
+    )
     return [
-        f"rate          {glance.done_per_second:.1f} messages/s done in the last {duration(glance.window_seconds)}",
+        f"rate          {snapshot.done_per_second:.1f} messages/s done in the last {duration(snapshot.window_seconds)}",
         f"dead letters  {letters}",
-        f"history       about {around.finished_estimate} finished messages",
-        f"relays        {around.relays or 'NONE'}",
+        f"history       about {dependencies.finished_estimate} finished messages",
+        f"relays        {dependencies.relays or 'NONE'}",
         f"mail server   {mail}",
-        f"mail limits   {glance.mails.waiting} wait, {glance.mails.discarded} discarded within a day",
+        f"mail limits   {snapshot.mails.waiting} wait, {snapshot.mails.discarded} discarded within a day",
     ]

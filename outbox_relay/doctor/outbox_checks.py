@@ -8,7 +8,7 @@ from outbox_relay.doctor.postgresql_checks import takes_writes
 from shared.database.read_transaction import read_transaction
 from shared.outbox.dead_letters import count_dead
 from shared.outbox.publishing import DbConnection
-from shared.outbox.stats import Surroundings, read_live_states, read_surroundings
+from shared.outbox.stats import DependencyStatus, read_dependency_status, read_live_states
 from shared.settings.processes import RelaySettings
 
 _OVERDUE_SECONDS: Final = 60.0
@@ -26,10 +26,10 @@ def check_outbox(connection: DbConnection, settings: RelaySettings) -> list[Find
 
 
 def _check_outbox(connection: DbConnection, settings: RelaySettings) -> Iterator[Finding]:
-    around = read_surroundings(connection)
-    yield _check_relay(around)
-    yield _check_breaker(connection, around)
-    if around.mail_away_seconds is None:
+    dependencies = read_dependency_status(connection)
+    yield _check_relay(dependencies)
+    yield _check_breaker(connection, dependencies)
+    if dependencies.mail_away_seconds is None:
         yield _check_waiting(connection)
     yield _check_run_lease(connection, settings)
     letters = count_dead(connection)
@@ -39,16 +39,16 @@ def _check_outbox(connection: DbConnection, settings: RelaySettings) -> Iterator
         yield ok("dead letters", "none")
 
 
-def _check_relay(around: Surroundings) -> Finding:
-    if around.relays:
-        return ok("relay", f"{around.relays} alive")
-    seen = around.relay_seen_seconds
+def _check_relay(dependencies: DependencyStatus) -> Finding:
+    if dependencies.relays:
+        return ok("relay", f"{dependencies.relays} alive")
+    seen = dependencies.relay_seen_seconds
     says = "none has ever run here" if seen is None else f"none is alive, the last was seen {seen:.0f} s ago"
     return fault("relay", says, "start one: python -m outbox_relay; where one runs, its log names what it waits for")
 
 
-def _check_breaker(connection: DbConnection, around: Surroundings) -> Finding:
-    if around.mail_away_seconds is None:
+def _check_breaker(connection: DbConnection, dependencies: DependencyStatus) -> Finding:
+    if dependencies.mail_away_seconds is None:
         return ok("breaker", "closed: the workers reach the mail server")
     # As JSON: a database that was not migrated yet has no such column.
     row = connection.execute(
@@ -60,7 +60,7 @@ def _check_breaker(connection: DbConnection, around: Surroundings) -> Finding:
         if policy_code is None
         else "it answers and refuses us: ask its operator; single mails try it, an accepted one closes the breaker"
     )
-    return fault("breaker", f"open for {around.mail_away_seconds:.0f} s: {reason}", fix)
+    return fault("breaker", f"open for {dependencies.mail_away_seconds:.0f} s: {reason}", fix)
 
 
 def _check_waiting(connection: DbConnection) -> Finding:

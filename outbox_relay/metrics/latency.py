@@ -16,14 +16,14 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from shared.database.read_transaction import read_transaction
-from shared.outbox.latency import LAGS
+from shared.outbox.latency import LATENCY_COLUMNS
 from shared.outbox.messages import QUEUES
 from shared.outbox.publishing import DbConnection
 
 SETTLED_SECONDS: Final = 6.0
 """A finish is visible a moment after the time that it bears; a transaction that is silent for 5 s is ended."""
 
-LONGEST_LOOK_BACK_SECONDS: Final = 300.0
+LONGEST_WINDOW_SECONDS: Final = 300.0
 """After a longer time without a scrape the messages in between are left out, so that no scrape reads a big table."""
 
 _STATEMENT_SECONDS: Final = 4.0
@@ -39,7 +39,7 @@ _HISTOGRAMS: Final = {
 }
 
 
-class LagCollector(Collector):
+class LatencyCollector(Collector):
     """Counts done messages from the first scrape on."""
 
     def __init__(self, connect: Callable[[], DbConnection]) -> None:
@@ -95,7 +95,7 @@ def _window(connection: DbConnection, counted_until: datetime | None) -> tuple[d
         """,
         {
             "since": counted_until,
-            "longest": LONGEST_LOOK_BACK_SECONDS,
+            "longest": LONGEST_WINDOW_SECONDS,
             "settled": SETTLED_SECONDS,
         },
     ).fetchone()
@@ -112,7 +112,7 @@ def _finished_between(connection: DbConnection, since: datetime, until: datetime
         f"""
         WITH fresh AS MATERIALIZED (
             SELECT queue, attempt,
-                   {LAGS}
+                   {LATENCY_COLUMNS}
               FROM outbox_finished
              WHERE status = 'done' AND finished_at > %(since)s AND finished_at <= %(until)s
         )

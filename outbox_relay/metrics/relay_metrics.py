@@ -10,14 +10,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from outbox_relay.loop.observer import Observer
 from outbox_relay.loop.reaper import Round
-from outbox_relay.metrics.latency import LagCollector
+from outbox_relay.metrics.latency import LatencyCollector
 from outbox_relay.metrics.liveness import Liveness
 from shared.database.prompt_connection import connect_promptly
 from shared.database.read_transaction import SCHEMA_MISSING, TAKES_TOO_LONG, read_transaction
-from shared.outbox.collector import OutboxCollector, Reading
-from shared.outbox.mail_stats import read_mail_figures
+from shared.outbox.mail_stats import read_mail_stats
+from shared.outbox.prometheus import OutboxCollector, Reading
 from shared.outbox.publishing import Reaped
-from shared.outbox.stats import read_live_states, read_surroundings
+from shared.outbox.stats import read_dependency_status, read_live_states
 
 APPLICATION: Final = "outbox-metrics"
 _SERVERS: Final = ("redis", "postgresql")
@@ -72,7 +72,7 @@ class RelayMetrics(Observer):
         )
         self._prepare_labels()
         self.registry.register(OutboxCollector(lambda: _read(database_url)))
-        self.registry.register(LagCollector(lambda: connect_promptly(database_url, APPLICATION)))
+        self.registry.register(LatencyCollector(lambda: connect_promptly(database_url, APPLICATION)))
 
     def pass_begins(self) -> None:
         """Note that the loop turns."""
@@ -139,8 +139,8 @@ def _read(database_url: str) -> Reading:
             return Reading(
                 is_up=True,
                 live=read_live_states(connection),
-                surroundings=read_surroundings(connection),
-                mails=read_mail_figures(connection),
+                dependencies=read_dependency_status(connection),
+                mails=read_mail_stats(connection),
             )
     except TAKES_TOO_LONG:
         return Reading(is_up=True, unreadable="timeout")

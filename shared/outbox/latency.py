@@ -1,4 +1,4 @@
-"""How long messages took lately, and how many were finished: read from the newest end of history."""
+"""Latency and number of the messages that were done lately, read from the newest end of history."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,26 +9,26 @@ from shared.outbox.publishing import DbConnection
 from shared.outbox.times import distance
 
 _PUBLISHED: Final = "coalesce(published_at, claimed_at)"
-LAGS: Final = f"""
+LATENCY_COLUMNS: Final = f"""
     {distance(f"greatest({_PUBLISHED}, due_at)", "due_at")} AS publish,
     {distance("finished_at", WANTED_AT)} AS delivery
 """
-"""The lags of a row of outbox_finished in seconds; NULL where a time without end was given."""
+"""The latencies of a row of outbox_finished in seconds; NULL where one of the two times is infinite."""
 
 _ROWS_READ: Final = 100_000
-"""The newest of the window: a figure of them is one of the window, if it says how long they took."""
+"""The newest rows of the window. The window that was measured is returned with the result."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lag:
-    """What the messages of one queue took that were done within the window.
+class QueueLatency:
+    """How long the messages of one queue took that were done within the window.
 
     Attributes:
         queue: critical or default.
-        done: how many were done.
+        done: the number of messages that were done.
         publish_p50, publish_p99: seconds from the moment a message was due to its last push into Redis.
-        delivery_p50, delivery_p99: seconds from a message's creation to its acknowledgement, retries included. What
-            waited for a limit counts from the end of that.
+        delivery_p50, delivery_p99: seconds from a message's creation to its acknowledgement, retries included. For a
+            mail that waited for a limit, from the end of that wait.
 
     """
 
@@ -41,10 +41,10 @@ class Lag:
 
 
 @own_transaction
-def recent_lags(connection: DbConnection, window_seconds: float) -> tuple[list[Lag], float]:
-    """Measure the messages that were done within the last `window_seconds`, by queue, or the newest of them.
+def read_latency(connection: DbConnection, window_seconds: float) -> tuple[list[QueueLatency], float]:
+    """Return the latency of each queue, and the length in seconds of the window that was measured.
 
-    Returns the lags, and the seconds in which the messages that were measured were done.
+    The window is the last `window_seconds`; it is shorter when more than _ROWS_READ messages were done in it.
     """
     # now() and not clock_timestamp(): an index is searched only for what cannot change during the statement.
     rows = connection.execute(
@@ -55,7 +55,7 @@ def recent_lags(connection: DbConnection, window_seconds: float) -> tuple[list[L
                coalesce(percentile_cont(0.5) WITHIN GROUP (ORDER BY delivery), 0),
                coalesce(percentile_cont(0.99) WITHIN GROUP (ORDER BY delivery), 0)
           FROM (SELECT queue, finished_at,
-                       {LAGS}
+                       {LATENCY_COLUMNS}
                   FROM outbox_finished
                  WHERE status = 'done' AND finished_at > now() - make_interval(secs => %s)
                  ORDER BY finished_at DESC
@@ -65,6 +65,6 @@ def recent_lags(connection: DbConnection, window_seconds: float) -> tuple[list[L
         """,  # noqa: S608 - two expressions of our own
         [window_seconds, _ROWS_READ],
     ).fetchall()
-    lags = [Lag(queue, *figures) for queue, _, *figures in rows]
-    is_all = sum(lag.done for lag in lags) < _ROWS_READ
-    return lags, window_seconds if is_all else max(1.0, *(oldest for _, oldest, *_ in rows))
+    latency = [QueueLatency(queue, *columns) for queue, _, *columns in rows]
+    is_all = sum(each.done for each in latency) < _ROWS_READ
+    return latency, window_seconds if is_all else max(1.0, *(oldest for _, oldest, *_ in rows))

@@ -32,7 +32,7 @@ _SELECT: Final = f"""
 
 
 @dataclass(frozen=True, slots=True)
-class MailFigures:
+class MailStats:
     """What became of verification mails.
 
     Attributes:
@@ -49,8 +49,8 @@ class MailFigures:
     unverified: int
 
 
-def read_mail_figures(connection: DbConnection) -> MailFigures:
+def read_mail_stats(connection: DbConnection) -> MailStats:
     """Return what the limits do, and whether mails lead to verified accounts."""
     row = connection.execute(_SELECT).fetchone()
     assert row is not None  # noqa: S101 - an aggregate without GROUP BY has one row
-    return MailFigures(*map(int, row))
+    return MailStats(*map(int, row))

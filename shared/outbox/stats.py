@@ -14,7 +14,7 @@ from shared.outbox.messages import QUEUES
 
 _Place = tuple[str, str]
 """A state and a queue."""
-_Figures = tuple[int, float]
+_Count = tuple[int, float]
 """How many messages, and for how long the oldest of them."""
 
 LIVE_STATES: Final = ("pending", "published", "running", "dead")
@@ -71,7 +71,7 @@ _SAMPLE_LIVE: Final = """
 """
 # The same pages each time: estimates that jump from scrape to scrape would look like messages that come and go.
 
-_SELECT_SURROUNDINGS: Final = f"""
+_SELECT_DEPENDENCIES: Final = f"""
     SELECT (SELECT count(*) FROM outbox_relays
              WHERE seen_at > clock_timestamp() - make_interval(secs => {RELAY_SILENT_SECONDS})),
            (SELECT extract(epoch FROM clock_timestamp() - max(seen_at))::float8 FROM outbox_relays),
@@ -103,7 +103,7 @@ class LiveState:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class DependencyStatus:
     """What the messages depend on, as PostgreSQL knows it.
 
     Attributes:
@@ -125,7 +125,7 @@ def read_live_states(connection: DbConnection) -> list[LiveState]:
     counted = _by_place(connection.execute(_SELECT_LIVE).fetchall())
     pages, _ = counted.pop(("pages", ""))
     too_many = _too_many(counted)
-    sampled: dict[_Place, _Figures] = {}
+    sampled: dict[_Place, _Count] = {}
     if too_many:
         percent = min(100.0, 100 * SAMPLED_PAGES / max(1, pages))
         sampled = _by_place(connection.execute(_SAMPLE_LIVE, [percent]).fetchall(), scale=100 / percent)
@@ -135,19 +135,19 @@ def read_live_states(connection: DbConnection) -> list[LiveState]:
     ]
 
 
-def read_surroundings(connection: DbConnection) -> Surroundings:
+def read_dependency_status(connection: DbConnection) -> DependencyStatus:
     """Return what the messages depend on."""
-    row = connection.execute(_SELECT_SURROUNDINGS).fetchone()
+    row = connection.execute(_SELECT_DEPENDENCIES).fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
     relays, seen, away, finished = row
-    return Surroundings(int(relays), seen, away, int(finished or 0))
+    return DependencyStatus(int(relays), seen, away, int(finished or 0))
 
 
-def _by_place(rows: Iterable[Sequence[Any]], scale: float = 1.0) -> dict[_Place, _Figures]:
+def _by_place(rows: Iterable[Sequence[Any]], scale: float = 1.0) -> dict[_Place, _Count]:
     return {(row[0], row[1]): (round(row[2] * scale), max(0.0, float(row[3] or 0.0))) for row in rows}
 
 
-def _too_many(counted: Mapping[_Place, _Figures]) -> set[_Place]:
+def _too_many(counted: Mapping[_Place, _Count]) -> set[_Place]:
     """Return the states that were not counted to their end: pending by queue, the others with both queues."""
     by_state = {state: sum(counted.get((state, queue), (0, 0.0))[0] for queue in QUEUES) for state in LIVE_STATES}
     return {
@@ -158,7 +158,7 @@ def _too_many(counted: Mapping[_Place, _Figures]) -> set[_Place]:
     }
 
 
-def _live_state(place: _Place, counted: _Figures, sampled: _Figures, *, is_estimate: bool) -> LiveState:
+def _live_state(place: _Place, counted: _Count, sampled: _Count, *, is_estimate: bool) -> LiveState:
     messages, oldest = counted
     if is_estimate:
         # Never fewer than were seen.

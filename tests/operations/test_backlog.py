@@ -10,14 +10,14 @@ import pytest
 from prometheus_client import generate_latest
 
 from api.ops.snapshot import look
-from outbox_relay.commands.stats import read_glance
+from outbox_relay.commands.stats import read_snapshot
 from outbox_relay.doctor.outbox_checks import check_outbox
-from outbox_relay.metrics.latency import LagCollector
+from outbox_relay.metrics.latency import LatencyCollector
 from outbox_relay.metrics.relay_metrics import RelayMetrics
 from shared.database.connections import connect
 from shared.database.read_transaction import read_transaction
 from shared.outbox import dead_letters, stats
-from shared.outbox.stats import COUNTED_EXACTLY, LiveState, read_live_states, read_surroundings
+from shared.outbox.stats import COUNTED_EXACTLY, LiveState, read_dependency_status, read_live_states
 from tests.api_service import ApiService, api_service
 from tests.operations.scraping import samples, value
 from tests.plans import ExplainingConnection, explaining
@@ -64,13 +64,13 @@ def read_everything(connection: ExplainingConnection, database_url: str) -> None
     """Ask all that metrics, stats, console and doctor ask."""
     with read_transaction(connection):
         read_live_states(connection)
-        read_surroundings(connection)
+        read_dependency_status(connection)
         look(connection)
         dead_letters.list_dead(connection, 50)
         dead_letters.count_dead(connection)
-    read_glance(connection, 300)
+    read_snapshot(connection, 300)
     check_outbox(connection, relay_settings(database_url, "redis://127.0.0.1:1/0"))
-    collector = LagCollector(lambda: _left_open(connection))
+    collector = LatencyCollector(lambda: _left_open(connection))
     list(collector.collect())
     list(collector.collect())
 

@@ -19,8 +19,8 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 ROOT = Path(__file__).parents[3]
 
 
-def count(glance: dict[str, Any], state: str, queue: str) -> tuple[int, float]:
-    [found] = [each for each in glance["live"] if (each["state"], each["queue"]) == (state, queue)]
+def count(stats: dict[str, Any], state: str, queue: str) -> tuple[int, float]:
+    [found] = [each for each in stats["live"] if (each["state"], each["queue"]) == (state, queue)]
     return found["messages"], found["oldest_seconds"]
 
 
@@ -29,12 +29,12 @@ def test_live_messages_are_counted_by_state_and_queue(connection: Connection) ->
         add_message(connection, queue="critical")
     add_message(connection, status="running", claimed_at="2020-01-01T00:00:00Z")
 
-    glance = run_json("stats")
+    stats = run_json("stats")
 
-    assert count(glance, "pending", "critical")[0] == 3
-    assert count(glance, "running", "default")[0] == 1
-    assert count(glance, "running", "default")[1] > 86_400
-    assert count(glance, "dead", "critical") == (0, 0.0)
+    assert count(stats, "pending", "critical")[0] == 3
+    assert count(stats, "running", "default")[0] == 1
+    assert count(stats, "running", "default")[1] > 86_400
+    assert count(stats, "dead", "critical") == (0, 0.0)
 
 
 def test_a_message_that_is_due_later_does_not_wait_yet(connection: Connection) -> None:
@@ -54,10 +54,10 @@ def test_lags_are_those_of_the_window(connection: Connection) -> None:
         """
     )
 
-    [lag] = run_json("stats", "--window", 60)["lags"]
+    [latency] = run_json("stats", "--window", 60)["latency"]
 
-    assert (lag["queue"], lag["done"]) == ("critical", 3)
-    assert (lag["publish_p50"], lag["delivery_p99"]) == pytest.approx((2.0, 20.0))
+    assert (latency["queue"], latency["done"]) == ("critical", 3)
+    assert (latency["publish_p50"], latency["delivery_p99"]) == pytest.approx((2.0, 20.0))
 
 
 def test_the_rate_of_more_messages_than_are_read_is_that_of_those_that_were_read(
@@ -73,13 +73,13 @@ def test_the_rate_of_more_messages_than_are_read_is_that_of_those_that_were_read
         """
     )
 
-    glance = run_json("stats", "--window", 300)
+    stats = run_json("stats", "--window", 300)
 
-    assert glance["window_seconds"] == pytest.approx(10, abs=5)
-    assert glance["done_per_second"] == pytest.approx(20 / glance["window_seconds"])
+    assert stats["window_seconds"] == pytest.approx(10, abs=5)
+    assert stats["done_per_second"] == pytest.approx(20 / stats["window_seconds"])
 
 
-def test_a_glance_reads_little_of_a_long_history(connection: Connection) -> None:
+def test_it_reads_little_of_a_long_history(connection: Connection) -> None:
     connection.execute(
         """
         INSERT INTO outbox_finished (id, task, payload, queue, status, due_at, generation, attempt, max_retries,
@@ -96,7 +96,7 @@ def test_a_glance_reads_little_of_a_long_history(connection: Connection) -> None
     assert history_rows_read(connection) - before < 1000
 
 
-def test_the_glance_names_what_is_away(connection: Connection) -> None:
+def test_it_names_what_is_away(connection: Connection) -> None:
     connection.execute("UPDATE outbox_breaker SET opened_at = now(), probe_at = now()")
 
     shown = run("stats").output
@@ -108,13 +108,13 @@ def test_the_glance_names_what_is_away(connection: Connection) -> None:
 def test_a_relay_is_seen_until_it_falls_silent(connection: Connection) -> None:
     show_relay(connection, "here/1")
     show_relay(connection, "there/1")
-    seen = run_json("stats")["surroundings"]["relays"]
+    seen = run_json("stats")["dependencies"]["relays"]
     connection.execute("UPDATE outbox_relays SET seen_at = now() - interval '1 minute'")
 
-    surroundings = run_json("stats")["surroundings"]
+    dependencies = run_json("stats")["dependencies"]
 
-    assert (seen, surroundings["relays"]) == (2, 0)
-    assert surroundings["relay_seen_seconds"] == pytest.approx(60, abs=20)
+    assert (seen, dependencies["relays"]) == (2, 0)
+    assert dependencies["relay_seen_seconds"] == pytest.approx(60, abs=20)
 
 
 def test_relays_of_yesterday_are_forgotten(connection: Connection) -> None:

@@ -9,8 +9,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from shared.outbox.mail_stats import MailFigures
-from shared.outbox.stats import LiveState, Surroundings
+from shared.outbox.mail_stats import MailStats
+from shared.outbox.stats import DependencyStatus, LiveState
 
 Unreadable = Literal["timeout", "schema", "grant"]
 """A figure took too long, a table or column is missing, or the role may not read one."""
@@ -23,15 +23,15 @@ class Reading:
     Attributes:
         is_up: whether PostgreSQL answered; None when it was not asked.
         unreadable: why PostgreSQL did not say what the outbox looks like although it was there.
-        live, surroundings, mails: the outbox's state; None when it was not read to its end.
+        live, dependencies, mails: the outbox's state; None when it was not read to its end.
 
     """
 
     is_up: bool | None
     unreadable: Unreadable | None = None
     live: list[LiveState] | None = None
-    surroundings: Surroundings | None = None
-    mails: MailFigures | None = None
+    dependencies: DependencyStatus | None = None
+    mails: MailStats | None = None
 
 
 class OutboxCollector(Collector):
@@ -60,9 +60,9 @@ class OutboxCollector(Collector):
         for reason in get_args(Unreadable):
             unreadable.add_metric([reason], float(reading.unreadable == reason))
         yield unreadable
-        if reading.live is not None and reading.surroundings is not None:
+        if reading.live is not None and reading.dependencies is not None:
             yield from _live(reading.live)
-            yield from _around(reading.surroundings)
+            yield from _dependencies(reading.dependencies)
         if reading.mails is not None:
             yield from _mails(reading.mails)
 
@@ -89,26 +89,28 @@ def _live(live: list[LiveState]) -> Iterator[Metric]:
     yield oldest
 
 
-def _around(around: Surroundings) -> Iterator[Metric]:
+def _dependencies(dependencies: DependencyStatus) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "outbox_finished_messages_estimate",
         "Messages that are history, as PostgreSQL's statistics estimate it",
-        value=around.finished_estimate,
+        value=dependencies.finished_estimate,
     )
-    yield GaugeMetricFamily("outbox_relays_alive", "Relays that made a pass that worked lately", value=around.relays)
+    yield GaugeMetricFamily(
+        "outbox_relays_alive", "Relays that made a pass that worked lately", value=dependencies.relays
+    )
     yield GaugeMetricFamily(
         "outbox_relay_seen_seconds",
         "How long ago a relay last showed that a pass worked; infinite when none ever did",
-        value=math.inf if around.relay_seen_seconds is None else around.relay_seen_seconds,
+        value=math.inf if dependencies.relay_seen_seconds is None else dependencies.relay_seen_seconds,
     )
     yield GaugeMetricFamily(
         "outbox_mail_server_away_seconds",
         "How long the mail server has been known to be away; 0 when it is not",
-        value=around.mail_away_seconds or 0.0,
+        value=dependencies.mail_away_seconds or 0.0,
     )
 
 
-def _mails(mails: MailFigures) -> Iterator[Metric]:
+def _mails(mails: MailStats) -> Iterator[Metric]:
     limited = GaugeMetricFamily(
         "outbox_limited_mails",
         "Verification mails that wait for a limit, and those that one discarded within a day, up to 10,000",
