@@ -31,13 +31,13 @@ def run_message(message_id: object) -> None:
     """
     configure_logging()
     if type(message_id) is not int or not 0 < message_id <= LARGEST_ID:
-        _log.error("foreign_job", meaning="the job names no message")
+        _log.error("job.refused", meaning="the job names no message")
         return
     try:
         settings = read_consumer_settings()
         configure_tracing("outbox-worker")
     except SettingsError as exc:
-        _log.error("settings", message_id=message_id, problems=exc.problems)
+        _log.error("settings.refused", message_id=message_id, problems=exc.problems)
         _put_back(message_id, f"a worker cannot start: {', '.join(sorted(exc.problems))}")
         return
     end_with_the_lease = partial(end_job_within, settings.run_lease_seconds)
@@ -50,7 +50,7 @@ def run_message(message_id: object) -> None:
         _log.error("database.refused", message_id=message_id, reason=str(exc))
         _put_back(message_id, f"a worker cannot start: {exc}")
     except Exception as exc:  # noqa: BLE001 - RQ's own timeout between two steps: a relay takes the message back
-        _log.error("interrupted", message_id=message_id, error=type(exc).__name__)
+        _log.error("message.interrupted", message_id=message_id, error=type(exc).__name__)
     finally:
         processor.close()
         tracing().flush()
@@ -61,11 +61,11 @@ def _put_back(message_id: int, reason: str) -> None:
     try:
         database = Database(read_database_url(), any_encoding=True)
     except SettingsError as exc:
-        _log.warning("not_put_back", message_id=message_id, error=type(exc).__name__)
+        _log.warning("message.not_released", message_id=message_id, error=type(exc).__name__)
         return
     try:
         with database.transaction() as connection:
             claims.put_back_unclaimed(connection, message_id, reason, _SETTINGS_SECONDS)
         database.close()
     except psycopg.Error as exc:
-        _log.warning("not_put_back", message_id=message_id, error=database.cause(exc))
+        _log.warning("message.not_released", message_id=message_id, error=database.cause(exc))

@@ -91,9 +91,9 @@ def _run(settings: RelaySettings, *, once: bool) -> None:
         if once:
             _drain(relay, settings.database_url)
         else:
-            _log.info("relay_started", batch_size=settings.batch_size, poll_seconds=settings.poll_seconds)
+            _log.info("relay.started", batch_size=settings.batch_size, poll_seconds=settings.poll_seconds)
             relay.run()
-            _log.info("relay_stopped")
+            _log.info("relay.stopped")
     except UnsuitableDatabaseError as exc:
         click.echo(f"cannot start, {exc}", err=True)
         sys.exit(EXIT_SETTINGS)
@@ -117,16 +117,16 @@ def _drain(relay: Relay, database_url: str) -> None:
     try:
         published = relay.drain()
     except BrokerUnavailableError as exc:
-        _log.error("not_published", error=str(exc))
+        _log.error("outbox.not_drained", error=str(exc))
         sys.exit(EXIT_UNREACHABLE)
     except UnsuitableDatabaseError:
         raise
     except psycopg.Error as exc:
-        _log.error("not_published", error=f"PostgreSQL cannot be used: {postgresql_cause(exc, database_url)}")
+        _log.error("outbox.not_drained", error=f"PostgreSQL cannot be used: {postgresql_cause(exc, database_url)}")
         sys.exit(EXIT_UNREACHABLE)
-    _log.info("drained", messages=published)
+    _log.info("outbox.drained", messages=published)
     if blocked := relay.blocked_queues:
-        _log.error("not_published", error=f"Redis holds no list at {', '.join(blocked)}")
+        _log.error("outbox.not_drained", error=f"Redis holds no list at {', '.join(blocked)}")
         sys.exit(EXIT_UNREACHABLE)
 
 

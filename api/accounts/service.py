@@ -60,12 +60,12 @@ class Accounts:
         if isinstance(outcome, Taken) and "username" in outcome.fields and (own := self._own(wish)) is not None:
             return own
         if isinstance(outcome, Taken):
-            _log.info("signup refused", taken=outcome.fields)
+            _log.info("signup.refused", taken=outcome.fields)
             errors = [FieldError(name, _TAKEN[name]) for name in outcome.fields]
             raise ProblemError(409, f"Taken already: {' and '.join(outcome.fields)}.", errors=errors)
         # Committed: from here on nothing may turn the answer into an error.
         self.doorbell.ring()
-        _log.info("signed up" if is_new else "signup repeated", message_id=outcome.message_id)
+        _log.info("user.signed_up" if is_new else "signup.repeated", message_id=outcome.message_id)
         return outcome
 
     def _own(self, wish: SignUp) -> SignedUp | None:
@@ -115,4 +115,4 @@ class Accounts:
         message_id = send_again(self.engine, self.secret_keys, self.mail_limiter, asked)
         # Rung whether there is such an account or not.
         self.doorbell.ring()
-        _log.info("verification mail asked for", message_id=message_id)
+        _log.info("verification_mail.requested", message_id=message_id)

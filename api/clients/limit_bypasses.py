@@ -48,6 +48,6 @@ class LimitBypasses:
             return
         self._logged.add(reason)
         if reason in _UNKNOWN:
-            _log.warning("client.unknown", reason=reason, fix=_UNKNOWN[reason], **fields)
+            _log.warning("client.unidentified", reason=reason, fix=_UNKNOWN[reason], **fields)
         else:
             _log.warning("rate_limit.bypassed", reason=reason, fix=_UNLIMITED[reason], **fields)

@@ -48,7 +48,7 @@ class Doorbell:
             try:
                 ringer = self._start()
             except RuntimeError:
-                _log.warning("doorbell silent", reason="the system gives no thread for it")
+                _log.warning("notify.failed", reason="the system gives no thread for it")
                 return
         ringer.rung.set()
 
@@ -110,7 +110,7 @@ class _Ringer(threading.Thread):
             self._keep_quiet(postgresql_cause(exc, self._database_url))
         else:
             if self._failed_rings:
-                _log.info("doorbell rings again", failed_rings=self._failed_rings)
+                _log.info("notify.recovered", failed_notifies=self._failed_rings)
             self._failed_rings = 0
 
     def _notify(self) -> None:
@@ -131,7 +131,7 @@ class _Ringer(threading.Thread):
     def _keep_quiet(self, reason: str) -> None:
         """Let the rings of the next moments pass unheard; said once per outage."""
         if not self._failed_rings:
-            _log.warning("doorbell silent", reason=reason)
+            _log.warning("notify.failed", reason=reason)
         backoff = min(_FIRST_BACKOFF_SECONDS * 2 ** min(self._failed_rings, 10), _LONGEST_BACKOFF_SECONDS)
         self._quiet_until = time.monotonic() + backoff
         self._failed_rings += 1

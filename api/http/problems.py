@@ -89,11 +89,11 @@ def problem_of(error: Exception) -> ProblemError:
     if isinstance(error, ProblemError):
         return error
     if isinstance(error, DatabaseUnavailableError):
-        _log.warning("PostgreSQL unavailable", reason=error.reason)
+        _log.warning("postgresql.unavailable", error=error.reason)
         return ProblemError(503, detail_of(503), headers={"Retry-After": RETRY_AFTER_SECONDS})
     if isinstance(error, HTTPException):
         return _problem_of_http(error)
-    _log.error("request failed", error=_chain(error), frames=_frames(error))
+    _log.error("request.failed", error=_chain(error), frames=_frames(error))
     return ProblemError(500, _DETAILS[500])
 
 

@@ -85,7 +85,7 @@ class _Console:
 
     def login(self) -> AnyResponse:
         if not self._access.is_token(request.form.get("token", "")):
-            _log.warning("ops_refused")
+            _log.warning("ops_session.refused")
             return _page("ops/login.html", 401, problem="That is not the token.")
         secret = self._access.new_secret()
         with self._connections.borrow() as connection, transaction(connection, lock_seconds=LOCK_SECONDS):
@@ -124,13 +124,13 @@ class _Console:
         return _page("ops/message.html", message=found, moments=_MOMENTS)
 
     def retry(self, message_id: int) -> AnyResponse:
-        return _decide("ops_retry", message_id, dead_letters.retry)
+        return _decide("dead_letter.retried", message_id, dead_letters.retry)
 
     def discard(self, message_id: int) -> AnyResponse:
         reason = request.form.get("reason", "").strip()
         if not reason or not reason.isprintable():
             raise ProblemError(422, "A discard needs a reason: a few words on one line.")
-        return _decide("ops_discard", message_id, partial(dead_letters.discard, reason=reason))
+        return _decide("dead_letter.discarded", message_id, partial(dead_letters.discard, reason=reason))
 
 
 @contextmanager

@@ -128,8 +128,7 @@ def note(
 def log_outage(declared: RefusedMessage) -> None:
     """Write the one loud line about an outage by policy."""
     _log.error(
-        "outage",
-        of="mail",
+        "mail_server.unavailable",
         error=outage_reason(declared),
         code=declared.code,
         meaning="the mail server refuses us, not the recipients: their messages wait and spend no attempt;"

@@ -114,7 +114,7 @@ class Recorder:
     def _doubt(self, batch: Sequence[Ended], exc: Exception) -> None:
         for each in batch:
             if each.held.claim not in self._doubtful:
-                _log.warning("outcome_waits", message_id=each.held.claim.id, error=self._database.cause(exc))
+                _log.warning("result.not_written", message_id=each.held.claim.id, error=self._database.cause(exc))
                 self._doubtful.add(each.held.claim)
 
     def _record_together(self, batch: Sequence[Ended], lock_seconds: float) -> list[Settled]:
@@ -231,7 +231,7 @@ class Recorder:
         statements.open_breaker(connection, claim.id, outage.reason, self._backoff_scale)
         if not ended.breaker.is_open and not self._news:
             meaning = "its messages wait until it is back"
-            self._news.append(partial(_log.error, "outage", of="mail", error=outage.reason, meaning=meaning))
+            self._news.append(partial(_log.error, "mail_server.unavailable", error=outage.reason, meaning=meaning))
         return self._verdict(ended, Verdict.PUT_BACK, is_written=claim.id in ours)
 
     def _others_are_served(self, connection: DbConnection) -> bool:
@@ -273,7 +273,7 @@ class Recorder:
         match ended.outcome:
             case (Accepted() | Failed(maybe_accepted=False)) as answer:
                 if statements.close_breaker(connection, is_accepted=isinstance(answer, Accepted)):
-                    self._news.append(partial(_log.info, "mail_server_back", message_id=ended.held.claim.id))
+                    self._news.append(partial(_log.info, "mail_server.recovered", message_id=ended.held.claim.id))
                 elif ended.is_probe and ended.recipient is None:
                     statements.release_probe(connection, ended.held.claim.id, self._backoff_scale)
             case Failed() if ended.is_probe:

@@ -132,7 +132,7 @@ class Intake(threading.Thread):
                 self._wait_for_postgresql()
         except Exception as exc:  # noqa: BLE001 - a defect at one batch is not the end of the intake
             for ids in lines_of([message_id for _, message_id in jobs if message_id is not None]):
-                _log.error("intake_failed", error=type(exc).__name__, message_ids=ids)
+                _log.error("fetcher.failed", error=type(exc).__name__, message_ids=ids)
             self._settle(self._unsettled)
 
     def _sorted(self, jobs: Sequence[_Named]) -> dict[int, PoppedJob | None]:
@@ -140,7 +140,7 @@ class Intake(threading.Thread):
         wanted: dict[int, PoppedJob | None] = {}
         for job, message_id in jobs:
             if message_id is None:
-                _log.warning("foreign_job", job=repr(job.job_id[:80]), meaning=self._refused(job))
+                _log.warning("job.refused", job=repr(job.job_id[:80]), meaning=self._refused(job))
                 self._settle(1)
             elif message_id in wanted:
                 self._let_go([NotHeld(message_id, job, Verdict.NOT_CLAIMED, "another job names it too")])

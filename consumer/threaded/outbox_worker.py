@@ -92,7 +92,7 @@ class OutboxWorker(SimpleWorker):
         self._install_signal_handlers()
         self.birth_date = self.last_heartbeat = now()
         self._beat()
-        _log.info("worker_started", queues=self.queue_names(), at_once=settings.concurrency, name=self.name)
+        _log.info("worker.started", queues=self.queue_names(), at_once=settings.concurrency, name=self.name)
         control = Control(at_once=_in_hand(settings.concurrency), max_jobs=max_jobs)
         # It gives up soon, where the other one waits 10 s longer than a pop may take.
         impatient = same_redis(patient, _TIDYING_SECONDS, _TIDYING_SECONDS)
@@ -111,7 +111,7 @@ class OutboxWorker(SimpleWorker):
         tracing().flush()
         self._say_goodbye()
         impatient.close()
-        _log.info("worker_stopped", jobs=control.jobs_done, name=self.name)
+        _log.info("worker.stopped", jobs=control.jobs_done, name=self.name)
         if start_anew or not everybody_left:
             self._start_anew_or_exit(start_anew=start_anew)
         self._ignore_signals()
@@ -158,7 +158,7 @@ class OutboxWorker(SimpleWorker):
             if self._stop_requested:
                 return False
             if team.is_stuck():
-                _log.error("thread_stuck", meaning="the others finish, then this process starts anew")
+                _log.error("thread.stuck", meaning="the others finish, then this process starts anew")
                 return True
             if max_idle_time is not None and control.idle_seconds >= max_idle_time:
                 return False
@@ -215,7 +215,7 @@ class OutboxWorker(SimpleWorker):
 def _tell_what_ended_a_thread(problem: threading.ExceptHookArgs) -> None:
     """Name the error without its text, which may hold an address."""
     name = None if problem.thread is None else problem.thread.name
-    _log.error("thread_ended", thread=name, error=problem.exc_type.__name__)
+    _log.error("thread.ended", thread=name, error=problem.exc_type.__name__)
 
 
 def _as_list(queues: Any) -> list[Any]:  # noqa: ANN401 - names or Queues, one or several

@@ -56,7 +56,7 @@ def check_settings_and_wait_for_redis(params: Mapping[str, Any]) -> None:
     told: str | None = None
     while (error := _failure(client)) is not None:
         if error != told:
-            _log.warning("waiting_for_redis", error=error)
+            _log.warning("redis.unavailable", error=error)
             told = error
         time.sleep(pause)
         pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)

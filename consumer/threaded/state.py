@@ -78,7 +78,7 @@ class Control:
         """Take no further jobs for a while, or take them again."""
         with self._changed:
             if on != self._suspended:
-                _log.info("suspended" if on else "resumed")
+                _log.info("worker.suspended" if on else "worker.resumed")
             self._suspended = on
             self._changed.notify_all()
 
@@ -98,7 +98,7 @@ class Control:
         was, self._tidying_error = self._tidying_error, error
         if error is not None and error != was:
             _log.error(
-                "jobs.undeleted",
+                "jobs.not_deleted",
                 error=error,
                 meaning="the jobs are done; their hashes stay in Redis",
                 fix="let this Redis user run UNLINK and HINCRBY; make room on Redis's disk",
@@ -110,6 +110,6 @@ class Control:
             return
         was, self._redis_error = self._redis_error, error
         if error is not None and was is None:
-            _log.error("outage", of="redis", error=error, meaning="trying again until it is back")
+            _log.error("redis.unavailable", error=error, meaning="trying again until it is back")
         elif error is None:
-            _log.info("back", of="redis")
+            _log.info("redis.recovered")

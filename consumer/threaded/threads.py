@@ -152,7 +152,7 @@ class WritingThread(threading.Thread):
         except (RedisError, OSError) as exc:
             self._control.note_redis(self._broker.cause(exc))
         except Exception as exc:  # noqa: BLE001 - a writer that ends would be missed
-            _log.error("not_tidied_up", error=type(exc).__name__)
+            _log.error("jobs.not_deleted", error=type(exc).__name__)
 
     def _tidy_up(self, settled: Sequence[Settled]) -> None:
         """Delete the jobs, those of earlier messages too that Redis was not there for. Raises RedisError.

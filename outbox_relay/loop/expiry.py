@@ -53,7 +53,7 @@ class TrustedClock:
         difference = database_seconds - self._wall()
         if abs(difference) > _LARGEST_DIFFERENCE_SECONDS:
             _log.error(
-                "clock.differs", seconds=round(difference), meaning="no account expires until it agrees with ours"
+                "clock.disagreed", seconds=round(difference), meaning="no account expires until it agrees with ours"
             )
             return False
         return now >= self._distrusted_until

@@ -51,7 +51,7 @@ class Heartbeat:
         if not self._failure_told:
             # Somebody locks the row, the role may not write it, or schema.sql was not applied.
             _log.warning(
-                "heartbeat_failed", error=postgresql_reason(exc), meaning="nobody can see this relay; it goes on"
+                "heartbeat.failed", error=postgresql_reason(exc), meaning="nobody can see this relay; it goes on"
             )
             self._failure_told = True
 

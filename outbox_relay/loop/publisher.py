@@ -89,7 +89,7 @@ class Publisher:
         epoch = self._broker.push(rows)
         pushed = self._without_refused(rows)
         for ids in lines_of([row.id for row in pushed]):
-            _log.info("pushed", message_ids=ids)
+            _log.info("messages.published", message_ids=ids)
         publishing.mark_published(connection, [row.id for row in pushed], epoch, self._publish_lease_seconds)
         return len(pushed)
 
@@ -176,7 +176,7 @@ class Publisher:
             epoch = self._broker.push([row], in_front=True)
             if not self._without_refused([row]):
                 continue
-            _log.info("pushed", message_ids=[row.id], meaning="it tries the mail server")
+            _log.info("messages.published", message_ids=[row.id], meaning="it tries the mail server")
             publishing.mark_published(connection, [row.id], epoch, self._publish_lease_seconds)
             publishing.mark_probe(connection, row.id, self._probe_patience_seconds)
             pushed += 1

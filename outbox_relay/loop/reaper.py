@@ -102,7 +102,7 @@ class Reaper:
     def _return(connection: DbConnection, rows: list[Row]) -> list[Row]:
         returned = [row for chunk in _chunks(rows) for row in publishing.return_missing(connection, chunk)]
         for ids in lines_of([row.id for row in returned]):
-            _log.warning("returned", message_ids=ids, meaning="Redis lost their jobs")
+            _log.warning("messages.returned", message_ids=ids, meaning="Redis lost their jobs")
         return returned
 
     def _delete_orphans(self, rows: list[Row]) -> None:

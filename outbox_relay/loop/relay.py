@@ -182,7 +182,7 @@ class Relay:
         self._broker.leave_replaced_master()
         reaped = self._reaper.reap_running(connection) if began >= self._reap_running_from else ()
         for claim in reaped:
-            _log.warning("reaped", message_id=claim.id, attempt=claim.attempt, status=claim.status)
+            _log.warning("claim.reaped", message_id=claim.id, attempt=claim.attempt, status=claim.status)
         # At once: Redis may be away for what comes next, and the claims stay reaped.
         self._observer.claims_reaped(reaped)
         round_ = self._reaper.reap_published(connection)
@@ -191,12 +191,12 @@ class Relay:
         self._reap_at = next_step if round_.is_partial else max(next_step, monotonic() + REAP_SECONDS)
         if round_.returned_by_lease or round_.returned_by_epoch:
             _log.warning(
-                "missing_in_redis",
+                "jobs.lost",
                 returned_by_lease=round_.returned_by_lease,
                 returned_by_epoch=round_.returned_by_epoch,
             )
         elif round_.renewed:
-            _log.info("found_in_redis", renewed=round_.renewed, meaning="their jobs wait longer than a lease")
+            _log.info("jobs.found", renewed=round_.renewed, meaning="their jobs wait longer than a lease")
 
     def _prune(self, connection: DbConnection) -> int:
         """Delete one step of history and of mails that count no longer: soon again while there is more, else later."""
@@ -248,7 +248,11 @@ class Relay:
             self._pause_seconds = _FIRST_PAUSE_SECONDS
             # Once: a Redis that is full still answers the reaper, whose share of the time is a fifth.
             self._reap_at = 0.0
-            _log.error("outage", of=what, error=self._describe(exc), meaning="trying again until it is back")
+            _log.error(
+                "redis.unavailable" if what == "redis" else "postgresql.unavailable",
+                error=self._describe(exc),
+                meaning="trying again until it is back",
+            )
         if what == "postgresql":
             self._disconnect()
         pause = self._pause_seconds
@@ -257,7 +261,7 @@ class Relay:
 
     def _note_recovery(self) -> None:
         if self._outage is not None:
-            _log.info("back", of=self._outage)
+            _log.info("redis.recovered" if self._outage == "redis" else "postgresql.recovered")
             self._observer.recovery()
             self._outage = None
             self._pause_seconds = _FIRST_PAUSE_SECONDS

@@ -116,7 +116,7 @@ class Doorbell:
     def _lose(self, exc: psycopg.Error) -> None:
         if not self._outage_told:
             _log.warning(
-                "doorbell_lost", error=postgresql_cause(exc, self._listen_url), meaning="polling goes on alone"
+                "listener.disconnected", error=postgresql_cause(exc, self._listen_url), meaning="polling goes on alone"
             )
             self._outage_told = True
         self.close()

@@ -27,7 +27,7 @@ def ids_in_log(log_file: Path) -> set[int]:
 
 
 def _id_in(line: str) -> int | None:
-    if '"signed up"' not in line:
+    if '"user.signed_up"' not in line:
         return None
     try:
         return int(json.loads(line)["message_id"])

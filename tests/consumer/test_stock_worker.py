@@ -23,6 +23,7 @@ from embedded.programs.ports import LOOPBACK, free_port
 from shared.database.connections import connect
 from shared.outbox.messages import ENTRY_POINT, SendVerifyEmail, SendWelcomeEmail
 from tests.consumer.threaded.service import said
+from tests.dispositions import disposition_lines, dispositions
 from tests.preloading import Preloaded
 from tests.processes import events, publish, run, started, worker_command, worker_module, worker_settings
 from tests.rows import add_message, add_user, message
@@ -87,10 +88,6 @@ def service(
         yield opened
 
 
-def verdicts(ended: CompletedProcess[str]) -> list[str]:
-    return [line["verdict"] for line in events(ended.stdout) if line["event"] == "message"]
-
-
 def test_messages_of_both_queues_are_done(service: Service, mailbox: MailCatcher) -> None:
     ids = [service.publish(), service.publish(SendWelcomeEmail.task, "default")]
 
@@ -98,7 +95,7 @@ def test_messages_of_both_queues_are_done(service: Service, mailbox: MailCatcher
 
     assert [service.message(id_)["status"] for id_ in ids] == ["done", "done"]
     assert [service.job(id_).get_status() for id_ in ids] == [JobStatus.FINISHED] * 2
-    assert verdicts(ended) == ["done", "done"]
+    assert dispositions(events(ended.stdout)) == ["delivered", "delivered"]
     assert [mail.subject for mail in mailbox.mails()] == ["Verify your address", "Welcome"]
 
 
@@ -118,7 +115,7 @@ def test_a_job_whose_message_is_done_or_does_not_exist_ends_well(service: Servic
 
     ended = service.run()
 
-    assert sorted(verdicts(ended)) == ["done", *["not_claimed"] * 4]
+    assert sorted(dispositions(events(ended.stdout))) == ["delivered", *["not_claimed"] * 4]
     assert [job.get_status() for job in jobs] == [JobStatus.FINISHED] * 4
     assert len(mailbox.mails()) == 1
 
@@ -130,7 +127,7 @@ def test_a_job_that_names_no_message_ends_well(service: Service) -> None:
 
     ended = service.run()
 
-    assert [line["event"] for line in events(ended.stdout)] == ["foreign_job"] * 4
+    assert [line["event"] for line in events(ended.stdout)] == ["job.refused"] * 4
     assert [job.get_status() for job in jobs] == [JobStatus.FINISHED] * 4
     assert service.message(1)["status"] == "pending"
 
@@ -161,7 +158,7 @@ def test_a_bad_setting_puts_the_message_back_without_an_attempt(service: Service
     assert (row["last_error"], row["failures"]) == (f"a worker cannot start: {name}", [])
     assert timedelta(seconds=30) <= row["due_at"] - before[0] < timedelta(seconds=60)
     [line] = events(ended.stdout)
-    assert (line["event"], line["level"], list(line["problems"])) == ("settings", "error", [name])
+    assert (line["event"], line["level"], list(line["problems"])) == ("settings.refused", "error", [name])
     assert "too short a secret" not in ended.stdout
     assert service.job(id_).get_status() is JobStatus.FINISHED
 
@@ -186,7 +183,7 @@ def test_nothing_of_a_failing_task_comes_to_redis(service: Service) -> None:
     ended = service.run()
 
     row = service.message(id_)
-    assert (row["status"], row["attempt"], verdicts(ended)) == ("pending", 1, ["failed"])
+    assert (row["status"], row["attempt"], dispositions(events(ended.stdout))) == ("pending", 1, ["failed"])
     assert row["last_error"] == "UndefinedTable while the mail was prepared"
     assert service.job(id_).get_status() is JobStatus.FINISHED
     memory = service.memory()
@@ -207,8 +204,8 @@ def test_an_unreachable_mail_server_opens_the_breaker_for_all_workers(service: S
 
     ended = service.run(SMTP_URL=f"smtp://{LOOPBACK}:{free_port()}")
 
-    assert verdicts(ended) == ["put_back"] * 3
-    reasons = [line["reason"] for line in events(ended.stdout) if line["event"] == "message"]
+    assert dispositions(events(ended.stdout)) == ["released"] * 3
+    reasons = [line["reason"] for line in disposition_lines(events(ended.stdout))]
     assert reasons[1:] == ["the mail server is away"] * 2
     assert [(service.message(id_)["status"], service.message(id_)["attempt"]) for id_ in ids] == [("pending", 0)] * 3
 

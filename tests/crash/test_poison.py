@@ -103,8 +103,8 @@ def play(stage: Stage, poison: Poison) -> None:
         else:
             assert (deaths, worker.pid, set(copies.values())) == (0, pid, {1})
         if poison is POISONS["OutboxWorker: hang"]:
-            assert len(said(scene, worker, "thread_stuck")) >= 1
-            assert len(said(scene, worker, "worker_started")) >= 2
+            assert len(said(scene, worker, "thread.stuck")) >= 1
+            assert len(said(scene, worker, "worker.started")) >= 2
 
 
 def start_worker(scene: Scene, poison: Poison) -> Program:

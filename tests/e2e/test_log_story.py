@@ -47,10 +47,10 @@ def test_a_grep_for_a_message_s_number_tells_its_story(
             started([sys.executable, "-m", "outbox_relay"], settings, tmp_path / "relay.log", origin) as relay,
         ):
             assert client.post("/v1/users", json=ALICE).status_code == 201
-            wait_until(lambda: "pushed" in grep(424242, log_of(relay)), 20, "the push")
+            wait_until(lambda: "messages.published" in grep(424242, log_of(relay)), 20, "the push")
             with Redis.from_url(emptiable_redis_url) as redis:
                 redis.flushall()
-            wait_until(lambda: grep(424242, log_of(relay)).count("pushed") > 1, 20, "the second push")
+            wait_until(lambda: grep(424242, log_of(relay)).count("messages.published") > 1, 20, "the second push")
             with started(
                 worker_module(), {**settings, "RQ_WORKER_CLASS": OUTBOX_WORKER}, tmp_path / "worker.log", origin
             ) as worker:
@@ -58,9 +58,9 @@ def test_a_grep_for_a_message_s_number_tells_its_story(
                 wait_until(lambda: grep(424242, log_of(worker)), 5, "the worker's line")
 
     assert grep(424242, api_log, log_of(relay), log_of(worker)) == [
-        "signed up",
-        "pushed",
-        "returned",
-        "pushed",
-        "message",
+        "user.signed_up",
+        "messages.published",
+        "messages.returned",
+        "messages.published",
+        "message.delivered",
     ]

@@ -86,7 +86,7 @@ def test_a_signup_and_its_mail_are_one_trace(
         span_id(processed),
     ]
     assert published.end_time == pytest.approx(row["published_at"].timestamp() * 1e9, abs=1e6)
-    assert processed.attributes == {"outbox.message_id": 1, "outbox.verdict": "done"}
+    assert processed.attributes == {"outbox.message_id": 1, "outbox.disposition": "delivered"}
     assert request.attributes is not None
     assert request.attributes["http.response.status_code"] == 201
 

@@ -104,7 +104,7 @@ class Service:
     def found_by_epoch(self) -> int:
         """Return how many messages the relays found missing because Redis had begun another life."""
         lines = [line for relay in self._relays for line in events(relay)]
-        return sum(line["returned_by_epoch"] for line in lines if line["event"] == "missing_in_redis")
+        return sum(line["returned_by_epoch"] for line in lines if line["event"] == "jobs.lost")
 
     def settle(self, since: float) -> Outcome:
         """Let nobody new sign up, wait until everybody has an answer and no message waits, and count."""

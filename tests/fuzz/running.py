@@ -76,4 +76,4 @@ def fuzz(
 
 def failures(log: str) -> list[str]:
     """Give the lines of the API's log that tell of a failure of ours."""
-    return [line for line in log.splitlines() if "request failed" in line or "Traceback" in line or '" 500 ' in line]
+    return [line for line in log.splitlines() if "request.failed" in line or "Traceback" in line or '" 500 ' in line]

@@ -41,7 +41,7 @@ class Relay:
     def started(self, *options: str, **settings: str) -> Iterator[Program]:
         """Start one, and wait until it has begun its work."""
         with processes.started(command(*options), settings, self._log_file(), self._origin) as program:
-            wait_until(lambda: "relay_started" in program.command.log_file.read_text(), 20, "the relay to start")
+            wait_until(lambda: "relay.started" in program.command.log_file.read_text(), 20, "the relay to start")
             yield program
 
     def _log_file(self) -> Path:

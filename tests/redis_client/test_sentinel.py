@@ -232,7 +232,7 @@ def test_doctor_looks_at_the_connection_class(service: Service) -> None:
 
 def test_the_workers_health_checks_find_it(service: Service, tmp_path: Path) -> None:
     with service.started(WORKER) as worker:
-        wait_until(lambda: [line for line in events(worker) if line["event"] == "worker_started"], WAIT, "the worker")
+        wait_until(lambda: [line for line in events(worker) if line["event"] == "worker.started"], WAIT, "the worker")
 
         for code in health_checks():
             checked = processes.run([sys.executable, "-c", code], service.settings, tmp_path / "health.log")
@@ -274,7 +274,7 @@ def test_what_the_sentinel_said_is_told_and_nothing_is_lost(service: Service, wa
         wait_until(lambda: cause in service.run([*RELAY, "--once"]).stdout, WAIT, "the sentinel to notice")
 
     with service.started(RELAY, RQ_REDIS_URL=url) as relay, service.started(WORKER, RQ_REDIS_URL=url) as worker:
-        assert (cause in told(relay, "outage"), cause in told(worker, "waiting_for_redis")) == (True, True)
+        assert (cause in told(relay, "redis.unavailable"), cause in told(worker, "redis.unavailable")) == (True, True)
         [found] = service.examine(RQ_REDIS_URL=url)
         assert (found["verdict"], cause in found["says"]) == ("fault", True), found
         assert (service.statuses(ids), relay.running, worker.running) == ({"pending"}, True, True)

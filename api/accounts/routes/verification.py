@@ -66,7 +66,7 @@ def verification_blueprint(engine: Engine, doorbell: Doorbell, secret_keys: Sequ
         verification = verify_email(engine, secret_keys, link, proof)
         if verification.message_id is not None:
             doorbell.ring()
-            _log.info("address verified", message_id=verification.message_id)
+            _log.info("user.verified", message_id=verification.message_id)
         return _answer(verification, link)
 
     @blueprint.get(VERIFY_PATH)

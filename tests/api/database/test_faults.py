@@ -194,12 +194,12 @@ def test_no_address_password_or_code_is_ever_logged(
 
     logged = f"{lines}{caplog.text}{capfd.readouterr()}"
     assert [line["event"] for line in lines] == [
-        "signed up",
+        "user.signed_up",
         "signup.resumed",
-        "signup refused",
-        "verification mail asked for",
-        "address verified",
-        "request failed",
+        "signup.refused",
+        "verification_mail.requested",
+        "user.verified",
+        "request.failed",
     ]
     for secret in ("alice", "bob", "correct horse", "argon2", link.rpartition("=")[2], token):
         assert secret not in logged

@@ -139,7 +139,7 @@ def test_outage_is_logged_once() -> None:
             time.sleep(0.01)
         bell.close()
 
-    assert [line["event"] for line in logs] == ["doorbell silent"]
+    assert [line["event"] for line in logs] == ["notify.failed"]
 
 
 def test_doorbell_rings_again_after_a_restart_of_postgresql(own_postgres: PostgresServer) -> None:

@@ -35,7 +35,7 @@ def test_gunicorn_serves_signups_and_logs_paths_alone(api_origin: Preloaded, dat
     assert '"POST /v1/users" 201' in lines
     assert '"GET /v1/verify_email" 404' in lines
     assert '"GET /v1/nowhere%0Aforged" 404' in lines
-    assert '"event": "signed up"' in lines
+    assert '"event": "user.signed_up"' in lines
     assert "sesame" not in lines
     assert "alice" not in lines
 

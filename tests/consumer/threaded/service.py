@@ -47,7 +47,7 @@ class Service:
         """Start a worker, and wait until it takes jobs."""
         worker = self._start(worker_module(*options), settings)
         if wait:
-            wait_until(lambda: said(worker, "worker_started"), WAIT, "the worker to start")
+            wait_until(lambda: said(worker, "worker.started"), WAIT, "the worker to start")
         return worker
 
     def start_impatient(self, constant: str, *options: str, **settings: str) -> Program:

@@ -52,7 +52,7 @@ def test_half_of_the_senders_wait_and_the_others_go_on(service: Service) -> None
         answers.set()
 
         service.wait_for_done(waiting)
-        assert said(worker, "thread_stuck") == []
+        assert said(worker, "thread.stuck") == []
 
 
 def test_a_worker_that_is_told_to_stop_waits_no_longer_than_the_lease_that_it_has(service: Service) -> None:

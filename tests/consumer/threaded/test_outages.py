@@ -10,13 +10,14 @@ import pytest
 from rq.defaults import RQ_KEY_PREFIX
 
 from embedded.mail.catcher import MailCatcher
-from embedded.programs.program import Program
 from embedded.servers.postgres import PostgresServer
 from embedded.servers.redis import RedisServer
 from tests.consumer.threaded.service import WAIT, Service, said, service_of
+from tests.dispositions import dispositions
 from tests.failover.demotion import demotable_redis
 from tests.failover.sentinels import role, watched_pair
 from tests.preloading import Preloaded
+from tests.processes import events
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
@@ -40,12 +41,12 @@ def test_it_goes_on_after_redis_was_restarted(
     with service_of(database_url, own_redis.url, mailbox, origin, tmp_path) as service:
         worker = service.start()
         own_redis.stop()
-        wait_until(lambda: said(worker, "outage"), WAIT, "the outage to be noticed")
+        wait_until(lambda: said(worker, "redis.unavailable"), WAIT, "the outage to be noticed")
         own_redis.start()
 
         service.wait_for_done(service.publish())
-        assert [line["of"] for line in said(worker, "outage")] == ["redis"]
-        wait_until(lambda: said(worker, "back"), WAIT, "the end of the outage to be told")
+        assert len(said(worker, "redis.unavailable")) == 1
+        wait_until(lambda: said(worker, "redis.recovered"), WAIT, "the end of the outage to be told")
 
 
 def test_a_demoted_redis_is_left_for_its_successor(
@@ -94,7 +95,7 @@ def test_no_outcome_waits_for_a_redis_that_stands_still(
 
         service.wait_for_done(service.publish())
         wait_until(lambda: not service.redis.keys(f"{RQ_KEY_PREFIX}:job:*"), WAIT, "all jobs to be deleted")
-        assert [line["of"] for line in said(worker, "outage")] == ["redis"]
+        assert len(said(worker, "redis.unavailable")) == 1
 
 
 def test_it_goes_on_after_postgresql_was_restarted(
@@ -107,12 +108,13 @@ def test_it_goes_on_after_postgresql_was_restarted(
         service.wait_for_done(ids)
         own_postgres.kill()
         service.redis.rpush(f"{RQ_KEY_PREFIX}:queue:critical", "outbox-1000000-g0")
-        wait_until(lambda: verdicts(worker)[-1] == "database_away", WAIT, "a job that finds no PostgreSQL")
+        wait_until(lambda: dispositions(events(worker))[-1] == "unacknowledged", WAIT, "a job that finds no PostgreSQL")
         service.redis.rpush(f"{RQ_KEY_PREFIX}:queue:critical", "outbox-1000001-g0")
         own_postgres.start()
 
-        wait_until(lambda: verdicts(worker)[-1] == "not_claimed", WAIT, "the job behind it")
-        assert (verdicts(worker), worker.running) == (["done", "done", "database_away", "not_claimed"], True)
+        wait_until(lambda: dispositions(events(worker))[-1] == "not_claimed", WAIT, "the job behind it")
+        assert worker.running
+        assert dispositions(events(worker)) == ["delivered", "delivered", "unacknowledged", "not_claimed"]
 
 
 def test_a_thread_that_hangs_makes_the_process_start_anew(
@@ -126,10 +128,10 @@ def test_a_thread_that_hangs_makes_the_process_start_anew(
         pid = worker.pid
         with frozen_sessions(service):
             service.publish()
-            wait_until(lambda: len(said(worker, "worker_started")) == 2, WAIT, "the process to start anew")
+            wait_until(lambda: len(said(worker, "worker.started")) == 2, WAIT, "the process to start anew")
             service.wait_for_done(service.publish())
 
-        assert (len(said(worker, "thread_stuck")), worker.pid) == (1, pid)
+        assert (len(said(worker, "thread.stuck")), worker.pid) == (1, pid)
 
 
 def test_a_signal_in_the_moment_in_which_it_starts_anew_is_not_forgotten(
@@ -147,7 +149,7 @@ def test_a_signal_in_the_moment_in_which_it_starts_anew_is_not_forgotten(
             service.publish()
             ended = worker.wait(WAIT)
 
-        assert (ended, len(said(worker, "thread_stuck")), len(said(worker, "worker_started"))) == (
+        assert (ended, len(said(worker, "thread.stuck")), len(said(worker, "worker.started"))) == (
             -signal.SIGTERM,
             1,
             1,
@@ -167,7 +169,3 @@ def frozen_sessions(service: Service) -> Iterator[None]:
     finally:
         for [backend] in backends:
             os.kill(backend, signal.SIGCONT)
-
-
-def verdicts(worker: Program) -> list[str]:
-    return [line["verdict"] for line in said(worker, "message")]

@@ -65,5 +65,5 @@ def test_refusing_everybody_kills_nobody_and_all_are_mailed_afterwards(service: 
             lambda: service.connection.execute(finished).fetchall() == [("done", 1, MESSAGES)], WAIT, "all to be done"
         )
     assert len(set(server.accepted)) == MESSAGES
-    [outage] = said(worker, "outage")
+    [outage] = said(worker, "mail_server.unavailable")
     assert (outage["level"], outage["code"]) == ("error", "5.7.1")

@@ -18,7 +18,9 @@ from embedded.servers.redis import RedisServer
 from shared.outbox.messages import ENTRY_POINT
 from tests.addresses import with_login
 from tests.consumer.threaded.service import WAIT, Service, said, service_of
+from tests.dispositions import dispositions
 from tests.preloading import Preloaded
+from tests.processes import events
 from tests.rows import add_message
 from tests.shared.rq_format.hostile_pickles import RunsWhenRead
 from tests.waiting import wait_until
@@ -32,7 +34,7 @@ def test_it_takes_nothing_while_it_is_suspended(
     with service_of(database_url, own_redis.url, mailbox, origin, tmp_path) as service:
         worker = service.start()
         suspend(service.redis)
-        wait_until(lambda: said(worker, "suspended"), WAIT, "the worker to be suspended")
+        wait_until(lambda: said(worker, "worker.suspended"), WAIT, "the worker to be suspended")
         wait_until(lambda: not pops_under_way(service), WAIT, "the last pops to end")
 
         ids = service.publish(3)
@@ -98,8 +100,8 @@ def test_foreign_jobs_neither_run_nor_stop_it(service: Service, tmp_path: Path) 
 
     wait_until(lambda: not service.listed(), WAIT, "the foreign jobs to be taken")
     assert (worker.running, trace.exists()) == (True, False)
-    assert len(said(worker, "foreign_job")) == foreign
-    assert said(worker, "intake_failed") == []
+    assert len(said(worker, "job.refused")) == foreign
+    assert said(worker, "fetcher.failed") == []
     assert "Traceback" not in worker.command.log_file.read_text()
 
 
@@ -108,7 +110,7 @@ def test_a_foreign_job_is_found_among_the_failed_ones_of_its_queue(service: Serv
     job = queue.enqueue("a.stranger.s.function", "text", meta={"whose": "a stranger's"})
     worker = service.start()
 
-    wait_until(lambda: said(worker, "foreign_job"), WAIT, "the job to be taken")
+    wait_until(lambda: said(worker, "job.refused"), WAIT, "the job to be taken")
 
     job.refresh()
     assert FailedJobRegistry(queue=queue).get_job_ids() == [job.id]
@@ -131,7 +133,7 @@ def test_a_queue_s_key_that_holds_no_list_stops_that_queue_alone(service: Servic
     service.wait_for_done(service.publish(queue=queue))
 
     assert [line["key"] for line in said(worker, "queue.blocked")] == [f"{RQ_KEY_PREFIX}:queue:{queue}"]
-    assert [said(worker, "outage"), said(worker, "intake_failed")] == [[], []]
+    assert [said(worker, "redis.unavailable"), said(worker, "fetcher.failed")] == [[], []]
 
 
 @pytest.mark.parametrize(
@@ -156,9 +158,9 @@ def test_a_missing_right_is_told_and_a_foreign_value_where_jobs_are_counted_is_n
     for _ in range(2):
         service.wait_for_done(service.publish())
 
-    wait_until(lambda: len(said(worker, "jobs.undeleted")) == told, WAIT, "it to be told once")
-    assert all("permission" in line["error"] for line in said(worker, "jobs.undeleted"))
-    assert said(worker, "outage") == []
+    wait_until(lambda: len(said(worker, "jobs.not_deleted")) == told, WAIT, "it to be told once")
+    assert all("permission" in line["error"] for line in said(worker, "jobs.not_deleted"))
+    assert said(worker, "redis.unavailable") == []
     service.redis.acl_deluser("worker")
 
 
@@ -193,6 +195,6 @@ def test_jobs_of_messages_that_are_gone_or_done_are_taken_quietly(service: Servi
 
     service.redis.rpush(f"{RQ_KEY_PREFIX}:queue:critical", f"outbox-{id_}-g0", "outbox-1000000-g0")
 
-    wait_until(lambda: len(said(worker, "message")) == 3, WAIT, "both jobs to be taken")
-    assert [line["verdict"] for line in said(worker, "message")] == ["done", "not_claimed", "not_claimed"]
+    wait_until(lambda: len(dispositions(events(worker))) == 3, WAIT, "both jobs to be taken")
+    assert dispositions(events(worker)) == ["delivered", "not_claimed", "not_claimed"]
     assert len(service.mailbox.mails()) == 1

@@ -43,7 +43,7 @@ def test_it_waits_for_a_redis_that_is_not_there_yet(
     with service_of(database_url, own_redis.url, mailbox, origin, tmp_path) as service:
         own_redis.stop()
         worker = service.start(wait=False)
-        wait_until(lambda: said(worker, "waiting_for_redis"), WAIT, "the worker to wait")
+        wait_until(lambda: said(worker, "redis.unavailable"), WAIT, "the worker to wait")
         own_redis.start()
 
         service.wait_for_done(service.publish())

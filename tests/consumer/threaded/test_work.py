@@ -7,8 +7,9 @@ from rq import Worker
 from rq.defaults import RQ_KEY_PREFIX
 
 from shared.outbox.messages import SendWelcomeEmail
-from tests.consumer.threaded.service import WAIT, Service, said
-from tests.processes import OUTBOX_WORKER, RQ, run
+from tests.consumer.threaded.service import WAIT, Service
+from tests.dispositions import disposition_lines
+from tests.processes import OUTBOX_WORKER, RQ, events, run
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
@@ -22,7 +23,9 @@ def test_it_finishes_messages_of_both_queues_and_leaves_nothing_in_redis(service
 
     assert sorted(mail.subject for mail in service.mailbox.mails()) == ["Verify your address", "Welcome"]
     wait_until(lambda: not service.redis.keys(f"{RQ_KEY_PREFIX}:job:*"), WAIT, "the jobs to be deleted")
-    assert {(line["message_id"], line["verdict"]) for line in said(worker, "message")} == {(id_, "done") for id_ in ids}
+    assert {(line["message_id"], line["event"]) for line in disposition_lines(events(worker))} == {
+        (id_, "message.delivered") for id_ in ids
+    }
 
 
 def test_ten_mails_are_on_their_way_side_by_side(service: Service) -> None:

@@ -318,7 +318,7 @@ def test_no_account_goes_while_the_clock_is_not_believed(connection: Connection)
         step = AccountExpiry(DAYS, TrustedClock(wall=lambda: days_ago(10).timestamp())).step(connection)
 
     assert (step.deleted, accounts(connection)) == (0, {"alice"})
-    assert [line["event"] for line in logs] == ["clock.differs"]
+    assert [line["event"] for line in logs] == ["clock.disagreed"]
 
 
 # ---- round by round

@@ -44,6 +44,9 @@ def settings(database_url: str, redis_url: str, *, poll_seconds: float = 0.1) ->
     return relay_settings(database_url, redis_url, batch_size=100, poll_seconds=poll_seconds)
 
 
+OUTAGES = ("redis.unavailable", "postgresql.unavailable")
+
+
 @dataclass
 class RunningRelay:
     relay: Relay
@@ -52,6 +55,9 @@ class RunningRelay:
 
     def events(self, name: str) -> Logs:
         return [line for line in self.logs if line["event"] == name]
+
+    def outages(self) -> Logs:
+        return [line for line in self.logs if line["event"] in OUTAGES]
 
 
 @contextmanager
@@ -146,11 +152,11 @@ def test_a_lost_doorbell_leaves_polling_alone_at_work(database_url: str, redis_u
                  WHERE datname = current_database() AND application_name = 'outbox-relay-doorbell'
                 """
             )
-        wait_until(lambda: relay.events("doorbell_lost"), 5, "the relay to notice")
+        wait_until(lambda: relay.events("listener.disconnected"), 5, "the relay to notice")
         id_ = add(database_url)
 
         wait_until(is_published(database_url, id_), 5, "the message to be published")
-        assert relay.events("outage") == []
+        assert relay.outages() == []
 
 
 def test_an_absent_redis_is_told_once_and_waited_out(database_url: str, own_redis: RedisServer) -> None:
@@ -158,12 +164,12 @@ def test_an_absent_redis_is_told_once_and_waited_out(database_url: str, own_redi
     id_ = add(database_url)
 
     with running(settings(database_url, own_redis.url)) as relay:
-        wait_until(lambda: relay.events("outage"), 5, "the outage to be told")
+        wait_until(relay.outages, 5, "the outage to be told")
         own_redis.start()
         wait_until(is_published(database_url, id_), 15, "the message to be published")
 
-    assert [line["of"] for line in relay.events("outage")] == ["redis"]
-    assert [line["of"] for line in relay.events("back")] == ["redis"]
+    assert len(relay.events("redis.unavailable")) == 1
+    assert len(relay.events("redis.recovered")) == 1
 
 
 def test_a_demoted_redis_is_left_for_its_successor(database_url: str, tmp_path: Path) -> None:
@@ -176,7 +182,7 @@ def test_a_demoted_redis_is_left_for_its_successor(database_url: str, tmp_path: 
         wait_until(is_published(database_url, id_), 15, "the message to be published")
         with redis.second.client() as client:
             assert f"outbox-{id_}-g0" in Queue("default", connection=client).job_ids
-        assert relay.events("returned") == []
+        assert relay.events("messages.returned") == []
 
 
 def test_a_replaced_master_is_left_before_sentinel_makes_it_a_replica(
@@ -195,7 +201,7 @@ def test_a_replaced_master_is_left_before_sentinel_makes_it_a_replica(
             "a message to be pushed to the new master",
         )
         assert role(pair.first) == "master"
-        assert relay.events("outage") == []
+        assert relay.outages() == []
 
 
 def test_a_full_redis_does_not_make_the_reaper_take_more_than_its_share(
@@ -216,7 +222,7 @@ def test_a_full_redis_does_not_make_the_reaper_take_more_than_its_share(
     with running(settings(database_url, own_redis.url)) as relay:
         wait_until(lambda: began, 5, "the first round")
         add(database_url)
-        wait_until(lambda: relay.events("outage"), 5, "the outage to be told")
+        wait_until(relay.outages, 5, "the outage to be told")
         wait_until(lambda: len(began) == 3, 20, "two rounds more, the first since Redis might be empty")
 
     assert began[2] - began[1] >= 2
@@ -232,11 +238,11 @@ def test_a_locked_heartbeat_keeps_nothing_back(database_url: str, redis_url: str
             id_ = add(database_url)
 
             wait_until(is_published(database_url, id_), 10, "the message to be published")
-            wait_until(lambda: bool(relay.events("heartbeat_failed")), 10, "the heartbeat's failure in the log")
-            assert [line["error"] for line in relay.events("heartbeat_failed")] == [
+            wait_until(lambda: bool(relay.events("heartbeat.failed")), 10, "the heartbeat's failure in the log")
+            assert [line["error"] for line in relay.events("heartbeat.failed")] == [
                 "canceling statement due to lock timeout (55P03)"
             ]
-            assert relay.events("outage") == []
+            assert relay.outages() == []
 
 
 def test_an_absent_postgresql_is_told_once_and_waited_out(own_postgres: PostgresServer, redis_url: str) -> None:
@@ -244,13 +250,13 @@ def test_an_absent_postgresql_is_told_once_and_waited_out(own_postgres: Postgres
     own_postgres.kill()
 
     with running(settings(url, redis_url)) as relay:
-        wait_until(lambda: relay.events("outage"), 5, "the outage to be told")
+        wait_until(relay.outages, 5, "the outage to be told")
         own_postgres.start()
         id_ = add(url)
         wait_until(is_published(url, id_), 15, "the message to be published")
 
-    assert [line["of"] for line in relay.events("outage")] == ["postgresql"]
-    assert relay.events("outage")[0]["error"] == f"127.0.0.1:{own_postgres.port}: Connection refused"
+    assert len(relay.events("postgresql.unavailable")) == 1
+    assert relay.outages()[0]["error"] == f"127.0.0.1:{own_postgres.port}: Connection refused"
 
 
 def test_a_killed_postgresql_is_waited_out_at_work(own_postgres: PostgresServer, redis_url: str) -> None:
@@ -267,9 +273,9 @@ def test_a_killed_postgresql_is_waited_out_at_work(own_postgres: PostgresServer,
 
 def test_a_missing_schema_is_named_with_its_remedy(empty_database_url: str, redis_url: str) -> None:
     with running(settings(empty_database_url, redis_url)) as relay:
-        wait_until(lambda: relay.events("outage"), 5, "the outage to be told")
+        wait_until(relay.outages, 5, "the outage to be told")
 
-    assert "schema.sql" in relay.events("outage")[0]["error"]
+    assert "schema.sql" in relay.outages()[0]["error"]
 
 
 def test_an_emptied_redis_is_refilled_within_seconds(database_url: str, own_redis: RedisServer) -> None:
@@ -320,7 +326,7 @@ def test_no_password_is_told(redis_url: str, database_url: str) -> None:
     with_password = with_parameter(with_login(database_url, "nobody:hunter2"), "dbname=absent")
 
     with running(settings(with_password, redis_url)) as relay:
-        wait_until(lambda: relay.events("outage"), 5, "the outage to be told")
+        wait_until(relay.outages, 5, "the outage to be told")
 
     assert "hunter2" not in str(relay.logs)
 
@@ -355,7 +361,7 @@ def test_a_relay_that_stood_still_in_mid_batch_changes_nothing_and_says_so(
     relay.close()
     alarm.close()
 
-    assert ["stood still" in line["error"] for line in logs if line["event"] == "outage"] == [True]
+    assert ["stood still" in line["error"] for line in logs if line["event"] in OUTAGES] == [True]
     with Redis.from_url(redis_url) as client:
         assert Queue("default", connection=client).job_ids == [f"outbox-{id_}-g0"] * 2
 

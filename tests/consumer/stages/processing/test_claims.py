@@ -20,9 +20,9 @@ from tests.consumer.stages.processing.world import (
     Row,
     World,
     running,
-    verdicts,
     waits_for_a_lock,
 )
+from tests.dispositions import dispositions
 from tests.rows import add_message
 from tests.waiting import wait_until
 
@@ -42,10 +42,9 @@ def test_a_message_is_sent_and_done(world: World, mailbox: MailCatcher, logs: Lo
     assert mail.message["Message-ID"] == f"<{row['uid']}@example.org>"
     [line] = logs
     assert {**line, "seconds": 0} == {
-        "event": "message",
+        "event": "message.delivered",
         "log_level": "info",
         "message_id": id_,
-        "verdict": "done",
         "task": VERIFY,
         "attempt": 1,
         "reason": None,
@@ -105,7 +104,7 @@ def test_only_a_waiting_message_is_claimed(
 
     assert world.process(id_) is Verdict.NOT_CLAIMED
 
-    assert (world.message(id_), mailbox.mails(), verdicts(logs)) == (before, [], ["not_claimed"])
+    assert (world.message(id_), mailbox.mails(), dispositions(logs)) == (before, [], ["not_claimed"])
 
 
 def test_a_finished_message_is_not_sent_again(world: World, mailbox: MailCatcher) -> None:

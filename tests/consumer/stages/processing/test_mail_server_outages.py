@@ -10,6 +10,7 @@ from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import LOOPBACK, free_port
 from shared.settings.processes import SmtpServer
 from tests.consumer.stages.processing.world import Logs, World, running
+from tests.dispositions import EVENTS
 from tests.rows import add_message
 from tests.waiting import wait_until
 
@@ -27,8 +28,8 @@ def test_an_outage_gives_the_attempt_back_and_opens_the_breaker(world: World, lo
     breaker = world.breaker()
     assert (breaker["outages"], breaker["probe_id"], breaker["last_error"]) == (1, None, reason)
     assert breaker["opened_at"] is not None
-    assert [(line["event"], line["log_level"], line.get("error")) for line in logs if line["event"] != "message"] == [
-        ("outage", "error", reason)
+    assert [(line["event"], line["log_level"], line.get("error")) for line in logs if line["event"] not in EVENTS] == [
+        ("mail_server.unavailable", "error", reason)
     ]
 
 
@@ -83,7 +84,7 @@ def test_a_probe_that_the_server_answers_closes_the_breaker(
 
     breaker = world.breaker()
     assert (breaker["opened_at"], breaker["outages"], breaker["probe_id"]) == (None, 0, None)
-    assert [line["message_id"] for line in logs if line["event"] == "mail_server_back"] == [id_]
+    assert [line["message_id"] for line in logs if line["event"] == "mail_server.recovered"] == [id_]
 
 
 def test_each_probe_that_finds_the_outage_doubles_the_pause_up_to_half_a_minute(world: World) -> None:

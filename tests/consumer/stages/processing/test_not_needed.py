@@ -8,6 +8,7 @@ from consumer.model.results import Verdict
 from embedded.mail.catcher import MailCatcher
 from shared.outbox import claims
 from tests.consumer.stages.processing.world import WELCOME, Logs, World
+from tests.dispositions import disposition_lines
 from tests.rows import add_message, add_user
 
 VERIFIED = "an account with this address is verified already"
@@ -35,8 +36,8 @@ def test_an_account_that_is_verified_gets_no_link(world: World, mailbox: MailCat
     assert (row["status"], row["attempt"], row["last_error"]) == ("discarded", 1, f"discarded: {VERIFIED}")
     assert (row["failures"], row["claim_token"], row["finished_at"] is None) == ([], None, False)
     assert (mailbox.mails(), world.records(), world.rows("SELECT FROM outbox")) == ([], [], [])
-    [line] = [line for line in logs if line["event"] == "message"]
-    assert (line["log_level"], line["verdict"], line["reason"]) == ("info", "discarded", VERIFIED)
+    [line] = disposition_lines(logs)
+    assert (line["log_level"], line["event"], line["reason"]) == ("info", "message.discarded", VERIFIED)
 
 
 def test_an_address_that_another_account_has_verified_gets_no_link(world: World, mailbox: MailCatcher) -> None:

@@ -110,9 +110,9 @@ def test_refusing_everybody_is_an_outage_that_spends_nothing(road: Road, logs: L
     breaker = road.world.breaker()
     reason = "the mail server refuses every recipient by policy (5.7.1): refused: 554 5.7.1 Relay access denied"
     assert (breaker["opened_at"] is None, breaker["policy_code"], breaker["last_error"]) == (False, "5.7.1", reason)
-    assert [(line["log_level"], line["error"], line["code"]) for line in logs if line["event"] == "outage"] == [
-        ("error", reason, "5.7.1")
-    ]
+    assert [
+        (line["log_level"], line["error"], line["code"]) for line in logs if line["event"] == "mail_server.unavailable"
+    ] == [("error", reason, "5.7.1")]
     assert "example" not in str(breaker["refusals"])
 
 
@@ -143,7 +143,7 @@ def test_all_are_mailed_when_the_server_accepts_again(road: Road, logs: Logs) ->
     assert len(road.server.accepted) == 6
     breaker = road.world.breaker()
     assert (breaker["opened_at"], breaker["policy_code"], breaker["refusals"]) == (None, None, [])
-    assert [line["event"] for line in logs if line["event"] == "mail_server_back"] == ["mail_server_back"]
+    assert [line["event"] for line in logs if line["event"] == "mail_server.recovered"] == ["mail_server.recovered"]
 
 
 def test_a_message_that_died_of_it_lives_again(road: Road) -> None:
@@ -204,7 +204,7 @@ def test_one_bad_address_among_good_ones_dies_and_holds_nobody_up(world: World, 
 
         assert road.states([bad]) == [("dead", 4)]
         assert road.states(good) == [("done", 1)] * 4
-        assert [line for line in logs if line["event"] == "outage"] == []
+        assert [line for line in logs if line["event"] == "mail_server.unavailable"] == []
 
 
 @pytest.mark.parametrize("count", [3, 5])
@@ -391,7 +391,7 @@ def test_a_server_that_refuses_our_sender_is_tried_by_each_in_turn(world: World,
         road.run(10)
 
         assert road.states(ids) == [("done", 1)] * 4
-        assert [answer in line["error"] for line in logs if line["event"] == "outage"] == [True]
+        assert [answer in line["error"] for line in logs if line["event"] == "mail_server.unavailable"] == [True]
 
 
 def test_nothing_that_stands_on_the_breakers_row_stops_the_record(road: Road) -> None:

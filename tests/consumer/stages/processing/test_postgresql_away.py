@@ -19,7 +19,8 @@ from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import LOOPBACK, free_port
 from embedded.servers.postgres import PostgresServer
 from shared.database.connections import DbConnection, connect, transaction
-from tests.consumer.stages.processing.world import Logs, World, register, running, verdicts, waits_for_a_lock, world_of
+from tests.consumer.stages.processing.world import Logs, World, register, running, waits_for_a_lock, world_of
+from tests.dispositions import dispositions
 from tests.rows import add_message, add_user, message
 from tests.waiting import wait_until
 
@@ -167,7 +168,7 @@ def test_an_acknowledgement_whose_answer_was_lost_is_done(
     assert world.process(id_) is Verdict.DONE
 
     assert (world.message(id_)["status"], world.message(id_)["attempt"], len(mailbox.mails())) == ("done", 1, 1)
-    assert [line["event"] for line in logs] == ["outcome_waits", "message"]
+    assert [line["event"] for line in logs] == ["result.not_written", "message.delivered"]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_an_outcome_whose_answer_was_lost_is_written_once_and_told_as_it_is(
 
     row = world.message(id_)
     assert (row["status"], row["attempt"], row["generation"], len(row["failures"])) == left
-    assert verdicts(logs) == [verdict.value]
+    assert dispositions(logs) == [verdict.value]
 
 
 def test_what_a_killed_postgresql_did_not_hear_is_said_again(
@@ -211,7 +212,7 @@ def test_what_a_killed_postgresql_did_not_hear_is_said_again(
             wait_until(lambda: bool(world.records()), 10, "the mail to be prepared")
             own_postgres.kill()
             mailbox.wait_for(1)
-            wait_until(lambda: "outcome_waits" in [line["event"] for line in logs], 10, "a try to acknowledge")
+            wait_until(lambda: "result.not_written" in [line["event"] for line in logs], 10, "a try to acknowledge")
             own_postgres.start()
 
         assert verdict.result() is Verdict.DONE
@@ -251,7 +252,7 @@ def test_without_postgresql_the_message_is_left_where_it_is(world: World, logs: 
 
     ended = world.process(1, database_url=f"postgresql://postgres@{LOOPBACK}:{port}/outbox", run_lease_seconds=0.9)
 
-    assert (ended, verdicts(logs)) == (Verdict.DATABASE_AWAY, ["database_away"])
+    assert (ended, dispositions(logs)) == (Verdict.DATABASE_AWAY, ["unacknowledged"])
     assert logs[-1]["reason"] == f"{LOOPBACK}:{port}: Connection refused"
     assert monotonic() - started < 5
 

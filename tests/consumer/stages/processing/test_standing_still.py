@@ -4,7 +4,8 @@ import pytest
 
 from consumer.model.results import Verdict
 from embedded.mail.catcher import MailCatcher
-from tests.consumer.stages.processing.world import Logs, World, running, verdicts
+from tests.consumer.stages.processing.world import Logs, World, running
+from tests.dispositions import dispositions
 from tests.rows import add_message
 from tests.waiting import wait_until
 
@@ -28,7 +29,7 @@ def test_a_worker_that_stood_still_changes_nothing_that_another_holds(
 
     assert verdict.result() is Verdict.NOT_OURS_ANY_MORE
     assert world.message(id_) == taken_over
-    assert verdicts(logs) == ["not_ours_any_more"]
+    assert dispositions(logs) == ["claim_lost"]
 
 
 def test_a_worker_that_stood_still_does_not_call_anothers_work_its_own(world: World, mailbox: MailCatcher) -> None:

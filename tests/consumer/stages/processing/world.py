@@ -120,10 +120,6 @@ def last_failure(row: Row) -> tuple[int, str, bool]:
     return entry["attempt"], entry["reason"], entry["maybe_accepted"]
 
 
-def verdicts(logs: Logs) -> list[str]:
-    return [line["verdict"] for line in logs if line["event"] == "message"]
-
-
 def waits_for_a_lock(world: World) -> bool:
     waiting = world.rows(
         "SELECT FROM pg_stat_activity"

@@ -291,6 +291,6 @@ def test_a_log_line_holds_at_most_a_hundred_ids(connection: Connection, publishe
     with structlog.testing.capture_logs() as logs:
         publisher.publish_batch(connection, 1000)
 
-    lines = [line["message_ids"] for line in logs if line["event"] == "pushed"]
+    lines = [line["message_ids"] for line in logs if line["event"] == "messages.published"]
     assert [len(line) for line in lines] == [100, 100, 50]
     assert [id_ for line in lines for id_ in line] == ids
