@@ -11,19 +11,17 @@ from sqlalchemy import Engine
 from api.accounts.idempotency import HEADER as IDEMPOTENCY_KEY
 from api.accounts.mail_limits.limiter import MailLimiter
 from api.accounts.passwords.common import common_passwords
-from api.accounts.routes.resend import resend_blueprint
 from api.accounts.routes.schemas import SignUpSchema
 from api.accounts.routes.signup import signup_blueprint
 from api.accounts.routes.signup_pages import signup_pages
-from api.accounts.routes.users import users_blueprint
 from api.accounts.routes.verification import verification_blueprint
-from api.accounts.service import Accounts
+from api.accounts.service import AccountService
 from api.clients.forwarding import Forwarding
 from api.clients.ignored_headers import IgnoredHeaders, warn_of_untrusted_proxy
 from api.clients.limit_bypasses import LimitBypasses
 from api.clients.rate_limits import RateLimiter, limit_rates
 from api.database.engine import build_engine
-from api.database.notifier import Doorbell
+from api.database.notifier import Notifier
 from api.database.side_connections import SideConnections
 from api.http.bodies import READ_LIMIT_BYTES
 from api.http.body_stream import BodyGuard
@@ -32,7 +30,7 @@ from api.http.logs import hide_query_strings
 from api.http.pages import prefers_html, problem_page
 from api.http.problems import problem_of, respond
 from api.http.request_ids import use_request_ids
-from api.http.security_headers import harden
+from api.http.security_headers import add_security_headers
 from api.http.traces import trace_requests
 from api.openapi.routes import docs_blueprint
 from api.ops.routes import ops_blueprint
@@ -51,18 +49,18 @@ class _Parts:
     """What an app may hold open."""
 
     engine: Engine
-    doorbell: Doorbell
+    notifier: Notifier
 
 
 def create_app(
-    settings: ApiSettings | None = None, *, doorbell: Doorbell | None = None, ops_token: str | None = None
+    settings: ApiSettings | None = None, *, notifier: Notifier | None = None, ops_token: str | None = None
 ) -> Flask:
     """Build the WSGI application, without connecting to anything.
 
     Args:
         settings: what it works with; without them the process is the API's own, and it reads its environment and
             sets up logging.
-        doorbell: what wakes the relay; without one, that of settings.database_url.
+        notifier: notifies the relay; by default one for settings.database_url.
         ops_token: what opens the console; without one there is none. Read from the environment with the settings.
 
     """
@@ -74,16 +72,16 @@ def create_app(
         hide_query_strings()
         warn_of_untrusted_proxy(settings.trusted_proxies)
     engine = build_engine(settings.database_url)
-    doorbell = doorbell or Doorbell(settings.database_url)
+    notifier = notifier or Notifier(settings.database_url)
     # Not of the pool: a probe, a scrape or a look at the console never takes the place of a signup.
     probes = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
     scrapes = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
     looks = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
 
     limiter = MailLimiter(settings.mail_limits, settings.secret_keys)
-    accounts = Accounts(
+    accounts = AccountService(
         engine,
-        doorbell,
+        notifier,
         settings.secret_keys,
         limiter,
         settings.signup_mail_delay_seconds,
@@ -102,20 +100,18 @@ def create_app(
     warnings = SideConnections(settings.database_url, most=1, wait_seconds=_WAIT_SECONDS)
     limit_rates(app, RateLimiter(settings.rate_limits), LimitBypasses(registry), IgnoredHeaders(warnings))
     common_passwords()  # not at the first signup, which would wait for it, or fail where the file is missing
-    wishes = SignUpSchema(settings.password_min_length)
-    app.register_blueprint(users_blueprint(accounts, settings.secret_keys, wishes))
-    app.register_blueprint(verification_blueprint(engine, doorbell, settings.secret_keys))
-    app.register_blueprint(resend_blueprint(accounts))
-    app.register_blueprint(signup_blueprint(accounts))
-    app.register_blueprint(signup_pages(accounts, wishes, mailbox_url=settings.mailbox_url))
+    signup_schema = SignUpSchema(settings.password_min_length)
+    app.register_blueprint(signup_blueprint(accounts, signup_schema))
+    app.register_blueprint(verification_blueprint(engine, notifier, settings.secret_keys))
+    app.register_blueprint(signup_pages(accounts, signup_schema, mailbox_url=settings.mailbox_url))
     app.register_blueprint(health_blueprint(probes))
-    app.register_blueprint(docs_blueprint(wishes))
+    app.register_blueprint(docs_blueprint(signup_schema))
     if ops_token is not None:
         app.register_blueprint(ops_blueprint(looks, ops_token))
     app.register_error_handler(Exception, _answer_error)
-    app.after_request(harden)
+    app.after_request(add_security_headers)
     allow_origins(app, settings.cors_origins, [IDEMPOTENCY_KEY])
-    app.extensions[_EXTENSION] = _Parts(engine, doorbell)
+    app.extensions[_EXTENSION] = _Parts(engine, notifier)
     app.wsgi_app = BodyGuard(app.wsgi_app)  # type: ignore[method-assign]
     app.wsgi_app = Forwarding(  # type: ignore[method-assign]
         app.wsgi_app, settings.trusted_proxies, settings.forwarding_header
@@ -126,7 +122,7 @@ def create_app(
 def close(app: Flask) -> None:
     """Close what the application holds open, so that it can be thrown away."""
     parts: _Parts = app.extensions[_EXTENSION]
-    parts.doorbell.close()
+    parts.notifier.close()
     parts.engine.dispose()
 
 

@@ -13,7 +13,7 @@ from psycopg.rows import dict_row
 from werkzeug.test import TestResponse
 
 from api.app import close, create_app
-from api.database.notifier import Doorbell
+from api.database.notifier import Notifier
 from shared.links import sign, verification_link
 from shared.settings.mail_limits import MailLimits
 from shared.settings.processes import ApiSettings
@@ -90,7 +90,7 @@ class ApiService:
 def api_service(
     database_url: str,
     *,
-    doorbell: Doorbell | None = None,
+    notifier: Notifier | None = None,
     ops_token: str | None = None,
     **changes: Any,
 ) -> Iterator[ApiService]:
@@ -104,7 +104,7 @@ def api_service(
             **changes,
         }
     )
-    app = create_app(settings, doorbell=doorbell, ops_token=ops_token)
+    app = create_app(settings, notifier=notifier, ops_token=ops_token)
     try:
         yield ApiService(app, database_url)
     finally:

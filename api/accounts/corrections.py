@@ -43,7 +43,7 @@ TOO_OFTEN: Final = f"The address was corrected {CORRECTIONS_A_DAY} times in a da
 
 
 @dataclass(frozen=True, slots=True)
-class Correction:
+class CorrectionRequest:
     """Whose address is corrected, and by whom.
 
     Attributes:
@@ -59,33 +59,33 @@ class Correction:
 
 
 def correct_address(
-    engine: Engine, secret_keys: Sequence[str], limiter: MailLimiter, wish: Correction, days: float
+    engine: Engine, secret_keys: Sequence[str], limiter: MailLimiter, request: CorrectionRequest, days: float
 ) -> tuple[Holder, int | None]:
     """Correct the address and return the account with it, and the new mail's message; None where nothing had changed.
 
     Raises TokenRefusedError, ProblemError when it may not be, or DatabaseUnavailableError.
     """
     with connected(engine, in_transaction=True) as connection:
-        holder = find_holder(connection, secret_keys, wish.token, days)
+        holder = find_holder(connection, secret_keys, request.token, days)
         if holder is None:
             raise TokenRefusedError
         if holder.is_email_verified:
             raise ProblemError(409, VERIFIED)
-        if holder.email == wish.email:
+        if holder.email == request.email:
             return holder, None
-        limiter.lock(connection, holder.email, wish.email)
+        limiter.lock(connection, holder.email, request.email)
         hand_over(connection, limiter, holder)
-        decision = limiter.decide(connection, wish.email, wish.client)
+        decision = limiter.decide(connection, request.email, request.client)
         values = {
             "holder": holder.username,
             "made_at": holder.created_at,
-            "new_address": wish.email,
+            "new_address": request.email,
             **decision.values,
         }
         message_id = connection.execute(correct_statement(decision.shape), values).scalar_one_or_none()
         if message_id is None:
             raise _refusal(connection, values)
-    return replace(holder, email=wish.email), message_id
+    return replace(holder, email=request.email), message_id
 
 
 @cache

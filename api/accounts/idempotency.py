@@ -25,7 +25,6 @@ from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from api.clients.forwarding import client_of
-from api.clients.networks import client_network
 from api.http.problems import ProblemError
 from shared.outbox.tables import idempotency_keys
 
@@ -78,8 +77,8 @@ def read_key(request: Request, body: Mapping[str, Any], secret_keys: Sequence[st
     if not re.fullmatch(KEY_PATTERN, given):
         raise ProblemError(400, MALFORMED)
     # Clients that cannot be told apart would share their keys: behind a proxy whose header nothing believes, for one.
-    is_told_apart = client_of(request).ignored is None
-    network = client_network(request.remote_addr) if is_told_apart else None
+    client = client_of(request)
+    network = client.network if client.ignored is None else None
     owner = ["username", body["username"]] if network is None else ["network", network]
     return _request_key([*owner, given.strip('"')], _hmacs(body, secret_keys), secret_keys)
 
@@ -143,7 +142,7 @@ def keep_outcome(connection: Connection, key: RequestKey, outcome: Mapping[str, 
     """Keep what came of the request, in its own transaction."""
     kept = {"key": key.names[0], "body_hmac": key.body_hmacs[0], "outcome": dict(outcome)}
     connection.execute(keep_statement(), kept)
-    connection.execute(forget_statement())
+    connection.execute(delete_expired_statement())
 
 
 @cache
@@ -177,7 +176,7 @@ def keep_statement() -> Insert:
 
 
 @cache
-def forget_statement() -> Delete:
+def delete_expired_statement() -> Delete:
     """Build the statement that deletes some of the keys that count no longer."""
     oldest = (
         select(idempotency_keys.c.key)

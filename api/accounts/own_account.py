@@ -40,7 +40,7 @@ def find_own_account(engine: Engine, username: str, password: str) -> OwnAccount
     if row is None or not is_right or row.created_at is None:
         return None
     with connected(engine) as connection:
-        connection.execute(forgive_statement(), {"name": username, "counted_at": row.counted_at})
+        connection.execute(uncount_statement(), {"name": username, "counted_at": row.counted_at})
     return OwnAccount(username, row.full_name, row.email, row.created_at)
 
 
@@ -64,7 +64,7 @@ def count_statement() -> Update:
 
 
 @cache
-def forgive_statement() -> Update:
+def uncount_statement() -> Update:
     """Build the statement that takes a count back: the password was right."""
     counted_at = bindparam("counted_at", type_=DateTime(timezone=True))
     return (

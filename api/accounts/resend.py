@@ -34,7 +34,7 @@ _WITHIN_A_MINUTE: Final = "now() - interval '1 minute' < ANY (resends.mailed_at)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ResendRequest:
     """Who asks for a mail.
 
     Attributes:
@@ -51,7 +51,7 @@ class Asked:
     token: str | None = field(default=None, repr=False)
 
 
-def send_again(engine: Engine, secret_keys: Sequence[str], limiter: MailLimiter, asked: Asked) -> int | None:
+def send_again(engine: Engine, secret_keys: Sequence[str], limiter: MailLimiter, request: ResendRequest) -> int | None:
     """Append the message if an account with this address waits for its verification, and return the message's id.
 
     Of several accounts it is that of the token, else that of the username, else the newest.
@@ -60,20 +60,20 @@ def send_again(engine: Engine, secret_keys: Sequence[str], limiter: MailLimiter,
     mailbox. What was asked too often is answered alike.
     Of the address only an HMAC is kept: most may belong to people who never were here. Raises DatabaseUnavailableError.
     """
-    digest = hmac.digest(secret_keys[0].encode(), _SALT + asked.email.lower().encode(), hashlib.sha256)
+    digest = hmac.digest(secret_keys[0].encode(), _SALT + request.email.lower().encode(), hashlib.sha256)
     with _held_back():
         # Each is a transaction of its own: two that deleted each other's row would wait for each other.
         with connected(engine) as connection:
-            connection.execute(forget_statement())
+            connection.execute(delete_expired_statement())
         with connected(engine, in_transaction=True) as connection:
-            decision = limiter.decide(connection, asked.email, asked.client)
+            decision = limiter.decide(connection, request.email, request.client)
             # As long as it is not verified; how long a token serves past that does not matter here.
-            holder = find_holder(connection, secret_keys, asked.token, days=0)
+            holder = find_holder(connection, secret_keys, request.token, days=0)
             values = {
                 "email_hmac": digest,
-                "email": asked.email,
+                "email": request.email,
                 "of_token": None if holder is None else holder.username,
-                "of_name": None if asked.username is None else as_name(asked.username),
+                "of_name": None if request.username is None else as_name(request.username),
                 **decision.values,
             }
             message_id: int | None = connection.execute(ask_statement(decision.shape), values).scalar_one_or_none()
@@ -130,7 +130,7 @@ def _count() -> CTE:
 
 
 @cache
-def forget_statement() -> Delete:
+def delete_expired_statement() -> Delete:
     """Build the statement that deletes some of the rows that nobody asked for in a day."""
     oldest = (
         select(resends.c.email_hmac)

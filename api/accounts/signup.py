@@ -33,7 +33,7 @@ _ATTEMPTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class SignUp:
+class SignUpRequest:
     """What somebody who signs up tells us, checked.
 
     Attributes:
@@ -91,23 +91,25 @@ class Taken:
     fields: tuple[str, ...]
 
 
-def sign_up(engine: Engine, wish: SignUp, rules: MailRules) -> SignedUp | Taken:
+def sign_up(engine: Engine, request: SignUpRequest, rules: MailRules) -> SignedUp | Taken:
     """Create the user and append its message, or name every taken field. Raises DatabaseUnavailableError.
 
     The password is hashed before a connection is borrowed: hashing takes ten times as long as writing.
     """
-    values = _values(wish)
+    values = _values(request)
     with connected(engine, in_transaction=True, is_deferred=True) as connection:
         return _write(connection, values, rules)
 
 
-def sign_up_once(engine: Engine, wish: SignUp, key: RequestKey, rules: MailRules) -> tuple[SignedUp | Taken, bool]:
+def sign_up_once(
+    engine: Engine, request: SignUpRequest, key: RequestKey, rules: MailRules
+) -> tuple[SignedUp | Taken, bool]:
     """Do the same in one transaction with the request's key, and tell whether it was done now.
 
     A request that was answered before is told the same again and changes nothing. Raises DatabaseUnavailableError, or
     ProblemError when the key is in use or was used with another body.
     """
-    values = _values(wish)
+    values = _values(request)
     with connected(engine, in_transaction=True) as connection:
         if (earlier := find_outcome(connection, key)) is not None:
             return _outcome_of(earlier), False
@@ -117,12 +119,12 @@ def sign_up_once(engine: Engine, wish: SignUp, key: RequestKey, rules: MailRules
     return outcome, True
 
 
-def _values(wish: SignUp) -> dict[str, str]:
+def _values(request: SignUpRequest) -> dict[str, str]:
     return {
-        "username": wish.username,
-        "full_name": wish.full_name,
-        "email": wish.email,
-        "hashed_password": hash_password(wish.password),
+        "username": request.username,
+        "full_name": request.full_name,
+        "email": request.email,
+        "hashed_password": hash_password(request.password),
     }
 
 

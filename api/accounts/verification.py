@@ -22,9 +22,9 @@ from api.accounts.signup_tokens import is_token_of, username_in
 from api.accounts.verification_statements import (
     count_statement,
     find_statement,
-    forgive_statement,
     lock_statement,
-    mark_statement,
+    mark_used_statement,
+    uncount_statement,
     use_statement,
 )
 from api.database.engine import DatabaseUnavailableError, connected
@@ -99,7 +99,7 @@ class LinkState(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verification:
+class LinkResult:
     """What a link is worth, and what came of using it.
 
     Attributes:
@@ -126,7 +126,7 @@ class _Account:
     created_at: datetime
 
 
-def look_up(engine: Engine, secret_keys: Sequence[str], link: Link, token: str | None = None) -> Verification:
+def check_link(engine: Engine, secret_keys: Sequence[str], link: Link, token: str | None = None) -> LinkResult:
     """Say what a link is worth for whoever holds this token, and change nothing. Raises DatabaseUnavailableError."""
     proof = Proof(token)
     with connected(engine) as connection:
@@ -134,7 +134,7 @@ def look_up(engine: Engine, secret_keys: Sequence[str], link: Link, token: str |
     return _judge(row, _of_token(secret_keys, row, proof))
 
 
-def verify_email(engine: Engine, secret_keys: Sequence[str], link: Link, proof: Proof) -> Verification:
+def verify_email(engine: Engine, secret_keys: Sequence[str], link: Link, proof: Proof) -> LinkResult:
     """Use a link: its address is verified, and a welcome message appended, once however often it is used.
 
     Of two that verify one address at once, one wins and the other is told TAKEN. Raises DatabaseUnavailableError.
@@ -149,20 +149,20 @@ def verify_email(engine: Engine, secret_keys: Sequence[str], link: Link, proof: 
         if proof.login is not None and meant is None and _needs_comparison(row, found):
             meant = _compare(engine, link, row, proof.login)
             if meant is None and found.state is not LinkState.TAKEN:
-                return Verification(LinkState.PROOF_REQUIRED, found.address, proof.username, is_refused=True)
+                return LinkResult(LinkState.PROOF_REQUIRED, found.address, proof.username, is_refused=True)
             found = _judge(row, meant)
-        is_gone = meant is not None and row is not None and row.meant_username != meant.username
+        is_gone = meant is not None and row is not None and row.chosen_username != meant.username
         is_another = proof.login is None and proof.shown not in {None, found.username}
         if found.state is LinkState.OPEN and (is_gone or is_another):
-            return Verification(LinkState.PROOF_REQUIRED, found.address, proof.username or proof.shown)
+            return LinkResult(LinkState.PROOF_REQUIRED, found.address, proof.username or proof.shown)
         if found.state is LinkState.VERIFIED and not row.is_used:
             with connected(engine) as connection:
-                connection.execute(mark_statement(), {"record_id": link.record_id, "owner": row.owner})
+                connection.execute(mark_used_statement(), {"record_id": link.record_id, "owner": row.owner})
         if found.state is not LinkState.OPEN:
             return found
         message_id = _use(engine, link, row.email, meant)
         if message_id is not None:
-            return Verification(LinkState.VERIFIED, found.address, found.username, message_id)
+            return LinkResult(LinkState.VERIFIED, found.address, found.username, message_id)
         # Somebody else was faster, or another link did it before, or an address changed just now: look again.
     raise DatabaseUnavailableError(f"a link was open and could not be used, {_ATTEMPTS} times")
 
@@ -180,18 +180,18 @@ def _find(connection: Connection, secret_keys: Sequence[str], link: Link, proof:
 
 def _of_token(secret_keys: Sequence[str], row: Any, proof: Proof) -> _Account | None:  # noqa: ANN401 - a row
     """Return the account of the token, if it names the link's address; a login is for whoever means another one."""
-    if row is None or row.meant_username is None or proof.login is not None:
+    if row is None or row.chosen_username is None or proof.login is not None:
         return None
-    if not is_token_of(secret_keys, proof.token, row.meant_username, row.meant_created_at):
+    if not is_token_of(secret_keys, proof.token, row.chosen_username, row.chosen_created_at):
         return None
-    return _Account(row.meant_username, row.meant_created_at)
+    return _Account(row.chosen_username, row.chosen_created_at)
 
 
-def _judge(row: Any, meant: _Account | None) -> Verification:  # noqa: ANN401 - a row
+def _judge(row: Any, meant: _Account | None) -> LinkResult:  # noqa: ANN401 - a row
     if row is None:
-        return Verification(LinkState.NOT_VALID)
+        return LinkResult(LinkState.NOT_VALID)
     state = _state(row, None if meant is None else meant.username)
-    return Verification(state, row.email, row.username if meant is None else meant.username)
+    return LinkResult(state, row.email, row.username if meant is None else meant.username)
 
 
 def _state(row: Any, meant: str | None) -> LinkState:  # noqa: ANN401, PLR0911 - a row; one line a state
@@ -210,10 +210,10 @@ def _state(row: Any, meant: str | None) -> LinkState:  # noqa: ANN401, PLR0911 -
     return LinkState.PROOF_REQUIRED
 
 
-def _needs_comparison(row: Any, found: Verification) -> bool:  # noqa: ANN401 - a row
+def _needs_comparison(row: Any, found: LinkResult) -> bool:  # noqa: ANN401 - a row
     """Return whether a password may change what the link is worth."""
     if found.state is LinkState.TAKEN:
-        return bool(row.owner == row.meant_username)
+        return bool(row.owner == row.chosen_username)
     return found.state in {LinkState.OPEN, LinkState.PROOF_REQUIRED}
 
 
@@ -222,11 +222,11 @@ def _compare(engine: Engine, link: Link, row: Any, login: Login) -> _Account | N
     with connected(engine) as connection:
         if connection.execute(count_statement(), {"record_id": link.record_id}).one_or_none() is None:
             return None
-    if not is_password(row.meant_hash, login.password) or row.meant_created_at is None:
+    if not is_password(row.chosen_hash, login.password) or row.chosen_created_at is None:
         return None
     with connected(engine) as connection:
-        connection.execute(forgive_statement(), {"record_id": link.record_id})
-    return _Account(row.meant_username, row.meant_created_at)
+        connection.execute(uncount_statement(), {"record_id": link.record_id})
+    return _Account(row.chosen_username, row.chosen_created_at)
 
 
 def _use(engine: Engine, link: Link, email: str, meant: _Account | None) -> int | None:

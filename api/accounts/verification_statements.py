@@ -65,9 +65,9 @@ def find_statement() -> Select[Any]:
             .where(names(other, verify_emails.c.email), not_(other.c.is_email_verified))
             .where(other.c.username != verify_emails.c.username)
             .label("are_others"),
-            meant.c.username.label("meant_username"),
-            readable_time(meant.c.created_at).label("meant_created_at"),
-            meant.c.hashed_password.label("meant_hash"),
+            meant.c.username.label("chosen_username"),
+            readable_time(meant.c.created_at).label("chosen_created_at"),
+            meant.c.hashed_password.label("chosen_hash"),
         )
         .select_from(verify_emails.join(own, is_for_own).outerjoin(owner, is_for_owner))
         .outerjoin(
@@ -90,7 +90,7 @@ def count_statement() -> Update:
 
 
 @cache
-def forgive_statement() -> Update:
+def uncount_statement() -> Update:
     """Build the statement that takes a count back: the password was right."""
     return (
         update(verify_emails)
@@ -162,7 +162,7 @@ def use_statement() -> Select[Any]:
 
 
 @cache
-def mark_statement() -> Update:
+def mark_used_statement() -> Update:
     """Build the statement that marks a link as used whose address is verified already: it says so past its life too."""
     is_verified = exists().where(
         users.c.username == bindparam("owner", type_=Text()),

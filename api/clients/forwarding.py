@@ -7,7 +7,7 @@ trusted proxies wrote are believed, counted from the end; the client may have ma
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Final
 
 from flask import Request
@@ -30,6 +30,7 @@ _PARAMETER: Final = re.compile(
     r'(?P<name>[A-Za-z0-9!#$%&\'*+.^_`|~-]+)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[A-Za-z0-9!#$%&\'*+.^_`|~:\[\]-]+))'
 )
 _BLANKS: Final = " \t"
+_IPV6_PREFIX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,16 @@ class Client:
     address: Address | None
     is_forwarded: bool = False
     ignored: str | None = None
+
+    @property
+    def network(self) -> str | None:
+        """Return what counts as one client: an IPv4 address, or an IPv6 /64, whose addresses its owner chooses freely.
+
+        None where the address is not known: all such clients count as one.
+        """
+        if isinstance(self.address, IPv6Address):
+            return str(IPv6Network((int(self.address), _IPV6_PREFIX), strict=False))
+        return None if self.address is None else str(self.address)
 
 
 def client_of(request: Request) -> Client:

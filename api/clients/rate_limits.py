@@ -15,19 +15,18 @@ from limits.strategies import FixedWindowRateLimiter
 from api.clients.forwarding import Client, client_of
 from api.clients.ignored_headers import IgnoredHeaders
 from api.clients.limit_bypasses import FAILED, NOT_BELIEVED, UNREADABLE, LimitBypasses
-from api.clients.networks import client_network
 from api.http.problems import ProblemError
 from shared.settings.rate_limits import RateLimits
 
 LIMITED: Final[Mapping[str, str]] = {
-    "users.create_user": "signup",
+    "signup.create_user": "signup",
     "pages.sign_up": "signup",
     "verification.show": "verify",
     "verification.use_posted": "verify",
-    "resend.ask_again": "resend",
+    "signup.send_again": "resend",
     "pages.send_again": "resend",
-    "pages.correct": "resend",
-    "signup.correct": "resend",
+    "pages.correct_address": "resend",
+    "signup.correct_address": "resend",
     "signup.show": "verify",
     "ops.login": "ops_login",
 }
@@ -37,7 +36,7 @@ UNKNOWN: Final = "unknown"
 """The one client that all are whose address is not known."""
 
 
-class Standing(NamedTuple):
+class RateLimitStatus(NamedTuple):
     """Where a client stands with one limit."""
 
     name: str
@@ -60,7 +59,7 @@ class RateLimiter:
         # Its storage starts threads: not before a fork.
         return FixedWindowRateLimiter(MemoryStorage())
 
-    def count(self, name: str, client: Client) -> Standing | None:
+    def count(self, name: str, client: Client) -> RateLimitStatus | None:
         """Count a request and return where its client stands; None for one that is not limited."""
         limit = self._limits.by_name.get(name)
         if limit is None or (counted := self.counted_as(client)) is None:
@@ -72,7 +71,7 @@ class RateLimiter:
             self._counter.clear(limit, name, counted)
             return self.count(name, client)
         reset = max(1, round(reset_at - time.time()))
-        return Standing(name, limit.amount, limit.get_expiry(), remaining, reset, is_over=not is_within)
+        return RateLimitStatus(name, limit.amount, limit.get_expiry(), remaining, reset, is_over=not is_within)
 
     def counted_as(self, client: Client) -> str | None:
         """Return whom a request is counted for: a network, UNKNOWN, or None for nobody.
@@ -87,14 +86,14 @@ class RateLimiter:
                 return UNKNOWN
             if not (client.is_forwarded and client.address.is_loopback):
                 return None
-        return client_network(str(client.address))
+        return client.network
 
 
 def limit_rates(app: Flask, limiter: RateLimiter, bypasses: LimitBypasses, ignored: IgnoredHeaders) -> None:
     """Refuse what comes too often, and say in each answer how much is left."""
 
     def check() -> None:
-        g.standing = None
+        g.rate_limit = None
         client = client_of(request)
         if client.ignored is not None:
             ignored.log(client.ignored)
@@ -103,31 +102,31 @@ def limit_rates(app: Flask, limiter: RateLimiter, bypasses: LimitBypasses, ignor
         if client.ignored is not None:
             ignored.keep(client.ignored)
         try:
-            g.standing = limiter.count(name, client)
+            g.rate_limit = limiter.count(name, client)
         except Exception as exc:  # noqa: BLE001 - whatever fails here, a signup is not refused for it
             bypasses.note(FAILED, error=type(exc).__name__)
             return
-        if g.standing is not None and limiter.counted_as(client) == UNKNOWN:
+        if g.rate_limit is not None and limiter.counted_as(client) == UNKNOWN:
             bypasses.note(UNREADABLE if client.address is None else NOT_BELIEVED)
-        if g.standing is not None and g.standing.is_over:
-            raise _too_many(g.standing)
+        if g.rate_limit is not None and g.rate_limit.is_over:
+            raise _too_many(g.rate_limit)
 
     app.before_request(check)
     app.after_request(_tell)
 
 
-def _too_many(standing: Standing) -> ProblemError:
+def _too_many(status: RateLimitStatus) -> ProblemError:
     return ProblemError(
         429,
-        f"Too many requests from your address: try again in {standing.reset_seconds} s.",
-        headers={"Retry-After": str(standing.reset_seconds)},
+        f"Too many requests from your address: try again in {status.reset_seconds} s.",
+        headers={"Retry-After": str(status.reset_seconds)},
     )
 
 
 def _tell(response: Response) -> Response:
     """Add the headers of draft-ietf-httpapi-ratelimit-headers."""
-    standing: Standing | None = g.get("standing")
-    if standing is not None:
-        response.headers["RateLimit-Policy"] = f'"{standing.name}";q={standing.quota};w={standing.window_seconds}'
-        response.headers["RateLimit"] = f'"{standing.name}";r={standing.remaining};t={standing.reset_seconds}'
+    status: RateLimitStatus | None = g.get("rate_limit")
+    if status is not None:
+        response.headers["RateLimit-Policy"] = f'"{status.name}";q={status.quota};w={status.window_seconds}'
+        response.headers["RateLimit"] = f'"{status.name}";r={status.remaining};t={status.reset_seconds}'
     return response

@@ -1,8 +1,8 @@
-"""Waking the relay after a commit, without anybody waiting for it.
+"""Notify the relay after a commit, without making the request wait.
 
-A NOTIFY inside the signup's transaction would take a lock that all committing transactions share and halve the
-signups per second. So it is sent afterwards, by a thread and a connection of its own. Nothing depends on it: a ring
-that is lost costs the message one poll interval of the relay.
+A NOTIFY inside the signup's transaction would take a lock that all committing transactions share, and halve the
+signups per second. So a thread with a connection of its own sends it afterwards. No message depends on it: a
+notification that is lost costs its message one poll interval of the relay.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from shared.outbox.messages import DOORBELL_CHANNEL
 
 _SHORTEST_PAUSE_SECONDS: Final = 0.002
 _LONGEST_PAUSE_SECONDS: Final = 0.032
-"""Rings that come closer together than a pause are one, and while they do the pause grows: the relay empties the outbox
-at each, and woken too often it would take the cores from those who sign up."""
+"""Requests that arrive within one pause share one NOTIFY, and the pause grows while they keep arriving. The relay
+empties the outbox at each NOTIFY: woken more often, it would take CPU time from the signups."""
 
 _FIRST_BACKOFF_SECONDS: Final = 0.1
 _LONGEST_BACKOFF_SECONDS: Final = 5.0
@@ -31,90 +31,90 @@ _CLOSE_SECONDS: Final = 10.0
 _log = structlog.get_logger(__name__)
 
 
-class Doorbell:
-    """The bell of one process. Making one starts nothing; the first ring starts the thread that rings."""
+class Notifier:
+    """Sends the notifications of one process. The first `notify` starts its thread."""
 
     def __init__(self, database_url: str) -> None:
-        """Keep where PostgreSQL is."""
         self._database_url = database_url
-        self._ringer: _Ringer | None = None
+        self._thread: _NotifierThread | None = None
         self._starting = threading.Lock()
 
-    def ring(self) -> None:
-        """Ask for a ring and return at once, whatever happens."""
-        ringer = self._ringer
-        # A fork copies the object and not its thread.
-        if ringer is None or ringer.pid != os.getpid():
+    def notify(self) -> None:
+        """Request a NOTIFY and return at once. Never raises."""
+        thread = self._thread
+        # A fork copies this object but not its thread.
+        if thread is None or thread.pid != os.getpid():
             try:
-                ringer = self._start()
+                thread = self._start()
             except RuntimeError:
                 _log.warning("notify.failed", reason="the system gives no thread for it")
                 return
-        ringer.rung.set()
+        thread.requested.set()
 
     def close(self) -> None:
-        """End the thread and its connection."""
-        ringer, self._ringer = self._ringer, None
-        if ringer is not None and ringer.pid == os.getpid():
-            ringer.close()
+        """Stop the thread and close its connection."""
+        thread, self._thread = self._thread, None
+        if thread is not None and thread.pid == os.getpid():
+            thread.close()
 
-    def _start(self) -> "_Ringer":
+    def _start(self) -> "_NotifierThread":
         with self._starting:
-            if self._ringer is None or self._ringer.pid != os.getpid():
-                ringer = _Ringer(self._database_url)
-                ringer.start()
-                self._ringer = ringer
-            return self._ringer
+            if self._thread is None or self._thread.pid != os.getpid():
+                thread = _NotifierThread(self._database_url)
+                thread.start()
+                self._thread = thread
+            return self._thread
 
 
-class _Ringer(threading.Thread):
-    """The thread that owns the connection."""
+class _NotifierThread(threading.Thread):
+    """The thread that owns the connection and sends each NOTIFY."""
 
     def __init__(self, database_url: str) -> None:
-        super().__init__(name="doorbell", daemon=True)
+        super().__init__(name="notifier", daemon=True)
         self.pid = os.getpid()
-        self.rung = threading.Event()
+        self.requested = threading.Event()
         self._database_url = database_url
         self._connection: PromptConnection | None = None
         self._closing = False
-        self._failed_rings = 0
-        self._quiet_until = 0.0
+        self._failures = 0
+        self._backoff_until = 0.0
 
     def run(self) -> None:
-        """Pass the rings on, at most one in each pause."""
+        """Send a NOTIFY for the requests so far, at most one per pause, until `close`."""
         pause = _SHORTEST_PAUSE_SECONDS
         try:
             while True:
-                self.rung.wait()
-                self.rung.clear()
+                self.requested.wait()
+                self.requested.clear()
                 if self._closing:
                     return
-                self._pass_on()
+                self._try_to_notify()
                 time.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS) if self.rung.is_set() else _SHORTEST_PAUSE_SECONDS
+                is_busy = self.requested.is_set()
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS) if is_busy else _SHORTEST_PAUSE_SECONDS
         finally:
-            self._hang_up()
+            self._disconnect()
 
     def close(self) -> None:
         self._closing = True
-        self.rung.set()
+        self.requested.set()
         self.join(_CLOSE_SECONDS)
 
-    def _pass_on(self) -> None:
-        if time.monotonic() < self._quiet_until:
+    def _try_to_notify(self) -> None:
+        if time.monotonic() < self._backoff_until:
             return
         try:
             self._notify()
-        except Exception as exc:  # noqa: BLE001 - the top of a thread that has to outlive every failure
-            self._hang_up()
-            self._keep_quiet(postgresql_cause(exc, self._database_url))
+        except Exception as exc:  # noqa: BLE001 - the thread has to outlive every failure
+            self._disconnect()
+            self._back_off(postgresql_cause(exc, self._database_url))
         else:
-            if self._failed_rings:
-                _log.info("notify.recovered", failed_notifies=self._failed_rings)
-            self._failed_rings = 0
+            if self._failures:
+                _log.info("notify.recovered", failed_notifies=self._failures)
+            self._failures = 0
 
     def _notify(self) -> None:
-        """Send the NOTIFY, on a new connection if the old one turns out to be dead.
+        """Send the NOTIFY; on a new connection if the old one turns out to be dead.
 
         A transaction that only notifies waits for no fsync.
         """
@@ -122,21 +122,21 @@ class _Ringer(threading.Thread):
             try:
                 self._connection.execute("SELECT pg_notify(%s, '')", [DOORBELL_CHANNEL])
             except psycopg.Error:
-                self._hang_up()
+                self._disconnect()
             else:
                 return
         self._connection = connect(self._database_url)
         self._connection.execute("SELECT pg_notify(%s, '')", [DOORBELL_CHANNEL])
 
-    def _keep_quiet(self, reason: str) -> None:
-        """Let the rings of the next moments pass unheard; said once per outage."""
-        if not self._failed_rings:
+    def _back_off(self, reason: str) -> None:
+        """Drop the requests of the next moments; log it once per outage."""
+        if not self._failures:
             _log.warning("notify.failed", reason=reason)
-        backoff = min(_FIRST_BACKOFF_SECONDS * 2 ** min(self._failed_rings, 10), _LONGEST_BACKOFF_SECONDS)
-        self._quiet_until = time.monotonic() + backoff
-        self._failed_rings += 1
+        backoff = min(_FIRST_BACKOFF_SECONDS * 2 ** min(self._failures, 10), _LONGEST_BACKOFF_SECONDS)
+        self._backoff_until = time.monotonic() + backoff
+        self._failures += 1
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(psycopg.Error):

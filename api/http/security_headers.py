@@ -15,7 +15,7 @@ _FIXED: Final = (
 _ONE_YEAR_SECONDS: Final = 365 * 24 * 3600
 
 
-def harden(response: Response) -> Response:
+def add_security_headers(response: Response) -> Response:
     """Every answer is about one user at one moment: none is for a cache, and none is what its type does not say.
 
     No address of ours leaves in a Referer header: those of links hold their codes.

@@ -18,12 +18,12 @@ from api.accounts.routes.schemas import (
 from api.accounts.routes.signup import SIGNUP_PATH
 from api.accounts.routes.verification import EXPIRED, NOT_VALID, TAKEN
 from api.http.problems import detail_of
-from api.openapi import answers
-from api.openapi.answers import Part
+from api.openapi import responses
+from api.openapi.responses import Part
 from shared.links import VERIFY_PATH
 from shared.version import VERSION
 
-_WISH: Final = {
+_SIGNUP: Final = {
     "username": "ada",
     "full_name": "Ada Lovelace",
     "email": "ada@example.com",
@@ -40,7 +40,7 @@ Errors are RFC 9457 problems that name every invalid field at once.
 Pages of other sites may call `/v1/*` where the operator names them (CORS), without cookies."""
 
 
-def build_document(wishes: SignUpSchema) -> dict[str, Any]:
+def build_document(signup_schema: SignUpSchema) -> dict[str, Any]:
     """Build the document, with what a signup may hold."""
     spec = APISpec(
         title="Outbox signup service",
@@ -50,10 +50,10 @@ def build_document(wishes: SignUpSchema) -> dict[str, Any]:
         plugins=[MarshmallowPlugin(schema_name_resolver=_component_name)],
         tags=[{"name": "users"}, {"name": "verification"}, {"name": "health"}],
     )
-    for name, header in answers.HEADERS.items():
+    for name, header in responses.HEADERS.items():
         spec.components.header(name, header)
-    spec.components.security_scheme("signupToken", answers.SIGNUP_TOKEN)
-    spec.path("/v1/users", operations={"post": _sign_up(wishes)})
+    spec.components.security_scheme("signupToken", responses.SIGNUP_TOKEN)
+    spec.path("/v1/users", operations={"post": _sign_up(signup_schema)})
     spec.path(VERIFY_PATH, operations={"get": _open_link(), "post": _post_link()})
     spec.path(f"{VERIFY_PATH}/resend", operations={"post": _send_again()})
     spec.path(SIGNUP_PATH, operations={"get": _show_signup()})
@@ -69,7 +69,7 @@ def _component_name(schema: Any) -> str:  # noqa: ANN401 - a schema, its class o
     return name.removesuffix("Schema")
 
 
-def _sign_up(wishes: SignUpSchema) -> Part:
+def _sign_up(signup_schema: SignUpSchema) -> Part:
     return {
         "tags": ["users"],
         "operationId": "signUp",
@@ -77,14 +77,14 @@ def _sign_up(wishes: SignUpSchema) -> Part:
         "description": "Makes the user and asks for the verification mail, in one statement: both or neither. A client"
         " that repeats it with the username and the password of an account that is not verified yet gets that account.",
         "parameters": [_idempotency_key()],
-        "requestBody": _body({"application/json": (wishes, _WISH)}),
+        "requestBody": _body({"application/json": (signup_schema, _SIGNUP)}),
         "responses": {
             **_errors_of_bodies(),
-            "200": answers.resumed(),
-            "201": answers.created(),
-            "400": answers.not_json(or_else=MALFORMED),
-            "409": answers.taken(),
-            "422": answers.invalid_body(or_else=USED),
+            "200": responses.resumed(),
+            "201": responses.created(),
+            "400": responses.not_json(or_else=MALFORMED),
+            "409": responses.taken(),
+            "422": responses.invalid_body(or_else=USED),
         },
     }
 
@@ -111,9 +111,9 @@ def _open_link() -> Part:
         " `text/html` is shown a page with a button that does.",
         "parameters": [{"in": "query", "schema": LinkSchema}],
         "responses": {
-            "414": answers.problem(414, "An address of more than 4 KiB.", detail_of(414)),
+            "414": responses.problem(414, "An address of more than 4 KiB.", detail_of(414)),
             **_answers_to_links(),
-            "200": answers.shown(),
+            "200": responses.shown(),
         },
     }
 
@@ -133,7 +133,7 @@ def _post_link() -> Part:
                 "application/x-www-form-urlencoded": (VerifyFormSchema, _LINK),
             }
         ),
-        "responses": {**_errors_of_bodies(), **_answers_to_links(), "403": answers.proof_required()},
+        "responses": {**_errors_of_bodies(), **_answers_to_links(), "403": responses.proof_required()},
     }
 
 
@@ -147,7 +147,7 @@ def _send_again() -> Part:
         " username, else the newest. An address is mailed at most once a minute and five times a day by this.",
         "security": _TOKEN_OR_NOT,
         "requestBody": _body({"application/json": (ResendSchema, {"email": "ada@example.com", "username": "ada"})}),
-        "responses": {"202": answers.accepted(), **_errors_of_bodies()},
+        "responses": {"202": responses.accepted(), **_errors_of_bodies()},
     }
 
 
@@ -157,7 +157,7 @@ def _show_signup() -> Part:
         "operationId": "showSignup",
         "summary": "See what is known of a signup and its mail",
         "security": _TOKEN,
-        "responses": {"200": answers.signup_state(), "401": answers.unknown_token(), **_errors_of_all()},
+        "responses": {"200": responses.signup_state(), "401": responses.unknown_token(), **_errors_of_all()},
     }
 
 
@@ -172,9 +172,9 @@ def _correct() -> Part:
         "requestBody": _body({"application/json": (AddressSchema, {"email": "ada@example.com"})}),
         "responses": {
             **_errors_of_bodies(),
-            "200": answers.signup_state(),
-            "401": answers.unknown_token(),
-            "409": answers.not_corrected(),
+            "200": responses.signup_state(),
+            "401": responses.unknown_token(),
+            "409": responses.not_corrected(),
         },
     }
 
@@ -184,7 +184,7 @@ def _alive() -> Part:
         "tags": ["health"],
         "operationId": "alive",
         "summary": "Whether the process lives",
-        "responses": {"200": answers.health("ok", "It does.")},
+        "responses": {"200": responses.health("ok", "It does.")},
     }
 
 
@@ -195,8 +195,8 @@ def _ready() -> Part:
         "operationId": "ready",
         "summary": "Whether the service can take signups",
         "responses": {
-            "200": answers.health("ready", "PostgreSQL would take a signup."),
-            "503": answers.problem(
+            "200": responses.health("ready", "PostgreSQL would take a signup."),
+            "503": responses.problem(
                 503,
                 "A signup would fail: PostgreSQL is away, takes no writes, or lacks a table, a column or a grant.",
                 detail,
@@ -217,33 +217,33 @@ def _body(kinds: dict[str, tuple[Schema | type[Schema], dict[str, str]]]) -> Par
 
 def _answers_to_links() -> Part:
     return {
-        "200": answers.verified(),
-        "404": answers.problem(404, "Unknown, altered, or no account has this address by now.", NOT_VALID),
-        "410": answers.problem(
+        "200": responses.verified(),
+        "404": responses.problem(404, "Unknown, altered, or no account has this address by now.", NOT_VALID),
+        "410": responses.problem(
             410, "Past its life, ended by wrong passwords, or another account has the address.", EXPIRED, or_else=TAKEN
         ),
-        "422": answers.incomplete_link(),
+        "422": responses.incomplete_link(),
         **_errors_of_all(),
     }
 
 
 def _errors_of_bodies() -> Part:
     return {
-        "400": answers.not_json(),
-        "408": answers.problem(408, "The body stood still on its way.", detail_of(408)),
-        "413": answers.problem(413, "More than 16 KiB.", detail_of(413)),
-        "415": answers.problem(415, "Another content type.", detail_of(415)),
-        "422": answers.invalid_body(),
+        "400": responses.not_json(),
+        "408": responses.problem(408, "The body stood still on its way.", detail_of(408)),
+        "413": responses.problem(413, "More than 16 KiB.", detail_of(413)),
+        "415": responses.problem(415, "Another content type.", detail_of(415)),
+        "422": responses.invalid_body(),
         **_errors_of_all(),
     }
 
 
 def _errors_of_all() -> Part:
     return {
-        "429": answers.problem(
+        "429": responses.problem(
             429, "Too many requests from one address.", "Too many requests from your address: try again in 42 s."
         ),
-        "503": answers.problem(
+        "503": responses.problem(
             503, "PostgreSQL is away. What was asked for may have been committed: ask again.", detail_of(503)
         ),
     }

@@ -11,15 +11,15 @@ from api.http.pages import page
 from api.openapi.document import build_document
 
 
-def docs_blueprint(wishes: SignUpSchema) -> Blueprint:
+def docs_blueprint(signup_schema: SignUpSchema) -> Blueprint:
     """Build both addresses. The document is put together at the first request for either.
 
     Args:
-        wishes: what a signup may hold.
+        signup_schema: what a signup may hold.
 
     """
     blueprint = Blueprint("docs", __name__)
-    build = cache(lambda: build_document(wishes))
+    build = cache(lambda: build_document(signup_schema))
 
     @blueprint.get("/openapi.json")
     def document() -> Response:

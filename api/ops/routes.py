@@ -16,13 +16,13 @@ from api.http.problems import ProblemError, respond
 from api.ops.access import PATH, Access
 from api.ops.plot import HEIGHT, WIDTH, draw
 from api.ops.sessions import Session, end_session, find_session, is_last_form, keep_form, open_session
-from api.ops.snapshot import look
+from api.ops.snapshot import read_snapshot
 from shared.database.connections import DbConnection, transaction
 from shared.database.read_transaction import read_transaction
 from shared.outbox import dead_letters
 from shared.outbox.history import read_message
 
-_LETTERS_SHOWN: Final = 50
+_DEAD_LETTERS_SHOWN: Final = 50
 _LONGEST_FORM: Final = 100
 _LARGEST_ID: Final = 2**63 - 1
 _MOMENTS: Final = ("created_at", "due_at", "published_at", "claimed_at", "lease_until", "finished_at")
@@ -38,11 +38,11 @@ def ops_blueprint(connections: SideConnections, token: str) -> Blueprint:
     blueprint.post("/login")(console.login)
     blueprint.post("/logout")(console.guarded(console.logout))
     blueprint.get("")(console.guarded(console.show))
-    blueprint.get("/glance")(console.guarded(console.glance))
-    blueprint.get("/letters")(console.guarded(console.dead_letters))
+    blueprint.get("/snapshot")(console.guarded(console.snapshot))
+    blueprint.get("/dead-letters")(console.guarded(console.dead_letters))
     blueprint.get("/message")(console.guarded(console.message))
-    blueprint.post("/letters/<int:message_id>/retry")(console.guarded(console.retry))
-    blueprint.post("/letters/<int:message_id>/discard")(console.guarded(console.discard))
+    blueprint.post("/dead-letters/<int:message_id>/retry")(console.guarded(console.retry))
+    blueprint.post("/dead-letters/<int:message_id>/discard")(console.guarded(console.discard))
     blueprint.register_error_handler(ProblemError, _show_problem)
     return blueprint
 
@@ -105,15 +105,15 @@ class _Console:
 
     def show(self) -> AnyResponse:
         with _reading() as connection:
-            return _page("ops/console.html", **_glance(connection), **_dead(connection))
+            return _page("ops/console.html", **_snapshot(connection), **_dead_letters(connection))
 
-    def glance(self) -> AnyResponse:
+    def snapshot(self) -> AnyResponse:
         with _reading() as connection:
-            return _page("ops/glance.html", **_glance(connection))
+            return _page("ops/snapshot.html", **_snapshot(connection))
 
     def dead_letters(self) -> AnyResponse:
         with _reading() as connection:
-            return _page("ops/letters.html", **_dead(connection))
+            return _page("ops/dead_letters.html", **_dead_letters(connection))
 
     def message(self) -> AnyResponse:
         message_id = _id(request.args.get("id", ""))
@@ -145,13 +145,16 @@ def _writing() -> Iterator[DbConnection]:
         yield g.connection
 
 
-def _glance(connection: DbConnection) -> dict[str, Any]:
-    glance = look(connection)
-    return {"glance": glance, "plot": draw(glance.minutes), "width": WIDTH, "height": HEIGHT}
+def _snapshot(connection: DbConnection) -> dict[str, Any]:
+    snapshot = read_snapshot(connection)
+    return {"snapshot": snapshot, "plot": draw(snapshot.minutes), "width": WIDTH, "height": HEIGHT}
 
 
-def _dead(connection: DbConnection) -> dict[str, Any]:
-    return {"letters": dead_letters.list_dead(connection, _LETTERS_SHOWN), "count": dead_letters.count_dead(connection)}
+def _dead_letters(connection: DbConnection) -> dict[str, Any]:
+    return {
+        "dead_letters": dead_letters.list_dead(connection, _DEAD_LETTERS_SHOWN),
+        "count": dead_letters.count_dead(connection),
+    }
 
 
 def _decide(event: str, message_id: int, act: Callable[[DbConnection, int], bool]) -> AnyResponse:

@@ -39,7 +39,7 @@ class Minute:
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class Snapshot:
     """The road at this moment, and the last hour."""
 
     live: list[LiveState]
@@ -61,9 +61,9 @@ class Glance:
         return max(each.oldest_seconds for each in self.live if each.state == state)
 
 
-def look(connection: DbConnection) -> Glance:
+def read_snapshot(connection: DbConnection) -> Snapshot:
     """Look at everything once."""
-    return Glance(
+    return Snapshot(
         live=read_live_states(connection),
         dependencies=read_dependency_status(connection),
         mails=read_mail_stats(connection),

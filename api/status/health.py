@@ -24,7 +24,7 @@ def health_blueprint(connections: SideConnections) -> Blueprint:
         try:
             check_readiness(connections)
         except NotReadyError as exc:
-            # Asked every few seconds: each reason is logged when it begins.
+            # ResendRequest every few seconds: each reason is logged when it begins.
             if logged != [exc.reason]:
                 logged[:] = [exc.reason]
                 _log.warning("readiness.lost", reason=exc.reason)

@@ -107,9 +107,9 @@ def _statements() -> tuple[tuple[str, dict[str, Any]], ...]:
     used: list[Insert | Select[Any] | Delete | Update] = [
         *map(signup_statement, SHAPES),
         idempotency.keep_statement(),
-        idempotency.forget_statement(),
+        idempotency.delete_expired_statement(),
         *map(resend.ask_statement, SHAPES),
-        resend.forget_statement(),
+        resend.delete_expired_statement(),
         *map(correct_statement, SHAPES),
         release_statement(),
         hand_over_statement(),

@@ -12,7 +12,7 @@ import psycopg
 from redis import Redis
 from rq import Queue
 
-from api.database.notifier import Doorbell
+from api.database.notifier import Notifier
 from bench.environment.servers import Servers
 from bench.environment.sizes import Sizes
 from bench.experiments.writing import empty, run_writers
@@ -56,7 +56,7 @@ class Waking:
     def doorbell(self, samples: int) -> Measurement:
         """Commit a message and ring the API's doorbell; the relay's process does the rest."""
         empty(self._servers, self._database_url)
-        bell = Doorbell(self._database_url)
+        notifier = Notifier(self._database_url)
 
         def commit_and_ring(connection: psycopg.Connection[tuple[object, ...]], number: int) -> float:
             connection.execute(
@@ -64,14 +64,14 @@ class Waking:
                 [SendVerifyEmail.task, CRITICAL, f"user{number}"],
             )
             committed = time.monotonic()
-            bell.ring()
+            notifier.notify()
             return committed
 
         try:
             with self._relay():
                 return self._latency(samples, commit_and_ring)
         finally:
-            bell.close()
+            notifier.close()
 
     def commits(self, kind: str, seconds: float) -> Measurement:
         """Let eight write at once, in two processes as gunicorn has them, beside a relay that works."""

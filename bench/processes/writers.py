@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql import insert
 from api.accounts import signup
 from api.accounts.mail_limits.limiter import MailLimiter, MailShape
 from api.database.engine import build_engine
-from api.database.notifier import Doorbell
+from api.database.notifier import Notifier
 from bench.processes.children import ready, tell
 from shared.outbox.messages import CRITICAL
 from shared.outbox.tables import users
@@ -92,7 +92,7 @@ def _signup(engine: Engine, limits: MailLimits, domain_of: Callable[[str], str])
     rules = signup.MailRules(MailLimiter(limits, ["the bench's own key, not a secret"]), "127.0.0.1")
 
     def write(username: str) -> None:
-        wish = signup.SignUp(username, "Ada Lovelace", f"{username}@{domain_of(username)}", "correct horse")
+        wish = signup.SignUpRequest(username, "Ada Lovelace", f"{username}@{domain_of(username)}", "correct horse")
         signup.sign_up(engine, wish, rules)
 
     return write
@@ -113,11 +113,11 @@ def user_and_enqueue(engine: Engine) -> Write:
 def user_message_and_ring(engine: Engine) -> Write:
     """Give the API's own use case with the doorbell behind it, as its route does."""
     write_both = user_and_message(engine)
-    bell = Doorbell(os.environ["DATABASE_URL"])
+    notifier = Notifier(os.environ["DATABASE_URL"])
 
     def write(username: str) -> None:
         write_both(username)
-        bell.ring()
+        notifier.notify()
 
     return write
 

@@ -76,7 +76,7 @@ def test_operator_sees_the_road_and_decides_about_dead_letters(
     browser.look_at(CONSOLE_WIDTH)
     browser.open(f"{address}/ops")
     browser.fill_in(token=TOKEN)
-    browser.find("#glance")
+    browser.find("#snapshot")
     keep("ops-console")
 
     browser.click("2")
@@ -99,7 +99,7 @@ def test_the_console_refreshes_itself_and_fits_a_phone(
     browser.look_at(NARROW)
     browser.open(f"{address}/ops")
     browser.fill_in(token=TOKEN)
-    browser.find("#glance")
+    browser.find("#snapshot")
     keep("ops-console-narrow")
 
     connection.execute("UPDATE outbox_breaker SET opened_at = now() - interval '9 min', probe_at = now()")

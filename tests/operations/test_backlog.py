@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from prometheus_client import generate_latest
 
-from api.ops.snapshot import look
+from api.ops.snapshot import read_snapshot as read_console_snapshot
 from outbox_relay.commands.stats import read_snapshot
 from outbox_relay.doctor.outbox_checks import check_outbox
 from outbox_relay.metrics.latency import LatencyCollector
@@ -65,7 +65,7 @@ def read_everything(connection: ExplainingConnection, database_url: str) -> None
     with read_transaction(connection):
         read_live_states(connection)
         read_dependency_status(connection)
-        look(connection)
+        read_console_snapshot(connection)
         dead_letters.list_dead(connection, 50)
         dead_letters.count_dead(connection)
     read_snapshot(connection, 300)

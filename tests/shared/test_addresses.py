@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from api.accounts.routes.schemas import SignUpSchema, load
-from api.accounts.signup import SignUp
+from api.accounts.signup import SignUpRequest
 from api.http.problems import ProblemError
 from consumer.mail.compose import compose
 from consumer.task import Mail, UndeliverableError
@@ -57,16 +57,16 @@ ADDRESSES = st.one_of(
 NAMES = st.one_of(st.text(min_size=1, max_size=100), st.lists(st.sampled_from(_PIECES + _ODD), min_size=1).map("".join))
 
 
-def taken(**changes: str) -> SignUp | None:
+def taken(**changes: str) -> SignUpRequest | None:
     """Return what the API makes of a signup, None where it refuses it."""
     try:
-        wish: SignUp = load(SCHEMA, {**ALICE, **changes})
+        wish: SignUpRequest = load(SCHEMA, {**ALICE, **changes})
     except ProblemError:
         return None
     return wish
 
 
-def reader(wish: SignUp) -> tuple[str, str, str]:
+def reader(wish: SignUpRequest) -> tuple[str, str, str]:
     """Compose a mail; return the name and the address of its header, and the envelope's address. Raises."""
     envelope = compose(
         Mail(wish.email, wish.full_name, "Welcome", "welcome_email", {"username": "alice"}), uuid4(), SENDER

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from api.accounts.mail_limits.placing import Placement
+from api.accounts.mail_limits.scheduling import Schedule
 from shared.outbox.tables import mail_counts
 
 TOTAL: Final = b"total"
@@ -40,7 +40,7 @@ class HourlyLimits:
 
     by_scope: Mapping[bytes, int]
 
-    def place(self, connection: Connection, place: Callable[[datetime | None], Placement]) -> Placement:
+    def place(self, connection: Connection, place: Callable[[datetime | None], Schedule]) -> Schedule:
         """Return where the mail fits in all hours too: it waits for the next one that has room.
 
         Args:
@@ -59,7 +59,7 @@ class HourlyLimits:
     def _is_full(self, counts: Mapping[tuple[bytes, datetime], int], hour: datetime) -> bool:
         return any(counts.get((scope, hour), 0) >= limit for scope, limit in self.by_scope.items())
 
-    def values(self, placed: Placement) -> dict[str, object]:
+    def values(self, placed: Schedule) -> dict[str, object]:
         """Return what `counted` is to be executed with."""
         return {"mail_scopes": list(self.by_scope), "mail_hour": hour_of(placed.due_at)} if self.by_scope else {}
 

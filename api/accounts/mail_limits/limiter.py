@@ -33,7 +33,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from api.accounts.mail_limits.hourly_counts import TOTAL, HourlyLimits, counted
 from api.accounts.mail_limits.mailboxes import is_plain, mailbox_of
-from api.accounts.mail_limits.placing import AskedMail, KnownMail, Placement, State, place
+from api.accounts.mail_limits.scheduling import KnownMail, RequestedMail, Schedule, State, place
 from api.database.engine import LOCK_SECONDS
 from shared.database.connections import opening
 from shared.outbox.appending import append_discarded_for_each, append_for_each
@@ -77,7 +77,7 @@ class MailDecision:
     """What becomes of a mail that was asked for.
 
     Attributes:
-        state, due_at, reason: as of a Placement.
+        state, due_at, reason: as of a Schedule.
         shape: what the statement with `limited_mail` has to be built for.
         values: what that statement is to be executed with, beside its own.
 
@@ -126,7 +126,7 @@ class MailLimiter:
             )
             for _, due_at, address, client_hmac, state in rows
         ]
-        asked = AskedMail(
+        asked = RequestedMail(
             now=now,
             wanted=now + timedelta(seconds=delay_seconds),
             address=addresses[0],
@@ -169,7 +169,7 @@ class MailLimiter:
         return [hmac.digest(key, content, hashlib.sha256)[:_HMAC_BYTES] for key in self._keys]
 
 
-def _decision(placed: Placement, asked: AskedMail, shape: MailShape, more: Mapping[str, object]) -> MailDecision:
+def _decision(placed: Schedule, asked: RequestedMail, shape: MailShape, more: Mapping[str, object]) -> MailDecision:
     values = {
         "mail_due_at": placed.due_at,
         "mail_state": placed.state,

@@ -29,7 +29,7 @@ _SIGNS: Final = re.compile(r"[\W_]+")
 _ALIKE: Final = str.maketrans("1!|l0@345$7+", "iiiioaeasstt")
 
 
-def complaint(password: str, username: str, email: str) -> str | None:
+def refusal_reason(password: str, username: str, email: str) -> str | None:
     """Return why the password is refused, None where it is not.
 
     Args:

@@ -9,8 +9,8 @@ from email_validator import EmailNotValidError, validate_email
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, post_load, validates_schema
 from marshmallow.validate import Length
 
-from api.accounts.passwords.rules import LONGEST_PASSWORD, complaint
-from api.accounts.signup import SignUp
+from api.accounts.passwords.rules import LONGEST_PASSWORD, refusal_reason
+from api.accounts.signup import SignUpRequest
 from api.http.problems import FieldError, invalid_fields
 from shared.addresses import is_mailable
 from shared.settings.processes import DEFAULT_PASSWORD_MIN_LENGTH
@@ -175,8 +175,8 @@ class SignUpSchema(_StrictSchema):
             raise ValidationError(weakness, "password")
 
     @post_load
-    def _wish(self, data: dict[str, str], **_kwargs: object) -> SignUp:
-        return SignUp(**data, weakness=self._weakness(data))
+    def _request(self, data: dict[str, str], **_kwargs: object) -> SignUpRequest:
+        return SignUpRequest(**data, weakness=self._weakness(data))
 
     def _weakness(self, data: Mapping[str, str]) -> str | None:
         """Return why the password may belong to no new account, judged by those fields that are valid."""
@@ -184,7 +184,7 @@ class SignUpSchema(_StrictSchema):
             return None
         if len(data["password"]) < self.shortest_password:
             return self._bounds
-        return complaint(data["password"], data.get("username", ""), data.get("email", ""))
+        return refusal_reason(data["password"], data.get("username", ""), data.get("email", ""))
 
 
 class VerifySchema(_StrictSchema):

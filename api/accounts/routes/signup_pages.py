@@ -9,13 +9,13 @@ from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from api.accounts.corrections import Correction
+from api.accounts.corrections import CorrectionRequest
 from api.accounts.idempotency import FORM_FIELD, new_form_key, read_form_key
-from api.accounts.resend import Asked
+from api.accounts.resend import ResendRequest
 from api.accounts.routes.schemas import AddressSchema, ResendSchema, SignUpSchema, load
-from api.accounts.service import Accounts
+from api.accounts.service import AccountService
 from api.accounts.signup_tokens import keep_token, read_token
-from api.clients.networks import client_network
+from api.clients.forwarding import client_of
 from api.http.bodies import read
 from api.http.pages import page, problem_page
 from api.http.problems import ProblemError, problem_of
@@ -27,12 +27,12 @@ _COOKIE_SECONDS: Final = 3600
 _TEMPLATES: Final = {"/inbox": "inbox.html", "/address": "address.html"}
 
 
-def signup_pages(accounts: Accounts, wishes: SignUpSchema, *, mailbox_url: str | None) -> Blueprint:
+def signup_pages(accounts: AccountService, signup_schema: SignUpSchema, *, mailbox_url: str | None) -> Blueprint:
     """Build the pages.
 
     Args:
         accounts: what the forms do.
-        wishes: what the form of a signup may hold.
+        signup_schema: what the form of a signup may hold.
         mailbox_url: where a development stack shows the mails that it has caught.
 
     """
@@ -45,21 +45,21 @@ def signup_pages(accounts: Accounts, wishes: SignUpSchema, *, mailbox_url: str |
 
     @blueprint.post("/")
     def sign_up() -> ResponseReturnValue:
-        typed = _typed(wishes.fields)
+        typed = _typed(signup_schema.fields)
         key = read_form_key(request, typed, accounts.secret_keys)
-        wish = load(wishes, typed)
-        user = accounts.create(wish, client_network(request.remote_addr), key)
+        signup = load(signup_schema, typed)
+        user = accounts.sign_up(signup, client_of(request).network, key)
         # Whoever signs up again with another address means to correct it.
-        is_another = user.message_id is None and user.email.lower() != wish.email.lower()
-        response = _to_inbox("address" if is_another else "inbox", wish.email)
-        keep_token(response, request, accounts.token_of(user), accounts.unverified_days * 2)
+        is_another = user.message_id is None and user.email.lower() != signup.email.lower()
+        response = _to_inbox("address" if is_another else "inbox", signup.email)
+        keep_token(response, request, accounts.signup_token(user), accounts.unverified_days * 2)
         return response
 
     @blueprint.get("/inbox")
     def show_inbox() -> Response:
         return page(
             "inbox.html",
-            state=accounts.known_state(read_token(request)),
+            state=accounts.find_signup_state(read_token(request)),
             address=_remembered_address(address_schema),
             again="again" in request.args,
             mailbox_url=mailbox_url,
@@ -70,17 +70,17 @@ def signup_pages(accounts: Accounts, wishes: SignUpSchema, *, mailbox_url: str |
 
     @blueprint.get("/address")
     def show_correction() -> Response:
-        state = accounts.known_state(read_token(request))
+        state = accounts.find_signup_state(read_token(request))
         if state is not None and state.is_email_verified:
             return Response(status=303, headers={"Location": "inbox"})
         typed = {"email": _remembered_address(address_schema) or (state.email if state else "")}
         return page("address.html", state=state, typed=typed, errors={}, problem=None)
 
     @blueprint.post("/address")
-    def correct() -> ResponseReturnValue:
+    def correct_address() -> ResponseReturnValue:
         token = read_token(request)
         email = load(correction_schema, _typed(correction_schema.fields))["email"]
-        accounts.correct(Correction(token, email, client_network(request.remote_addr)))
+        accounts.correct_address(CorrectionRequest(token, email, client_of(request).network))
         return _to_inbox("inbox", email)
 
     @blueprint.post("/inbox")
@@ -89,10 +89,10 @@ def signup_pages(accounts: Accounts, wishes: SignUpSchema, *, mailbox_url: str |
         typed = {name: value for name, value in _typed(address_schema.fields).items() if name == "email" or value}
         body = load(address_schema, typed)
         email = body["email"]
-        accounts.send_again(Asked(email, client_network(request.remote_addr), body.get("username"), token))
+        accounts.send_again(ResendRequest(email, client_of(request).network, body.get("username"), token))
         return _to_inbox("inbox?again", email)
 
-    blueprint.context_processor(lambda: {"shortest_password": wishes.shortest_password})
+    blueprint.context_processor(lambda: {"shortest_password": signup_schema.shortest_password})
     blueprint.before_request(lambda: refuse_foreign_forms(request))
     blueprint.register_error_handler(Exception, _show_error)
     return blueprint

@@ -14,8 +14,8 @@ from sqlalchemy import Engine
 
 from api.accounts.routes.schemas import VerifySchema, load
 from api.accounts.signup_tokens import read_token
-from api.accounts.verification import Link, LinkState, Login, Proof, Verification, look_up, verify_email
-from api.database.notifier import Doorbell
+from api.accounts.verification import Link, LinkResult, LinkState, Login, Proof, check_link, verify_email
+from api.database.notifier import Notifier
 from api.http.bodies import is_json, read, read_object
 from api.http.pages import page, prefers_html, problem_page
 from api.http.problems import NO_KIND, FieldError, ProblemError, problem_of, respond
@@ -47,7 +47,7 @@ class LinkError(ProblemError):
     """An authentic link that does not verify, and what its page has to know."""
 
     def __init__(
-        self, status: int, detail: str, page: str, found: Verification, link: Link, kind: str | None = None
+        self, status: int, detail: str, page: str, found: LinkResult, link: Link, kind: str | None = None
     ) -> None:
         """Keep the link, whom it was mailed to, and the template."""
         self.page = page
@@ -58,21 +58,21 @@ class LinkError(ProblemError):
         super().__init__(status, detail, kind=kind or NO_KIND)
 
 
-def verification_blueprint(engine: Engine, doorbell: Doorbell, secret_keys: Sequence[str]) -> Blueprint:
+def verification_blueprint(engine: Engine, notifier: Notifier, secret_keys: Sequence[str]) -> Blueprint:
     """Build the addresses that verify."""
     blueprint = Blueprint("verification", __name__)
 
     def use(link: Link, proof: Proof) -> ResponseReturnValue:
         verification = verify_email(engine, secret_keys, link, proof)
         if verification.message_id is not None:
-            doorbell.ring()
+            notifier.notify()
             _log.info("user.verified", message_id=verification.message_id)
         return _answer(verification, link)
 
     @blueprint.get(VERIFY_PATH)
     def show() -> ResponseReturnValue:
         link = _link(request.args)
-        found = look_up(engine, secret_keys, link, read_token(request))
+        found = check_link(engine, secret_keys, link, read_token(request))
         if found.state is LinkState.PROOF_REQUIRED:
             return page("proof.html", link=link, username=found.username) if prefers_html(request) else _state(found)
         return _answer(found, link)
@@ -120,7 +120,7 @@ def _posted() -> Mapping[str, str]:
     return link
 
 
-def _answer(verification: Verification, link: Link) -> Response:
+def _answer(verification: LinkResult, link: Link) -> Response:
     """Answer with what a link is worth. One that is OPEN still was only looked up."""
     state = verification.state
     if state is LinkState.NOT_VALID:
@@ -139,7 +139,7 @@ def _answer(verification: Verification, link: Link) -> Response:
     return page("confirm.html", link=link, username=verification.username)
 
 
-def _state(verification: Verification) -> Response:
+def _state(verification: LinkResult) -> Response:
     return jsonify(is_verified=verification.state is LinkState.VERIFIED)
 
 

@@ -68,7 +68,7 @@ def test_without_a_token_there_is_no_console(database_url: str) -> None:
         assert service.client().get("/ops").status_code == 404
 
 
-@pytest.mark.parametrize("path", ["/ops", "/ops/glance", "/ops/letters", "/ops/message?id=1"])
+@pytest.mark.parametrize("path", ["/ops", "/ops/snapshot", "/ops/dead-letters", "/ops/message?id=1"])
 def test_whoever_has_no_session_is_asked_for_the_token(service: ApiService, path: str) -> None:
     answer = service.client().get(path)
 
@@ -159,7 +159,7 @@ def test_signing_out_makes_the_cookie_worthless_and_no_other_session(
     submit(operator, "/ops/logout")
 
     assert kept.get("/ops").status_code == 401
-    assert kept.post(f"/ops/letters/{id_}/retry", data={"form_key": key}).status_code == 401
+    assert kept.post(f"/ops/dead-letters/{id_}/retry", data={"form_key": key}).status_code == 401
     assert (status_of(service, id_)[0], other.get("/ops").status_code) == ("dead", 200)
 
 
@@ -219,7 +219,7 @@ def test_a_form_of_another_site_changes_nothing(
 ) -> None:
     id_ = dead(service)
 
-    answer = operator.post(f"/ops/letters/{id_}/{action}", data={"reason": "x", "form_key": key})
+    answer = operator.post(f"/ops/dead-letters/{id_}/{action}", data={"reason": "x", "form_key": key})
 
     assert (answer.status_code, status_of(service, id_)[0]) == (403, "dead")
 
@@ -229,7 +229,7 @@ def test_the_form_of_another_session_changes_nothing(service: ApiService, operat
     other = service.client()
     other.post("/ops/login", data={"token": TOKEN})
 
-    answer = operator.post(f"/ops/letters/{id_}/retry", data={"form_key": form_key(other)})
+    answer = operator.post(f"/ops/dead-letters/{id_}/retry", data={"form_key": form_key(other)})
 
     assert (answer.status_code, status_of(service, id_)[0]) == (403, "dead")
 
@@ -249,7 +249,7 @@ def test_the_road_shows_what_is_where(service: ApiService, operator: FlaskClient
 def test_what_is_away_is_named(service: ApiService, operator: FlaskClient) -> None:
     service.sql("UPDATE outbox_breaker SET opened_at = now() - interval '5 min', probe_at = now()")
 
-    page = operator.get("/ops/glance").text
+    page = operator.get("/ops/snapshot").text
 
     assert ("away for 5 min" in page, ">none</span>" in page) == (True, True)
 
@@ -257,23 +257,23 @@ def test_what_is_away_is_named(service: ApiService, operator: FlaskClient) -> No
 def test_a_letter_is_retried(service: ApiService, operator: FlaskClient) -> None:
     id_ = dead(service)
 
-    assert submit(operator, f"/ops/letters/{id_}/retry").status_code == 303
+    assert submit(operator, f"/ops/dead-letters/{id_}/retry").status_code == 303
     assert status_of(service, id_)[0] == "pending"
 
 
 def test_a_letter_is_discarded_with_its_reason(service: ApiService, operator: FlaskClient) -> None:
     id_ = dead(service)
 
-    assert submit(operator, f"/ops/letters/{id_}/discard", reason=" ").status_code == 422
-    assert submit(operator, f"/ops/letters/{id_}/discard", reason="the user left").status_code == 303
+    assert submit(operator, f"/ops/dead-letters/{id_}/discard", reason=" ").status_code == 422
+    assert submit(operator, f"/ops/dead-letters/{id_}/discard", reason="the user left").status_code == 303
     assert status_of(service, id_) == ("discarded", "discarded: the user left")
 
 
 def test_of_two_operators_the_second_is_told_that_it_is_done(service: ApiService, operator: FlaskClient) -> None:
     id_ = dead(service)
-    submit(operator, f"/ops/letters/{id_}/retry")
+    submit(operator, f"/ops/dead-letters/{id_}/retry")
 
-    assert submit(operator, f"/ops/letters/{id_}/retry").status_code == 409
+    assert submit(operator, f"/ops/dead-letters/{id_}/retry").status_code == 409
 
 
 @pytest.mark.parametrize(("action", "status"), [("retry", "pending"), ("discard", "discarded")])
@@ -283,9 +283,9 @@ def test_the_same_form_sent_twice_is_carried_out_once_and_is_no_conflict(
     id_, other_id = dead(service), dead(service)
     form = {**hidden_fields(operator), "reason": "the user left"}
 
-    answers = [operator.post(f"/ops/letters/{id_}/{action}", data=form).status_code for _ in range(2)]
-    another = operator.post(f"/ops/letters/{other_id}/{action}", data=form).status_code
-    of_somebody_else = submit(operator, f"/ops/letters/{id_}/{action}", reason="x").status_code
+    answers = [operator.post(f"/ops/dead-letters/{id_}/{action}", data=form).status_code for _ in range(2)]
+    another = operator.post(f"/ops/dead-letters/{other_id}/{action}", data=form).status_code
+    of_somebody_else = submit(operator, f"/ops/dead-letters/{id_}/{action}", reason="x").status_code
 
     assert (answers, another, of_somebody_else) == ([303, 303], 303, 409)
     assert [status_of(service, each)[0] for each in (id_, other_id)] == [status] * 2
@@ -295,7 +295,7 @@ def test_a_form_whose_number_no_row_could_hold_is_carried_out(service: ApiServic
     id_ = dead(service)
     form = {**hidden_fields(operator), "form_id": "\0"}
 
-    answers = [operator.post(f"/ops/letters/{id_}/retry", data=form).status_code for _ in range(2)]
+    answers = [operator.post(f"/ops/dead-letters/{id_}/retry", data=form).status_code for _ in range(2)]
 
     assert answers == [303, 303]
     assert status_of(service, id_)[0] == "pending"
@@ -309,7 +309,7 @@ def test_the_same_form_sent_twice_at_once_is_no_conflict(service: ApiService, op
     with ThreadPoolExecutor(2) as threads:
         with connect(service.database_url, "test") as other, transaction(other):
             other.execute("SELECT FROM outbox WHERE id = %s FOR UPDATE", [id_])
-            sent = [threads.submit(client.post, f"/ops/letters/{id_}/retry", data=form) for client in clients]
+            sent = [threads.submit(client.post, f"/ops/dead-letters/{id_}/retry", data=form) for client in clients]
             service.wait_for_a_lock(statements=2)
         statuses = [each.result(timeout=10).status_code for each in sent]
 
@@ -319,7 +319,7 @@ def test_the_same_form_sent_twice_at_once_is_no_conflict(service: ApiService, op
 def test_a_reason_is_shown_as_text(service: ApiService, operator: FlaskClient) -> None:
     dead(service, last_error="550 <script>alert(1)</script>")
 
-    assert "550 &lt;script&gt;" in operator.get("/ops/letters").text
+    assert "550 &lt;script&gt;" in operator.get("/ops/dead-letters").text
 
 
 def test_a_message_s_life_is_told(service: ApiService, operator: FlaskClient) -> None:
@@ -363,7 +363,7 @@ def test_a_look_reads_little_of_a_long_history(service: ApiService, operator: Fl
     before = rows_read(service)
 
     for _ in range(2):
-        assert operator.get("/ops/glance").status_code == 200
+        assert operator.get("/ops/snapshot").status_code == 200
 
     assert rows_read(service) - before < 5000
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api.accounts.mail_limits.placing import NO_ROOM, ONE_WAITS
+from api.accounts.mail_limits.scheduling import NO_ROOM, ONE_WAITS
 from shared.settings.mail_limits import MailLimits
 from tests.api_service import ALICE, KEY, NO_MAIL_LIMITS, OLD_KEY, ApiService, api_service
 

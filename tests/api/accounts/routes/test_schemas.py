@@ -3,14 +3,14 @@ from collections.abc import Mapping
 import pytest
 
 from api.accounts.routes.schemas import SignUpSchema, load
-from api.accounts.signup import SignUp
+from api.accounts.signup import SignUpRequest
 from api.http.problems import ProblemError
 
 ALICE = {"username": "alice", "full_name": "Alice Adams", "email": "alice@example.com", "password": "correct horse"}
 
 
-def check(**changes: object) -> SignUp:
-    wish: SignUp = load(SignUpSchema(), {**ALICE, **changes})
+def check(**changes: object) -> SignUpRequest:
+    wish: SignUpRequest = load(SignUpSchema(), {**ALICE, **changes})
     return wish
 
 
@@ -168,7 +168,7 @@ def test_weak_password_is_for_no_new_account(password: str) -> None:
 
 
 def test_length_of_a_password_is_a_setting() -> None:
-    wishes: list[SignUp] = [
+    wishes: list[SignUpRequest] = [
         load(SignUpSchema(15), {**ALICE, "password": password}) for password in ("14 characters!", "15 characters!!")
     ]
 

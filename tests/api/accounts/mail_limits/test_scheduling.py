@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.accounts.mail_limits.placing import NO_ROOM, ONE_WAITS, AskedMail, KnownMail, Placement, State, place
+from api.accounts.mail_limits.scheduling import NO_ROOM, ONE_WAITS, KnownMail, RequestedMail, Schedule, State, place
 from shared.settings.mail_limits import MailLimits
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -27,14 +27,14 @@ class Mailbox:
 
     def ask(
         self, address: bytes = OWN, client: bytes | None = b"client", *, delay: timedelta = timedelta(0)
-    ) -> Placement:
-        asked = AskedMail(self.now, self.now + delay, address, client, is_plain=address == OWN)
+    ) -> Schedule:
+        asked = RequestedMail(self.now, self.now + delay, address, client, is_plain=address == OWN)
         placed = place(asked, self.known, self.limits)
         if placed.state != "discarded":
             self.known.append(KnownMail(placed.due_at, address, client, placed.state))
         return placed
 
-    def tags(self, number: int, client: bytes | None = b"client") -> list[Placement]:
+    def tags(self, number: int, client: bytes | None = b"client") -> list[Schedule]:
         """Ask for mails to so many addresses of the mailbox, all of them different."""
         return [self.ask(b"tag %d %d" % (len(self.known), each), client) for each in range(number)]
 
@@ -70,7 +70,7 @@ def test_of_one_address_one_mail_waits() -> None:
     placed = [mailbox.ask() for _ in range(6)]
 
     assert [each.state for each in placed] == ["prompt"] * 3 + ["waiting"] + ["discarded"] * 2
-    assert placed[-1] == Placement(NOW, "discarded", ONE_WAITS)
+    assert placed[-1] == Schedule(NOW, "discarded", ONE_WAITS)
 
 
 def test_what_fits_is_not_discarded_because_another_one_waits() -> None:
@@ -78,7 +78,7 @@ def test_what_fits_is_not_discarded_because_another_one_waits() -> None:
     stranger = [mailbox.ask(client=b"stranger") for _ in range(4)][-1]
 
     assert stranger.state == "waiting"
-    assert mailbox.ask(client=b"owner") == Placement(NOW, "prompt")
+    assert mailbox.ask(client=b"owner") == Schedule(NOW, "prompt")
 
 
 def test_beyond_all_limits_a_mailbox_gets_one_mail_a_day() -> None:
@@ -109,7 +109,7 @@ def test_what_finds_no_room_in_the_days_is_discarded() -> None:
 
     placed = mailbox.tags(200)
 
-    assert placed[-1] == Placement(NOW, "discarded", NO_ROOM)
+    assert placed[-1] == Schedule(NOW, "discarded", NO_ROOM)
     assert max(mailbox.due()) <= NOW + 7 * DAY
 
 
@@ -120,19 +120,19 @@ def test_a_limit_that_is_off_holds_nothing_back() -> None:
 
 
 def test_a_delay_that_was_asked_for_is_no_waiting() -> None:
-    assert Mailbox().ask(delay=10 * DAY) == Placement(NOW + 10 * DAY, "prompt")
+    assert Mailbox().ask(delay=10 * DAY) == Schedule(NOW + 10 * DAY, "prompt")
 
 
 def test_another_limit_makes_a_mail_wait() -> None:
-    asked = AskedMail(NOW, NOW, OWN, None, is_plain=True)
+    asked = RequestedMail(NOW, NOW, OWN, None, is_plain=True)
 
-    assert place(asked, [], MailLimits(), not_before=NOW + HOUR) == Placement(NOW + HOUR, "waiting")
+    assert place(asked, [], MailLimits(), not_before=NOW + HOUR) == Schedule(NOW + HOUR, "waiting")
 
 
 def test_a_decision_among_as_many_mails_as_are_read_takes_no_seconds() -> None:
     """The mailbox is locked meanwhile. In time of the processor, which other programs do not lengthen."""
     known = [KnownMail(NOW - minute * timedelta(minutes=1), b"tag", b"client", "prompt") for minute in range(1, 2001)]
-    asked = AskedMail(NOW, NOW, OWN, b"client", is_plain=True)
+    asked = RequestedMail(NOW, NOW, OWN, b"client", is_plain=True)
     begin = time.thread_time()
 
     placed = place(asked, known, MailLimits(mailbox=1000, client=1000))

@@ -8,7 +8,7 @@ from api.accounts.corrections import TAKEN as EMAIL_TAKEN
 from api.accounts.corrections import TAKEN_FIELD
 from api.accounts.corrections import VERIFIED as ALREADY_VERIFIED
 from api.accounts.idempotency import IN_FLIGHT
-from api.accounts.routes.answers import (
+from api.accounts.routes.responses import (
     AcceptedSchema,
     HealthSchema,
     ProblemSchema,
@@ -16,7 +16,7 @@ from api.accounts.routes.answers import (
     UserSchema,
     VerifiedSchema,
 )
-from api.accounts.routes.resend import SENT_AGAIN
+from api.accounts.routes.signup import SENT_AGAIN
 from api.accounts.routes.verification import INCOMPLETE, PROOF_KIND, PROOF_REFUSED, PROOF_REQUIRED
 from api.accounts.token_holders import NOT_KNOWN
 from api.http.problems import NO_KIND, PROBLEM_TYPE, FieldError, ProblemError, members

@@ -41,7 +41,7 @@ class KnownMail:
 
 
 @dataclass(frozen=True, slots=True)
-class AskedMail:
+class RequestedMail:
     """A mail that is asked for.
 
     Attributes:
@@ -79,7 +79,7 @@ class _Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class Schedule:
     """What becomes of a mail that was asked for; the reason only where it is discarded."""
 
     due_at: datetime
@@ -88,8 +88,8 @@ class Placement:
 
 
 def place(
-    asked: AskedMail, known: Sequence[KnownMail], limits: MailLimits, *, not_before: datetime | None = None
-) -> Placement:
+    asked: RequestedMail, known: Sequence[KnownMail], limits: MailLimits, *, not_before: datetime | None = None
+) -> Schedule:
     """Return when the mail is due: as early as the mailbox's limits allow, or as the mail of its day beyond them.
 
     Of one address one mail waits. A clock that was set back leaves mails in the future: those further away than
@@ -110,14 +110,14 @@ def place(
     fits = next((moment for moment in moments if all(window.has_room(moment) for window in windows)), None)
     of_day = next((moment for moment in moments if _fits_day(moment, asked, mails, windows[0])), None)
     if fits == asked.wanted:
-        return Placement(fits, "prompt")
+        return Schedule(fits, "prompt")
     if any(mail.address == asked.address and _waits(mail, asked.now) for mail in mails):
-        return Placement(asked.now, "discarded", ONE_WAITS)
+        return Schedule(asked.now, "discarded", ONE_WAITS)
     if fits is not None and (of_day is None or fits <= of_day):
-        return Placement(fits, "waiting")
+        return Schedule(fits, "waiting")
     if of_day is not None:
-        return Placement(of_day, "daily")
-    return Placement(asked.now, "discarded", NO_ROOM)
+        return Schedule(of_day, "daily")
+    return Schedule(asked.now, "discarded", NO_ROOM)
 
 
 def _moments(
@@ -129,7 +129,7 @@ def _moments(
     yield from sorted(end for end in ends if earliest < end <= latest)
 
 
-def _windows(asked: AskedMail, mails: Sequence[KnownMail], limits: MailLimits) -> list[_Window]:
+def _windows(asked: RequestedMail, mails: Sequence[KnownMail], limits: MailLimits) -> list[_Window]:
     """Return what the mail has to fit in."""
     horizon = timedelta(days=limits.days)
     own = [mail for mail in mails if mail.client == asked.client]
@@ -146,7 +146,7 @@ def _window(mails: Sequence[KnownMail], span: timedelta, most: int | None) -> _W
     return _Window(sorted(mail.due_at for mail in mails), span, most)
 
 
-def _fits_day(moment: datetime, asked: AskedMail, mails: Sequence[KnownMail], hour: _Window) -> bool:
+def _fits_day(moment: datetime, asked: RequestedMail, mails: Sequence[KnownMail], hour: _Window) -> bool:
     """Tell whether it may be the mail of a day: no other one within a day, nor any mail in the day before it.
 
     Where addresses with tags queue up for it, each second day stays free for the mailbox's own address. So whoever has
