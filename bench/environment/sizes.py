@@ -22,7 +22,7 @@ class Sizes:
         size_rounds: rounds of messages after which tables and indexes are weighed.
         size_rows: messages in such a round.
         burst_messages: messages of the burst.
-        road_messages: messages that take the whole road before the tables are weighed.
+        whole_way_messages: messages that are appended, sent and acknowledged before the tables are weighed.
 
     """
 
@@ -39,7 +39,7 @@ class Sizes:
     size_rounds: int
     size_rows: int
     burst_messages: int
-    road_messages: int
+    whole_way_messages: int
 
 
 FULL: Final = Sizes(
@@ -56,7 +56,7 @@ FULL: Final = Sizes(
     size_rounds=10,
     size_rows=1_000_000,
     burst_messages=100_000,
-    road_messages=1_000_000,
+    whole_way_messages=1_000_000,
 )
 
 QUICK: Final = Sizes(
@@ -73,7 +73,7 @@ QUICK: Final = Sizes(
     size_rounds=6,
     size_rows=20_000,
     burst_messages=2_000,
-    road_messages=5_000,
+    whole_way_messages=5_000,
 )
 
 SMOKE: Final = Sizes(
@@ -90,5 +90,5 @@ SMOKE: Final = Sizes(
     size_rounds=2,
     size_rows=300,
     burst_messages=20,
-    road_messages=40,
+    whole_way_messages=40,
 )

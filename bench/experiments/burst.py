@@ -28,7 +28,7 @@ _WARM_UP: Final = 50
 
 
 class Burst:
-    """The whole road as real processes: one relay, and one or more `rq worker critical default`."""
+    """The whole way of a message through real processes: one relay, and one or more `rq worker critical default`."""
 
     def __init__(self, servers: Servers, messages: int) -> None:
         """Keep how many messages come at once."""
@@ -125,11 +125,11 @@ def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
             plot=Plot("distribution", "s from the first row to the mail's acceptance", "share of mails"),
         ),
         Experiment(
-            key="road",
-            title=f"The whole road of {sizes.road_messages:,} messages that come at once, and the sizes at its end",
+            key="whole-way",
+            title=f"The whole way of {sizes.whole_way_messages:,} messages that come at once, and the sizes at its end",
             columns=(TOTAL, RATE, LIVE, LIVE_INDEXES, PAST, PAST_INDEXES, EARLY, END, GROWTH),
             reference=two,
-            contenders=(Contender(two, partial(Burst(servers, sizes.road_messages).measure, 2)),),
+            contenders=(Contender(two, partial(Burst(servers, sizes.whole_way_messages).measure, 2)),),
             goals=(Goal(two, GROWTH, at_most=1.1),),
         ),
     ]

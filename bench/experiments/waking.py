@@ -1,4 +1,4 @@
-"""From a commit to the job's pop while nothing else happens, and what the doorbell costs those who sign up."""
+"""From a commit to the job's pop while nothing else happens, and what the notifier costs signups."""
 
 import random
 import statistics
@@ -24,8 +24,8 @@ from shared.outbox.messages import CRITICAL, SendVerifyEmail
 
 P50, P99 = "p50 ms", "p99 ms"
 COMMITS, CPU = "commits/s", "client CPU µs/commit"
-DIRECT, OURS = "enqueue after the commit", "ours: doorbell after the commit, relay"
-_WITHOUT, _WITH = "without the doorbell", "with the doorbell"
+DIRECT, OURS = "enqueue after the commit", "ours: NOTIFY after the commit, relay"
+_WITHOUT, _WITH = "without the notifier", "with the notifier"
 
 _WARM_UP: Final = 10
 _IDLE_SECONDS: Final = (0.01, 0.04)
@@ -53,8 +53,8 @@ class Waking:
 
         return self._latency(samples, commit_and_enqueue)
 
-    def doorbell(self, samples: int) -> Measurement:
-        """Commit a message and ring the API's doorbell; the relay's process does the rest."""
+    def notify(self, samples: int) -> Measurement:
+        """Commit a message and notify the relay as the API does; the relay's process does the rest."""
         empty(self._servers, self._database_url)
         notifier = Notifier(self._database_url)
 
@@ -139,14 +139,14 @@ def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
             reference=OURS,
             contenders=(
                 Contender(DIRECT, partial(waking.direct, sizes.latency_samples)),
-                Contender(OURS, partial(waking.doorbell, sizes.latency_samples)),
+                Contender(OURS, partial(waking.notify, sizes.latency_samples)),
             ),
             goals=(Goal(OURS, P50, DIRECT, at_most=3), Goal(OURS, P99, DIRECT, at_most=5)),
             repeats=sizes.repeats,
             plot=Plot("distribution", "ms from commit to pop", "share of commits"),
         ),
         Experiment(
-            key="doorbell",
+            key="notifier",
             title="Signups a second with 8 writers (2 processes of 4 threads), beside a relay at work",
             columns=(COMMITS, CPU),
             reference=_WITH,

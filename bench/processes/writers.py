@@ -111,7 +111,7 @@ def user_and_enqueue(engine: Engine) -> Write:
 
 
 def user_message_and_ring(engine: Engine) -> Write:
-    """Give the API's own use case with the doorbell behind it, as its route does."""
+    """Return the API's own use case with the notifier behind it, as its route has it."""
     write_both = user_and_message(engine)
     notifier = Notifier(os.environ["DATABASE_URL"])
 
