@@ -1,4 +1,4 @@
-"""The command line: `python -m bench`, or `make bench`."""
+"""The command line of the benchmark: `python -m bench`, or `make bench`."""
 
 import os
 import sys
@@ -124,7 +124,7 @@ def _put_into(document: Path, outcomes: Sequence[Outcome], when: Mapping[str, st
 
 
 def _is_bad(outcome: Outcome, size: str) -> bool:
-    """Tell whether a contender failed or a goal was missed; figures of a smoke run reach none."""
+    """Return whether a contender failed or a goal was missed; figures of a smoke run reach none."""
     missed = [goal for goal in outcome.experiment.goals if outcome.reached(goal)[1] is False]
     return bool(outcome.failures) or (bool(missed) and size != "smoke")
 

@@ -1,4 +1,4 @@
-"""What can go wrong with the bench itself."""
+"""Errors of the benchmark itself."""
 
 from pathlib import Path
 

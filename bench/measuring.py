@@ -1,4 +1,4 @@
-"""What is measured, how often, and what is made of it: contenders that take turns, medians, spreads, ratios."""
+"""How experiments are run: contenders take turns; medians, spreads and ratios are kept."""
 
 import random
 import statistics
@@ -46,7 +46,7 @@ class Goal:
     """What the service is held to: a ratio between two contenders of one experiment, or a bound for a value.
 
     Attributes:
-        contender: whose value is looked at.
+        contender: whose value counts.
         column: which of its values.
         against: the contender that it is divided by; without it the value itself counts.
         at_least: the lower bound.
@@ -103,7 +103,7 @@ class Experiment:
     plot: Plot | None = None
 
     def only(self, words: Sequence[str]) -> "Experiment":
-        """Give the same with those contenders alone whose names hold one of the words; the reference stays."""
+        """Return the same with those contenders alone whose names hold one of the words; the reference stays."""
         if not words:
             return self
         chosen = [
@@ -130,22 +130,22 @@ class Outcome:
     failures: dict[str, str] = field(default_factory=dict)
 
     def values(self, contender: str, column: str) -> list[float]:
-        """Give the values of all rounds."""
+        """Return the values of all rounds."""
         return [measured.values[column] for measured in self.rounds.get(contender, []) if column in measured.values]
 
     def median(self, contender: str, column: str) -> float | None:
-        """Give the median, or None where nothing was measured."""
+        """Return the median, or None where nothing was measured."""
         values = self.values(contender, column)
         return statistics.median(values) if values else None
 
     def ratio(self, contender: str, against: str, column: str) -> float | None:
-        """Give the median of the rounds' ratios: both ran within the same minute."""
+        """Return the median of the rounds' ratios: both ran within the same minute."""
         pairs = zip(self.values(contender, column), self.values(against, column), strict=False)
         ratios = [ours / theirs for ours, theirs in pairs if theirs]
         return statistics.median(ratios) if ratios else None
 
     def reached(self, goal: Goal) -> tuple[float | None, bool | None]:
-        """Give the goal's value and whether it is reached: None and None where it was not measured."""
+        """Return the goal's value and whether it is reached: None and None where it was not measured."""
         if goal.against is None:
             value = self.median(goal.contender, goal.column)
         else:

@@ -1,4 +1,4 @@
-"""`python -m embedded demo`: a signup while Redis is down, and its mail that arrives all the same."""
+"""`python -m embedded demo`: a signup while Redis is down, and its mail that arrives."""
 
 import secrets
 import shutil
@@ -33,7 +33,7 @@ class DemoError(Exception):
 
 
 def run_demo() -> int:
-    """Show it and return the exit code; leave nothing but, after a failure, the logs."""
+    """Run the demo and return the exit code; only a failure leaves something behind: the logs."""
     terminal = Terminal()
     interrupt_on_signals()
     folder = Path(tempfile.mkdtemp(prefix="outbox-demo-"))
@@ -43,35 +43,35 @@ def run_demo() -> int:
     stack = Stack(folder, secret_key=secrets.token_urlsafe(48))
     exit_code = 1
     try:
-        _tell(stack, terminal)
+        _show(stack, terminal)
         exit_code = 0
     except KeyboardInterrupt:
         terminal.failed("Interrupted.")
         exit_code = 130
-    except Exception as error:  # noqa: BLE001 - whatever it was, it is told in one line and the logs are kept
+    except Exception as error:  # noqa: BLE001 - any failure becomes one line, and the logs are kept
         terminal.failed(f"{type(error).__name__}: {error}")
         terminal.say(f"The logs are in {stack.logs}")
     finally:
         ignore_signals()
-        _clear_away(stack, keep_logs=exit_code == 1)
-        terminal.say("All of it is stopped and cleared away.")
+        _remove_all(stack, keep_logs=exit_code == 1)
+        terminal.say("Everything is stopped and removed.")
     return exit_code
 
 
-def _tell(stack: Stack, terminal: Terminal) -> None:
-    terminal.title("A signup that commits is mailed, also when the queue is down.")
+def _show(stack: Stack, terminal: Terminal) -> None:
+    terminal.title("A signup that commits is mailed, even while the queue is down.")
     terminal.say("")
     _start_all_but_redis(stack, terminal)
     _sign_up(stack, terminal)
-    _look_into_the_outbox(stack, terminal)
+    _show_outbox(stack, terminal)
     stack.redis.start()
-    terminal.step("Redis starts. Nobody repeats anything by hand.")
+    terminal.step("Redis starts. Nothing has to be repeated by hand.")
     mail = stack.mails.wait_for(1, _MAIL_SECONDS)[0]
     terminal.step(f"The verification mail arrives at {', '.join(mail.recipients)}.", f"Subject: {mail.subject}")
     _open_the_link(stack, terminal, mail)
     mail = stack.mails.wait_for(2, _MAIL_SECONDS)[1]
     terminal.step(f"The welcome mail arrives at {', '.join(mail.recipients)}.", f"Subject: {mail.subject}")
-    _look_at_the_end(stack, terminal)
+    _show_end(stack, terminal)
     terminal.say("")
     terminal.title(f"Done in {terminal.seconds:.1f} s. `make up` keeps it running, with a page that shows the mails.")
 
@@ -80,11 +80,11 @@ def _start_all_but_redis(stack: Stack, terminal: Terminal) -> None:
     stack.start_postgres()
     terminal.step("PostgreSQL runs, with the tables of schema.sql.")
     stack.start_mail_catcher()
-    terminal.step("A mail server runs that keeps every mail.")
+    terminal.step("A mail server runs that catches every mail.")
     stack.start_api()
     stack.relay.start()
     stack.worker.start()
-    terminal.step("The API, the relay and the worker run. Redis does NOT run.")
+    terminal.step("The API, the relay and the worker run. Redis does not run.")
 
 
 def _sign_up(stack: Stack, terminal: Terminal) -> None:
@@ -100,11 +100,11 @@ def _sign_up(stack: Stack, terminal: Terminal) -> None:
     )
 
 
-def _look_into_the_outbox(stack: Stack, terminal: Terminal) -> None:
+def _show_outbox(stack: Stack, terminal: Terminal) -> None:
     waiting = _messages(stack)
     if [message["status"] for message in waiting] != ["pending"]:
         raise DemoError(f"one pending message was expected in the outbox, there is {waiting}")
-    terminal.step("Her mail waits in PostgreSQL, committed together with her account.", *_described(waiting))
+    terminal.step("Her message waits in PostgreSQL, committed together with her account.", *_described(waiting))
 
 
 def _open_the_link(stack: Stack, terminal: Terminal, mail: CaughtMail) -> None:
@@ -120,8 +120,8 @@ def _open_the_link(stack: Stack, terminal: Terminal, mail: CaughtMail) -> None:
     terminal.step("Ada opens its link: her address is verified.", f"POST {link}", answer.text.strip())
 
 
-def _look_at_the_end(stack: Stack, terminal: Terminal) -> None:
-    """The mail is seen before the worker's commit is: wait for that."""
+def _show_end(stack: Stack, terminal: Terminal) -> None:
+    """Wait for the worker's commit, which comes after the mail."""
     deadline = time.monotonic() + _SETTLE_SECONDS
     messages = _messages(stack)
     while not all(message["status"] == "done" for message in messages):
@@ -152,7 +152,7 @@ def _rows(stack: Stack, statement: str) -> list[dict[str, object]]:
         return connection.execute(statement.encode()).fetchall()
 
 
-def _clear_away(stack: Stack, *, keep_logs: bool) -> None:
+def _remove_all(stack: Stack, *, keep_logs: bool) -> None:
     stack.stop()
     stack.postgres.remove()
     for entry in stack.folder.iterdir():

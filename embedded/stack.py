@@ -1,4 +1,4 @@
-"""The whole service on one machine: what is started, with which settings, and in which folder."""
+"""The whole service on one machine: its processes, their settings and their folder."""
 
 import os
 import smtplib

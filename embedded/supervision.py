@@ -1,4 +1,4 @@
-"""Starts again what ends."""
+"""Restart the processes that end."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ class Supervisor:
             time.sleep(_LOOK_SECONDS)
 
     def run_once(self) -> None:
-        """Look at each piece once; one that is to be started later does not hold up the others."""
+        """Check each piece once; one that waits for its restart does not hold up the others."""
         for watch in self._watches:
             if not watch.piece.running:
                 self._bring_back(watch)

@@ -1,4 +1,4 @@
-"""What people see: colours on a terminal, plain lines otherwise."""
+"""Output for people: colours on a terminal, plain lines otherwise."""
 
 import time
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""`python -m embedded up`: the whole service on this machine, until it is told to stop."""
+"""`python -m embedded up`: the whole service on this machine, until it is stopped."""
 
 import fcntl
 import os
@@ -31,7 +31,7 @@ def run_up(folder: Path) -> None:
             _show(stack, terminal)
             Supervisor(stack.pieces, terminal.say).run()
         except KeyboardInterrupt:
-            terminal.say("Stopping; the data stay.")
+            terminal.say("Stopping. The data stays.")
         finally:
             ignore_signals()
             stack.stop()
@@ -55,12 +55,12 @@ def _show(stack: Stack, terminal: Terminal) -> None:
         }
     )
     user = '{"username":"ada","full_name":"Ada Lovelace","email":"ada@example.com","password":"correct horse"}'
-    terminal.say(f"Open {stack.api_url}/ in a browser, or use the API and look into the mailbox:")
+    terminal.say(f"Open {stack.api_url}/ in a browser, or use the API and open the mailbox:")
     terminal.say(f"  curl --json '{user}' {stack.api_url}/v1/users")
-    terminal.say("PostgreSQL and Redis ask for the passwords in these files, which nobody but you may read:")
+    terminal.say("PostgreSQL and Redis ask for passwords. Only you can read the files that hold them:")
     terminal.say(f"  {stack.postgres.psql_path} '{stack.database_url}'")
     terminal.say(f"  REDISCLI_AUTH=$(cat '{stack.redis.password_file}') redis-cli -p {stack.ports.redis}")
-    terminal.say("A process that ends is started again. Ctrl-C stops all of it.")
+    terminal.say("A process that ends is restarted. Ctrl-C stops everything.")
 
 
 @contextmanager

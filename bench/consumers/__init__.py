@@ -1,1 +1,1 @@
-"""Consumers of the peers, as their users write them: claim in SQL, send with smtplib, acknowledge in SQL."""
+"""The same mail task written for other job queues: celery, dramatiq, procrastinate and plain RQ."""

@@ -1,10 +1,10 @@
-"""Fills a peer's queue: `python -m bench.consumers NAME --count N`, started by the bench."""
+"""Fill the queue of one of them: `python -m bench.consumers NAME --count N`."""
 
 import importlib
 
 import click
 
-from bench.processes.children import ready, tell
+from bench.processes.children import ready, report
 
 _MODULES = ("celery_app", "dramatiq_actors", "procrastinate_app", "rq_tasks")
 
@@ -16,7 +16,7 @@ def main(name: str, count: int) -> None:
     """Ask the peer to run its task for each message."""
     ready()
     importlib.import_module(f"bench.consumers.{name}").enqueue(range(1, count + 1))
-    tell({"jobs": count})
+    report({"jobs": count})
 
 
 if __name__ == "__main__":

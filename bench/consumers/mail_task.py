@@ -1,4 +1,4 @@
-"""What a task of celery, dramatiq or procrastinate does here: the same claim, the same mail and the same ack as ours.
+"""The mail task that celery, dramatiq and procrastinate run: the same claim, mail and acknowledgement as ours.
 
 Written as their users would: a connection to PostgreSQL and one to the mail server kept by each thread, the email
 package, smtplib, plain SQL with a token and a lease.
@@ -107,6 +107,6 @@ def _compose(record_id: int, address: str, username: str) -> EmailMessage:
 
 @cache
 def load_templates() -> tuple[Template, Template]:
-    """Give the mail's plain and its HTML template, compiled once."""
+    """Return the mail's plain and its HTML template, compiled once."""
     environment = Environment(loader=PackageLoader("consumer"), autoescape=select_autoescape(["html"]))
     return environment.get_template("verify_email.txt"), environment.get_template("verify_email.html")

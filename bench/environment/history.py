@@ -1,4 +1,4 @@
-"""Databases with a past: finished messages by the million, rounds of messages that came and went."""
+"""Fill a database with a history: millions of finished messages, lost jobs, forgotten claims."""
 
 from typing import Any
 
@@ -65,10 +65,10 @@ def add_lost_jobs(connection: psycopg.Connection[Any], count: int) -> None:
 def finish_published(connection: psycopg.Connection[Any]) -> int:
     """Claim and finish all published messages in steps of a batch, with the consumer's updates; return how many.
 
-    In SQL, because sending a million mails takes the better part of an hour, and what is looked at here is what the
+    In SQL, because sending a million mails takes most of an hour, and what is measured here is what the
     rows' lives leave behind in tables and indexes.
     """
-    # Looked up once: beside an old snapshot each look at the index's head would step over all that came before.
+    # Read once: beside an old snapshot each search from the index's head would step over all that came before.
     ids = [row[0] for row in connection.execute("SELECT id FROM outbox WHERE status = 'published' ORDER BY id")]
     for first in range(0, len(ids), BATCH):
         batch = ids[first : first + BATCH]
@@ -97,7 +97,7 @@ def finish_published(connection: psycopg.Connection[Any]) -> int:
 
 
 def sizes_of_outbox(connection: psycopg.Connection[Any]) -> dict[str, float]:
-    """Give the sizes of the live and of the finished messages' table, and of their indexes, in MiB."""
+    """Return the sizes of the live and of the finished messages' table, and of their indexes, in MiB."""
     row = connection.execute(
         """
         SELECT pg_table_size('outbox'), pg_indexes_size('outbox'),

@@ -1,4 +1,4 @@
-"""The servers that everything is measured on: PostgreSQL and Redis with their defaults, and the mail sink."""
+"""The servers of a run: PostgreSQL and Redis with their defaults, and the mail sink."""
 
 import os
 import shutil
@@ -64,15 +64,15 @@ class Sink:
         self._ask(f"XDELAY {delay_seconds}")
 
     def count(self) -> int:
-        """Give how many mails were accepted since the beginning."""
+        """Return how many mails were accepted since the beginning."""
         return int(self._ask("XCOUNT"))
 
     def times(self) -> list[float]:
-        """Give when they were accepted, by the clock of time.monotonic()."""
+        """Return when they were accepted, by the clock of time.monotonic()."""
         return [int(at) / 1e9 for at in self._ask("XTIMES").split()]
 
     def cost_microseconds(self) -> float:
-        """Give the processor time that the sink itself takes for a mail of the usual size on a kept connection."""
+        """Return the processor time that the sink itself takes for a mail of the usual size on a kept connection."""
         process = psutil.Process(self._program.pid)
         before = process.cpu_times()
         with smtplib.SMTP(LOOPBACK, self._port, local_hostname="example.org") as client:
@@ -149,7 +149,7 @@ class Servers:
             client.flushall()
 
     def log_file(self, name: str) -> Path:
-        """Give where a process of that name writes its log."""
+        """Return where a process of that name writes its log."""
         return self.logs / f"{name.replace(' ', '-').replace('/', '-')}.log"
 
     def versions(self) -> dict[str, str]:
@@ -165,7 +165,7 @@ class Servers:
         }
 
     def sync_microseconds(self) -> float:
-        """Give the median time of writing a page and making the disk keep it, beside the database's files."""
+        """Return the median time of writing a page and making the disk keep it, beside the database's files."""
         file = self.folder / "sync"
         times = []
         handle = os.open(file, os.O_WRONLY | os.O_CREAT)

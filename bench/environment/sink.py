@@ -2,7 +2,7 @@
 
 In a process of its own: `python -m bench.environment.sink --port N --delay-ms D`. aiosmtpd takes about a millisecond a
 mail, which would be most of what is measured; this one answers from a table and looks only for line ends and the last
-dot. It offers PIPELINING as Postfix does. Three verbs of its own tell the bench what happened: XCOUNT how many mails
+dot. It offers PIPELINING as Postfix does. Three verbs of its own report to the bench: XCOUNT how many mails
 were accepted, XTIMES when (CLOCK_MONOTONIC, nanoseconds), XDELAY how long from now on it takes to accept a mail.
 """
 

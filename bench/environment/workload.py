@@ -1,4 +1,4 @@
-"""The rows that everything is measured with: users and the messages that ask for their verification mails."""
+"""The rows of a run: users, and the messages that ask for their verification mails."""
 
 from typing import Any
 

@@ -1,1 +1,1 @@
-"""What is compared: each module gives the experiments of one part of the service."""
+"""The experiments, one module for each part of the service."""

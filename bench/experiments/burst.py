@@ -95,7 +95,7 @@ class Burst:
 
 
 def _waits(connection: psycopg.Connection[Any]) -> dict[str, float]:
-    """Give where the messages waited, by the times that their rows remember."""
+    """Return where the messages waited, by the times that their rows remember."""
     row = connection.execute(
         """
         SELECT extract(epoch FROM max(published_at) - min(created_at))::float8,
@@ -111,7 +111,7 @@ def _waits(connection: psycopg.Connection[Any]) -> dict[str, float]:
 
 
 def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
-    """Give the burst with one worker and with two, and a long way with two."""
+    """Return the burst with one worker and with two, and a long way with two."""
     burst = Burst(servers, sizes.burst_messages)
     one, two = "1 worker", "2 workers"
     return [

@@ -1,4 +1,4 @@
-"""Several relays and several worker processes side by side: each message once, and faster until the cores end."""
+"""Several relays and several workers side by side."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ from shared.outbox.messages import CRITICAL
 
 ROWS = "rows/s"
 _COUNTS = (1, 2, 4)
-_PATIENCE_SECONDS = 300.0
+_DEADLINE_SECONDS = 300.0
 
 
 def run_relays(servers: Servers, database_url: str, count: int, rows: int) -> Measurement:
@@ -24,7 +24,7 @@ def run_relays(servers: Servers, database_url: str, count: int, rows: int) -> Me
     pending(database_url, rows)
     servers.empty_redis()
     settings = {"DATABASE_URL": database_url, "RQ_REDIS_URL": servers.redis.url}
-    arguments = ["ours", "--rows", str(rows), "--seconds", str(_PATIENCE_SECONDS)]
+    arguments = ["ours", "--rows", str(rows), "--seconds", str(_DEADLINE_SECONDS)]
     figures = run_together(count, "bench.relays", arguments, settings, servers.log_file("relays"))
     with servers.redis.client() as client:
         pushed = client.llen(f"rq:queue:{CRITICAL}")
@@ -34,7 +34,7 @@ def run_relays(servers: Servers, database_url: str, count: int, rows: int) -> Me
 
 
 def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
-    """Give both comparisons."""
+    """Return both comparisons."""
     return [_relays(servers, sizes), _workers(servers, sizes)]
 
 

@@ -1,4 +1,4 @@
-"""The whole consumer: claim, mail, acknowledgement; with a mail server that answers at once and with a slow one."""
+"""The consumer beside its peers: claim, mail, acknowledgement; with a fast and with a slow mail server."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -51,7 +51,7 @@ class Entry:
 
 
 def entries(in_flight: int) -> list[Entry]:
-    """Give all consumers, those that may have several mails in flight with as many of them as ours."""
+    """Return all consumers, those that may have several mails in flight with as many of them as ours."""
     half = max(1, in_flight // 2)
     processes = min(in_flight, _MOST_PROCESSES)
     return [
@@ -67,7 +67,7 @@ def entries(in_flight: int) -> list[Entry]:
 
 
 def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
-    """Give both comparisons."""
+    """Return both comparisons."""
     runs = WorkerRuns(servers)
     in_flight = mails_in_flight(servers)
     every = entries(in_flight)

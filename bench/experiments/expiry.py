@@ -1,4 +1,4 @@
-"""What the expiry of unverified accounts costs: the search for mails that they have ahead, and the index for it."""
+"""What the expiry of unverified accounts costs, with and without its index."""
 
 import statistics
 import time
@@ -58,7 +58,7 @@ def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
 
 
 def _expire(servers: Servers, waiting: int, going: int) -> Measurement:
-    """Look at accounts step by step; those that go are older than all others."""
+    """Check accounts step by step; those that expire are older than all others."""
     database_url = servers.new_database("bench_expiry")
     with psycopg.connect(database_url, autocommit=True) as connection:
         add_users(connection, waiting + going)

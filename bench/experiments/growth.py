@@ -1,4 +1,4 @@
-"""What must not be felt: a long history, a long backlog, an old snapshot."""
+"""Whether a long history, a long backlog or an old snapshot slows the service down."""
 
 import time
 from collections.abc import Callable
@@ -30,7 +30,7 @@ RATE = "rows/s"
 REAPED, RETURNED = "claims reaped/s", "lost jobs returned/s"
 LAST, ALL = "rows/s in the last quarter", "rows/s over all rounds"
 
-_PATIENCE_SECONDS = 600.0
+_DEADLINE_SECONDS = 600.0
 _REAPED = 50_000
 
 
@@ -43,7 +43,7 @@ class Past:
         self._urls: dict[int, str] = {}
 
     def url(self, finished: int) -> str:
-        """Give the address of a database with so many finished messages."""
+        """Return the address of a database with so many finished messages."""
         if finished not in self._urls:
             self._urls[finished] = self._servers.new_database(f"bench_past_{finished}")
             with psycopg.connect(self._urls[finished], autocommit=True) as connection:
@@ -52,7 +52,7 @@ class Past:
 
 
 def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
-    """Give the comparisons over history, backlog and an old snapshot."""
+    """Return the comparisons over history, backlog and an old snapshot."""
     past = Past(servers)
     histories = (0, sizes.finished_rows // 10, sizes.finished_rows)
     return [
@@ -91,7 +91,7 @@ def _publish(servers: Servers, past: Past, sizes: Sizes, finished: int) -> Measu
     database_url = past.url(finished)
     pending(database_url, sizes.relay_rows)
     servers.empty_redis()
-    return Measurement({RATE: _rate(run_relay(servers, database_url, "ours", sizes.relay_rows, _PATIENCE_SECONDS))})
+    return Measurement({RATE: _rate(run_relay(servers, database_url, "ours", sizes.relay_rows, _DEADLINE_SECONDS))})
 
 
 def _consume(servers: Servers, past: Past, sizes: Sizes, finished: int) -> Measurement:
@@ -147,7 +147,7 @@ def _over_backlog(servers: Servers, sizes: Sizes) -> Experiment:
     def measure(rows: int) -> Measurement:
         pending(database_url, rows)
         servers.empty_redis()
-        return Measurement({RATE: _rate(run_relay(servers, database_url, "ours", rows, _PATIENCE_SECONDS))})
+        return Measurement({RATE: _rate(run_relay(servers, database_url, "ours", rows, _DEADLINE_SECONDS))})
 
     return Experiment(
         key="backlog",

@@ -1,4 +1,4 @@
-"""What the limits of verification mails cost a signup, and that those of one domain do not wait for each other."""
+"""What the limits of verification mails cost a signup, and whether signups of one domain wait for each other."""
 
 import statistics
 import sys
@@ -30,7 +30,7 @@ _APPS: Final = {_OURS: "api:create_app()", _WITHOUT: "bench.processes.signup_wit
 
 
 def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
-    """Give the comparison of domains, and the signup over HTTP."""
+    """Return the comparison of domains, and the signup over HTTP."""
     database_url = servers.new_database(_DATABASE)
 
     def write(kind: str) -> Measurement:

@@ -1,4 +1,4 @@
-"""The relay: rows a second from pending to a job in Redis, one process, beside the usual ways and the floor."""
+"""The relay beside its peers: rows a second from pending to a job in Redis."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ RATE, CPU = "rows/s", "CPU µs/row"
 
 
 class RelayRuns:
-    """Runs relays on a database that is filled anew each time."""
+    """Runs relays, each on a freshly filled database."""
 
     def __init__(self, servers: Servers, sizes: Sizes) -> None:
         """Make the database."""
@@ -51,7 +51,7 @@ def _check(client: Redis, rows: int, name: str) -> None:
 
 
 def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
-    """Give the comparison of relays."""
+    """Return the comparison of relays."""
     runs = RelayRuns(servers, sizes)
     names = {
         "row by row: enqueue, UPDATE, commit": "row-by-row",

@@ -1,4 +1,4 @@
-"""What keeps the database small: pruning in short steps, and sizes that come back to where they were."""
+"""Pruning in short steps, and whether the tables come back to their size."""
 
 import statistics
 import time
@@ -33,11 +33,11 @@ MEDIAN, P99, LONGEST, PRUNED = "median ms/step", "p99 ms", "longest ms", "rows p
 _LOCK_MS = 50.0
 _PRUNE_SECONDS = 60.0
 _BETWEEN_PASSES_SECONDS = 0.005
-_PATIENCE_SECONDS = 600.0
+_DEADLINE_SECONDS = 600.0
 
 
 def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
-    """Give the pruning, and the sizes round after round."""
+    """Return the pruning, and the sizes round after round."""
     name = f"{sizes.finished_rows:,} finished messages past their age"
     prune = Experiment(
         key="prune",
@@ -122,7 +122,7 @@ def _round(servers: Servers, database_url: str, rows: int) -> Measurement:
             pass
     with psycopg.connect(database_url, autocommit=True) as connection:
         add_messages(connection, rows)
-        run_relay(servers, database_url, "ours", rows, _PATIENCE_SECONDS)
+        run_relay(servers, database_url, "ours", rows, _DEADLINE_SECONDS)
         finish_published(connection)
         found = sizes_of_outbox(connection)
         # For the autovacuum that comes within a minute: the next round does not wait for it as the next burst would.

@@ -129,7 +129,7 @@ def _add_user(connection: psycopg.Connection[tuple[object, ...]], number: int) -
 
 
 def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
-    """Give the latency's comparison and the commits'."""
+    """Return the latency's comparison and the commits'."""
     waking = Waking(servers)
     return [
         Experiment(

@@ -42,7 +42,7 @@ def empty(servers: Servers, database_url: str) -> None:
 
 
 def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
-    """Give the comparison with one writer and with eight."""
+    """Return the comparison with one writer and with eight."""
     database_url = servers.new_database(_DATABASE)
 
     def measure(kind: str, threads: int, processes: int) -> Measurement:

@@ -1,6 +1,6 @@
-"""Contenders in processes of their own: started, made ready, told to go, and asked for their figures.
+"""Contenders in processes of their own: start, wait until ready, go, read the figures.
 
-The child's side is `ready()` and `tell()`: it imports and connects, says that it is ready, works when told to, and
+The child's side is `ready()` and `report()`: it imports and connects, says that it is ready, works when told to, and
 prints one JSON object. It ends when its parent does, because it then reads the end of its standard input.
 """
 
@@ -23,7 +23,7 @@ _END_SECONDS: Final = 5.0
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """Give what a process gets: its own settings, and nothing of the caller's but where programs and the home are."""
+    """Return what a process gets: its own settings, and nothing of the caller's but where programs and the home are."""
     return {name: os.environ[name] for name in _KEPT if name in os.environ} | dict(settings)
 
 
@@ -47,7 +47,7 @@ class Child:
             )
 
     def __enter__(self) -> Self:
-        """Give it."""
+        """Return its process id."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -113,6 +113,6 @@ def ready() -> None:
         sys.exit(0)
 
 
-def tell(figures: Mapping[str, float]) -> None:
+def report(figures: Mapping[str, float]) -> None:
     """In the child: hand the figures over."""
     print(json.dumps(figures), flush=True)

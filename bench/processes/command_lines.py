@@ -1,4 +1,4 @@
-"""Consumers as command lines: how each is started, and what fills its queue."""
+"""The command lines of all consumers, and what fills their queues."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ class Consumer:
 
 
 def rq_worker(worker_class: str | None = None, processes: int = 1, in_flight: int | None = None) -> Consumer:
-    """Give `rq worker critical default`, with RQ's own class unless another is named, and its defaults unless told."""
+    """Return `rq worker critical default`, with RQ's own class unless another is named."""
     settings = {} if worker_class is None else {"RQ_WORKER_CLASS": worker_class}
     if in_flight is not None:
         settings["WORKER_CONCURRENCY"] = str(in_flight)
@@ -46,12 +46,12 @@ def rq_worker(worker_class: str | None = None, processes: int = 1, in_flight: in
 
 
 def rq_worker_of_usual_task() -> Consumer:
-    """Give `rq worker` with RQ's own class, running the usual task, with its code loaded before the forks."""
+    """Return `rq worker` with RQ's own class, running the usual task, with its code loaded before the forks."""
     return Consumer([*WORKER_ARGV, "--config", "bench.consumers.rq_tasks"], filler="rq_tasks")
 
 
 def celery(pool: str, concurrency: int) -> Consumer:
-    """Give celery with so many threads or processes."""
+    """Return celery with so many threads or processes."""
     options = ["worker", "--pool", pool, "--concurrency", str(concurrency), "--loglevel", "WARNING"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     argv = [sys.executable, "-m", "celery", "--app", "bench.consumers.celery_app", *options, *quiet]
@@ -59,21 +59,21 @@ def celery(pool: str, concurrency: int) -> Consumer:
 
 
 def dramatiq(processes: int, threads: int) -> Consumer:
-    """Give dramatiq with so many processes of so many threads."""
+    """Return dramatiq with so many processes of so many threads."""
     options = ["--processes", str(processes), "--threads", str(threads)]
     argv = [sys.executable, "-m", "dramatiq", "bench.consumers.dramatiq_actors", *options]
     return Consumer(argv, filler="dramatiq_actors")
 
 
 def procrastinate(concurrency: int) -> Consumer:
-    """Give procrastinate with so many jobs at once."""
+    """Return procrastinate with so many jobs at once."""
     options = ["worker", "--concurrency", str(concurrency)]
     argv = [sys.executable, "-m", "procrastinate", "--app", "bench.consumers.procrastinate_app.app", *options]
     return Consumer(argv, filler="procrastinate_app")
 
 
 def settings_of_worker(servers: Servers, database_url: str) -> dict[str, str]:
-    """Give the environment of any consumer."""
+    """Return the environment of any consumer."""
     return {
         "DATABASE_URL": database_url,
         "RQ_REDIS_URL": servers.redis.url,
@@ -85,7 +85,7 @@ def settings_of_worker(servers: Servers, database_url: str) -> dict[str, str]:
 
 
 def relay_command(servers: Servers, database_url: str, name: str) -> Command:
-    """Give `python -m outbox_relay` with its default settings."""
+    """Return `python -m outbox_relay` with its default settings."""
     settings = {"DATABASE_URL": database_url, "RQ_REDIS_URL": servers.redis.url}
     argv = [sys.executable, "-m", "outbox_relay"]
     return Command(name, argv, environment(settings), ROOT, servers.log_file(name))

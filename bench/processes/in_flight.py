@@ -1,13 +1,13 @@
 """Print how many mails a worker sends at once by default: `python -m bench.processes.in_flight`, in its environment."""
 
-from bench.processes.children import ready, tell
+from bench.processes.children import ready, report
 from shared.settings.processes import read_consumer_settings
 
 
 def main() -> None:
     """Read the settings as the worker does."""
     ready()
-    tell({"in_flight": read_consumer_settings().concurrency})
+    report({"in_flight": read_consumer_settings().concurrency})
 
 
 if __name__ == "__main__":

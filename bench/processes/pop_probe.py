@@ -1,4 +1,4 @@
-"""A worker that only notes when it popped a job: `python -m bench.processes.pop_probe`, started by the bench."""
+"""A worker that only notes when it popped a job: `python -m bench.processes.pop_probe`."""
 
 import os
 import time
@@ -6,7 +6,7 @@ import time
 import click
 from redis import Redis
 
-from bench.processes.children import ready, tell
+from bench.processes.children import ready, report
 from shared.outbox.messages import CRITICAL
 
 
@@ -19,7 +19,7 @@ def main(count: int) -> None:
     ready()
     for _ in range(count):
         client.blpop([f"rq:queue:{CRITICAL}"])
-        tell({"popped": time.monotonic()})
+        report({"popped": time.monotonic()})
 
 
 if __name__ == "__main__":

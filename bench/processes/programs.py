@@ -1,4 +1,4 @@
-"""Processes under observation: what they use, and whether they still get anywhere."""
+"""Watch running processes: processor time, memory, progress."""
 
 import time
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def watch(programs: Sequence[Program], what: str, moved_at: float) -> None:
 
 
 def cpu_seconds(programs: Sequence[Program]) -> float:
-    """Give the processor time of the programs and their children, also of children that have ended."""
+    """Return the processor time of the programs and their children, also of children that have ended."""
     total = 0.0
     for process in _family(programs):
         with suppress(psutil.NoSuchProcess):
@@ -55,7 +55,7 @@ def cpu_seconds(programs: Sequence[Program]) -> float:
 
 
 def memory_mib(programs: Sequence[Program]) -> float:
-    """Give the resident memory of the programs and their children in MiB; pages that they share count for each."""
+    """Return the resident memory of the programs and their children in MiB; pages that they share count for each."""
     total = 0
     for process in _family(programs):
         with suppress(psutil.NoSuchProcess):

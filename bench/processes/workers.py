@@ -1,4 +1,4 @@
-"""What a run of a consumer yields: a full queue, and the time until its last message is acknowledged."""
+"""Measure a consumer: fill its queue, and wait until the last message is acknowledged."""
 
 import time
 from contextlib import ExitStack
@@ -84,7 +84,7 @@ class WorkerRuns:
 
 
 def _publish_in_sql(connection: psycopg.Connection[tuple[object, ...]]) -> None:
-    """Give the rows the state that a relay leaves them in; the peer's own queue is filled by itself."""
+    """Set the rows to the state that a relay leaves them in; the peer's own queue is filled apart."""
     connection.execute(
         """
         UPDATE outbox SET status = 'published', broker_epoch = '-', published_at = clock_timestamp(),

@@ -21,7 +21,7 @@ from api.accounts import signup
 from api.accounts.mail_limits.limiter import MailLimiter, MailShape
 from api.database.engine import build_engine
 from api.database.notifier import Notifier
-from bench.processes.children import ready, tell
+from bench.processes.children import ready, report
 from shared.outbox.messages import CRITICAL
 from shared.outbox.tables import users
 from shared.settings.mail_limits import MailLimits
@@ -35,7 +35,7 @@ Write = Callable[[str], None]
 
 
 def user_alone(engine: Engine) -> Write:
-    """Give the API's own use case with another statement: the same guards and the same answer, but no message."""
+    """Return the API's own use case with another statement: the same guards and the same answer, but no message."""
     values = select(*(bindparam(name, type_=Text()) for name in _COLUMNS))
     new_user = insert(users).from_select(_COLUMNS, values).on_conflict_do_nothing()
     statement = new_user.returning(literal_column("0").label("id"), users.c.created_at)
@@ -48,7 +48,7 @@ def user_alone(engine: Engine) -> Write:
 
 
 def user_as_usual(_engine: Engine) -> Write:
-    """Give the write of a service without an outbox: an INSERT in a transaction, with SQLAlchemy's own defaults.
+    """Return the write of a service without an outbox: an INSERT in a transaction, with SQLAlchemy's own defaults.
 
     It gives the time that the answer to a signup holds, as all kinds here do.
     """
@@ -69,7 +69,7 @@ def user_as_usual(_engine: Engine) -> Write:
 
 
 def user_and_message(engine: Engine) -> Write:
-    """Give the API's own use case."""
+    """Return the API's own use case."""
     # A plain function, for the rest of this process: a mock that counts its calls would take its share of a signup.
     mock.patch("api.accounts.signup.hash_password", _no_hash).start()
 
@@ -77,12 +77,12 @@ def user_and_message(engine: Engine) -> Write:
 
 
 def one_domain(engine: Engine) -> Write:
-    """Give the API's own use case with limits for a domain and in total, where everybody has the same domain."""
+    """Return the API's own use case with limits for a domain and in total, where everybody has the same domain."""
     return _signup(engine, _HOURLY, lambda _username: "example.com")
 
 
 def own_domains(engine: Engine) -> Write:
-    """Give the same where each writer has a domain of its own."""
+    """Return the same where each writer has a domain of its own."""
     return _signup(engine, _HOURLY, lambda username: f"{username.rpartition('_')[0].replace('_', '-')}.example.com")
 
 
@@ -99,7 +99,7 @@ def _signup(engine: Engine, limits: MailLimits, domain_of: Callable[[str], str])
 
 
 def user_and_enqueue(engine: Engine) -> Write:
-    """Give the write of a service that enqueues to RQ after the commit, and loses the mail if it dies in between."""
+    """Return the write of a service that enqueues to RQ after the commit, and loses the mail if it dies in between."""
     write_user = user_alone(engine)
     queue = Queue(CRITICAL, connection=Redis.from_url(os.environ["RQ_REDIS_URL"]))
 
@@ -175,7 +175,7 @@ def main(kind: str, threads: int, seconds: float) -> None:
     write = KINDS[kind](engine)
     Writers(write, threads, seconds=min(0.2, seconds)).run()  # connects, compiles the statements
     ready()
-    tell(Writers(lambda name: write(f"x{name}"), threads, seconds).run())
+    report(Writers(lambda name: write(f"x{name}"), threads, seconds).run())
 
 
 if __name__ == "__main__":

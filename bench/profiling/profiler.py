@@ -1,4 +1,4 @@
-"""A program that is looked at while it runs: `python -m bench.profiling.profiler FOLDER MODULE-OR-SCRIPT ARGUMENTS…`.
+"""Sample the stacks of a running program: `python -m bench.profiling.profiler FOLDER MODULE-OR-SCRIPT ARGUMENTS…`.
 
 Every few milliseconds a thread notes where all others stand. That is wall-clock time: waiting for PostgreSQL counts
 like computing, and so does waiting for Python's lock. It costs a few percent and works for threads and forks alike,
@@ -18,7 +18,7 @@ from typing import Final
 
 _PAUSE_SECONDS: Final = 0.003
 _WRITTEN_EACH_SECONDS: Final = 0.1
-_ROOMS: Final = ("outbox_relay", "consumer", "shared")
+_PACKAGES: Final = ("outbox_relay", "consumer", "shared")
 
 
 class Sampler:
@@ -52,9 +52,9 @@ class Sampler:
         """Count the innermost function, and the innermost of ours, if the thread is in our code at all."""
         frame: FrameType | None = leaf
         while frame is not None:
-            room = frame.f_globals.get("__name__", "")
-            if room.partition(".")[0] in _ROOMS and frame.f_code.co_name != "<module>":
-                self._ours[f"{room}.{frame.f_code.co_qualname}"] += 1
+            module = frame.f_globals.get("__name__", "")
+            if module.partition(".")[0] in _PACKAGES and frame.f_code.co_name != "<module>":
+                self._ours[f"{module}.{frame.f_code.co_qualname}"] += 1
                 self._leaves[f"{leaf.f_globals.get('__name__', '')}.{leaf.f_code.co_qualname}"] += 1
                 return
             frame = frame.f_back

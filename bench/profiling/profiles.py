@@ -1,4 +1,4 @@
-"""Where the time goes in the relay and in the worker: the functions that were found at work, by their share."""
+"""Profiles of relay and worker: the functions found running, by their share."""
 
 import json
 import sys

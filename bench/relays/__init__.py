@@ -1,1 +1,1 @@
-"""Relays, each as its users write it: from pending rows to jobs that stand in Redis, one batch at a time."""
+"""Relays to compare: ours, common ones, a peer's, and a lower bound."""

@@ -1,4 +1,4 @@
-"""A relay in a process of its own: `python -m bench.relays NAME`, started by the bench."""
+"""Run one relay in a process of its own: `python -m bench.relays NAME`."""
 
 import importlib
 import os
@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from bench.processes.children import ready, tell
+from bench.processes.children import ready, report
 from bench.relays.batches import MoveBatch, Task
 
 RELAYS: Final = {
@@ -26,7 +26,7 @@ RELAYS: Final = {
 @click.option("--rows", type=int, required=True, help="How many rows are pending.")
 @click.option("--seconds", type=float, required=True, help="How long to work at the most.")
 def main(name: str, rows: int, seconds: float) -> None:
-    """Move rows until there are none left or the time is over, and tell how many and what it took."""
+    """Move rows until there are none left or the time is over, and report how many and what it took."""
     module, _, function = RELAYS[name].partition(":")
     task = Task(os.environ["DATABASE_URL"], os.environ["RQ_REDIS_URL"], rows)
     move: MoveBatch = getattr(importlib.import_module(module), function)(task)
@@ -39,7 +39,7 @@ def main(name: str, rows: int, seconds: float) -> None:
             break
         moved += batch
     wall = time.perf_counter() - started
-    tell({"rows": moved, "seconds": wall, "cpu_seconds": time.process_time() - cpu})
+    report({"rows": moved, "seconds": wall, "cpu_seconds": time.process_time() - cpu})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a relay is for the bench: something that moves one batch and says how many rows that were."""
+"""What the benchmark expects of a relay: move one batch, and return how many rows that were."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

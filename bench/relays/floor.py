@@ -1,4 +1,4 @@
-"""The floor: the same rows read and marked, the same bytes pushed, and nothing decided or computed in between.
+"""The lower bound of a relay: the same rows read and marked, the same bytes pushed, nothing computed in between.
 
 What our relay sends to Redis for each batch is recorded beforehand, and sent again as it stands. So this is the price
 of PostgreSQL, Redis and two clients; what our relay takes beyond it is the price of its own logic.

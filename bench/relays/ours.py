@@ -1,4 +1,4 @@
-"""Our relay: each batch is one pass of its loop, with the reaper's rounds that fall due."""
+"""Our relay: each batch is one pass of its loop, reaper included."""
 
 from rq.defaults import RQ_KEY_PREFIX
 

@@ -1,4 +1,4 @@
-"""The relays that people write around RQ: row by row, and with a batch where RQ offers one."""
+"""The relays that people write around RQ: row by row, and in batches."""
 
 from typing import Any
 

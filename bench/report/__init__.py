@@ -1,1 +1,1 @@
-"""What the bench shows and writes: the terminal's tables, the document, the plots."""
+"""The benchmark's output: tables on the terminal, a Markdown document, plots."""

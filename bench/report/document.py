@@ -1,4 +1,4 @@
-"""One table of everything, as data for machines and as Markdown for people."""
+"""The results as JSON for programs and as Markdown for people."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ MACHINE: Final = "machine"
 
 
 def rows_of(outcome: Outcome) -> Iterator[tuple[str, ...]]:
-    """Give an experiment's table: its head, then a row for each contender, also for those that could not run."""
+    """Return an experiment's table: its head, then a row for each contender, also for those that could not run."""
     experiment = outcome.experiment
     first = experiment.columns[0]
     yield ("", *experiment.columns, f"spread of {first}", f"{experiment.reference} : this")
@@ -37,11 +37,11 @@ def rows_of(outcome: Outcome) -> Iterator[tuple[str, ...]]:
 
 
 def goals_of(outcome: Outcome) -> Iterator[tuple[str, str, str]]:
-    """Give each goal: what is asked, what was measured, and whether that is enough."""
+    """Return each goal: what is asked, what was measured, and whether that is enough."""
     for goal in outcome.experiment.goals:
         value, reached = outcome.reached(goal)
-        verdict = {True: "yes", False: "NO", None: "not measured"}[reached]
-        yield _asked(goal), times(value) if goal.against else readable(value), verdict
+        answer = {True: "yes", False: "NO", None: "not measured"}[reached]
+        yield _asked(goal), times(value) if goal.against else readable(value), answer
 
 
 def write(
@@ -55,7 +55,7 @@ def write(
 
 
 def markdown(outcomes: Sequence[Outcome], environment: dict[str, str], pictures: Mapping[str, str] = NONE) -> str:
-    """Give all tables as Markdown, each with its picture, of which `pictures` gives the path."""
+    """Return all tables as Markdown, each with its picture, of which `pictures` gives the path."""
     titled = [
         f"### {outcome.experiment.title}\n\n{figures(outcome, pictures.get(outcome.experiment.key))}"
         for outcome in outcomes
@@ -64,7 +64,7 @@ def markdown(outcomes: Sequence[Outcome], environment: dict[str, str], pictures:
 
 
 def figures(outcome: Outcome, picture: str | None = None) -> str:
-    """Give an experiment's table, its goals and its picture, all without a title."""
+    """Return an experiment's table, its goals and its picture, all without a title."""
     head, *rows = rows_of(outcome)
     parts = [_table(head, rows)]
     if goals := list(goals_of(outcome)):
@@ -75,7 +75,7 @@ def figures(outcome: Outcome, picture: str | None = None) -> str:
 
 
 def line_of(facts: Mapping[str, str]) -> str:
-    """Give facts as one line."""
+    """Return facts as one line."""
     return "; ".join(f"{name} {value}" for name, value in facts.items()) + ".\n"
 
 
@@ -85,12 +85,12 @@ def part_of(experiment: Experiment) -> str:
 
 
 def shares_as_markdown(title: str, shares: Sequence[tuple[str, float]]) -> str:
-    """Give one table of a profile."""
+    """Return one table of a profile."""
     return _table(("share", title), [(f"{share:.1%}", f"`{name}`") for name, share in shares])
 
 
 def markers(part: str) -> tuple[str, str]:
-    """Give the lines between which a part of a document is written."""
+    """Return the lines between which a part of a document is written."""
     return f"<!-- {part}: written by python -m bench, do not edit -->", f"<!-- end of {part} -->"
 
 
@@ -108,7 +108,7 @@ def find_places(document: Path, parts: Iterable[str]) -> None:
 
 
 def _around(document: Path, part: str) -> tuple[str, str]:
-    """Give what stands before and after a part."""
+    """Return what stands before and after a part."""
     first, last = markers(part)
     before, begin, rest = document.read_text().partition(first)
     _, end, after = rest.partition(last)

@@ -1,4 +1,4 @@
-"""On what the figures were measured."""
+"""Describe the machine and the versions that the figures belong to."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ _PACKAGES: Final = (
 
 
 def occasion(servers: Servers, size: str) -> dict[str, str]:
-    """Tell when and how it is measured, and what else decides about the figures of that moment."""
+    """Return when and how it is measured, and what else decides about the figures of that moment."""
     return {
         "measured": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "with": f"--{size}",

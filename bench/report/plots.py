@@ -1,4 +1,4 @@
-"""The plots: distributions, and rates over what grows. Drawn with matplotlib, which is optional."""
+"""Draw the plots with matplotlib, which is optional."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -12,7 +12,7 @@ _STEPS = 500
 
 
 def can_draw() -> bool:
-    """Tell whether matplotlib is installed."""
+    """Return whether matplotlib is installed."""
     return find_spec("matplotlib") is not None
 
 

@@ -1,4 +1,4 @@
-"""What the person who runs the bench sees: what is being measured now, and a table after each part."""
+"""Show the progress on the terminal, and a table after each part."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,7 +54,7 @@ class Terminal:
         self._console.print(table)
 
     def begin(self, experiment: Experiment, runs: int) -> None:
-        """Start the bar anew."""
+        """Restart the bar."""
         self._title = experiment.title
         self._progress.reset(self._task, total=runs, description=experiment.title)
 

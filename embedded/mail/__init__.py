@@ -1,1 +1,1 @@
-"""A mail server that delivers nothing and keeps everything, with a page that shows the mails."""
+"""A mail server that keeps every mail instead of delivering it, and a page that shows the mails."""

@@ -1,4 +1,4 @@
-"""A mail server that delivers nothing and keeps everything, with a page to read it.
+"""The mail catcher: an SMTP server and a web page in one process.
 
 In a process of its own: `python -m embedded.mail.catcher --folder F --smtp-port N --http-port M`.
 """

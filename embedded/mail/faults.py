@@ -1,4 +1,4 @@
-"""What can go wrong with a mail server, by name.
+"""The faults that the mail server can be told to show, by name.
 
 | name | what happens |
 |---|---|

@@ -1,4 +1,4 @@
-"""A small page that shows the mails caught, and how each kind of mail looks, on 127.0.0.1."""
+"""The web page on 127.0.0.1 that shows the caught mails, and previews of each kind."""
 
 import re
 import threading
@@ -86,7 +86,7 @@ class _Request(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.NOT_FOUND)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: the addresses tell nobody anything, and tests read the terminal."""
+        """Log nothing: request lines would clutter the terminal."""
 
     @property
     def _folder(self) -> MailFolder:

@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection on this machine: read from /proc, so on Linux; elsewhere nobody is known."""
+"""Find out which user is at the other end of a local connection, from /proc; on other systems nobody is known."""
 
 import os
 import struct

@@ -1,4 +1,4 @@
-"""Each kind of mail as its reader would get it, composed from made-up values: for whoever changes a template."""
+"""Previews of each kind of mail, composed from made-up values, for people who change a template."""
 
 from collections.abc import Mapping
 from email.headerregistry import Address
@@ -24,7 +24,7 @@ PREVIEWS: Final[Mapping[str, Mail]] = {
 
 
 def preview(name: str) -> CaughtMail | None:
-    """Compose the mail of that template anew; None for an unknown one."""
+    """Compose the mail of that template; None for an unknown one."""
     if (mail := PREVIEWS.get(name)) is None:
         return None
     envelope = compose(mail, _UID, _SENDER)

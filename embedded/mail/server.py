@@ -1,4 +1,4 @@
-"""The SMTP side of the mail catcher: aiosmtpd with faults that are switched on while it runs."""
+"""The SMTP side of the mail catcher: aiosmtpd with faults that can be switched on while it runs."""
 
 import asyncio
 import ssl

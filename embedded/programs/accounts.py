@@ -1,4 +1,4 @@
-"""Whom PostgreSQL runs as: it refuses to run as root, so root lends it an unprivileged account."""
+"""The unprivileged account that PostgreSQL runs as when root starts it."""
 
 import os
 import pwd
@@ -39,7 +39,7 @@ def unprivileged_account() -> Account | None:
 
 
 def may_enter(folder: Path, account: Account | None) -> bool:
-    """Tell whether the account (None: this process) may enter the folder, by trying it.
+    """Return whether the account (None: this process) may enter the folder; it tries.
 
     Permission bits alone would not know about access lists and mount options.
     """

@@ -1,4 +1,4 @@
-"""Where files lie that the unprivileged account must reach. No existing folder's permissions are ever changed."""
+"""Folders that the unprivileged account can reach. Permissions of existing folders never change."""
 
 import os
 import shutil
@@ -92,7 +92,7 @@ def remove(folder: Path) -> None:
 
 
 def _own_folder(parents: Sequence[Path], account: Account | None) -> Path:
-    """Return the first folder that is ours; whoever may write to it could exchange what root starts from it."""
+    """Return the first folder that is ours: anyone who may write to it could replace programs that root starts."""
     for parent in parents:
         folder = parent / f"outbox-embedded-{os.geteuid()}"
         with suppress(OSError):

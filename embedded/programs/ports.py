@@ -1,4 +1,4 @@
-"""Free ports on 127.0.0.1."""
+"""Find free ports on 127.0.0.1."""
 
 import random
 import socket
@@ -9,7 +9,7 @@ LOOPBACK = "127.0.0.1"
 _LOWEST = 10_240
 _ATTEMPTS = 500
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
-# IANA's first dynamic port, for systems that do not tell theirs.
+# IANA's first dynamic port, for systems that do not say theirs.
 _USUAL_FIRST_EPHEMERAL = 49_152
 
 # Not random's shared generator: tests seed that one, and two runs would then choose the same ports.
@@ -17,7 +17,7 @@ _random = random.SystemRandom()
 
 
 def is_free(port: int) -> bool:
-    """Tell whether a server could listen on the port now."""
+    """Return whether a server could listen on the port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As servers do: a connection in TIME_WAIT is no reason to call the port taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

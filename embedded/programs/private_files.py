@@ -1,4 +1,4 @@
-"""Files that this user alone may read."""
+"""Write and read files that only this user may read."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""Who else belongs to a program: read from /proc, so on Linux; elsewhere nothing is found."""
+"""Find the processes that belong to a program, from /proc; on other systems none are found."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ def in_folder(folder: Path, name: str) -> set[int]:
     wanted = str(folder.resolve())
     found = set()
     for process in _all():
-        # Others' processes cannot be looked at, and any may end while it is: neither is one of ours.
+        # Other users' processes cannot be read, and any process may end meanwhile: neither is one of ours.
         with contextlib.suppress(OSError):
             if (process / "comm").read_text().strip() == name and str((process / "cwd").readlink()) == wanted:
                 found.add(int(process.name))

@@ -1,4 +1,4 @@
-"""One child process that dies with its parent."""
+"""A child process that dies with its parent."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""Being told to stop."""
+"""Handle SIGINT, SIGTERM and SIGHUP in `up` and `demo`."""
 
 import signal
 from types import FrameType

