@@ -2,11 +2,12 @@
 .PHONY: help demo up check test world chaos proof compose-proof fuzz bench screenshots format lock clean
 
 # The first Python that is new enough. Another one: make PYTHON=/path/to/python3.12 …
-PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
+PYTHON ?= $(shell for python in python3.12 python3.11 python3.13 python3; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 VENV := .venv
 RUN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEMO_READY := $(VENV)/.ready-demo
 BENCH_READY := $(VENV)/.ready-bench
 LOCK := $(RUN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
@@ -14,10 +15,10 @@ LOCK := $(RUN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsa
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(READY) ## Show the promise: a signup while Redis is down, and the mail that arrives all the same
+demo: $(DEMO_READY) ## Show the promise: a signup while Redis is down, and the mail that arrives all the same
 	@$(RUN)/python -m embedded demo
 
-up: $(READY) ## Run the whole stack on this machine until Ctrl-C; its data survive in .outbox/
+up: $(DEMO_READY) ## Run the whole stack on this machine until Ctrl-C; its data survive in .outbox/
 	@$(RUN)/python -m embedded up
 
 check: $(READY) ## Format, lint, types, import rules, links of the documents
@@ -66,21 +67,34 @@ lock: $(READY) ## Resolve the dependencies anew
 	$(RUN)/pip install --quiet pip-tools
 	$(LOCK) --upgrade --output-file requirements.lock setup.cfg
 	$(LOCK) --upgrade --extra dev --constraint requirements.lock --output-file requirements-dev.lock setup.cfg
+	$(LOCK) --upgrade --extra embedded --constraint requirements-dev.lock --output-file requirements-demo.lock setup.cfg
 	$(LOCK) --upgrade --extra tracing --constraint requirements-dev.lock --output-file requirements-tracing.lock setup.cfg
 	$(LOCK) --upgrade --extra bench --constraint requirements-dev.lock --output-file requirements-bench.lock setup.cfg
 
 clean: ## Remove the virtual environment and the data of `make up` and `make compose-proof`
 	rm -rf $(VENV) .outbox .compose-proof
 
-# The locked versions, each checked by its hash; then the project itself, editable, which asks the index for nothing.
-$(READY): requirements-dev.lock setup.cfg pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
+# The locked versions, each checked by its hash. What the demo needs is a part of what the tests need.
+INSTALL := $(RUN)/python -m pip install --quiet --disable-pip-version-check
+MAKE_VENV = test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …" >&2; exit 1; }; \
 	$(PYTHON) -m venv $(VENV)
-	$(RUN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.lock
-	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+
+$(DEMO_READY): requirements-demo.lock
+	@echo "Installing the service, PostgreSQL and Redis into $(VENV) (about a minute, once) …"
+	@$(MAKE_VENV)
+	@$(INSTALL) --require-hashes --requirement requirements-demo.lock
 	@touch $@
+
+# The project itself, editable, is installed last: it asks the index for nothing.
+$(READY): requirements-dev.lock setup.cfg pyproject.toml
+	@echo "Installing the tools of the checks and tests into $(VENV) (about three minutes, once) …"
+	@$(MAKE_VENV)
+	@$(INSTALL) --require-hashes --requirement requirements-dev.lock
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $(DEMO_READY) $@
 
 # The peers that the bench compares with, beside what is there.
 $(BENCH_READY): $(READY) requirements-bench.lock
-	$(RUN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-bench.lock
+	@echo "Installing the peers of the bench into $(VENV) (about a minute, once) …"
+	@$(INSTALL) --require-hashes --requirement requirements-bench.lock
 	@touch $@

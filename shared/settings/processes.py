@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.utils import parseaddr
 from typing import Final, Literal, cast
@@ -419,7 +420,7 @@ def _mail_from(text: str) -> Address:
     name, address = parseaddr(text)
     try:
         parsed = Address(display_name=name, addr_spec=address)
-    except (ValueError, IndexError) as exc:
+    except (ValueError, IndexError, MessageError) as exc:
         raise ValidationError("is not a mail address.") from exc
     is_usable = address.isascii() and text.isprintable() and not may_be_decoded(address)
     if not parsed.username or not parsed.domain or not is_usable:
