@@ -21,8 +21,9 @@ from embedded.demo import run_demo
 from embedded.mail.folder import MailFolder
 from embedded.programs import processes
 from embedded.programs.ports import LOOPBACK
+from embedded.servers.postgres import PostgresServer
 from embedded.servers.redis import redis_binary
-from embedded.stack import Stack
+from embedded.stack import DATABASE, Stack
 from tests.embedded.strangers import (
     AS_ROOT,
     files_open_to_strangers,
@@ -182,7 +183,7 @@ def test_a_demo_that_fails_says_where_its_logs_are(
     assert (folder / "logs" / "api.log").read_text() == "the reason"
 
 
-def test_up_serves_restarts_what_dies_and_keeps_its_data(up: StartUp) -> None:
+def test_up_serves_restarts_what_dies_ends_with_all_of_it_and_keeps_its_data(up: StartUp) -> None:
     first = up()
     first.wait_until_said("Ctrl-C stops all of it.")
     answer = httpx.post(first.address("API"), json=USER, timeout=10, trust_env=False)
@@ -208,20 +209,34 @@ def test_up_serves_restarts_what_dies_and_keeps_its_data(up: StartUp) -> None:
         os.kill(first.child(words), signal.SIGKILL)
         first.wait_until_said(f"{name} runs again")
     key = (first.folder / "secret_key").read_text()
-    children = first.children()
-    first.process.send_signal(signal.SIGINT)
-
-    assert first.process.wait(END_SECONDS) == 0
-    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
     assert (first.folder / "secret_key").stat().st_mode & 0o777 == 0o600
+
+    left = {pid: _command_line(pid) for pid in first.children()}
+    first.process.kill()
+    first.process.wait(END_SECONDS)
+    for pid, command_line in left.items():
+        wait_until(partial(_is_gone, pid), END_SECONDS, f"the end of {command_line!r} and of its children")
 
     second = up()
     second.wait_until_said("Ctrl-C stops all of it.")
-    with psycopg.connect(second.address("PostgreSQL")) as connection:
-        users = connection.execute("SELECT username FROM users").fetchall()
+    assert users_of(second.address("PostgreSQL")) == [USER["username"]]
+    children = second.children()
+    second.process.send_signal(signal.SIGINT)
 
-    assert users == [(USER["username"],)]
+    assert second.process.wait(END_SECONDS) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
     assert (second.folder / "secret_key").read_text() == key
+    server = PostgresServer(second.folder / "postgres")
+    server.start()
+    try:
+        assert users_of(server.url(DATABASE)) == [USER["username"]]
+    finally:
+        server.stop()
+
+
+def users_of(database_url: str) -> list[str]:
+    with psycopg.connect(database_url) as connection:
+        return [name for (name,) in connection.execute("SELECT username FROM users")]
 
 
 def test_a_second_up_is_told_of_the_first(up: StartUp) -> None:
@@ -238,17 +253,3 @@ def test_a_second_up_is_told_of_the_first(up: StartUp) -> None:
     first.process.terminate()
 
     assert first.process.wait(END_SECONDS) == 0
-
-
-def test_what_a_killed_up_left_ends_by_itself(up: StartUp) -> None:
-    first = up()
-    first.wait_until_said("Ctrl-C stops all of it.")
-    children = {pid: _command_line(pid) for pid in first.children()}
-
-    first.process.kill()
-    first.process.wait(END_SECONDS)
-    for pid, command_line in children.items():
-        wait_until(partial(_is_gone, pid), END_SECONDS, f"the end of {command_line!r} and of its children")
-
-    second = up()
-    second.wait_until_said("Ctrl-C stops all of it.")
