@@ -35,26 +35,8 @@ CREATE TABLE IF NOT EXISTS users (
     CONSTRAINT users_email_not_empty CHECK (email <> '')
 );
 
-DO $$
-BEGIN
-    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'users'::regclass AND attname = 'corrected_at') THEN
-        ALTER TABLE users
-            ADD COLUMN verified_at timestamptz, ADD COLUMN first_mail_id bigint, ADD COLUMN email_set_at timestamptz,
-            ADD COLUMN corrected_at timestamptz[] NOT NULL DEFAULT '{}',
-            ADD COLUMN wrong_passwords_at timestamptz[] NOT NULL DEFAULT '{}';
-    END IF;
-END
-$$;
-
 -- An address belongs to the account that was verified with it, whatever its case; before that, several accounts may name
--- it. An earlier version of this file had the index for all accounts.
-DO $$
-BEGIN
-    IF EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('users_email_key') AND indpred IS NULL) THEN
-        DROP INDEX users_email_key;
-    END IF;
-END
-$$;
+-- it.
 CREATE UNIQUE INDEX IF NOT EXISTS users_email_key ON users (lower(email)) WHERE is_email_verified;
 
 -- Serves links (do several accounts name the address?) and "send it again" (the newest of them).
@@ -79,14 +61,6 @@ CREATE TABLE IF NOT EXISTS verify_emails (
     CONSTRAINT verify_emails_username_fkey FOREIGN KEY (username) REFERENCES users
         ON UPDATE CASCADE ON DELETE CASCADE
 );
-
-DO $$
-BEGIN
-    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'verify_emails'::regclass AND attname = 'wrong_passwords') THEN
-        ALTER TABLE verify_emails ADD COLUMN wrong_passwords integer NOT NULL DEFAULT 0;
-    END IF;
-END
-$$;
 
 -- Serves the foreign key: deleting a user looks for its records.
 CREATE INDEX IF NOT EXISTS verify_emails_username_idx ON verify_emails (username);
@@ -114,6 +88,24 @@ CREATE TABLE IF NOT EXISTS outbox (
     finished_at   timestamptz,
     -- The message's name towards the world, in the Message-ID of its mails. The claim gives one to a row that has none.
     uid           uuid        DEFAULT gen_random_uuid(),
+    -- An error names the first constraint, in alphabetical order, that a row breaks.
+    CONSTRAINT outbox_task_not_empty CHECK (task <> ''),
+    CONSTRAINT outbox_queue_known CHECK (queue IN ('critical', 'default')),
+    -- done and discarded are the states of outbox_finished.
+    CONSTRAINT outbox_status_live CHECK (status IN ('pending', 'published', 'running', 'dead')),
+    CONSTRAINT outbox_live_is_not_finished CHECK (finished_at IS NULL),
+    CONSTRAINT outbox_generation_not_negative CHECK (generation >= 0),
+    CONSTRAINT outbox_attempt_not_negative CHECK (attempt >= 0),
+    CONSTRAINT outbox_max_retries_not_negative CHECK (max_retries >= 0),
+    CONSTRAINT outbox_failures_is_array CHECK (jsonb_typeof(failures) = 'array'),
+    CONSTRAINT outbox_lease_while_published_or_running CHECK (
+        (lease_until IS NOT NULL) = (status IN ('published', 'running'))),
+    CONSTRAINT outbox_claim_token_while_running CHECK ((claim_token IS NOT NULL) = (status = 'running')),
+    CONSTRAINT outbox_published_names_its_epoch CHECK (
+        status <> 'published' OR (broker_epoch IS NOT NULL AND published_at IS NOT NULL)),
+    CONSTRAINT outbox_running_has_claim_time CHECK (
+        status <> 'running' OR (claimed_at IS NOT NULL AND attempt > 0)),
+    CONSTRAINT outbox_dead_has_reason CHECK (status <> 'dead' OR last_error IS NOT NULL),
     -- Bounds: what a process of ours could not read, count on or send. A dead letter keeps a payload of any size.
     CONSTRAINT outbox_payload_size CHECK (status = 'dead' OR pg_column_size(payload) <= 1048576),
     CONSTRAINT outbox_numbers_in_range CHECK (id > 0 AND greatest(generation, attempt, max_retries) < 1000000000),
@@ -130,55 +122,6 @@ CREATE TABLE IF NOT EXISTS outbox (
         failures = '[]' OR pg_column_size(failures) <= 1048576
             AND NOT jsonb_path_exists(failures, 'strict $[*] ? (@.type() != "object")', '{}', true))
 );
-
--- A table that an earlier version of this file made has no uid. In two steps, so that no row is rewritten: rows from
--- before get theirs from their claim.
-DO $$
-BEGIN
-    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'outbox'::regclass AND attname = 'uid') THEN
-        ALTER TABLE outbox ADD COLUMN uid uuid, ALTER COLUMN uid SET DEFAULT gen_random_uuid();
-    END IF;
-END
-$$;
-
--- The rules of a message. An error names the first rule, in the order of the alphabet, that a row breaks. They belong to
--- a type instead of the table, since PostgreSQL reads the text of a table's constraints anew for each statement, and the
--- text of a type's constraints once in a session (docs/decisions/0020). docs/operations/migrations.md says how to change one.
-DO $$
-BEGIN
-    IF NOT EXISTS (
-        SELECT FROM pg_type JOIN pg_class ON pg_class.reltype = typbasetype
-         WHERE pg_class.oid = 'outbox'::regclass AND typname = 'valid_message'
-    ) THEN
-        CREATE DOMAIN valid_message AS outbox
-            CONSTRAINT outbox_task_not_empty CHECK ((VALUE).task <> '')
-            CONSTRAINT outbox_queue_known CHECK ((VALUE).queue IN ('critical', 'default'))
-            -- done and discarded are the states of outbox_finished.
-            CONSTRAINT outbox_status_live CHECK ((VALUE).status IN ('pending', 'published', 'running', 'dead'))
-            CONSTRAINT outbox_live_is_not_finished CHECK ((VALUE).finished_at IS NULL)
-            CONSTRAINT outbox_generation_not_negative CHECK ((VALUE).generation >= 0)
-            CONSTRAINT outbox_attempt_not_negative CHECK ((VALUE).attempt >= 0)
-            CONSTRAINT outbox_max_retries_not_negative CHECK ((VALUE).max_retries >= 0)
-            CONSTRAINT outbox_failures_is_array CHECK (jsonb_typeof((VALUE).failures) = 'array')
-            CONSTRAINT outbox_lease_while_published_or_running CHECK (
-                ((VALUE).lease_until IS NOT NULL) = ((VALUE).status IN ('published', 'running')))
-            CONSTRAINT outbox_claim_token_while_running CHECK (
-                ((VALUE).claim_token IS NOT NULL) = ((VALUE).status = 'running'))
-            CONSTRAINT outbox_published_names_its_epoch CHECK (
-                (VALUE).status <> 'published'
-                OR ((VALUE).broker_epoch IS NOT NULL AND (VALUE).published_at IS NOT NULL))
-            CONSTRAINT outbox_running_has_claim_time CHECK (
-                (VALUE).status <> 'running' OR ((VALUE).claimed_at IS NOT NULL AND (VALUE).attempt > 0))
-            CONSTRAINT outbox_dead_has_reason CHECK (
-                (VALUE).status <> 'dead' OR (VALUE).last_error IS NOT NULL);
-    END IF;
-    IF NOT EXISTS (SELECT FROM pg_constraint WHERE conrelid = 'outbox'::regclass AND conname = 'outbox_rules') THEN
-        -- The cast is the test: it fails for a row that breaks a rule. IS DISTINCT FROM NULL only makes a boolean of it;
-        -- IS NOT NULL would be false for a row with one NULL in it.
-        ALTER TABLE outbox ADD CONSTRAINT outbox_rules CHECK ((outbox.*)::valid_message IS DISTINCT FROM NULL);
-    END IF;
-END
-$$;
 
 -- Serves take_batch (the due messages of one queue, oldest first) and next_due (the head of each queue).
 CREATE INDEX IF NOT EXISTS outbox_pending_idx ON outbox (queue, due_at, id) WHERE status = 'pending';
@@ -206,14 +149,6 @@ CREATE TABLE IF NOT EXISTS outbox_finished (
     CONSTRAINT outbox_finished_has_finish_time CHECK (finished_at IS NOT NULL),
     CONSTRAINT outbox_finished_holds_no_claim CHECK (claim_token IS NULL AND lease_until IS NULL)
 );
-
-DO $$
-BEGIN
-    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'outbox_finished'::regclass AND attname = 'uid') THEN
-        ALTER TABLE outbox_finished ADD COLUMN uid uuid;
-    END IF;
-END
-$$;
 
 -- Serves prune (the oldest finished rows).
 CREATE INDEX IF NOT EXISTS outbox_finished_age_idx ON outbox_finished (finished_at);
@@ -244,15 +179,6 @@ CREATE TABLE IF NOT EXISTS outbox_breaker (
     CONSTRAINT outbox_breaker_only_mail CHECK (name = 'mail'),
     CONSTRAINT outbox_breaker_open_has_probe_time CHECK ((opened_at IS NULL) = (probe_at IS NULL))
 );
-DO $$
-BEGIN
-    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'outbox_breaker'::regclass AND attname = 'refusals') THEN
-        ALTER TABLE outbox_breaker
-            ADD COLUMN policy_code text, ADD COLUMN refusals jsonb NOT NULL DEFAULT '[]',
-            ADD COLUMN accepted_at timestamptz;
-    END IF;
-END
-$$;
 INSERT INTO outbox_breaker (name) VALUES ('mail') ON CONFLICT DO NOTHING;
 
 -- One row per relay: when it was last seen. The API's metrics, `stats` and `doctor` look here; no step depends on it.

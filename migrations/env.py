@@ -1,11 +1,14 @@
 """How alembic reaches the database: one migration in one transaction, and no lock that others notice."""
 
+import re
 import sys
 import time
 from typing import Final
 
 import psycopg
 from alembic import context
+from alembic.migration import MigrationContext
+from alembic.util import CommandError
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
@@ -28,6 +31,13 @@ _SLOW_TRIES: Final = 60
 _WAITS_BETWEEN_REPORTS: Final = 30
 _SCHEMA_LOCK: Final = 7382945610291
 """schema.sql takes the same: one change of the schema at a time."""
+
+_FROM_0023: Final = 'psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f migrations/from_0023.sql'
+_FORMER_RULES: Final = """
+    SELECT EXISTS (
+        SELECT FROM pg_constraint WHERE conrelid = to_regclass('outbox') AND conname = 'outbox_rules'
+    )
+"""
 
 
 def run() -> None:
@@ -107,9 +117,30 @@ def _migrate(connection: Connection) -> None:
     connection.exec_driver_sql(f"SET lock_timeout = {LOCK_MILLISECONDS}")
     connection.exec_driver_sql(f"SET statement_timeout = {STATEMENT_MILLISECONDS}")
     connection.commit()
+    _refuse_former_revision(connection)
     context.configure(connection=connection, transaction_per_migration=True)
     with context.begin_transaction():
         context.run_migrations()
+
+
+def _refuse_former_revision(connection: Connection) -> None:
+    """Raise CommandError with the command to run, for a database of a revision that became part of 0001_schema.
+
+    Those were 0001 to 0023. All later ones are named like their files.
+    """
+    revision = MigrationContext.configure(connection).get_current_revision()
+    if revision is None and connection.exec_driver_sql(_FORMER_RULES).scalar_one():
+        revision = "0023"  # schema.sql created it
+    connection.commit()
+    if revision == "0023":
+        raise CommandError(
+            f"The database has the schema of the former revision 0023. Bring it to 0001_schema: {_FROM_0023}"
+        )
+    if revision is not None and re.fullmatch(r"\d{4}", revision):
+        raise CommandError(
+            f"The database has the schema of the former revision {revision}. Bring it to 0023 with the last commit "
+            f"that has revision 0023 (docs/operations/migrations.md says how), then to 0001_schema: {_FROM_0023}"
+        )
 
 
 run()

@@ -1,4 +1,4 @@
-"""Whether the database has the tables, constraints, rules and indexes of schema.sql, exactly as they stand there.
+"""Whether the database has the tables, constraints and indexes of schema.sql, exactly as they stand there.
 
 schema.sql itself says what is expected: it is applied to temporary tables in a transaction that is rolled back, and the
 catalogue's description of both is compared. Nothing of the live tables is locked.
@@ -14,7 +14,7 @@ from shared.database.connections import opening, transaction
 from shared.outbox.publishing import DbConnection
 
 SCHEMA_FILE: Final = Path(__file__).parents[2] / "schema.sql"
-_FIX: Final = "run the migrations (of an empty database: schema.sql); what differs then has to be mended by hand"
+_FIX: Final = "run `alembic upgrade head` (of an empty database: schema.sql); what differs then has to be fixed by hand"
 _SHOWN: Final = 4
 _LOCK_SECONDS: Final = 10
 _PLAIN_NAMES: Final = "SET LOCAL quote_all_identifiers = off"
@@ -61,11 +61,10 @@ def _describe(connection: DbConnection, schema: str) -> dict[str, str]:
     rows = connection.execute(
         rf"""
         WITH ours AS (
-            SELECT c.oid, c.relname, c.relkind, c.reltype,
-                   -- A schema's name as PostgreSQL writes it before a table's. Of a schema that is called like a table,
-                   -- "outbox.*" is the table's row.
+            SELECT c.oid, c.relname, c.relkind,
+                   -- A schema's name as PostgreSQL writes it before a table's.
                    '(^|[^.[:alnum:]_"])' || regexp_replace(quote_ident(n.nspname), '([^[:alnum:]_"])', '\\\1', 'g')
-                       || '\.(?!\*)' AS prefix
+                       || '\.' AS prefix
               FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
              WHERE n.oid = {schema} AND c.relkind IN ('r', 'v')
         )
@@ -86,10 +85,6 @@ def _describe(connection: DbConnection, schema: str) -> dict[str, str]:
             SELECT prefix, relkind, 4, format('index %s', indexrelid::regclass::name),
                    pg_get_indexdef(indexrelid) || CASE WHEN indisvalid THEN '' ELSE ' INVALID' END
               FROM ours JOIN pg_index ON indrelid = ours.oid
-            UNION ALL
-            SELECT prefix, relkind, 5, format('rule %s', conname), pg_get_constraintdef(pg_constraint.oid)
-              FROM ours JOIN pg_type ON typbasetype = ours.reltype AND typname = 'valid_message'
-              JOIN pg_constraint ON contypid = pg_type.oid
         ) AS parts
         ORDER BY relkind = 'v', rank, what  -- what others depend on comes first: few are shown
         """  # noqa: S608 - two expressions of our own

@@ -19,7 +19,7 @@ OVERLAP_READY = "http://127.0.0.1:8081/readyz"
 UPDATE = printed("docs/deployment.md", "### A new version")
 MIGRATION = """
 from alembic import op
-revision, down_revision = "9999", "{head}"
+revision, down_revision = "9999_proof", "{head}"
 def upgrade():
     op.execute("ALTER TABLE outbox ADD COLUMN proof text")
 """
@@ -116,7 +116,7 @@ def test_a_migration_waits_for_an_open_transaction_while_the_old_version_serves(
     assert "A table is locked by another transaction" in said
     assert meanwhile.failures == []
     assert composed.sql("SELECT count(proof) FROM outbox") == "0"
-    assert composed.sql("SELECT version_num FROM alembic_version") == "9999"
+    assert composed.sql("SELECT version_num FROM alembic_version") == "9999_proof"
 
 
 def test_a_new_version_that_overlaps_the_old_one_interrupts_nobody(composed: Composed) -> None:

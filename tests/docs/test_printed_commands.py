@@ -36,7 +36,7 @@ RUN_HERE = {
     ".venv/bin/rq worker critical default",
     "alembic current",
     "alembic upgrade head",
-    'alembic revision -m "what changes" --rev-id NUMBER',
+    'alembic revision -m "what changes" --rev-id 0002_what_changes',
 }
 ELSEWHERE = {
     r"make ": "Makefile; tests/embedded/test_commands.py and tests/bench/test_bench.py run what it calls",
@@ -51,6 +51,8 @@ ELSEWHERE = {
     r"(RQ_WORKER_CLASS=\S+ )?\.venv/bin/rq (worker|info)|\.venv/bin/python -m outbox_relay doctor": (
         "tests/redis_client/test_sentinel.py"
     ),
+    r'psql "\$DATABASE_URL" -v ON_ERROR_STOP=1 -f migrations/from_0023.sql': "tests/schema/test_from_0023.py",
+    r"git checkout ": "the history, by hand",
     r"export |[A-Z_]+=\S+$": "the settings of the commands beside it",
 }
 
@@ -112,14 +114,16 @@ def test_the_project_is_not_installed_there(checkout: Path) -> None:
 
 
 def test_the_migrations(checkout: Path, empty_database_url: str) -> None:
-    head = re.findall(r"\d{4}", " ".join(file.name for file in (ROOT / "migrations" / "versions").glob("*.py")))
     set_foreign_settings(empty_database_url)
+    versions = checkout / "migrations" / "versions"
     run(checkout, "alembic upgrade head", DATABASE_URL=empty_database_url)
 
-    assert f"{max(head)} (head)" in run(checkout, "alembic current", DATABASE_URL=empty_database_url)
-    run(checkout, 'alembic revision -m "what changes" --rev-id 9999', DATABASE_URL=empty_database_url)
-    assert len(list((checkout / "migrations" / "versions").glob("9999_what_changes.py"))) == 1
-    (checkout / "migrations" / "versions" / "9999_what_changes.py").unlink()
+    head = max(file.stem for file in versions.glob("*.py"))
+    assert f"{head} (head)" in run(checkout, "alembic current", DATABASE_URL=empty_database_url)
+    run(checkout, 'alembic revision -m "what changes" --rev-id 0002_what_changes', DATABASE_URL=empty_database_url)
+    new = versions / "0002_what_changes.py"
+    assert f'revision = "0002_what_changes"\ndown_revision = "{head}"\n' in new.read_text().replace("'", '"')
+    new.unlink()
 
 
 def test_the_service(

@@ -94,6 +94,17 @@ def test_a_dump_is_restored_with_its_rules(database_url: str, empty_database_url
         assert restored.execute("SELECT task FROM outbox").fetchall() == [("t",)]
 
 
+def test_a_dump_of_the_outbox_alone_is_restored_with_its_rules(
+    database_url: str, empty_database_url: str, connection: Connection
+) -> None:
+    command = [binaries() / "pg_dump", "-t", "outbox", database_url]
+    dump = subprocess.run(command, capture_output=True, check=True).stdout
+    subprocess.run([binaries() / "psql", "-qX", "-v", "ON_ERROR_STOP=1", empty_database_url], input=dump, check=True)
+
+    with psycopg.connect(empty_database_url, autocommit=True) as restored:
+        assert describe(restored) == [row for row in describe(connection) if row[0] == "outbox"]
+
+
 def test_a_message_needs_three_columns(connection: Connection) -> None:
     connection.execute("""INSERT INTO outbox (task, payload, queue) VALUES ('t', '{"a": 1}', 'critical')""")
 
@@ -181,8 +192,7 @@ def test_an_impossible_state_is_refused(connection: Connection, rule: str, colum
     with pytest.raises(psycopg.errors.CheckViolation) as caught:
         connection.execute(f"INSERT INTO outbox ({', '.join(row)}) VALUES ({', '.join(row.values())})")
 
-    # The detail of a table's own constraint would be the row, with what it says.
-    assert (caught.value.diag.constraint_name, caught.value.diag.message_detail) == (rule, None)
+    assert caught.value.diag.constraint_name == rule
 
 
 @pytest.mark.parametrize(
@@ -244,22 +254,6 @@ def test_what_is_within_bounds_is_taken(connection: Connection, columns: dict[st
     connection.execute(
         f"INSERT INTO outbox ({', '.join(row)}) OVERRIDING SYSTEM VALUE VALUES ({', '.join(row.values())})"
     )
-
-
-def test_a_rule_that_is_added_as_the_documents_say_finds_the_rows_that_break_it(connection: Connection) -> None:
-    connection.execute("INSERT INTO outbox (task, payload) VALUES ('old', '{}')")
-
-    connection.execute("ALTER DOMAIN valid_message ADD CONSTRAINT not_old CHECK ((VALUE).task <> 'old')")
-    connection.execute(
-        """
-        ALTER TABLE outbox DROP CONSTRAINT outbox_rules,
-            ADD CONSTRAINT outbox_rules CHECK ((outbox.*)::valid_message IS DISTINCT FROM NULL) NOT VALID
-        """
-    )
-    with pytest.raises(psycopg.errors.CheckViolation) as caught:
-        connection.execute("ALTER TABLE outbox VALIDATE CONSTRAINT outbox_rules")
-
-    assert caught.value.diag.constraint_name == "not_old"
 
 
 @pytest.mark.parametrize(

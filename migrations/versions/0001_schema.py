@@ -1,6 +1,6 @@
-"""The first schema, as schema.sql had it before there were migrations.
+"""The first schema: all tables, indexes and the view, from the SQL file beside this one.
 
-A database that was made with schema.sql has it already: nothing is done there.
+A database that schema.sql created has them all, and perhaps later ones: nothing is changed there.
 """
 
 from pathlib import Path
@@ -8,14 +8,14 @@ from pathlib import Path
 from alembic import op
 from sqlalchemy import inspect
 
-revision = "0001"
+revision = "0001_schema"
 down_revision = None
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    """Make the tables, unless they are there."""
+    """Create everything, unless it is there: schema.sql creates all of it in one transaction."""
     if inspect(op.get_bind()).has_table("outbox"):
         return
     statements = Path(__file__).with_suffix(".sql").read_text()

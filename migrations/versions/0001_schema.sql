@@ -1,0 +1,260 @@
+-- The schema as it was at revision 0001_schema, for 0001_schema.py. Frozen: a later change is a migration of its own, and
+-- schema.sql holds the sum of all.
+
+CREATE TABLE IF NOT EXISTS users (
+    username           text        PRIMARY KEY,
+    email              text        NOT NULL,
+    full_name          text        NOT NULL,
+    hashed_password    text        NOT NULL,
+    is_email_verified  boolean     NOT NULL DEFAULT false,
+    created_at         timestamptz NOT NULL DEFAULT now(),
+    verified_at        timestamptz,
+    -- Corrections of the address: the message that the last one appended, when it was, and all of the last day.
+    first_mail_id      bigint,
+    email_set_at       timestamptz,
+    corrected_at       timestamptz[] NOT NULL DEFAULT '{}',
+    -- Wrong passwords of the last day, of people who asked for their unverified account by signing up again.
+    wrong_passwords_at timestamptz[] NOT NULL DEFAULT '{}',
+    CONSTRAINT users_username_not_empty CHECK (username <> ''),
+    CONSTRAINT users_email_not_empty CHECK (email <> '')
+);
+
+-- An address belongs to the account that was verified with it, whatever its case; before that, several accounts may name
+-- it.
+CREATE UNIQUE INDEX IF NOT EXISTS users_email_key ON users (lower(email)) WHERE is_email_verified;
+
+-- Serves links (do several accounts name the address?) and "send it again" (the newest of them).
+CREATE INDEX IF NOT EXISTS users_unverified_email_idx ON users (lower(email), created_at) WHERE NOT is_email_verified;
+
+-- Serves the expiry of unverified accounts (the oldest of them).
+CREATE INDEX IF NOT EXISTS users_unverified_age_idx ON users (created_at, username) WHERE NOT is_email_verified;
+
+-- One record per message, made by the message's first claim and used again by its retries: the id and the
+-- address are what the link's signature covers, so that every retry sends the same link.
+CREATE TABLE IF NOT EXISTS verify_emails (
+    id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    username    text        NOT NULL,
+    email       text        NOT NULL,
+    message_id  bigint      NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    expires_at  timestamptz NOT NULL,
+    used_at     timestamptz,
+    -- Five wrong passwords beside it end a link.
+    wrong_passwords integer NOT NULL DEFAULT 0,
+    CONSTRAINT verify_emails_message_id_key UNIQUE (message_id),
+    CONSTRAINT verify_emails_username_fkey FOREIGN KEY (username) REFERENCES users
+        ON UPDATE CASCADE ON DELETE CASCADE
+);
+
+-- Serves the foreign key: deleting a user looks for its records.
+CREATE INDEX IF NOT EXISTS verify_emails_username_idx ON verify_emails (username);
+
+-- A row with (task, payload, queue) alone is a whole message.
+CREATE TABLE IF NOT EXISTS outbox (
+    id            bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    task          text        NOT NULL,
+    payload       jsonb       NOT NULL,
+    queue         text        NOT NULL DEFAULT 'default',
+    status        text        NOT NULL DEFAULT 'pending',
+    due_at        timestamptz NOT NULL DEFAULT now(),
+    generation    integer     NOT NULL DEFAULT 0,
+    attempt       integer     NOT NULL DEFAULT 0,
+    max_retries   integer     NOT NULL DEFAULT 10,
+    claim_token   uuid,
+    lease_until   timestamptz,
+    broker_epoch  text,
+    last_error    text,
+    failures      jsonb       NOT NULL DEFAULT '[]',
+    traceparent   text,
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    published_at  timestamptz,
+    claimed_at    timestamptz,
+    finished_at   timestamptz,
+    -- The message's name towards the world, in the Message-ID of its mails. The claim gives one to a row that has none.
+    uid           uuid        DEFAULT gen_random_uuid(),
+    -- An error names the first constraint, in alphabetical order, that a row breaks.
+    CONSTRAINT outbox_task_not_empty CHECK (task <> ''),
+    CONSTRAINT outbox_queue_known CHECK (queue IN ('critical', 'default')),
+    -- done and discarded are the states of outbox_finished.
+    CONSTRAINT outbox_status_live CHECK (status IN ('pending', 'published', 'running', 'dead')),
+    CONSTRAINT outbox_live_is_not_finished CHECK (finished_at IS NULL),
+    CONSTRAINT outbox_generation_not_negative CHECK (generation >= 0),
+    CONSTRAINT outbox_attempt_not_negative CHECK (attempt >= 0),
+    CONSTRAINT outbox_max_retries_not_negative CHECK (max_retries >= 0),
+    CONSTRAINT outbox_failures_is_array CHECK (jsonb_typeof(failures) = 'array'),
+    CONSTRAINT outbox_lease_while_published_or_running CHECK (
+        (lease_until IS NOT NULL) = (status IN ('published', 'running'))),
+    CONSTRAINT outbox_claim_token_while_running CHECK ((claim_token IS NOT NULL) = (status = 'running')),
+    CONSTRAINT outbox_published_names_its_epoch CHECK (
+        status <> 'published' OR (broker_epoch IS NOT NULL AND published_at IS NOT NULL)),
+    CONSTRAINT outbox_running_has_claim_time CHECK (
+        status <> 'running' OR (claimed_at IS NOT NULL AND attempt > 0)),
+    CONSTRAINT outbox_dead_has_reason CHECK (status <> 'dead' OR last_error IS NOT NULL),
+    -- Bounds: what a process of ours could not read, count on or send. A dead letter keeps a payload of any size.
+    CONSTRAINT outbox_payload_size CHECK (status = 'dead' OR pg_column_size(payload) <= 1048576),
+    CONSTRAINT outbox_numbers_in_range CHECK (id > 0 AND greatest(generation, attempt, max_retries) < 1000000000),
+    CONSTRAINT outbox_texts_in_range CHECK (
+        greatest(octet_length(task), octet_length(broker_epoch), octet_length(traceparent)) <= 200
+        AND octet_length(last_error) <= 8000),
+    -- Never (infinity) and at once (-infinity) are due times too.
+    CONSTRAINT outbox_due_at_in_range CHECK (
+        (due_at >= '0001-01-01 00:00:00+00' AND due_at <= '9999-12-31 00:00:00+00') OR NOT isfinite(due_at)),
+    CONSTRAINT outbox_times_in_range CHECK (
+        least(created_at, published_at, claimed_at, lease_until) >= '0001-01-01 00:00:00+00'
+        AND greatest(created_at, published_at, claimed_at, lease_until) <= '9999-12-31 00:00:00+00'),
+    CONSTRAINT outbox_failures_are_objects CHECK (
+        failures = '[]' OR pg_column_size(failures) <= 1048576
+            AND NOT jsonb_path_exists(failures, 'strict $[*] ? (@.type() != "object")', '{}', true))
+);
+
+-- Serves take_batch (the due messages of one queue, oldest first) and next_due (the head of each queue).
+CREATE INDEX IF NOT EXISTS outbox_pending_idx ON outbox (queue, due_at, id) WHERE status = 'pending';
+
+-- Serves find_suspects: rows of another epoch are two ranges of it, rows whose lease is over the head of a third.
+CREATE INDEX IF NOT EXISTS outbox_published_idx ON outbox (broker_epoch, lease_until) WHERE status = 'published';
+
+-- Serves reap_running (claims whose lease is over).
+CREATE INDEX IF NOT EXISTS outbox_running_idx ON outbox (lease_until) WHERE status = 'running';
+
+-- Serves the list of dead letters.
+CREATE INDEX IF NOT EXISTS outbox_dead_idx ON outbox (id) WHERE status = 'dead';
+
+-- Serves the expiry of unverified accounts: which of them has a mail ahead? Of a long name, which only another
+-- service can have written, the beginning is enough; a whole one may be larger than an index takes. Payloads of tasks
+-- that send no mail may be large, and would be unfolded at each step.
+CREATE INDEX IF NOT EXISTS outbox_account_idx ON outbox (left(payload ->> 'username', 64) COLLATE "C")
+ WHERE starts_with(task, 'task:send_');
+
+-- History. Only a row's own finish brings it here, and only its age takes it away.
+CREATE TABLE IF NOT EXISTS outbox_finished (
+    LIKE outbox,
+    CONSTRAINT outbox_finished_pkey PRIMARY KEY (id),
+    CONSTRAINT outbox_finished_status CHECK (status IN ('done', 'discarded')),
+    CONSTRAINT outbox_finished_has_finish_time CHECK (finished_at IS NOT NULL),
+    CONSTRAINT outbox_finished_holds_no_claim CHECK (claim_token IS NULL AND lease_until IS NULL)
+);
+
+-- Serves prune (the oldest finished rows).
+CREATE INDEX IF NOT EXISTS outbox_finished_age_idx ON outbox_finished (finished_at);
+
+CREATE OR REPLACE VIEW outbox_messages AS
+    SELECT id, task, payload, queue, status, due_at, generation, attempt, max_retries, claim_token, lease_until,
+           broker_epoch, last_error, failures, traceparent, created_at, published_at, claimed_at, finished_at,
+           uid
+      FROM outbox
+    UNION ALL
+    SELECT id, task, payload, queue, status, due_at, generation, attempt, max_retries, claim_token, lease_until,
+           broker_epoch, last_error, failures, traceparent, created_at, published_at, claimed_at, finished_at,
+           uid
+      FROM outbox_finished;
+
+-- One row: is the mail server reachable? While it is not (opened_at is set), only a probe is published. With a
+-- policy_code it answers, and refuses everybody: refusals holds who was refused by policy since a mail was last accepted.
+CREATE TABLE IF NOT EXISTS outbox_breaker (
+    name        text        PRIMARY KEY,
+    opened_at   timestamptz,
+    outages     integer     NOT NULL DEFAULT 0,
+    probe_at    timestamptz,
+    probe_id    bigint,
+    last_error  text,
+    policy_code text,
+    refusals    jsonb       NOT NULL DEFAULT '[]',
+    accepted_at timestamptz,
+    CONSTRAINT outbox_breaker_only_mail CHECK (name = 'mail'),
+    CONSTRAINT outbox_breaker_open_has_probe_time CHECK ((opened_at IS NULL) = (probe_at IS NULL))
+);
+INSERT INTO outbox_breaker (name) VALUES ('mail') ON CONFLICT DO NOTHING;
+
+-- One row per relay: when it was last seen. The API's metrics, `stats` and `doctor` look here; no step depends on it.
+CREATE TABLE IF NOT EXISTS outbox_relays (
+    name        text        PRIMARY KEY,
+    started_at  timestamptz NOT NULL DEFAULT now(),
+    seen_at     timestamptz NOT NULL
+);
+
+-- What came of the signups that named themselves with an Idempotency-Key, each written by the signup's own transaction.
+-- A key counts for 24 hours. The next signups with a key delete what is older, 20 rows each. `key` is an HMAC of the
+-- client's network and the key that it sent, or of a form's own key and what was typed.
+CREATE TABLE IF NOT EXISTS idempotency_keys (
+    key         text        PRIMARY KEY,
+    body_hmac   bytea       NOT NULL,
+    outcome     jsonb       NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT idempotency_keys_key_not_empty CHECK (key <> ''),
+    CONSTRAINT idempotency_keys_body_hmac_is_sha256 CHECK (length(body_hmac) = 32)
+);
+
+-- Serves the deletion of the oldest.
+CREATE INDEX IF NOT EXISTS idempotency_keys_age_idx ON idempotency_keys (created_at);
+
+-- How often "send it again" was asked for an address, whether anybody has it or not: at most one mail a minute and five
+-- a day. Only an HMAC of the address is kept. Whoever asks deletes 20 rows that nobody asked for in a day.
+CREATE TABLE IF NOT EXISTS resends (
+    email_hmac  bytea         PRIMARY KEY,
+    mailed_at   timestamptz[] NOT NULL,
+    asked_at    timestamptz   NOT NULL DEFAULT now(),
+    CONSTRAINT resends_email_hmac_is_sha256 CHECK (length(email_hmac) = 32),
+    CONSTRAINT resends_five_mails_a_day CHECK (cardinality(mailed_at) BETWEEN 1 AND 5)
+);
+
+-- Serves the deletion of the oldest.
+CREATE INDEX IF NOT EXISTS resends_age_idx ON resends (asked_at);
+
+-- One row per session of the console. It ends with its row, when somebody signs out, or at its end; the next login deletes
+-- those that are over. Kept is an HMAC of the cookie's secret by OPS_TOKEN: a row opens nothing, a new token ends all.
+-- last_form is the form that it carried out last, so that a button that is pressed twice is no conflict.
+CREATE TABLE IF NOT EXISTS ops_sessions (
+    id           bigint       GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    secret_hmac  bytea        NOT NULL,
+    opened_at    timestamptz  NOT NULL DEFAULT now(),
+    ends_at      timestamptz  NOT NULL,
+    last_form    text,
+    CONSTRAINT ops_sessions_secret_hmac_key UNIQUE (secret_hmac),
+    CONSTRAINT ops_sessions_secret_hmac_is_sha256 CHECK (length(secret_hmac) = 32),
+    CONSTRAINT ops_sessions_last_form_is_short CHECK (length(last_form) <= 100)
+);
+
+-- The verification mails that the API was asked for, each written with its message, so that no mailbox is flooded. Of
+-- address, mailbox (the address without its tag) and the client's network only HMACs are kept. A mail is prompt, waiting
+-- for a limit until due_at, the daily one of a mailbox beyond its limits, or discarded. The relays delete old rows.
+CREATE TABLE IF NOT EXISTS verification_mails (
+    message_id    bigint      PRIMARY KEY,
+    mailbox_hmac  bytea       NOT NULL,
+    address_hmac  bytea       NOT NULL,
+    client_hmac   bytea,
+    state         text        NOT NULL,
+    due_at        timestamptz NOT NULL,
+    CONSTRAINT verification_mails_state_known CHECK (state IN ('prompt', 'waiting', 'daily', 'discarded'))
+);
+
+-- Serves the decision about one more mail to a mailbox.
+CREATE INDEX IF NOT EXISTS verification_mails_mailbox_idx ON verification_mails (mailbox_hmac, due_at)
+    WHERE state <> 'discarded';
+
+-- Serves what waits for a limit.
+CREATE INDEX IF NOT EXISTS verification_mails_waiting_idx ON verification_mails (due_at)
+    WHERE state IN ('waiting', 'daily');
+
+-- Serve the deletion of the oldest, what was discarded lately, and how many accounts are never verified.
+CREATE INDEX IF NOT EXISTS verification_mails_due_idx ON verification_mails (due_at) WHERE state <> 'discarded';
+CREATE INDEX IF NOT EXISTS verification_mails_discarded_idx ON verification_mails (due_at) WHERE state = 'discarded';
+
+-- How many verification mails are due in an hour of the clock, to one domain (its HMAC) or to all ('total'): only where
+-- a limit is set. Each backend counts in one of 64 slots, so that no signup waits for another one's row.
+CREATE TABLE IF NOT EXISTS mail_counts (
+    scope         bytea       NOT NULL,
+    window_start  timestamptz NOT NULL,
+    slot          smallint    NOT NULL,
+    mails         integer     NOT NULL,
+    CONSTRAINT mail_counts_pkey PRIMARY KEY (scope, window_start, slot)
+) WITH (fillfactor = 50);
+
+-- Serves the deletion of hours that are over.
+CREATE INDEX IF NOT EXISTS mail_counts_window_idx ON mail_counts (window_start);
+
+-- Forwarding headers that came with a request and that nothing believes: a proxy stands in front that TRUSTED_PROXIES does
+-- not count. The API writes one every ten minutes at most, `doctor` reads them.
+CREATE TABLE IF NOT EXISTS ignored_headers (
+    name     text        PRIMARY KEY,
+    seen_at  timestamptz NOT NULL
+);
