@@ -5,10 +5,8 @@ production.
 """
 
 import pickle
-import zlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from typing import Final
 
 from shared.outbox.messages import ENTRY_POINT, QUEUES
@@ -20,9 +18,6 @@ RESULT_TTL_SECONDS: Final = 60
 FAILURE_TTL_SECONDS: Final = 86_400
 """How long RQ remembers a job whose process was killed. The truth about it stands in PostgreSQL."""
 
-_STORED: Final = b"\x78\x01\x01"
-"""zlib's usual window, no dictionary; the last block, which is stored as it is."""
-
 MARKER_CHARACTERS: Final = 32
 """Of the epoch's marker, all of them hexadecimal."""
 
@@ -33,7 +28,6 @@ PUSH_SCRIPT: Final = f"""
 -- Returns the marker, the server's description with its run id ('' where INFO is refused), and the queues that took
 -- nothing since their keys hold something else than a list.
 local prefix, now, timeout, push = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
-local model = prefix .. ':outbox:model'
 local marker, refused = redis.pcall('GET', KEYS[1]), {{}}
 if type(marker) ~= 'string' or #marker ~= {MARKER_CHARACTERS} or string.find(marker, '%X') then
   marker = ARGV[4]  -- there was none, or somebody else wrote something there
@@ -45,19 +39,15 @@ while ARGV[at] do
   local list, ids = prefix .. ':queue:' .. queue, {{}}
   local length = redis.pcall('LLEN', list)
   local is_list = type(length) == 'number' or not string.find(length.err, 'WRONGTYPE', 1, true)
-  -- A hash is copied in half the time in which its fields are set: Redis looks for each among those that it has.
-  redis.call('DEL', model)
-  redis.call('HSET', model,
-    'data', '', 'description', '', 'origin', queue, 'status', 'queued', 'created_at', now, 'enqueued_at', now,
-    'timeout', timeout, 'result_ttl', '{RESULT_TTL_SECONDS}', 'failure_ttl', '{FAILURE_TTL_SECONDS}',
-    'success_callback_name', '', 'failure_callback_name', '', 'stopped_callback_name', '',
-    'started_at', '', 'ended_at', '', 'last_heartbeat', '', 'worker_name', '', 'group_id', '')
   for id, message in string.gmatch(ARGV[at + 1], '(outbox%-(%-?%d+)%-g%d+)') do
     if is_list then
       local job = prefix .. ':job:' .. id
-      redis.call('COPY', model, job, 'REPLACE')
-      -- RQ's default description is the call with its arguments, and it is logged.
-      redis.call('HSET', job, 'data', ARGV[call], 'description', 'outbox message ' .. message)
+      redis.call('DEL', job)  -- a job that is pushed again keeps nothing of its former run, not even its expiry
+      redis.call('HSET', job,
+        'data', ARGV[call], 'origin', queue, 'status', 'queued', 'created_at', now, 'enqueued_at', now,
+        -- RQ's default description is the call with its arguments, and it is logged.
+        'description', 'outbox message ' .. message,
+        'timeout', timeout, 'result_ttl', '{RESULT_TTL_SECONDS}', 'failure_ttl', '{FAILURE_TTL_SECONDS}')
       ids[#ids + 1] = id
     end
     call = call + 1
@@ -71,7 +61,6 @@ while ARGV[at] do
   redis.pcall('SADD', prefix .. ':queues', list)  -- for RQ's lists of queues; no job depends on it
   at = call
 end
-redis.call('DEL', model)
 local server = redis.pcall('INFO', 'server')
 return {{marker, type(server) == 'string' and server or '', refused}}
 """
@@ -93,7 +82,7 @@ def push_arguments(rows: Sequence[Row]) -> Iterator[str | bytes]:
             yield queue
             yield " ".join([job_id(row) for row in of_queue])
             for row in of_queue:
-                yield _stored_call(row.id)
+                yield _pickled_call(row.id)
 
 
 def timestamp() -> str:
@@ -101,35 +90,6 @@ def timestamp() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _stored_call(message_id: int) -> bytes:
-    """Write the call as RQ does: pickled, in zlib's format.
-
-    Nothing is gained by compressing fifty bytes. They stand in one stored block (RFC 1951, section 3.2.4) between the
-    format's header and checksum (RFC 1950, section 2.2); the module zlib takes twice the time for it.
-    """
-    call = _pickled_call(message_id)
-    return _stored_block_head(len(call)) + call + zlib.adler32(call).to_bytes(4, "big")
-
-
-@cache
-def _stored_block_head(size: int) -> bytes:
-    """Write what stands before so many stored bytes; ids differ in length by a few bytes, so there are few of them."""
-    return _STORED + size.to_bytes(2, "little") + (size ^ 0xFFFF).to_bytes(2, "little")
-
-
 def _pickled_call(message_id: int) -> bytes:
-    """Pickle the call: the ids that pickle writes in four bytes are put into a call that was pickled before.
-
-    Pickling each would be a tenth of what the relay computes for a message.
-    """
-    if message_id in _FOUR_BYTES:
-        return _BEFORE_ID + message_id.to_bytes(4, "little") + _BEHIND_ID
-    return _pickle(message_id)
-
-
-def _pickle(message_id: int) -> bytes:
+    """Return the call as RQ's own serializer writes it. RQ also reads it uncompressed."""
     return pickle.dumps((ENTRY_POINT, None, (message_id,), {}), protocol=pickle.HIGHEST_PROTOCOL)
-
-
-_FOUR_BYTES: Final = range(2**16, 2**31)
-_BEFORE_ID, _BEHIND_ID = _pickle(_FOUR_BYTES[-1]).split(_FOUR_BYTES[-1].to_bytes(4, "little"))

@@ -107,7 +107,7 @@ def insert(connection: Connection[Any], row: Row) -> int | None:
 
 
 KEYS: Final = (
-    *(f"{RQ_KEY_PREFIX}:outbox:{name}" for name in ("epoch", "model")),
+    f"{RQ_KEY_PREFIX}:outbox:epoch",
     *(f"{RQ_KEY_PREFIX}:queue:{name}" for name in ("critical", "default")),
     *(f"{RQ_KEY_PREFIX}:failed:{name}" for name in ("critical", "default")),
     *(f"{RQ_KEY_PREFIX}:workers:{name}" for name in ("critical", "default")),

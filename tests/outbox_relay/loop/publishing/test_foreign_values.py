@@ -24,7 +24,6 @@ from tests.waiting import wait_until
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 MARKER = f"{RQ_KEY_PREFIX}:outbox:epoch"
-MODEL = f"{RQ_KEY_PREFIX}:outbox:model"
 NAMES = f"{RQ_KEY_PREFIX}:queues"
 CRITICAL = f"{RQ_KEY_PREFIX}:queue:critical"
 
@@ -59,7 +58,7 @@ def test_a_foreign_value_at_a_key_of_ours_stops_nothing(
     connection: Connection, database_url: str, redis_url: str, redis: Redis, kind: str
 ) -> None:
     def overwrite() -> None:
-        for key in (MARKER, MODEL, NAMES):
+        for key in (MARKER, NAMES):
             redis.delete(key)
             VALUES[kind](redis, key)
 
