@@ -13,7 +13,7 @@ from shared.database.connections import UnsuitableDatabaseError
 from shared.errors import SettingsError
 from shared.logs import configure_logging
 from shared.outbox import claims
-from shared.rq_format.read import LARGEST_ID
+from shared.rq_format.ids import is_message_id
 from shared.settings.processes import read_consumer_settings, read_database_url
 from shared.tracing.spans import configure_tracing, tracing
 
@@ -30,7 +30,7 @@ def run_message(message_id: object) -> None:
     whatever becomes of the message, the job itself is done.
     """
     configure_logging()
-    if type(message_id) is not int or not 0 < message_id <= LARGEST_ID:
+    if not is_message_id(message_id):
         _log.error("job.refused", meaning="the job names no message")
         return
     try:

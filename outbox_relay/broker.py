@@ -19,7 +19,9 @@ from redis_client.sentinels import leave_replaced_master
 from shared.errors import OutboxError
 from shared.outbox.messages import LONGEST_ANSWER_SECONDS, QUEUES
 from shared.outbox.publishing import Row
-from shared.rq_format.write import MARKER_CHARACTERS, PUSH_SCRIPT, job_id, push_arguments, timestamp
+from shared.rq_format.ids import job_id
+from shared.rq_format.keys import Keys, is_marker
+from shared.rq_format.write import PUSH_SCRIPT, push_arguments, timestamp
 
 SOCKET_SECONDS: Final = 3.0
 """Below the limit that PostgreSQL sets on an idle transaction: a frozen Redis rolls the batch back, not the server."""
@@ -29,7 +31,6 @@ _DELETED_AT_ONCE: Final = 1000
 _RUN_ID: Final = re.compile(rb"\nrun_id:(\w+)")
 """Found from its first letters on; a pattern that begins with (?m)^ is tried at each letter of the answer."""
 _NO_RUN_ID: Final = "-"
-_MARKER: Final = re.compile(rb"[0-9A-Fa-f]{%d}" % MARKER_CHARACTERS)
 _NO_MARKER: Final = "-"
 _WRONG_TYPE: Final = "WRONGTYPE"
 
@@ -57,8 +58,7 @@ class Broker:
     def __init__(self, client: Redis, key_prefix: str, job_timeout_seconds: int) -> None:
         """Keep the client; `key_prefix` is RQ's."""
         self._client = client
-        self._prefix = key_prefix
-        self._marker = f"{key_prefix}:outbox:epoch"
+        self._keys = Keys(key_prefix)
         self._job_timeout_seconds = job_timeout_seconds
         self._push = client.register_script(PUSH_SCRIPT)
         self._ask_sentinels_at = 0.0
@@ -80,9 +80,11 @@ class Broker:
 
         """
         command = "LPUSH" if in_front else "RPUSH"
-        head = (self._prefix, timestamp(), self._job_timeout_seconds, uuid.uuid4().hex, command)
+        head = (self._keys.job(""), timestamp(), self._job_timeout_seconds, uuid.uuid4().hex, command)
         with _translated(self._client):
-            reply: Any = self._push(keys=[self._marker], args=[*head, *push_arguments(rows)])
+            reply: Any = self._push(
+                keys=[self._keys.epoch_marker, self._keys.queues], args=[*head, *push_arguments(rows, self._keys)]
+            )
         marker, server, refused = reply
         self.refused_queues = frozenset(queue.decode() for queue in refused)
         self._note_info(is_refused=not server)
@@ -108,7 +110,7 @@ class Broker:
 
     def delete_orphans(self, rows: Sequence[Row]) -> None:
         """Delete the hashes of jobs that are in no list any more. Raises BrokerUnavailableError."""
-        keys = [self._job_key(job_id(row)) for row in rows]
+        keys = [self._keys.job(job_id(row.id, row.generation)) for row in rows]
         with _translated(self._client):
             for start in range(0, len(keys), _DELETED_AT_ONCE):
                 self._client.unlink(*keys[start : start + _DELETED_AT_ONCE])
@@ -141,7 +143,7 @@ class Broker:
         with self._client.pipeline(transaction=True) as pipe:
             for queue in queues:
                 pipe.lrange(self.queue_key(queue), 0, -1)
-            pipe.get(self._marker)
+            pipe.get(self._keys.epoch_marker)
             if with_info:
                 pipe.info("server")
                 pipe.info("replication")
@@ -167,16 +169,12 @@ class Broker:
 
     def queue_key(self, queue: str) -> str:
         """Give the key of a queue's list, as RQ names it."""
-        return f"{self._prefix}:queue:{queue}"
-
-    def _job_key(self, job: str) -> str:
-        return f"{self._prefix}:job:{job}"
+        return self._keys.queue(queue)
 
 
 def _epoch(marker: bytes | None, run_id: str) -> str:
     """Name an epoch. What is none of our markers is as good as none: the next push writes one over it."""
-    is_ours = marker is not None and _MARKER.fullmatch(marker)
-    return f"{marker.decode() if marker and is_ours else _NO_MARKER}/{run_id}"
+    return f"{marker.decode() if marker and is_marker(marker) else _NO_MARKER}/{run_id}"
 
 
 def _unless_of_another_type(reply: object) -> object:

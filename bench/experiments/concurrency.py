@@ -2,6 +2,8 @@
 
 from functools import partial
 
+from rq.defaults import RQ_KEY_PREFIX
+
 from bench.environment.servers import Servers
 from bench.environment.sizes import Sizes
 from bench.environment.workload import pending
@@ -13,6 +15,7 @@ from bench.processes.command_lines import OUTBOX_WORKER, mails_in_flight, rq_wor
 from bench.processes.workers import RATE as MAILS
 from bench.processes.workers import WorkerRuns
 from shared.outbox.messages import CRITICAL
+from shared.rq_format.keys import Keys
 
 ROWS = "rows/s"
 _COUNTS = (1, 2, 4)
@@ -27,7 +30,7 @@ def run_relays(servers: Servers, database_url: str, count: int, rows: int) -> Me
     arguments = ["ours", "--rows", str(rows), "--seconds", str(_DEADLINE_SECONDS)]
     figures = run_together(count, "bench.relays", arguments, settings, servers.log_file("relays"))
     with servers.redis.client() as client:
-        pushed = client.llen(f"rq:queue:{CRITICAL}")
+        pushed = client.llen(Keys(RQ_KEY_PREFIX).queue(CRITICAL))
     if pushed != rows or sum(each["rows"] for each in figures) != rows:
         raise ContenderFailedError(f"{count} relays pushed {pushed} jobs for {rows} rows")
     return Measurement({ROWS: rows / max(each["seconds"] for each in figures)})

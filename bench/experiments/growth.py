@@ -25,6 +25,7 @@ from outbox_relay.broker import open_broker
 from outbox_relay.loop.reaper import Reaper
 from shared.outbox.messages import DOORBELL_CHANNEL, SendVerifyEmail
 from shared.outbox.publishing import POSTMASTER_GRACE_SECONDS
+from shared.rq_format.keys import Keys
 
 RATE = "rows/s"
 REAPED, RETURNED = "claims reaped/s", "lost jobs returned/s"
@@ -217,7 +218,7 @@ def _seconds_to_publish(
     started = time.monotonic()
     connection.execute(f"NOTIFY {DOORBELL_CHANNEL}")
     with servers.redis.client() as client:
-        while client.llen(f"{RQ_KEY_PREFIX}:queue:{SendVerifyEmail.queue}") < rows:
+        while client.llen(Keys(RQ_KEY_PREFIX).queue(SendVerifyEmail.queue)) < rows:
             watch([relay], "jobs of a round are missing", started)
     return time.monotonic() - started
 

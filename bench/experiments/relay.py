@@ -3,6 +3,7 @@
 from functools import partial
 
 from redis import Redis
+from rq.defaults import RQ_KEY_PREFIX
 
 from bench.environment.servers import Servers
 from bench.environment.sizes import Sizes
@@ -11,6 +12,7 @@ from bench.errors import ContenderFailedError
 from bench.measuring import Contender, Experiment, Goal, Measurement
 from bench.processes.children import run_together
 from shared.outbox.messages import CRITICAL
+from shared.rq_format.keys import Keys
 
 RATE, CPU = "rows/s", "CPU µs/row"
 
@@ -45,7 +47,7 @@ def run_relay(servers: Servers, database_url: str, name: str, rows: int, seconds
 
 def _check(client: Redis, rows: int, name: str) -> None:
     """Believe no figure of a relay whose jobs are not there."""
-    listed = client.llen(f"rq:queue:{CRITICAL}")
+    listed = client.llen(Keys(RQ_KEY_PREFIX).queue(CRITICAL))
     if listed != rows:
         raise ContenderFailedError(f"{name} says that it moved {rows} rows, Redis has {listed} jobs")
 

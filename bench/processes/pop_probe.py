@@ -5,9 +5,11 @@ import time
 
 import click
 from redis import Redis
+from rq.defaults import RQ_KEY_PREFIX
 
 from bench.processes.children import ready, report
 from shared.outbox.messages import CRITICAL
+from shared.rq_format.keys import Keys
 
 
 @click.command()
@@ -18,7 +20,7 @@ def main(count: int) -> None:
     client.ping()
     ready()
     for _ in range(count):
-        client.blpop([f"rq:queue:{CRITICAL}"])
+        client.blpop([Keys(RQ_KEY_PREFIX).queue(CRITICAL)])
         report({"popped": time.monotonic()})
 
 

@@ -12,12 +12,15 @@ from typing import Any
 
 import asyncpg
 from redis.asyncio import Redis
+from rq.defaults import RQ_KEY_PREFIX
 from txoutbox import Relay, RelayConfig
 from txoutbox.adapters.postgres import PostgresStorage
 
 from bench.relays.batches import MoveBatch, Task
+from shared.outbox.messages import CRITICAL
+from shared.rq_format.keys import Keys
 
-_QUEUE = "rq:queue:critical"
+_KEYS = Keys(RQ_KEY_PREFIX)
 _CONCURRENCY = 50
 _BATCH = 500
 
@@ -57,7 +60,7 @@ def _publisher(redis: Redis) -> Any:  # noqa: ANN401 - the same
         job = f"tx-{message.id}"
         async with redis.pipeline(transaction=False) as pipe:
             pipe.hset(
-                f"rq:job:{job}",
+                _KEYS.job(job),
                 mapping={
                     "created_at": now,
                     "enqueued_at": now,
@@ -68,7 +71,7 @@ def _publisher(redis: Redis) -> Any:  # noqa: ANN401 - the same
                     "status": "queued",
                 },
             )
-            pipe.rpush(_QUEUE, job)
+            pipe.rpush(_KEYS.queue(CRITICAL), job)
             await pipe.execute()
 
     return publish

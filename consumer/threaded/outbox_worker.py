@@ -14,6 +14,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from redis.sentinel import SentinelConnectionPool
 from rq import worker_registration
+from rq.defaults import RQ_KEY_PREFIX
 from rq.job import Job
 from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import now
@@ -27,6 +28,7 @@ from consumer.threaded.state import LOOK_SECONDS, Control
 from redis_client.retrying import no_retry
 from redis_client.sentinels import leave_replaced_master
 from shared.errors import SettingsError
+from shared.rq_format.keys import Keys
 from shared.rq_format.read import PlainSerializer
 from shared.settings.processes import read_consumer_settings
 from shared.tracing.spans import configure_tracing, tracing
@@ -118,8 +120,7 @@ class OutboxWorker(SimpleWorker):
         return control.jobs_done > 0
 
     def _broker(self, client: Redis) -> WorkerBroker:
-        keys = [queue.key for queue in self.queues]
-        return WorkerBroker(client, keys, Job.redis_job_namespace_prefix, self.key)
+        return WorkerBroker(client, Keys(RQ_KEY_PREFIX), self.queue_names(), self.name)
 
     def _patient_client(self) -> Redis:
         """Return RQ's own connection, whose deadline is longer than a pop may take.

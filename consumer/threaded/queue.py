@@ -15,7 +15,9 @@ from rq.defaults import DEFAULT_FAILURE_TTL
 
 from consumer.threaded.state import LOOK_SECONDS
 from redis_client.addresses import client_cause
-from shared.rq_format.read import LARGEST_DATA_BYTES, PoppedJob, message_id_of_call, message_id_of_job
+from shared.rq_format.ids import message_id_of_job
+from shared.rq_format.keys import Keys
+from shared.rq_format.read import LARGEST_DATA_BYTES, PoppedJob, message_id_of_call
 
 _POP_SCRIPT: Final = """
 -- Take up to ARGV[1] jobs, all of the first list before any of the second. LPOP's own count needs Redis 6.2.
@@ -69,12 +71,14 @@ _log = structlog.get_logger(__name__)
 class WorkerBroker:
     """Pops jobs and deletes them. Raises RedisError where Redis cannot be used."""
 
-    def __init__(self, client: Redis, queue_keys: list[str], job_key_prefix: str, worker_key: str) -> None:
-        """Keep the client, and RQ's names for queues, jobs and this worker."""
+    def __init__(self, client: Redis, keys: Keys, queues: Sequence[str], worker: str) -> None:
+        """Keep the client, the names of the queues, the most urgent first, and that of this worker."""
         self._client = client
-        self._queue_keys = queue_keys
-        self._job_key_prefix = job_key_prefix.encode()
-        self._worker_key = worker_key
+        self._keys = keys
+        self._queues = {keys.queue(name): name for name in queues}
+        self._queue_keys = list(self._queues)
+        self._worker = worker
+        self._worker_key = keys.worker(worker)
         self._pop_script = client.register_script(_POP_SCRIPT)
         self._refuse_script = client.register_script(_REFUSE_SCRIPT)
         self._blocked: frozenset[str] = frozenset()
@@ -143,16 +147,20 @@ class WorkerBroker:
         """Put a job that is not ours among the failed ones of its queue; false when RQ has no such job."""
         if not _JOB_ID_OF_RQ.fullmatch(job.job_id):
             return False
-        prefix, _, queue = job.queue_key.rpartition(":queue:")
         job_id, present = job.job_id.decode(), datetime.now(UTC)
         reason = b64encode(zlib.compress(_REFUSAL.encode()))
         kept: Any = self._refuse_script(
-            keys=[self._key(job), f"{prefix}:failed:{queue}", f"{prefix}:results:{job_id}", self._worker_key],
+            keys=[
+                self._key(job),
+                self._keys.failed(self._queues[job.queue_key]),
+                self._keys.results(job_id),
+                self._worker_key,
+            ],
             args=[
                 job_id,
                 int(present.timestamp()) + DEFAULT_FAILURE_TTL,
                 present.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-                self._worker_key.rpartition(":")[2],
+                self._worker,
                 reason,
                 DEFAULT_FAILURE_TTL,
             ],
@@ -177,4 +185,4 @@ class WorkerBroker:
         return client_cause(error, self._client)
 
     def _key(self, job: PoppedJob) -> bytes:
-        return self._job_key_prefix + job.job_id
+        return self._keys.job("").encode() + job.job_id  # somebody else's id may be no text

@@ -17,6 +17,7 @@ from redis_client.addresses import client_cause
 from redis_client.opening import open_redis
 from shared.outage_causes import redis_cause
 from shared.outbox.messages import QUEUES
+from shared.rq_format.keys import Keys
 
 _LOWEST_VERSION: Final = (6, 2)
 _FULL: Final = 0.9
@@ -110,7 +111,7 @@ def _check_clock(client: Redis) -> Finding:
 def _check_workers(client: Redis, key_prefix: str, queue: str) -> Finding:
     """Count the workers of a queue as RQ registers them."""
     try:
-        keys = _members(client, f"{key_prefix}:workers:{queue}")
+        keys = _members(client, Keys(key_prefix).workers_of(queue))
         seen = [moment for key in keys if (moment := _last_seen(client, key)) is not None]
     except ResponseError as exc:
         return skipped("workers", f"this user may not look for those of {queue}: {client_cause(exc, client)}")

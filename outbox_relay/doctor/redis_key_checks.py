@@ -1,6 +1,5 @@
 """The keys that relay and workers share in Redis, often with other programs: each of its type, and nobody suspended."""
 
-import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -10,28 +9,28 @@ from redis.exceptions import ResponseError
 from outbox_relay.doctor.findings import Finding, fault, ok, warning
 from redis_client.addresses import client_cause
 from shared.outbox.messages import QUEUES
-from shared.rq_format.write import MARKER_CHARACTERS
+from shared.rq_format.keys import MARKER_CHARACTERS, Keys, is_marker
 
 _CHECK: Final = "redis keys"
-_MARKER: Final = re.compile(rb"[0-9A-Fa-f]{%d}" % MARKER_CHARACTERS)
 _ABSENT: Final = "none"
 
 
 def check_keys(client: Redis, key_prefix: str) -> Iterator[Finding]:
     """Look at the type of each key, at the relay's marker, and at RQ's suspension. Raises RedisError."""
+    keys = Keys(key_prefix)
     try:
-        wrong = [*_wrong_types(client, key_prefix), *_strange_marker(client, f"{key_prefix}:outbox:epoch")]
+        wrong = [*_wrong_types(client, keys), *_strange_marker(client, keys.epoch_marker)]
         yield from wrong or [ok(_CHECK, "each holds what it should")]
-        yield from _suspension(client, f"{key_prefix}:suspended")
+        yield from _suspension(client, keys.suspended)
     except ResponseError as exc:
         # A user that may not run these commands may still push.
         yield warning(_CHECK, f"they cannot be looked at: {client_cause(exc, client)}", "allow TYPE, GETRANGE and TTL")
 
 
-def _wrong_types(client: Redis, key_prefix: str) -> Iterator[Finding]:
-    expected = {f"{key_prefix}:queues": "set", f"{key_prefix}:workers": "set"}
+def _wrong_types(client: Redis, keys: Keys) -> Iterator[Finding]:
+    expected = {keys.queues: "set", keys.workers: "set"}
     for queue in QUEUES:
-        expected |= {f"{key_prefix}:queue:{queue}": "list", f"{key_prefix}:workers:{queue}": "set"}
+        expected |= {keys.queue(queue): "list", keys.workers_of(queue): "set"}
     with client.pipeline(transaction=False) as pipe:
         for key in expected:
             pipe.type(key)
@@ -42,7 +41,7 @@ def _wrong_types(client: Redis, key_prefix: str) -> Iterator[Finding]:
             yield fault(
                 _CHECK,
                 f"{key} is a {name} and has to be a {wanted}: relay and workers cannot use it",
-                f"RENAME it, and find out who writes there; a prefix of one's own is RQ_KEY_PREFIX, now {key_prefix}",
+                f"RENAME it, and find out who writes there; a prefix of one's own is RQ_KEY_PREFIX, now {keys.prefix}",
             )
 
 
@@ -52,7 +51,7 @@ def _strange_marker(client: Redis, key: str) -> Iterator[Finding]:
         return
     # No more of it than a marker has: what somebody else put there may be of any size.
     start: Any = client.getrange(key, 0, MARKER_CHARACTERS) if kind == b"string" else b""
-    if not _MARKER.fullmatch(start):
+    if not is_marker(start):
         yield warning(
             _CHECK,
             f"{key} holds something else than a relay's marker; the next push writes one over it",

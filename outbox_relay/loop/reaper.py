@@ -11,7 +11,7 @@ from outbox_relay.broker import Broker, BrokerUnavailableError
 from shared.logs import lines_of
 from shared.outbox import publishing
 from shared.outbox.publishing import DbConnection, Reaped, Row, Suspect
-from shared.rq_format.write import job_id
+from shared.rq_format.ids import job_id
 
 _log = structlog.get_logger(__name__)
 
@@ -113,7 +113,7 @@ class Reaper:
 
 
 def _name(suspect: Suspect) -> bytes:
-    return job_id(suspect.row).encode()
+    return job_id(suspect.row.id, suspect.row.generation).encode()
 
 
 def _chunks(rows: list[Row]) -> list[list[Row]]:

@@ -7,14 +7,12 @@ names a message, and whether that message exists and is due is asked of PostgreS
 import io
 import pickle
 import pickletools
-import re
 import zlib
 from dataclasses import dataclass
 from typing import Any, Final
 
 from shared.outbox.messages import ENTRY_POINT
-
-LARGEST_ID: Final = 2**63 - 1
+from shared.rq_format.ids import is_message_id
 
 LARGEST_DATA_BYTES: Final = 4096
 """Our own jobs need less than 100."""
@@ -29,8 +27,6 @@ _OPCODES_OF_A_CALL: Final = {
 }
 """What pickle needs for a call of our entry point. Nothing of it names a value twice: fifty tuples, each of which holds
 the one before it twice, are 300 bytes, and hashing the outermost takes days, in which no signal is heard."""
-
-_OUR_JOB: Final = re.compile(rb"outbox-(\d{1,19})-g\d{1,10}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +61,6 @@ class PlainSerializer:
         return _PlainUnpickler(io.BytesIO(data)).load()
 
 
-def message_id_of_job(job_id: bytes) -> int | None:
-    """Give the message that a job of the relay names, from the job's id alone; None for any other job."""
-    match = _OUR_JOB.fullmatch(job_id)
-    return _valid(int(match[1])) if match else None
-
-
 def message_id_of_call(data: bytes) -> int | None:
     """Give the message that a job's stored call names, or None when it calls anything but our entry point."""
     try:
@@ -82,11 +72,8 @@ def message_id_of_call(data: bytes) -> int | None:
         return None
     if (function, instance, kwargs) != (ENTRY_POINT, None, {}) or not isinstance(args, tuple) or len(args) != 1:
         return None
-    return _valid(args[0])
-
-
-def _valid(value: object) -> int | None:
-    return value if type(value) is int and 0 < value <= LARGEST_ID else None
+    (message_id,) = args
+    return message_id if is_message_id(message_id) else None
 
 
 def _decompressed(data: bytes) -> bytes:

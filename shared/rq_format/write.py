@@ -11,6 +11,8 @@ from typing import Final
 
 from shared.outbox.messages import ENTRY_POINT, QUEUES
 from shared.outbox.publishing import Row
+from shared.rq_format.ids import LUA_PATTERN, job_id
+from shared.rq_format.keys import MARKER_CHARACTERS, Keys
 
 RESULT_TTL_SECONDS: Final = 60
 """Short but not 0: with 0 a Redis that is emptied in mid-job turns a success into a failure."""
@@ -18,16 +20,14 @@ RESULT_TTL_SECONDS: Final = 60
 FAILURE_TTL_SECONDS: Final = 86_400
 """How long RQ remembers a job whose process was killed. The truth about it stands in PostgreSQL."""
 
-MARKER_CHARACTERS: Final = 32
-"""Of the epoch's marker, all of them hexadecimal."""
-
 PUSH_SCRIPT: Final = f"""
 -- Push a whole batch: one round trip, one atomic step, and the fields that all jobs share are not sent each time.
--- KEYS: the epoch's marker. ARGV: key prefix, present time, job timeout, a new marker, RPUSH or LPUSH, then for each
--- queue its name, the ids of its jobs in one text, and for each job the pickled call.
+-- KEYS: the epoch's marker, the set of queues. ARGV: what a job's key begins with, present time, job timeout, a new
+-- marker, RPUSH or LPUSH, then for each queue its name, its key, the ids of its jobs in one text, and for each job the
+-- pickled call.
 -- Returns the marker, the server's description with its run id ('' where INFO is refused), and the queues that took
 -- nothing since their keys hold something else than a list.
-local prefix, now, timeout, push = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
+local job_prefix, now, timeout, push = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 local marker, refused = redis.pcall('GET', KEYS[1]), {{}}
 if type(marker) ~= 'string' or #marker ~= {MARKER_CHARACTERS} or string.find(marker, '%X') then
   marker = ARGV[4]  -- there was none, or somebody else wrote something there
@@ -35,13 +35,12 @@ if type(marker) ~= 'string' or #marker ~= {MARKER_CHARACTERS} or string.find(mar
 end
 local at = 6
 while ARGV[at] do
-  local queue, call = ARGV[at], at + 2
-  local list, ids = prefix .. ':queue:' .. queue, {{}}
+  local queue, list, call, ids = ARGV[at], ARGV[at + 1], at + 3, {{}}
   local length = redis.pcall('LLEN', list)
   local is_list = type(length) == 'number' or not string.find(length.err, 'WRONGTYPE', 1, true)
-  for id, message in string.gmatch(ARGV[at + 1], '(outbox%-(%-?%d+)%-g%d+)') do
+  for id, message in string.gmatch(ARGV[at + 2], '{LUA_PATTERN}') do
     if is_list then
-      local job = prefix .. ':job:' .. id
+      local job = job_prefix .. id
       redis.call('DEL', job)  -- a job that is pushed again keeps nothing of its former run, not even its expiry
       redis.call('HSET', job,
         'data', ARGV[call], 'origin', queue, 'status', 'queued', 'created_at', now, 'enqueued_at', now,
@@ -58,7 +57,7 @@ while ARGV[at] do
   end
   if #ids > 0 then redis.call(push, list, unpack(ids)) end
   if not is_list then refused[#refused + 1] = queue end
-  redis.pcall('SADD', prefix .. ':queues', list)  -- for RQ's lists of queues; no job depends on it
+  redis.pcall('SADD', KEYS[2], list)  -- for RQ's lists of queues; no job depends on it
   at = call
 end
 local server = redis.pcall('INFO', 'server')
@@ -66,21 +65,14 @@ return {{marker, type(server) == 'string' and server or '', refused}}
 """
 
 
-def job_id(row: Row) -> str:
-    """Name the job of this life of the message: pushed twice it is the same job, after a return another one.
-
-    PUSH_SCRIPT finds the message's id in it.
-    """
-    return f"outbox-{row.id}-g{row.generation}"
-
-
-def push_arguments(rows: Sequence[Row]) -> Iterator[str | bytes]:
+def push_arguments(rows: Sequence[Row], keys: Keys) -> Iterator[str | bytes]:
     """Give the part of PUSH_SCRIPT's ARGV that names the jobs. Only the message's id travels."""
     for queue in QUEUES:
         of_queue = [row for row in rows if row.queue == queue]
         if of_queue:
             yield queue
-            yield " ".join([job_id(row) for row in of_queue])
+            yield keys.queue(queue)
+            yield " ".join([job_id(row.id, row.generation) for row in of_queue])
             for row in of_queue:
                 yield _pickled_call(row.id)
 

@@ -22,6 +22,7 @@ from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import LOOPBACK, free_port
 from shared.database.connections import connect
 from shared.outbox.messages import ENTRY_POINT, SendVerifyEmail, SendWelcomeEmail
+from shared.rq_format.ids import job_id
 from tests.consumer.threaded.service import said
 from tests.dispositions import disposition_lines, dispositions
 from tests.preloading import Preloaded
@@ -69,7 +70,7 @@ class Service:
         return message(self.connection, message_id)
 
     def job(self, message_id: int) -> Job:
-        return Job.fetch(f"outbox-{message_id}-g0", connection=self.redis)
+        return Job.fetch(job_id(message_id, 0), connection=self.redis)
 
     def memory(self) -> bytes:
         """Give all that Redis keeps."""

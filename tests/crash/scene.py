@@ -22,6 +22,7 @@ from embedded.servers.databases import Databases
 from embedded.servers.redis import RedisServer
 from shared.database.connections import connect
 from shared.outbox.messages import SendVerifyEmail
+from shared.rq_format.keys import Keys
 from tests.crash.launch import NO_WAITING
 from tests.preloading import Preloaded, PreloadedProgram, rq_key_prefix
 from tests.rows import ids_by_message_id
@@ -217,7 +218,7 @@ class Scene:
         return "\n".join([*(str(row) for (row,) in rows), *lists, *logs])
 
     def _queue_key(self, queue: str) -> str:
-        return f"{self.settings['RQ_KEY_PREFIX']}:queue:{queue}"
+        return Keys(self.settings["RQ_KEY_PREFIX"]).queue(queue)
 
     def take_jobs_away(self) -> None:
         """Pop all jobs and do nothing with them, as a worker does that dies then."""

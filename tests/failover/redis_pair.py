@@ -8,11 +8,11 @@ import signal
 from pathlib import Path
 
 from redis.exceptions import RedisError
-from rq.defaults import RQ_KEY_PREFIX
 
 from embedded.servers.redis import RedisServer
 from shared.outbox.messages import QUEUES
 from tests.failover.sentinels import WatchedPair, role
+from tests.redis_keys import KEYS
 from tests.waiting import wait_until
 
 _SENTINELS = 3
@@ -75,4 +75,4 @@ class RedisPair(WatchedPair):
 def waiting_jobs(server: RedisServer) -> set[bytes]:
     """Give the ids of the jobs that stand in the lists."""
     with server.client() as client:
-        return {job for queue in QUEUES for job in client.lrange(f"{RQ_KEY_PREFIX}:queue:{queue}", 0, -1)}
+        return {job for queue in QUEUES for job in client.lrange(KEYS.queue(queue), 0, -1)}

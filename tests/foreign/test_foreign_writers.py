@@ -30,15 +30,16 @@ from shared.outbox import publishing
 from shared.outbox.messages import QUEUES, SendWelcomeEmail
 from tests.api_service import api_service
 from tests.consumer.stages.processing.world import World, world_of
-from tests.foreign.values import KEYS, ROWS, VALUES, Row, insert, plant
+from tests.foreign.values import ROWS, SHARED_KEYS, VALUES, Row, insert, plant
 from tests.outbox_relay.commands.running import run
+from tests.redis_keys import KEYS
 from tests.relay_settings import relay_settings
 from tests.rows import add_message, message
 
 TOKEN = "the token of these tests: 32 and more characters"  # noqa: S105 - the tests' own
 EXAMPLES = int(os.environ.get("FOREIGN_EXAMPLES", "3"))
 
-LISTS = {name: f"{RQ_KEY_PREFIX}:queue:{name}" for name in QUEUES}
+LISTS = {name: KEYS.queue(name) for name in QUEUES}
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Place:
     def empty(self) -> None:
         self.world.connection.execute("TRUNCATE outbox, outbox_finished, verify_emails RESTART IDENTITY")
         self.world.connection.execute("UPDATE outbox_breaker SET opened_at = NULL, probe_at = NULL")
-        self.redis.delete(*KEYS, *self.redis.keys(f"{RQ_KEY_PREFIX}:job:*"))
+        self.redis.delete(*SHARED_KEYS, *self.redis.keys(KEYS.job("*")))
 
     def work(self) -> None:
         """Do what relay and worker do."""
@@ -120,7 +121,7 @@ def place(database_url: str, redis_url: str, mailbox: MailCatcher, monkeypatch: 
         operator = service.client()
         operator.post("/ops/login", data={"token": TOKEN})
         relay = Relay(relay_settings(database_url, redis_url), open_broker(redis_url, RQ_KEY_PREFIX, 60), Alarm())
-        broker = WorkerBroker(redis, [*LISTS.values()], f"{RQ_KEY_PREFIX}:job:", f"{RQ_KEY_PREFIX}:worker:test")
+        broker = WorkerBroker(redis, KEYS, QUEUES, "test")
         metrics = RelayMetrics(database_url)
         yield Place(world, redis, stack.enter_context(closing(relay)), broker, world.consumer(), operator, metrics)
 

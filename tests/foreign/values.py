@@ -8,9 +8,10 @@ from psycopg import Connection, errors
 from psycopg.sql import SQL, Identifier, Placeholder
 from psycopg.types.json import Jsonb
 from redis import Redis
-from rq.defaults import RQ_KEY_PREFIX
 
-from shared.outbox.messages import SendVerifyEmail, SendWelcomeEmail
+from shared.outbox.messages import QUEUES, SendVerifyEmail, SendWelcomeEmail
+from shared.rq_format.ids import job_id
+from tests.redis_keys import KEYS
 
 Row = dict[str, Any]
 
@@ -106,12 +107,12 @@ def insert(connection: Connection[Any], row: Row) -> int | None:
     return int(found[0])
 
 
-KEYS: Final = (
-    f"{RQ_KEY_PREFIX}:outbox:epoch",
-    *(f"{RQ_KEY_PREFIX}:queue:{name}" for name in ("critical", "default")),
-    *(f"{RQ_KEY_PREFIX}:failed:{name}" for name in ("critical", "default")),
-    *(f"{RQ_KEY_PREFIX}:workers:{name}" for name in ("critical", "default")),
-    *(f"{RQ_KEY_PREFIX}:{name}" for name in ("queues", "workers", "worker:test", "suspended", "job:77", "results:77")),
+SHARED_KEYS: Final = (
+    *map(KEYS.queue, QUEUES),
+    *map(KEYS.failed, QUEUES),
+    *map(KEYS.workers_of, QUEUES),
+    *(KEYS.epoch_marker, KEYS.queues, KEYS.workers, KEYS.worker("test"), KEYS.suspended),
+    *(KEYS.job("77"), KEYS.results("77")),
 )
 """Those that relay, worker and doctor read or write."""
 
@@ -119,15 +120,15 @@ _WRITERS: Final[dict[str, Callable[[Redis, str, bytes], object]]] = {
     "string": lambda redis, key, value: redis.set(key, value),
     "list": lambda redis, key, value: redis.rpush(key, value, b"77"),
     "hash": lambda redis, key, value: redis.hset(key, mapping={b"data": value, b"last_heartbeat": value}),
-    "set": lambda redis, key, value: redis.sadd(key, value, f"{RQ_KEY_PREFIX}:worker:test"),
+    "set": lambda redis, key, value: redis.sadd(key, value, KEYS.worker("test")),
     "sorted set": lambda redis, key, value: redis.zadd(key, {value: 1}),
     "stream": lambda redis, key, value: redis.xadd(key, {b"field": value}),
 }
 _BYTES: Final = st.one_of(
-    st.binary(max_size=40), st.sampled_from([b"\xff", b"x" * 3000, b"outbox-77-g0", b"2026-01-01T00:00:00"])
+    st.binary(max_size=40), st.sampled_from([b"\xff", b"x" * 3000, job_id(77, 0).encode(), b"2026-01-01T00:00:00"])
 )
 VALUES: Final = st.dictionaries(
-    st.sampled_from(KEYS), st.tuples(st.sampled_from(sorted(_WRITERS)), _BYTES), max_size=len(KEYS)
+    st.sampled_from(SHARED_KEYS), st.tuples(st.sampled_from(sorted(_WRITERS)), _BYTES), max_size=len(SHARED_KEYS)
 )
 
 

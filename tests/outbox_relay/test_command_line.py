@@ -18,6 +18,7 @@ from embedded.programs.ports import free_port
 from embedded.programs.program import Program
 from embedded.servers.postgres import PostgresServer
 from shared.database.connections import connect
+from shared.rq_format.ids import job_id
 from tests import processes
 from tests.preloading import Preloaded
 from tests.rows import add_message, message
@@ -96,7 +97,7 @@ def test_once_makes_a_round_of_the_reaper(relay: Relay, database_url: str, redis
         row = message(connection, lost)
     assert (row["status"], row["generation"]) == ("published", 1)
     with Redis.from_url(redis_url) as client:
-        assert Queue("default", connection=client).job_ids == [f"outbox-{lost}-g1"]
+        assert Queue("default", connection=client).job_ids == [job_id(lost, 1)]
 
 
 def test_once_fails_when_redis_is_unreachable(relay: Relay, database_url: str) -> None:

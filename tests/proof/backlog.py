@@ -16,6 +16,7 @@ from outbox_relay.loop.reaper import Reaper
 from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup import Alarm
 from shared.database.connections import connect
+from tests.redis_keys import KEYS
 from tests.relay_settings import relay_settings
 from tests.waiting import wait_until
 
@@ -76,7 +77,7 @@ def drained(database_url: str, redis_url: str, messages: int, workers_take: int)
         _publish(connection, broker, messages)
         reaper = Reaper(broker, publish_lease_seconds=PUBLISH_LEASE_SECONDS)
         rounds = pushed_again = 0
-        while popped := redis.lpop(f"{RQ_KEY_PREFIX}:queue:default", workers_take):
+        while popped := redis.lpop(KEYS.queue("default"), workers_take):
             connection.execute("UPDATE outbox SET lease_until = now() - interval '1 s' WHERE status = 'published'")
             found = reaper.reap_published(connection)
             pushed_again += found.returned_by_lease + found.returned_by_epoch
@@ -123,7 +124,7 @@ def _renew_all(reaper: Reaper, connection: _Connection) -> tuple[int, float]:
 
 
 def _wait_for_jobs(redis: Redis, messages: int) -> None:
-    wait_until(lambda: redis.llen(f"{RQ_KEY_PREFIX}:queue:default") == messages, 60, "every job to stand in the list")
+    wait_until(lambda: redis.llen(KEYS.queue("default")) == messages, 60, "every job to stand in the list")
 
 
 def _broker(redis_url: str) -> Broker:

@@ -35,6 +35,7 @@ from outbox_relay.loop.wakeup import Alarm
 from shared.database.connections import connect
 from shared.outbox.claims import LONGEST_PROBE_PAUSE_SECONDS
 from shared.settings.processes import ConsumerSettings, SmtpServer
+from tests.redis_keys import KEYS
 from tests.relay_settings import relay_settings
 from tests.rows import add_message, add_user
 
@@ -192,7 +193,7 @@ def _road(
 
 def _pop_all(broker: Broker) -> list[int]:
     client = broker._client  # noqa: SLF001
-    queues = [f"{RQ_KEY_PREFIX}:queue:{queue}" for queue in ("critical", "default")]
+    queues = [KEYS.queue(queue) for queue in ("critical", "default")]
     listed = {job for queue in queues for job in client.lrange(queue, 0, -1)}
     client.delete(*queues)
     return sorted(int(job.split(b"-")[1]) for job in listed)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from shared.rq_format.write import job_id
 from tests.model.protocol import steps
 from tests.model.relay import relay_steps
 from tests.model.rows import Step
@@ -27,7 +26,7 @@ def moments(world: World, config: Config, heads: set[str], servers: Servers) -> 
     for step, after in steps(world, config):
         if step.name == "pop":
             job = after.consumers[int(step.who[-1])].job
-            possible = job_id(servers.row(job)) in heads
+            possible = servers.job_id(job) in heads
         elif step.name == "lease_ends":
             possible = world.rows[int(step.who[-1])].doubt == NO_TOKEN
         else:

@@ -10,7 +10,7 @@ from shared.outbox import claims as of_consumer
 from shared.outbox import publishing as of_relay
 from shared.outbox.messages import QUEUES
 from shared.outbox.publishing import Row
-from shared.rq_format.write import job_id
+from shared.rq_format.ids import job_id
 from tests.model.rows import FAULT
 from tests.model.state import REJECTED, RETURNED, locked
 from tests.sql_against_model.moment import LOCKED, DivergenceError, Moment, agree
@@ -117,8 +117,10 @@ class Relay(Process):
         self.suspects = [suspect.row for suspect in suspects]
 
     def read_lists(self, at: Moment) -> None:
-        listed, self.epoch = self.servers.broker.read_lists({job_id(row).encode() for row in self.suspects})
-        found = sorted(row for row in self.suspects if job_id(row).encode() in listed)
+        listed, self.epoch = self.servers.broker.read_lists(
+            {job_id(row.id, row.generation).encode() for row in self.suspects}
+        )
+        found = sorted(row for row in self.suspects if job_id(row.id, row.generation).encode() in listed)
         agree("found", self.servers.rows(at.after.relays[self.number].found), found)
 
     def renew_found(self, at: Moment) -> None:
@@ -150,9 +152,13 @@ class Relay(Process):
         orphans = self.servers.rows(at.before.relays[self.number].missing)
         self.servers.broker.delete_orphans(orphans)
         for row in orphans:
-            agree("hash of an orphan exists", model=False, real=RqJob.exists(job_id(row), self.servers.redis))
+            agree(
+                "hash of an orphan exists",
+                model=False,
+                real=RqJob.exists(job_id(row.id, row.generation), self.servers.redis),
+            )
             # What a worker does with an id that has no hash, here at once.
-            self.servers.redis.lrem(self.servers.queue_key(row.queue), 0, job_id(row))
+            self.servers.redis.lrem(self.servers.queue_key(row.queue), 0, job_id(row.id, row.generation))
 
 
 class Consumer(Process):
@@ -162,7 +168,7 @@ class Consumer(Process):
     def pop(self, at: Moment) -> None:
         job = at.after.consumers[self.number].job
         popped = self.servers.redis.lpop(self.servers.queue_key(QUEUES[job.message]))
-        agree("popped", job_id(self.servers.row(job)).encode(), popped)
+        agree("popped", self.servers.job_id(job).encode(), popped)
         self.token = uuid4()
 
     def claim(self, at: Moment) -> None:

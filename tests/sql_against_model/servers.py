@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
-from rq import Queue
 from rq.defaults import RQ_KEY_PREFIX
 
 from outbox_relay.broker import Broker
 from shared.database.connections import connect
 from shared.outbox.messages import QUEUES
 from shared.outbox.publishing import Row
+from shared.rq_format.ids import job_id
 from tests.model.state import Job
+from tests.redis_keys import KEYS
 from tests.rows import add_message
 from tests.sql_against_model.moment import Connection
 
@@ -49,8 +50,11 @@ class Servers:
     def rows(self, jobs: Sequence[Job]) -> list[Row]:
         return [self.row(job) for job in jobs]
 
+    def job_id(self, job: Job) -> str:
+        return job_id(self.ids[job.message], job.generation)
+
     def queue_key(self, queue: str) -> str:
-        return Queue(queue, connection=self.redis).key
+        return KEYS.queue(queue)
 
     def listed(self) -> list[list[str]]:
         """The ids in the lists, queue by queue."""

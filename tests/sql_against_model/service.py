@@ -5,12 +5,10 @@ from contextlib import closing
 from typing import Any, LiteralString
 from uuid import uuid4
 
-from rq.defaults import RQ_KEY_PREFIX
-
 from shared.outbox import dead_letters
-from shared.rq_format.write import job_id
 from tests.model.rows import OPERATOR
 from tests.model.state import IDLE, IN_TRANSACTION, PENDING, Config, World
+from tests.redis_keys import KEYS
 from tests.sql_against_model.moment import Moment, agree
 from tests.sql_against_model.processes import Consumer, Relay
 from tests.sql_against_model.seen import Seen, epoch_seen, number_of, seen_in_model
@@ -77,7 +75,7 @@ class Service:
                 epoch_seen(status, known=broker_epoch is not None, present=broker_epoch == epoch),
             )
             agree(f"m{message}", seen_in_model(row, world), seen)
-        expected = sorted(job_id(self.servers.row(job)) for job in world.redis.jobs)
+        expected = sorted(self.servers.job_id(job) for job in world.redis.jobs)
         agree("jobs in the lists", expected, sorted(job for jobs in self.servers.listed() for job in jobs))
 
     # What nobody decides, and what the operator does.
@@ -114,7 +112,7 @@ class Service:
         self.servers.wipe()
 
     def redis_restarted(self, _at: Moment) -> None:
-        self.servers.redis.set(f"{RQ_KEY_PREFIX}:outbox:epoch", uuid4().hex)
+        self.servers.redis.set(KEYS.epoch_marker, uuid4().hex)
 
     def redis_restored(self, at: Moment) -> None:
         self.servers.wipe()

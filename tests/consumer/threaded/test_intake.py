@@ -7,7 +7,6 @@ from queue import SimpleQueue
 import pytest
 import structlog
 from rq import Queue
-from rq.defaults import RQ_KEY_PREFIX
 
 from consumer.model.message import Ended, Ready
 from consumer.stages.claim import Claimer
@@ -20,19 +19,20 @@ from consumer.threaded.state import Control
 from embedded.mail.catcher import MailCatcher
 from embedded.servers.redis import RedisServer
 from redis_client.retrying import no_retry
+from shared.outbox.messages import DEFAULT, QUEUES
+from shared.rq_format.ids import job_id
 from shared.rq_format.read import PoppedJob
 from tests.consumer.stages.processing.world import World, world_of
+from tests.redis_keys import KEYS
 from tests.rows import add_message
 from tests.waiting import wait_until
-
-QUEUES = [f"{RQ_KEY_PREFIX}:queue:{name}" for name in ("critical", "default")]
 
 
 class BrokerThatLosesRedis(WorkerBroker):
     """Loses its Redis after the first pop, before it asks what was popped."""
 
     def __init__(self, server: RedisServer) -> None:
-        super().__init__(server.client(), QUEUES, f"{RQ_KEY_PREFIX}:job:", f"{RQ_KEY_PREFIX}:worker:test")
+        super().__init__(server.client(), KEYS, QUEUES, "test")
         self._client.set_retry(no_retry())
         self._server = server
 
@@ -51,7 +51,7 @@ def test_what_was_popped_before_redis_went_away_is_worked_on_or_named(world: Wor
     ours = add_message(world.connection)
     with own_redis.client() as redis:
         queue = Queue("default", connection=redis)
-        redis.rpush(QUEUES[1], f"outbox-{ours}-g0")
+        redis.rpush(KEYS.queue(DEFAULT), job_id(ours, 0))
         foreign = [queue.enqueue("a.function").id for _ in range(2)]
     control = Control(at_once=10, max_jobs=None)
     database = Database(world.settings.database_url)

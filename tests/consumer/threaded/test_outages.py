@@ -7,17 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from rq.defaults import RQ_KEY_PREFIX
 
 from embedded.mail.catcher import MailCatcher
 from embedded.servers.postgres import PostgresServer
 from embedded.servers.redis import RedisServer
+from shared.rq_format.ids import job_id
 from tests.consumer.threaded.service import WAIT, Service, said, service_of
 from tests.dispositions import dispositions
 from tests.failover.demotion import demotable_redis
 from tests.failover.sentinels import role, watched_pair
 from tests.preloading import Preloaded
 from tests.processes import events
+from tests.redis_keys import KEYS
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
@@ -61,8 +62,8 @@ def test_a_demoted_redis_is_left_for_its_successor(
             client.flushall()
             service.wait_for_done(service.publish(2))
             service.wait_for_done(service.publish())
-            wait_until(lambda: client.keys(f"{RQ_KEY_PREFIX}:worker:our-worker"), WAIT, "the worker to be shown again")
-            wait_until(lambda: not client.keys(f"{RQ_KEY_PREFIX}:job:*"), WAIT, "all jobs to be deleted")
+            wait_until(lambda: client.keys(KEYS.worker("our-worker")), WAIT, "the worker to be shown again")
+            wait_until(lambda: not client.keys(KEYS.job("*")), WAIT, "all jobs to be deleted")
 
 
 def test_a_replaced_master_is_left_before_sentinel_makes_it_a_replica(
@@ -94,7 +95,7 @@ def test_no_outcome_waits_for_a_redis_that_stands_still(
             os.kill(own_redis.pid, signal.SIGCONT)
 
         service.wait_for_done(service.publish())
-        wait_until(lambda: not service.redis.keys(f"{RQ_KEY_PREFIX}:job:*"), WAIT, "all jobs to be deleted")
+        wait_until(lambda: not service.redis.keys(KEYS.job("*")), WAIT, "all jobs to be deleted")
         assert len(said(worker, "redis.unavailable")) == 1
 
 
@@ -107,9 +108,9 @@ def test_it_goes_on_after_postgresql_was_restarted(
         ids = service.publish(2)
         service.wait_for_done(ids)
         own_postgres.kill()
-        service.redis.rpush(f"{RQ_KEY_PREFIX}:queue:critical", "outbox-1000000-g0")
+        service.redis.rpush(KEYS.queue("critical"), job_id(1000000, 0))
         wait_until(lambda: dispositions(events(worker))[-1] == "unacknowledged", WAIT, "a job that finds no PostgreSQL")
-        service.redis.rpush(f"{RQ_KEY_PREFIX}:queue:critical", "outbox-1000001-g0")
+        service.redis.rpush(KEYS.queue("critical"), job_id(1000001, 0))
         own_postgres.start()
 
         wait_until(lambda: dispositions(events(worker))[-1] == "not_claimed", WAIT, "the job behind it")

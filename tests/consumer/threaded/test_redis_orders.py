@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from rq import Callback, Queue
 from rq.command import send_kill_horse_command, send_shutdown_command
-from rq.defaults import RQ_KEY_PREFIX
 from rq.job import JobStatus
 from rq.registry import FailedJobRegistry
 from rq.suspension import resume, suspend
@@ -16,11 +15,13 @@ from rq.suspension import resume, suspend
 from embedded.mail.catcher import MailCatcher
 from embedded.servers.redis import RedisServer
 from shared.outbox.messages import ENTRY_POINT
+from shared.rq_format.ids import job_id
 from tests.addresses import with_login
 from tests.consumer.threaded.service import WAIT, Service, said, service_of
 from tests.dispositions import dispositions
 from tests.preloading import Preloaded
 from tests.processes import events
+from tests.redis_keys import KEYS
 from tests.rows import add_message
 from tests.shared.rq_format.hostile_pickles import RunsWhenRead
 from tests.waiting import wait_until
@@ -79,15 +80,15 @@ def push_foreign_jobs(service: Service, trace: Path) -> int:
         b"no-data": {"origin": b"critical"},
         b"\xff\xfe-not-utf-8": {"data": b""},
         b"": {"data": b"x"},
-        b"outbox-0-g0": {"data": b"x"},
+        job_id(0, 0).encode(): {"data": b"x"},
     }
     for id_, fields in hashes.items():
         for field, value in fields.items():
-            redis.hset(f"{RQ_KEY_PREFIX}:job:".encode() + id_, field, value)
-    redis.set(f"{RQ_KEY_PREFIX}:job:a-text", "text")
-    redis.rpush(f"{RQ_KEY_PREFIX}:job:a-list", "text")
+            redis.hset(KEYS.job("").encode() + id_, field, value)
+    redis.set(KEYS.job("a-text"), "text")
+    redis.rpush(KEYS.job("a-list"), "text")
     alone = [*hashes, b"a-text", b"a-list", b"no-hash", b"\xf0\x28", b"x" * 100_000]
-    redis.rpush(f"{RQ_KEY_PREFIX}:queue:critical", *alone)
+    redis.rpush(KEYS.queue("critical"), *alone)
     return 6 + len(alone)
 
 
@@ -125,14 +126,14 @@ def test_a_foreign_job_is_found_among_the_failed_ones_of_its_queue(service: Serv
 @pytest.mark.parametrize("queue", ["critical", "default"])
 def test_a_queue_s_key_that_holds_no_list_stops_that_queue_alone(service: Service, queue: str) -> None:
     [other] = {"critical", "default"} - {queue}
-    service.redis.set(f"{RQ_KEY_PREFIX}:queue:{queue}", "x")
+    service.redis.set(KEYS.queue(queue), "x")
     worker = service.start()
 
     service.wait_for_done(service.publish(queue=other))
-    service.redis.delete(f"{RQ_KEY_PREFIX}:queue:{queue}")
+    service.redis.delete(KEYS.queue(queue))
     service.wait_for_done(service.publish(queue=queue))
 
-    assert [line["key"] for line in said(worker, "queue.blocked")] == [f"{RQ_KEY_PREFIX}:queue:{queue}"]
+    assert [line["key"] for line in said(worker, "queue.blocked")] == [KEYS.queue(queue)]
     assert [said(worker, "redis.unavailable"), said(worker, "fetcher.failed")] == [[], []]
 
 
@@ -152,8 +153,8 @@ def test_a_missing_right_is_told_and_a_foreign_value_where_jobs_are_counted_is_n
     service.redis.acl_setuser("worker", enabled=True, passwords=["+x"], **all_but)
     worker = service.start("--name", "ours", RQ_REDIS_URL=with_login(service.redis_url, "worker:x"))
     if foreign_value is not None:
-        service.redis.delete(f"{RQ_KEY_PREFIX}:worker:ours")
-        service.redis.set(f"{RQ_KEY_PREFIX}:worker:ours", foreign_value)
+        service.redis.delete(KEYS.worker("ours"))
+        service.redis.set(KEYS.worker("ours"), foreign_value)
 
     for _ in range(2):
         service.wait_for_done(service.publish())
@@ -169,9 +170,9 @@ def test_callbacks_of_a_job_that_names_a_message_are_not_run(service: Service, t
     id_ = add_message(service.connection)
     callback = Callback("os.system", timeout=5)
     Queue("default", connection=service.redis).enqueue(
-        ENTRY_POINT, id_, job_id=f"outbox-{id_}-g0", on_success=callback, on_failure=callback, on_stopped=callback
+        ENTRY_POINT, id_, job_id=job_id(id_, 0), on_success=callback, on_failure=callback, on_stopped=callback
     )
-    service.redis.hset(f"{RQ_KEY_PREFIX}:job:outbox-{id_}-g0", "data", pickle.dumps(RunsWhenRead(f"touch {trace}")))
+    service.redis.hset(KEYS.job(job_id(id_, 0)), "data", pickle.dumps(RunsWhenRead(f"touch {trace}")))
 
     service.start()
 
@@ -193,7 +194,7 @@ def test_jobs_of_messages_that_are_gone_or_done_are_taken_quietly(service: Servi
     [id_] = service.publish()
     service.wait_for_done([id_])
 
-    service.redis.rpush(f"{RQ_KEY_PREFIX}:queue:critical", f"outbox-{id_}-g0", "outbox-1000000-g0")
+    service.redis.rpush(KEYS.queue("critical"), job_id(id_, 0), job_id(1000000, 0))
 
     wait_until(lambda: len(dispositions(events(worker))) == 3, WAIT, "both jobs to be taken")
     assert dispositions(events(worker)) == ["delivered", "not_claimed", "not_claimed"]

@@ -8,6 +8,7 @@ import pytest
 
 from embedded.mail.catcher import MailCatcher
 from embedded.servers.redis import RedisServer
+from shared.rq_format.ids import job_id
 from tests.consumer.threaded.service import WAIT, Service, said, service_of
 from tests.preloading import Preloaded
 from tests.processes import run, worker_module
@@ -89,7 +90,7 @@ def test_a_signal_lets_it_finish_what_it_has_in_hand(service: Service, signals: 
     done = [id_ for id_ in ids if service.status(id_) == "done"]
     assert (ended, len(done) >= 2) == (0, True)
     assert len(service.mailbox.mails()) == len(done)
-    assert sorted(service.listed()) == sorted(f"outbox-{id_}-g0" for id_ in ids if id_ not in done)
+    assert sorted(service.listed()) == sorted(job_id(id_, 0) for id_ in ids if id_ not in done)
     assert {message(service.connection, id_)["attempt"] for id_ in ids if id_ not in done} <= {0}
     assert service.shown_workers() == []
 

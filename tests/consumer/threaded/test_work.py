@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 from rq import Worker
-from rq.defaults import RQ_KEY_PREFIX
 
 from shared.outbox.messages import SendWelcomeEmail
 from tests.consumer.threaded.service import WAIT, Service
 from tests.dispositions import disposition_lines
 from tests.processes import OUTBOX_WORKER, RQ, events, run
+from tests.redis_keys import KEYS
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
@@ -22,7 +22,7 @@ def test_it_finishes_messages_of_both_queues_and_leaves_nothing_in_redis(service
     service.wait_for_done(ids)
 
     assert sorted(mail.subject for mail in service.mailbox.mails()) == ["Verify your address", "Welcome"]
-    wait_until(lambda: not service.redis.keys(f"{RQ_KEY_PREFIX}:job:*"), WAIT, "the jobs to be deleted")
+    wait_until(lambda: not service.redis.keys(KEYS.job("*")), WAIT, "the jobs to be deleted")
     assert {(line["message_id"], line["event"]) for line in disposition_lines(events(worker))} == {
         (id_, "message.delivered") for id_ in ids
     }

@@ -14,7 +14,6 @@ import psycopg
 import pytest
 import time_machine
 from redis import Redis
-from rq.defaults import RQ_KEY_PREFIX
 from rq.suspension import suspend
 
 from embedded.mail.catcher import MailCatcher
@@ -29,6 +28,7 @@ from tests.addresses import with_login, with_parameter
 from tests.conftest import SCHEMA, StartPostgres
 from tests.outbox_relay.commands.running import run, run_json
 from tests.processes import worker_settings
+from tests.redis_keys import KEYS
 from tests.roles import limited_role, with_role
 from tests.rows import add_message
 
@@ -77,10 +77,10 @@ def healthy(
 
 def show_worker(client: Redis) -> None:
     """Do what a worker does to be seen."""
-    key = f"{RQ_KEY_PREFIX}:worker:one"
+    key = KEYS.worker("one")
     client.hset(key, "last_heartbeat", datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
     for queue in ("critical", "default"):
-        client.sadd(f"{RQ_KEY_PREFIX}:workers:{queue}", key)
+        client.sadd(KEYS.workers_of(queue), key)
 
 
 def faults() -> dict[str, str]:
@@ -201,7 +201,7 @@ def a_redis_that_is_a_replica(at: Installation) -> None:
 
 
 def no_worker_for_default(at: Installation) -> None:
-    at.redis.delete(f"{RQ_KEY_PREFIX}:workers:default")
+    at.redis.delete(KEYS.workers_of("default"))
 
 
 def suspended_workers(at: Installation) -> None:
@@ -213,7 +213,7 @@ def workers_suspended_for_a_while(at: Installation) -> None:
 
 
 def a_queue_that_is_no_list(at: Installation) -> None:
-    at.redis.set(f"{RQ_KEY_PREFIX}:queue:critical", "somebody else's")
+    at.redis.set(KEYS.queue("critical"), "somebody else's")
 
 
 def mail_server_away(at: Installation) -> None:
@@ -325,7 +325,7 @@ def test_what_keeps_the_relays_from_working_is_named_before_them(healthy: Instal
 
 @pytest.mark.parametrize("value", [b"\xff", b"x" * 40_000, b"", None])
 def test_a_marker_that_is_none_is_named(healthy: Installation, value: bytes | None) -> None:
-    key = f"{RQ_KEY_PREFIX}:outbox:epoch"
+    key = KEYS.epoch_marker
     if value is None:
         healthy.redis.rpush(key, "somebody else's")
     else:
@@ -467,9 +467,9 @@ def test_no_password_is_shown(healthy: Installation) -> None:
 
 
 def test_what_others_wrote_where_workers_show_themselves_is_no_obstacle(healthy: Installation) -> None:
-    names = f"{RQ_KEY_PREFIX}:workers"
-    healthy.redis.sadd(f"{names}:critical", b"\xff", f"{names}:critical", f"{RQ_KEY_PREFIX}:worker:two")
-    healthy.redis.hset(f"{RQ_KEY_PREFIX}:worker:two", "last_heartbeat", "2020-01-01")
+    names = KEYS.workers
+    healthy.redis.sadd(f"{names}:critical", b"\xff", f"{names}:critical", KEYS.worker("two"))
+    healthy.redis.hset(KEYS.worker("two"), "last_heartbeat", "2020-01-01")
     healthy.redis.delete(f"{names}:default")
     healthy.redis.set(f"{names}:default", "x")
 

@@ -18,6 +18,7 @@ from outbox_relay.loop.reaper import POP_TO_CLAIM_SECONDS, Reaper, Round
 from shared.database.connections import connect, transaction
 from shared.outbox import publishing
 from shared.outbox.publishing import Row
+from shared.rq_format.ids import job_id
 from tests.clock import Clock
 from tests.rows import add_message, message
 
@@ -173,7 +174,7 @@ def test_a_message_that_merely_waits_is_not_pushed_again(
         publish(connection, broker)
 
     assert rounds == [Round(renewed=1)] * 5
-    assert jobs(redis) == [f"outbox-{id_}-g0"]
+    assert jobs(redis) == [job_id(id_, 0)]
 
 
 def test_a_lost_job_is_pushed_again_when_it_was_missing_in_two_rounds(
@@ -195,7 +196,7 @@ def test_a_lost_job_is_pushed_again_when_it_was_missing_in_two_rounds(
     assert [each.suspects for each in (first, too_early, second)] == [1, 1, 1]
     assert (row["status"], row["generation"], row["attempt"]) == ("pending", 1, 0)
     publish(connection, broker)
-    assert jobs(redis) == [f"outbox-{id_}-g1"]
+    assert jobs(redis) == [job_id(id_, 1)]
 
 
 def test_the_hash_of_a_lost_job_is_deleted(
@@ -205,13 +206,13 @@ def test_the_hash_of_a_lost_job_is_deleted(
     publish(connection, broker)
     redis.lpop(Queue("default", connection=redis).key)
     end_leases(connection)
-    assert Job.exists(f"outbox-{id_}-g0", connection=redis)
+    assert Job.exists(job_id(id_, 0), connection=redis)
 
     reaper.reap_published(connection)
     clock.now += POP_TO_CLAIM_SECONDS
     reaper.reap_published(connection)
 
-    assert not Job.exists(f"outbox-{id_}-g0", connection=redis)
+    assert not Job.exists(job_id(id_, 0), connection=redis)
 
 
 def test_a_hash_that_cannot_be_deleted_hides_no_return(
@@ -280,7 +281,7 @@ def test_an_emptied_redis_is_noticed_at_once_and_everything_is_pushed_again(
     publish(connection, broker)
 
     assert found == Round(returned_by_epoch=3)
-    assert jobs(redis) == [f"outbox-{id_}-g1" for id_ in ids]
+    assert jobs(redis) == [job_id(id_, 1) for id_ in ids]
 
 
 def test_more_suspects_than_one_round_looks_at_are_left_to_the_next(

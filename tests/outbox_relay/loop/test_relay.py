@@ -27,6 +27,7 @@ from outbox_relay.loop.rest import Rest
 from outbox_relay.loop.wakeup import Alarm
 from shared.database.connections import connect
 from shared.outbox.messages import DOORBELL_CHANNEL
+from shared.rq_format.ids import job_id
 from shared.settings.processes import RelaySettings
 from tests.addresses import with_login, with_parameter
 from tests.failover.demotion import demotable_redis
@@ -181,7 +182,7 @@ def test_a_demoted_redis_is_left_for_its_successor(database_url: str, tmp_path: 
 
         wait_until(is_published(database_url, id_), 15, "the message to be published")
         with redis.second.client() as client:
-            assert f"outbox-{id_}-g0" in Queue("default", connection=client).job_ids
+            assert job_id(id_, 0) in Queue("default", connection=client).job_ids
         assert relay.events("messages.returned") == []
 
 
@@ -286,7 +287,7 @@ def test_an_emptied_redis_is_refilled_within_seconds(database_url: str, own_redi
             client.flushall()
 
             wait_until(
-                lambda: Queue("default", connection=client).job_ids == [f"outbox-{id_}-g1"],
+                lambda: Queue("default", connection=client).job_ids == [job_id(id_, 1)],
                 5,
                 "the message to be published again",
             )
@@ -363,7 +364,7 @@ def test_a_relay_that_stood_still_in_mid_batch_changes_nothing_and_says_so(
 
     assert ["stood still" in line["error"] for line in logs if line["event"] in OUTAGES] == [True]
     with Redis.from_url(redis_url) as client:
-        assert Queue("default", connection=client).job_ids == [f"outbox-{id_}-g0"] * 2
+        assert Queue("default", connection=client).job_ids == [job_id(id_, 0)] * 2
 
 
 def no_transaction_is_open(connection: psycopg.Connection[Any]) -> bool:

@@ -19,11 +19,13 @@ import pytest
 
 from shared.outbox.messages import ENTRY_POINT
 from shared.outbox.publishing import Row
-from shared.rq_format.read import LARGEST_DATA_BYTES, PlainSerializer, message_id_of_call, message_id_of_job
-from shared.rq_format.write import job_id
+from shared.rq_format.ids import LARGEST_MESSAGE_ID
+from shared.rq_format.read import LARGEST_DATA_BYTES, PlainSerializer, message_id_of_call
+from shared.rq_format.write import push_arguments
+from tests.redis_keys import KEYS
+from tests.shared.rq_format.former_job import FORMER_JOB
 
 ROOT = Path(__file__).parents[3]
-LARGEST_ID = 2**63 - 1
 
 
 class Reduced:
@@ -41,8 +43,8 @@ def call(*args: object, function: object = ENTRY_POINT, instance: object = None,
     return pickle.dumps((function, instance, args, {} if kwargs is None else kwargs), protocol=5)
 
 
-def pushed(message_id: int) -> bytes:
-    """What RQ keeps of a call of our entry point, and what our relay pushes."""
+def compressed(message_id: int) -> bytes:
+    """What RQ stores when somebody else enqueues a call of our entry point."""
     return zlib.compress(call(message_id))
 
 
@@ -148,52 +150,18 @@ def test_a_few_bytes_can_take_neither_gigabytes_nor_days(data: bytes) -> None:
     assert int(kilobytes) < 200_000
 
 
-# ---- the job's id
-
-
-@pytest.mark.parametrize("message_id", [1, 42, LARGEST_ID])
-def test_a_job_of_the_relay_names_its_message(message_id: int) -> None:
-    assert message_id_of_job(job_id(Row(message_id, 7, "critical")).encode()) == message_id
-
-
-@pytest.mark.parametrize(
-    "foreign",
-    [
-        b"",
-        b"outbox-",
-        b"outbox--1-g0",
-        b"outbox-0-g0",
-        b"outbox-1",
-        b"outbox-1-g",
-        b"outbox-1-g0\n",
-        b" outbox-1-g0",
-        b"outbox-1-g0-g1",
-        b"outbox-1.5-g0",
-        b"outbox-1e3-g0",
-        b"outbox-0x10-g0",
-        b"outbox-1_000-g0",
-        "outbox-\u0661-g0".encode(),
-        b"OUTBOX-1-g0",
-        b"\xff\xfe",
-        b"8c1d7f9e-0c1c-4a34-9f3f-3f6ad3b4f0f5",
-        f"outbox-{LARGEST_ID + 1}-g0".encode(),
-        b"outbox-" + b"9" * 5000 + b"-g0",
-    ],
-)
-def test_any_other_id_names_none(foreign: bytes) -> None:
-    assert message_id_of_job(foreign) is None
-
-
 # ---- the job's call
 
 
-@pytest.mark.parametrize("message_id", [1, 300, 2**40, LARGEST_ID])
-def test_the_relays_call_names_its_message(message_id: int) -> None:
-    assert message_id_of_call(pushed(message_id)) == message_id
+@pytest.mark.parametrize("message_id", [1, 300, 2**40, LARGEST_MESSAGE_ID])
+def test_a_call_of_our_entry_point_names_its_message(message_id: int) -> None:
+    (pushed,) = [part for part in push_arguments([Row(message_id, 0, "critical")], KEYS) if isinstance(part, bytes)]
+
+    assert [message_id_of_call(data) for data in (pushed, call(message_id), compressed(message_id))] == [message_id] * 3
 
 
-def test_an_uncompressed_call_of_our_entry_point_names_its_message() -> None:
-    assert message_id_of_call(call(5)) == 5
+def test_a_call_that_a_former_relay_pushed_in_a_stored_block_names_its_message() -> None:
+    assert message_id_of_call(FORMER_JOB[b"data"]) == 123_456
 
 
 FOREIGN_CALLS = {
@@ -218,7 +186,7 @@ FOREIGN_CALLS = {
     "a tuple": call((5,)),
     "zero": call(0),
     "a negative number": call(-1),
-    "more than a bigint": call(LARGEST_ID + 1),
+    "more than a bigint": call(LARGEST_MESSAGE_ID + 1),
     "a number of a thousand digits": call(10**1000),
     "three parts": pickle.dumps((ENTRY_POINT, None, (5,))),
     "not a tuple": pickle.dumps(5),
@@ -228,7 +196,7 @@ FOREIGN_CALLS = {
     "garbage": b"garbage",
     "garbage that looks compressed": b"\x78\x9cgarbage",
     "compressed garbage": zlib.compress(b"garbage"),
-    "half a call": pushed(5)[:20],
+    "half a call": compressed(5)[:20],
     "a call and a million zeros": zlib.compress(call(5) + b"\x00" * 1_000_000),
     "zeros": b"\x00" * LARGEST_DATA_BYTES,
     "a nest of lists": b"\x80\x05" + b"]" * 2000 + b"a" * 1999 + b".",

@@ -16,7 +16,9 @@ from rq.serializers import DefaultSerializer
 from outbox_relay.broker import Broker, open_broker
 from shared.outbox.messages import ENTRY_POINT
 from shared.outbox.publishing import Row
-from shared.rq_format.write import FAILURE_TTL_SECONDS, RESULT_TTL_SECONDS, job_id
+from shared.rq_format.ids import job_id
+from shared.rq_format.write import FAILURE_TTL_SECONDS, RESULT_TTL_SECONDS
+from tests.redis_keys import KEYS
 from tests.shared.rq_format.former_job import FORMER_JOB
 
 ROW = Row(id=42, generation=3, queue="critical")
@@ -39,7 +41,7 @@ def broker(redis_url: str) -> Iterator[Broker]:
 @pytest.fixture
 def pushed(redis: "Redis[Any]", broker: Broker) -> dict[bytes, bytes]:
     broker.push([ROW])
-    return redis.hgetall(Job.key_for(job_id(ROW)))
+    return redis.hgetall(Job.key_for(job_id(42, 3)))
 
 
 def enqueued_by_rq(redis: "Redis[Any]") -> dict[bytes, bytes]:
@@ -66,14 +68,14 @@ def test_the_hash_has_the_fields_that_rq_fills_in(redis: "Redis[Any]", pushed: d
 def test_rq_restores_the_job_that_its_own_enqueue_would_have_stored(redis: "Redis[Any]") -> None:
     enqueued_by_rq(redis)
 
-    assert restored(redis, job_id(ROW)) == restored(redis, "by-rq")
+    assert restored(redis, job_id(42, 3)) == restored(redis, "by-rq")
 
 
 def test_rq_restores_a_job_that_a_former_relay_pushed(redis: "Redis[Any]", broker: Broker) -> None:
-    redis.hset(Job.key_for("former"), mapping=FORMER_JOB)
+    redis.hset(KEYS.job("former"), mapping=FORMER_JOB)
     broker.push([Row(123_456, 0, "critical")])
 
-    assert restored(redis, "former") == restored(redis, job_id(Row(123_456, 0, "critical")))
+    assert restored(redis, "former") == restored(redis, job_id(123_456, 0))
 
 
 def without_times(fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
@@ -103,8 +105,8 @@ def test_no_other_key_appears_than_with_rq_but_the_marker(redis: "Redis[Any]") -
     redis.delete(*keys)
     enqueued_by_rq(redis)
 
-    assert {key.replace(job_id(ROW).encode(), b"by-rq") for key in keys} - set(redis.keys(f"{RQ_KEY_PREFIX}*")) == {
-        f"{RQ_KEY_PREFIX}:outbox:epoch".encode()
+    assert {key.replace(job_id(42, 3).encode(), b"by-rq") for key in keys} - set(redis.keys(f"{RQ_KEY_PREFIX}*")) == {
+        KEYS.epoch_marker.encode()
     }
 
 
@@ -112,13 +114,13 @@ def test_no_other_key_appears_than_with_rq_but_the_marker(redis: "Redis[Any]") -
 def test_rq_reads_the_job(redis: "Redis[Any]") -> None:
     queue = Queue("critical", connection=redis)
 
-    job = queue.fetch_job(job_id(ROW))
+    job = queue.fetch_job(job_id(42, 3))
 
     assert job is not None
     assert (job.func_name, job.args, job.kwargs) == (ENTRY_POINT, (42,), {})
     assert (job.get_status(), job.origin, job.timeout) == (JobStatus.QUEUED, "critical", 660)
     assert job.created_at.tzinfo is not None
-    assert queue.job_ids == [job_id(ROW)]
+    assert queue.job_ids == [job_id(42, 3)]
     assert Queue.all(connection=redis) == [queue]
 
 
@@ -130,13 +132,12 @@ def test_each_job_of_a_batch_carries_its_own_id(redis: "Redis[Any]", broker: Bro
     for queue, of_queue in ids.items():
         jobs = Queue(queue, connection=redis).get_jobs()
         assert [(job.id, job.origin, job.data) for job in jobs] == [
-            (job_id(Row(id_, 0, queue)), queue, DefaultSerializer.dumps((ENTRY_POINT, None, (id_,), {})))
-            for id_ in of_queue
+            (job_id(id_, 0), queue, DefaultSerializer.dumps((ENTRY_POINT, None, (id_,), {}))) for id_ in of_queue
         ]
 
 
 def test_a_job_that_is_pushed_again_is_as_new(redis: "Redis[Any]", broker: Broker, pushed: dict[bytes, bytes]) -> None:
-    key = Job.key_for(job_id(ROW))
+    key = Job.key_for(job_id(42, 3))
     redis.hset(key, mapping={"status": "started", "worker_name": "a worker", "meta": "of its former run"})
     redis.expire(key, FAILURE_TTL_SECONDS)
 

@@ -24,9 +24,11 @@ from consumer.threaded.state import Control
 from embedded.servers.redis import RedisServer
 from redis_client.opening import open_redis
 from shared.outbox.messages import ENTRY_POINT
+from shared.rq_format.ids import job_id
 from shared.rq_format.read import PoppedJob
 from tests.consumer.stages.batches.desk import Desk, add_messages
 from tests.failover.demotion import demotable_redis
+from tests.redis_keys import KEYS
 from tests.waiting import wait_until
 
 
@@ -42,7 +44,7 @@ def test_an_intake_that_a_defect_ends_has_not_finished(
     monkeypatch.setattr(WorkerBroker, "pop", Mock(side_effect=defect, return_value=[]))
     with closing(Redis.from_url(redis_url)) as redis:
         intake = Intake(
-            WorkerBroker(redis, ["q"], "rq:job:", "worker"),
+            WorkerBroker(redis, KEYS, ["q"], "one"),
             Control(at_once=1, max_jobs=None),
             desk.database,
             desk.claimer,
@@ -73,7 +75,7 @@ def test_a_job_that_has_to_be_read_is_kept_while_redis_is_away(
     with closing(Redis.from_url(own_redis.url, socket_timeout=0.2, retry=Retry(NoBackoff(), 0))) as redis:
         queue = Queue("q", connection=redis)
         queue.enqueue(ENTRY_POINT, id_)
-        broker = FreezesAfterThePop(redis, [queue.key], "rq:job:", "worker")
+        broker = FreezesAfterThePop(redis, KEYS, ["q"], "one")
         intake = Intake(
             broker,
             control,
@@ -96,8 +98,8 @@ def test_a_job_that_has_to_be_read_is_kept_while_redis_is_away(
 
 def test_a_replica_that_refuses_a_deletion_is_left(tmp_path: Path) -> None:
     with demotable_redis(tmp_path) as redis, closing(open_redis(redis.url)) as client:
-        broker = WorkerBroker(client, ["rq:queue:critical"], "rq:job:", "rq:worker:one")
-        job = PoppedJob("rq:queue:critical", b"outbox-1-g0")
+        broker = WorkerBroker(client, KEYS, ["critical"], "one")
+        job = PoppedJob(KEYS.queue("critical"), job_id(1, 0).encode())
         broker.finish([job], [])
         redis.demote()
 

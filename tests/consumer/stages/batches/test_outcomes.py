@@ -26,6 +26,7 @@ from consumer.threaded.queue import WorkerBroker
 from consumer.threaded.state import Control
 from consumer.threaded.threads import SendingThread, WritingThread
 from tests.consumer.stages.batches.desk import Desk, add_messages, locked
+from tests.redis_keys import KEYS
 from tests.rows import message
 from tests.waiting import wait_until
 
@@ -125,7 +126,7 @@ def test_outcomes_that_come_one_by_one_do_not_wait_for_a_row_that_stays_locked(
     monkeypatch.setattr(desk.recorder, "retry", lambda: [tries.append(0), retry()][1])
     to_write: SimpleQueue[Ended | None] = SimpleQueue()
     with closing(Redis.from_url(redis_url)) as redis:
-        broker = WorkerBroker(redis, ["q"], "job:", "worker")
+        broker = WorkerBroker(redis, KEYS, ["q"], "one")
         control = Control(at_once=50, max_jobs=None)
         control.took(41)
         writer = WritingThread(desk.recorder, desk.database, broker, control, Patience(), to_write)
@@ -178,7 +179,7 @@ def test_a_writer_that_has_to_leave_waits_for_postgresql_as_long_as_it_may(
             del away.transaction  # type: ignore[method-assign]
 
     with closing(Redis.from_url(redis_url)) as redis:
-        broker = WorkerBroker(redis, ["q"], "job:", "worker")
+        broker = WorkerBroker(redis, KEYS, ["q"], "one")
         control = Control(at_once=2, max_jobs=None)
         control.took(2)
         writer = WritingThread(Recorder(away, 1.0), away, broker, control, Patience(come_back), to_write)

@@ -15,17 +15,19 @@ from outbox_relay.broker import Broker, open_broker
 from outbox_relay.loop.publisher import Publisher
 from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup import Alarm
+from shared.rq_format.ids import job_id
 from tests.addresses import with_login
 from tests.outbox_relay.loop.publishing.publishers import publisher_to
+from tests.redis_keys import KEYS
 from tests.relay_settings import relay_settings
 from tests.rows import add_message, message
 from tests.waiting import wait_until
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-MARKER = f"{RQ_KEY_PREFIX}:outbox:epoch"
-NAMES = f"{RQ_KEY_PREFIX}:queues"
-CRITICAL = f"{RQ_KEY_PREFIX}:queue:critical"
+MARKER = KEYS.epoch_marker
+NAMES = KEYS.queues
+CRITICAL = KEYS.queue("critical")
 
 VALUES: dict[str, Callable[[Redis, str], object]] = {
     "one byte": lambda redis, key: redis.set(key, b"\xff"),
@@ -74,7 +76,7 @@ def test_a_foreign_value_at_a_key_of_ours_stops_nothing(
 
     assert (first["status"], first["generation"]) == ("published", 1)
     assert message(connection, second)["status"] == "published"
-    assert sorted(Queue("default", connection=redis).job_ids) == [f"outbox-{forgotten}-g1", f"outbox-{second}-g0"]
+    assert sorted(Queue("default", connection=redis).job_ids) == [job_id(forgotten, 1), job_id(second, 0)]
 
 
 def test_jobs_that_were_pushed_before_the_marker_was_overwritten_are_found_and_stay(
@@ -88,7 +90,7 @@ def test_jobs_that_were_pushed_before_the_marker_was_overwritten_are_found_and_s
     with relay_of(database_url, redis_url) as relay:
         relay.run_once()
 
-    assert Queue("default", connection=redis).job_ids == [f"outbox-{id_}-g0" for id_ in ids]
+    assert Queue("default", connection=redis).job_ids == [job_id(id_, 0) for id_ in ids]
     assert {message(connection, id_)["generation"] for id_ in ids} == {0}
 
 
@@ -107,7 +109,7 @@ def test_a_queue_s_key_that_holds_no_list_stops_that_queue_alone_and_is_named(
 
     assert published == [1, 0]
     assert message(connection, going)["status"] == "published"
-    assert Queue("critical", connection=redis).job_ids == [f"outbox-{id_}-g0" for id_ in waiting]
+    assert Queue("critical", connection=redis).job_ids == [job_id(id_, 0) for id_ in waiting]
     blocked = [line for line in logs if line["event"] == "queue.blocked"]
     assert [(line["log_level"], line["key"]) for line in blocked] == [("error", CRITICAL)]
     assert [line["key"] for line in later_logs if line["event"] == "queue.unblocked"] == [CRITICAL]
@@ -124,7 +126,7 @@ def test_the_jobs_that_stood_in_an_overwritten_list_are_pushed_again(
         redis.delete(CRITICAL)
         wait_until(lambda: relay.drain() == 1, 10, "the queue to be tried again")
 
-    assert Queue("critical", connection=redis).job_ids == [f"outbox-{id_}-g1"]
+    assert Queue("critical", connection=redis).job_ids == [job_id(id_, 1)]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from outbox_relay.loop.publisher import Publisher
 from shared.database.connections import connect, transaction
 from shared.outbox import publishing
 from shared.outbox.publishing import Row
+from shared.rq_format.ids import job_id
 from tests.failover.demotion import demotable_redis
 from tests.outbox_relay.loop.publishing.publishers import LEASE, publisher_to
 from tests.rows import add_message, message
@@ -46,7 +47,7 @@ def test_a_published_message_is_on_its_queue_with_a_lease_and_an_epoch(
     published = publisher.publish_batch(connection, 10)
 
     row = message(connection, id_)
-    assert (published, jobs(redis_url, "critical")) == (1, [f"outbox-{id_}-g0"])
+    assert (published, jobs(redis_url, "critical")) == (1, [job_id(id_, 0)])
     assert (row["status"], row["generation"], row["attempt"]) == ("published", 0, 0)
     assert row["broker_epoch"] == broker.epoch()
     assert (row["lease_until"] - row["published_at"]).total_seconds() == pytest.approx(LEASE, abs=0.1)
@@ -62,8 +63,8 @@ def test_critical_goes_before_default_and_the_oldest_first(
     for _ in range(2):
         publisher.publish_batch(connection, 1)
 
-    assert jobs(redis_url, "critical") == [f"outbox-{critical}-g0"]
-    assert jobs(redis_url, "default") == [f"outbox-{early}-g0"]
+    assert jobs(redis_url, "critical") == [job_id(critical, 0)]
+    assert jobs(redis_url, "default") == [job_id(early, 0)]
     assert message(connection, late)["status"] == "pending"
 
 
@@ -131,7 +132,7 @@ def test_a_push_repeated_after_a_rollback_repeats_the_id(
 
     publisher.publish_batch(connection, 10)
 
-    assert jobs(redis_url, "default") == [f"outbox-{id_}-g0"] * 2
+    assert jobs(redis_url, "default") == [job_id(id_, 0)] * 2
 
 
 def test_a_row_that_is_no_longer_pending_is_not_marked_published(connection: Connection) -> None:
@@ -161,7 +162,7 @@ def test_two_relays_publish_every_message_once(database_url: str, redis_url: str
         totals = list(pool.map(lambda _: drain(), range(2)))
 
     assert sum(totals) == 500
-    assert sorted(jobs(redis_url, "default")) == sorted(f"outbox-{id_}-g0" for id_ in ids)
+    assert sorted(jobs(redis_url, "default")) == sorted(job_id(id_, 0) for id_ in ids)
 
 
 def test_a_locked_row_is_left_to_who_holds_it(connection: Connection, publisher: Publisher, database_url: str) -> None:
@@ -192,7 +193,7 @@ def test_an_open_breaker_lets_one_probe_through_and_nothing_else(
 
     published = [publisher.publish_batch(connection, 10) for _ in range(3)]
 
-    assert (published, jobs(redis_url, "default")) == ([1, 0, 0], [f"outbox-{first}-g0"])
+    assert (published, jobs(redis_url, "default")) == ([1, 0, 0], [job_id(first, 0)])
     assert connection.execute("SELECT probe_id FROM outbox_breaker").fetchone() == (first,)
 
 
@@ -206,7 +207,7 @@ def test_a_probe_goes_before_the_jobs_that_wait_already(
 
     publisher.publish_batch(connection, 10)
 
-    assert jobs(redis_url, "default") == [f"outbox-{id_}-g0" for id_ in (probe, *waiting)]
+    assert jobs(redis_url, "default") == [job_id(id_, 0) for id_ in (probe, *waiting)]
 
 
 def test_probes_take_turns_whatever_their_queue(connection: Connection, publisher: Publisher) -> None:
@@ -263,7 +264,7 @@ def test_the_push_after_a_refused_one_goes_where_the_name_leads(tmp_path: Path) 
         broker.push([Row(2, 0, "default")])
 
         with redis.second.client() as client:
-            assert Queue("default", connection=client).job_ids == ["outbox-1-g0", "outbox-2-g0"]
+            assert Queue("default", connection=client).job_ids == [job_id(1, 0), job_id(2, 0)]
 
 
 def test_a_frozen_redis_rolls_the_batch_back_within_seconds(connection: Connection, own_redis: RedisServer) -> None:
