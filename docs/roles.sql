@@ -1,5 +1,5 @@
--- Four roles that may do what they have to and nothing else: for the API, the relay, the worker, and a foreign service
--- that may only append messages. PostgreSQL 14 to 18.
+-- Four roles that may do what they need and nothing else: for the API, the relay, the worker, and another service that
+-- may only append messages. PostgreSQL 14 to 18.
 --
 --   psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f docs/roles.sql
 --
@@ -17,30 +17,30 @@ BEGIN
             EXECUTE format('CREATE ROLE %I LOGIN', name);
         END IF;
     END LOOP;
-    -- Where the tables lie: the first schema of search_path.
+    -- Where the tables are: the first schema of search_path.
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO outbox_api, outbox_relay, outbox_worker, outbox_appender',
                    current_schema());
 END
 $$;
 
--- The API: accounts, links, its own two tables, and the end of the outbox where messages come in.
+-- The API: accounts, links, its own tables, and appending to the outbox.
 GRANT SELECT, INSERT, UPDATE ON users TO outbox_api;
 GRANT SELECT, UPDATE ON verify_emails TO outbox_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_keys, resends TO outbox_api;
 GRANT SELECT, INSERT, DELETE ON verification_mails TO outbox_api;
 GRANT SELECT, INSERT, UPDATE ON mail_counts, ignored_headers TO outbox_api;
 GRANT INSERT (task, payload, queue, due_at, traceparent) ON outbox TO outbox_api;
--- A mail that a limit discards is history from the beginning, with an id of the outbox.
+-- A mail that a limit discards is written into history at once, with an id of the outbox.
 GRANT INSERT ON outbox_finished TO outbox_api;
 GRANT USAGE ON SEQUENCE outbox_id_seq TO outbox_api;
 GRANT SELECT ON outbox, outbox_finished, outbox_messages, outbox_breaker, outbox_relays TO outbox_api;  -- its metrics
--- Only with OPS_TOKEN: the console keeps its sessions, and retries and discards dead letters. Without it, take these
--- lines out.
+-- Only with OPS_TOKEN: the console keeps its sessions, and retries and discards dead letters. Without it, remove
+-- these lines.
 GRANT SELECT, INSERT, UPDATE, DELETE ON ops_sessions TO outbox_api;
 GRANT UPDATE, DELETE ON outbox TO outbox_api;
 
--- The relay: moves messages, prunes history, and deletes accounts that were not verified in time, of which it sees no
--- full name and no password. The right to write one column is what locking a row takes.
+-- The relay: moves messages, prunes history, and deletes expired accounts, of which it sees neither full name nor
+-- password. Locking a row needs the right to write one column.
 GRANT SELECT, UPDATE, DELETE ON outbox TO outbox_relay;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_finished TO outbox_relay;
 GRANT SELECT (username, email, is_email_verified, created_at, email_set_at), UPDATE (email_set_at), DELETE
@@ -50,18 +50,18 @@ GRANT SELECT, UPDATE ON outbox_breaker TO outbox_relay;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_relays TO outbox_relay;
 GRANT SELECT ON ignored_headers TO outbox_relay;  -- for `doctor`
 GRANT SELECT, DELETE ON verification_mails, mail_counts TO outbox_relay;
--- Optional, for `doctor`: to see how long transactions of other roles have been open. It shows the statements of everybody
--- on the server, and takes a superuser (or a role with the admin option on it) to grant.
+-- Optional, for `doctor`: to see how long transactions of other roles have been open. It shows the statements of all
+-- sessions of the server, and only a superuser (or a role with the admin option on it) can grant it.
 -- GRANT pg_read_all_stats TO outbox_relay;
 
--- The worker: claims, makes mails of accounts, and finishes.
+-- The worker: claims messages, reads accounts, and finishes messages.
 GRANT SELECT, UPDATE, DELETE ON outbox TO outbox_worker;
 GRANT SELECT, INSERT ON outbox_finished TO outbox_worker;
 GRANT SELECT, INSERT, UPDATE ON outbox_breaker TO outbox_worker;
 GRANT SELECT ON users TO outbox_worker;
 GRANT SELECT, INSERT, UPDATE ON verify_emails TO outbox_worker;
 
--- A foreign service: appends, and reads nothing, its own messages included.
+-- Another service: appends, and reads nothing, not even its own messages.
 GRANT INSERT (task, payload, queue, due_at, max_retries) ON outbox TO outbox_appender;
 
 COMMIT;
