@@ -35,10 +35,10 @@ from shared.outbox.tables import users
 
 CORRECTIONS_A_DAY: Final = 5
 
-VERIFIED: Final = "The address of this account is verified already: it is not corrected here."
-TAKEN: Final = "Taken already: email."
-TAKEN_FIELD: Final = "Taken: an account with this address exists; use that one or another address."
-TOO_OFTEN: Final = f"The address was corrected {CORRECTIONS_A_DAY} times in a day: try again tomorrow."
+VERIFIED: Final = "The email address of this account is already verified. It cannot be changed here."
+TAKEN: Final = "Already taken: email."
+TAKEN_FIELD: Final = "An account with this email address already exists. Use that account, or another address."
+TOO_OFTEN: Final = f"You have changed the email address {CORRECTIONS_A_DAY} times in a day. Try again tomorrow."
 """What clients are told."""
 
 

@@ -33,11 +33,9 @@ KEPT_HOURS: Final = 24
 KEY_PATTERN: Final = r'"[ !#-\[\]-~]{1,255}"|[A-Za-z0-9._~:/+=-]{1,255}'
 """A string as structured fields have it (RFC 9651), without escapes; its quotation marks may be left out."""
 
-MALFORMED: Final = (
-    f"{HEADER} has to be a string in quotation marks, of 1 to 255 printable ASCII characters: send a UUID."
-)
-IN_FLIGHT: Final = f"Another request with this {HEADER} is being worked on: repeat it in a moment."
-USED: Final = f"This {HEADER} was sent with another body before: use a new key for a new request."
+MALFORMED: Final = f"{HEADER} must be a quoted string of 1 to 255 printable ASCII characters. Send a UUID."
+IN_FLIGHT: Final = f"A request with this {HEADER} is still in progress. Try again in a moment."
+USED: Final = f"This {HEADER} was already used with another body. Use a new key for a new request."
 """What clients are told."""
 
 FORM_FIELD: Final = "idempotency_key"

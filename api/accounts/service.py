@@ -21,8 +21,8 @@ from api.http.problems import FieldError, ProblemError, invalid_fields
 
 _log = structlog.get_logger(__name__)
 _TAKEN = {
-    "username": "Taken: choose another username.",
-    "email": "Taken: an account with this address exists; use that one or another address.",
+    "username": "This username is taken. Choose another one.",
+    "email": "An account with this email address already exists. Use that account, or another address.",
 }
 
 
@@ -66,7 +66,7 @@ class AccountService:
         if isinstance(outcome, Taken):
             _log.info("signup.refused", taken=outcome.fields)
             errors = [FieldError(name, _TAKEN[name]) for name in outcome.fields]
-            raise ProblemError(409, f"Taken already: {' and '.join(outcome.fields)}.", errors=errors)
+            raise ProblemError(409, f"Already taken: {' and '.join(outcome.fields)}.", errors=errors)
         # Committed: from here on nothing may turn the response into an error.
         self.notifier.notify()
         _log.info("user.signed_up" if is_new else "signup.repeated", message_id=outcome.message_id)

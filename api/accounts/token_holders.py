@@ -13,7 +13,10 @@ from api.accounts.signup_tokens import is_token_of, username_in
 from api.http.problems import ProblemError
 from shared.outbox.tables import users
 
-NOT_KNOWN: Final = "Your signup is not known: send its signup_token as Authorization: Bearer, or sign up again."
+NOT_KNOWN: Final = (
+    "We don't recognize this signup. Sign up again with the same username and password, or send its signup_token as"
+    " Authorization: Bearer."
+)
 """What clients are told."""
 
 

@@ -116,9 +116,10 @@ def limit_rates(app: Flask, limiter: RateLimiter, bypasses: LimitBypasses, ignor
 
 
 def _too_many(status: RateLimitStatus) -> ProblemError:
+    wait = "1 second" if status.reset_seconds == 1 else f"{status.reset_seconds} seconds"
     return ProblemError(
         429,
-        f"Too many requests from your address: try again in {status.reset_seconds} s.",
+        f"Too many requests from your address. Try again in {wait}.",
         headers={"Retry-After": str(status.reset_seconds)},
     )
 

@@ -33,11 +33,11 @@ def read(request: Request) -> bytes:
 def read_object(request: Request) -> dict[str, Any]:
     """Read the JSON object that the body is. Raises ProblemError, or what becomes one."""
     if not is_json(request):
-        raise ProblemError(415, "The body has to be JSON: send it with Content-Type: application/json.")
+        raise ProblemError(415, "The body must be JSON. Send it with Content-Type: application/json.")
     body = _parse(read(request))
     if not isinstance(body, dict):
-        whole = FieldError("", 'Not a JSON object: send one, as in {"name": "value"}.', is_whole_body=True)
-        raise ProblemError(422, "The body has to be a JSON object.", errors=[whole])
+        whole = FieldError("", 'Send a JSON object, such as {"name": "value"}.', is_whole_body=True)
+        raise ProblemError(422, "The body must be a JSON object.", errors=[whole])
     return body
 
 
@@ -45,14 +45,16 @@ def _parse(data: bytes) -> object:
     try:
         return json.loads(data.decode("utf-8"), parse_constant=_refuse)
     except UnicodeDecodeError:
-        raise ProblemError(400, "The body is not valid UTF-8: encode the JSON as UTF-8.") from None
+        raise ProblemError(400, "The body is not valid UTF-8. Encode the JSON as UTF-8.") from None
     except json.JSONDecodeError as exc:
         where = f"line {exc.lineno}, column {exc.colno}"
-        raise ProblemError(400, f"The body is not valid JSON from {where} on: send one JSON object.") from None
+        raise ProblemError(400, f"The body is not valid JSON at {where}. Send one JSON object.") from None
     except ValueError:
-        raise ProblemError(400, "The body holds a number that JSON does not have, or one too long.") from None
+        raise ProblemError(
+            400, "The body contains a number that JSON does not allow, or one that is too long."
+        ) from None
     except RecursionError:
-        raise ProblemError(400, "The body is nested too deeply: send one flat JSON object.") from None
+        raise ProblemError(400, "The body is nested too deeply. Send one flat JSON object.") from None
 
 
 def _refuse(_constant: str) -> NoReturn:

@@ -23,17 +23,17 @@ NO_KIND: Final = "about:blank"
 
 PROBLEM_TYPE: Final = "application/problem+json"
 _DETAILS: Final[Mapping[int, str]] = {
-    400: "The request cannot be understood: look at its headers and its body.",
-    404: "There is nothing at this address: look at the path.",
-    405: "This address does not take this method: use one of those that the Allow header names.",
-    408: "The body did not arrive in time: send the request again.",
-    413: "The body is larger than 16 KiB: send a smaller one.",
-    414: "The address is longer than this server reads: send what it holds in the body.",
-    415: "The body has another media type than this address takes: send application/json.",
-    431: "The headers are larger than this server reads: send fewer or shorter ones.",
-    500: "Something failed on our side, and it is logged here. Trying again may help.",
-    503: "The database does not answer. What you asked for may have been committed all the same:"
-    " ask again in a moment, which is safe.",
+    400: "The request could not be understood. Check its headers and its body.",
+    404: "There is nothing at this address. Check the path.",
+    405: "This address does not support this method. Use one that the Allow header lists.",
+    408: "The body did not arrive in time. Send the request again.",
+    413: "The body is larger than 16 KiB. Send a smaller one.",
+    414: "The URL is too long. Send its parameters in the body.",
+    415: "This address does not support this content type. Send application/json.",
+    431: "The headers are too large. Send fewer or shorter ones.",
+    500: "Something went wrong on our side, and we have logged it. Trying again may help.",
+    503: "The database is not answering. Your request may have been saved all the same."
+    " Try again in a moment: repeating it is safe.",
 }
 _FRAMES: Final = 12
 
@@ -81,7 +81,7 @@ class ProblemError(OutboxError):
 
 def invalid_fields(errors: Iterable[FieldError]) -> ProblemError:
     """Return the refusal of a body of which each of these fields is not valid."""
-    return ProblemError(422, "Some fields are not valid: see errors.", errors=errors)
+    return ProblemError(422, "Some fields are not valid. See errors for each one.", errors=errors)
 
 
 def problem_of(error: Exception) -> ProblemError:

@@ -29,4 +29,4 @@ def refuse_foreign_forms(request: Request) -> None:
         origin = request.headers.get("Origin", "null")
         is_ours = origin in {"null", f"http://{request.host}", f"https://{request.host}"}
     if not is_ours:
-        raise ProblemError(403, "This form was sent by another site: open the page here and fill it in.")
+        raise ProblemError(403, "This form was sent from another site. Open the page here and fill it in.")

@@ -33,11 +33,11 @@ _LINK: Final = {"email_id": "1", "secret_code": "MDKTmUjthi0Ocl6bWIZ6r2ViDJ0lqX4
 _TOKEN: Final[list[Part]] = [{"signupToken": []}]
 _TOKEN_OR_NOT: Final = [{}, *_TOKEN]
 _DESCRIPTION: Final = """\
-Sign up, verify the address with the link that was mailed to it, have the mail sent again.
+Sign up, verify the email address with the link that was sent to it, and send the email again.
 
-Errors are RFC 9457 problems that name every invalid field at once.
+Errors are RFC 9457 problems that list every invalid field at once.
 
-Pages of other sites may call `/v1/*` where the operator names them (CORS), without cookies."""
+Pages of other sites may call `/v1/*` if the operator has allowed their origin (CORS), without cookies."""
 
 
 def build_document(signup_schema: SignUpSchema) -> dict[str, Any]:
@@ -74,8 +74,8 @@ def _sign_up(signup_schema: SignUpSchema) -> Part:
         "tags": ["users"],
         "operationId": "signUp",
         "summary": "Sign up",
-        "description": "Makes the user and asks for the verification mail, in one statement: both or neither. A client"
-        " that repeats it with the username and the password of an account that is not verified yet gets that account.",
+        "description": "Creates the user and requests the verification email in one statement: both or neither. A"
+        " client that sends the username and password of an existing unverified account gets that account.",
         "parameters": [_idempotency_key()],
         "requestBody": _body({"application/json": (signup_schema, _SIGNUP)}),
         "responses": {
@@ -94,9 +94,9 @@ def _idempotency_key() -> Part:
         "in": "header",
         "name": HEADER,
         "required": False,
-        "description": "Names this request, so that it is carried out once however often it is sent: the same key and"
-        f" body are told the first answer for {KEPT_HOURS} hours, another body is refused with 422, and a key that is"
-        " in use with 409. It belongs to the client's network: a stranger may use the same.",
+        "description": "Identifies this request, so that it runs once however often it is sent: the same key and body"
+        f" get the first response for {KEPT_HOURS} hours, another body gets 422, a key that is in use gets 409. Keys"
+        " belong to the client's network: a client elsewhere may use the same one.",
         "schema": {"type": "string", "pattern": f"^({KEY_PATTERN})$"},
         "example": '"8e03978e-40d5-43e8-bc93-6894a57f9324"',
     }
@@ -106,12 +106,12 @@ def _open_link() -> Part:
     return {
         "tags": ["verification"],
         "operationId": "openLink",
-        "summary": "See what a link is worth",
-        "description": "Changes nothing, since mail scanners and previews open links: POST verifies. Who prefers"
-        " `text/html` is shown a page with a button that does.",
+        "summary": "Check a link",
+        "description": "Changes nothing, because mail scanners and previews open links. POST verifies. A client that"
+        " prefers `text/html` gets a page with a button that does.",
         "parameters": [{"in": "query", "schema": LinkSchema}],
         "responses": {
-            "414": responses.problem(414, "An address of more than 4 KiB.", detail_of(414)),
+            "414": responses.problem(414, "The URL is longer than 4 KiB.", detail_of(414)),
             **_answers_to_links(),
             "200": responses.shown(),
         },
@@ -122,10 +122,10 @@ def _post_link() -> Part:
     return {
         "tags": ["verification"],
         "operationId": "postLink",
-        "summary": "Verify an address with the two parameters of its link",
-        "description": "As JSON or as a form. An empty body is taken too, with the parameters in the query. Where"
-        " several accounts wait for the address, the signup token of one of them, or its username and password, says"
-        " which one is meant; any link of the address then serves.",
+        "summary": "Verify an email address with the parameters of its link",
+        "description": "As JSON or as a form, or with an empty body and the parameters in the query. Where several"
+        " unverified accounts have the address, send the signup token of one of them, or its username and password, to"
+        " show which one is yours. Any link to the address then works.",
         "security": _TOKEN_OR_NOT,
         "requestBody": _body(
             {
@@ -141,10 +141,10 @@ def _send_again() -> Part:
     return {
         "tags": ["verification"],
         "operationId": "sendAgain",
-        "summary": "Have the verification mail sent again",
-        "description": "Answers alike and takes the same time whatever the address, so that nobody learns who has an"
-        " account. Of several accounts that wait for the address it is that of the signup token, else that of the"
-        " username, else the newest. An address is mailed at most once a minute and five times a day by this.",
+        "summary": "Send the verification email again",
+        "description": "The response and its time are the same for every address, so they do not reveal who has an"
+        " account. If several unverified accounts have the address, the email is for the one of the signup token, else"
+        " of the username, else the newest. This sends at most one email a minute and five a day to an address.",
         "security": _TOKEN_OR_NOT,
         "requestBody": _body({"application/json": (ResendSchema, {"email": "ada@example.com", "username": "ada"})}),
         "responses": {"202": responses.accepted(), **_errors_of_bodies()},
@@ -155,7 +155,7 @@ def _show_signup() -> Part:
     return {
         "tags": ["users"],
         "operationId": "showSignup",
-        "summary": "See what is known of a signup and its mail",
+        "summary": "Get the state of a signup and its email",
         "security": _TOKEN,
         "responses": {"200": responses.signup_state(), "401": responses.unknown_token(), **_errors_of_all()},
     }
@@ -165,9 +165,9 @@ def _correct() -> Part:
     return {
         "tags": ["users"],
         "operationId": "correctAddress",
-        "summary": "Correct the address of an account that is not verified yet",
-        "description": "A mail goes to the new address; those that wait for the old one are not sent any more. Five"
-        " times a day.",
+        "summary": "Change the email address of an unverified account",
+        "description": "Sends an email to the new address. Emails that still wait for the old address are not sent. At"
+        " most five times a day.",
         "security": _TOKEN,
         "requestBody": _body({"application/json": (AddressSchema, {"email": "ada@example.com"})}),
         "responses": {
@@ -183,22 +183,22 @@ def _alive() -> Part:
     return {
         "tags": ["health"],
         "operationId": "alive",
-        "summary": "Whether the process lives",
-        "responses": {"200": responses.health("ok", "It does.")},
+        "summary": "Check that the process is running",
+        "responses": {"200": responses.health("ok", "It is running.")},
     }
 
 
 def _ready() -> Part:
-    detail = "PostgreSQL refuses or does not answer: start it, or fix DATABASE_URL. The log says why."
+    detail = "PostgreSQL is down or refuses connections. Start it, or fix DATABASE_URL. The log has the reason."
     return {
         "tags": ["health"],
         "operationId": "ready",
-        "summary": "Whether the service can take signups",
+        "summary": "Check that the service accepts signups",
         "responses": {
-            "200": responses.health("ready", "PostgreSQL would take a signup."),
+            "200": responses.health("ready", "PostgreSQL would accept a signup."),
             "503": responses.problem(
                 503,
-                "A signup would fail: PostgreSQL is away, takes no writes, or lacks a table, a column or a grant.",
+                "A signup would fail: PostgreSQL is unreachable or read-only, or a table, column or grant is missing.",
                 detail,
             ),
         },
@@ -218,9 +218,14 @@ def _body(kinds: dict[str, tuple[Schema | type[Schema], dict[str, str]]]) -> Par
 def _answers_to_links() -> Part:
     return {
         "200": responses.verified(),
-        "404": responses.problem(404, "Unknown, altered, or no account has this address by now.", NOT_VALID),
+        "404": responses.problem(
+            404, "The link is unknown or altered, or no account has this address any more.", NOT_VALID
+        ),
         "410": responses.problem(
-            410, "Past its life, ended by wrong passwords, or another account has the address.", EXPIRED, or_else=TAKEN
+            410,
+            "The link has expired, too many wrong passwords ended it, or another account has the address.",
+            EXPIRED,
+            or_else=TAKEN,
         ),
         "422": responses.incomplete_link(),
         **_errors_of_all(),
@@ -230,9 +235,9 @@ def _answers_to_links() -> Part:
 def _errors_of_bodies() -> Part:
     return {
         "400": responses.not_json(),
-        "408": responses.problem(408, "The body stood still on its way.", detail_of(408)),
-        "413": responses.problem(413, "More than 16 KiB.", detail_of(413)),
-        "415": responses.problem(415, "Another content type.", detail_of(415)),
+        "408": responses.problem(408, "The body did not arrive in time.", detail_of(408)),
+        "413": responses.problem(413, "The body is larger than 16 KiB.", detail_of(413)),
+        "415": responses.problem(415, "The content type is not supported.", detail_of(415)),
         "422": responses.invalid_body(),
         **_errors_of_all(),
     }
@@ -241,9 +246,11 @@ def _errors_of_bodies() -> Part:
 def _errors_of_all() -> Part:
     return {
         "429": responses.problem(
-            429, "Too many requests from one address.", "Too many requests from your address: try again in 42 s."
+            429, "Too many requests from one client.", "Too many requests from your address. Try again in 42 seconds."
         ),
         "503": responses.problem(
-            503, "PostgreSQL is away. What was asked for may have been committed: ask again.", detail_of(503)
+            503,
+            "PostgreSQL is unreachable. The request may have been committed all the same: repeat it.",
+            detail_of(503),
         ),
     }

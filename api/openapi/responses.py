@@ -32,25 +32,25 @@ _USER: Final[Mapping[str, object]] = {
     "created_at": "2026-11-24T10:02:28.766573+00:00",
     "signup_token": "YWRh.yZ8Qm4Wb0mS7V0Yx0cJt2mJw3m9n4vQmJqP8a1bC2dE",
 }
-_INVALID: Final = FieldError("username", "Holds other characters than a-z, 0-9 and _: use these alone, in lower case.")
-_MISSING: Final = FieldError("secret_code", "Missing: send it as the link has it.", in_body=False)
-_TAKEN: Final = FieldError("username", "Taken: choose another username.")
+_INVALID: Final = FieldError("username", "Use only lowercase letters a-z, digits and underscores.")
+_MISSING: Final = FieldError("secret_code", "Required: copy it from the link.", in_body=False)
+_TAKEN: Final = FieldError("username", "This username is taken. Choose another one.")
 
 HEADERS: Final[Mapping[str, Part]] = {
     REQUEST_ID_HEADER: {
-        "description": "The request's id: the client's own if it sent a usable one. Log lines name it.",
+        "description": "The request's id: the client's own if it sent a usable one. Log lines contain it.",
         "schema": {"type": "string"},
     },
     "RateLimit-Policy": {
-        "description": "The limit that this request counts towards: its quota `q` in windows of `w` seconds. Missing"
-        " where none applies.",
+        "description": "The limit that this request counts towards: `q` requests in `w` seconds. Absent where no limit"
+        " applies.",
         "schema": {"type": "string"},
     },
     "RateLimit": {
-        "description": "What is left of it: `r` requests for the next `t` seconds.",
+        "description": "What is left of it: `r` requests in the next `t` seconds.",
         "schema": {"type": "string"},
     },
-    "Retry-After": {"description": "Seconds to wait before asking again.", "schema": {"type": "string"}},
+    "Retry-After": {"description": "Seconds to wait before the next try.", "schema": {"type": "string"}},
 }
 """The headers that answers share, by name."""
 
@@ -66,45 +66,47 @@ _LIMITED: Final = (REQUEST_ID_HEADER, "RateLimit-Policy", "RateLimit")
 
 def created() -> Part:
     """Describe the answer to a signup."""
-    return _json("The user and the message that asks for the mail are committed.", UserSchema, _USER)
+    return _json("The user and the message that requests the email are committed.", UserSchema, _USER)
 
 
 def resumed() -> Part:
     """Describe the answer to a client that signs up again with the password of an unverified account."""
-    return _json("Your account from before, as it stands. Nothing was written.", UserSchema, _USER)
+    return _json("Your existing unverified account. Nothing was written.", UserSchema, _USER)
 
 
 def signup_state() -> Part:
     """Describe what is known of a signup."""
     state = {"username": "ada", "email": "ada@example.com", "is_email_verified": False, "mail": {"state": "pending"}}
-    return _json("The account of the token.", SignupStateSchema, state)
+    return _json("The account of the token and its email.", SignupStateSchema, state)
 
 
 def unknown_token() -> Part:
     """Describe the answer to a client without a token."""
-    return problem(401, "No token, or one of no account.", NOT_KNOWN)
+    return problem(401, "The token is missing, or belongs to no account.", NOT_KNOWN)
 
 
 def not_corrected() -> Part:
     """Describe an address that is not corrected."""
-    description = "The address is that of a verified account, or the account is verified."
+    description = "A verified account has the address, or the account itself is verified."
     error = FieldError("email", TAKEN_FIELD)
     return problem(409, description, EMAIL_TAKEN, [error], or_else=ALREADY_VERIFIED)
 
 
 def verified() -> Part:
     """Describe the answer to a link that is or was good."""
-    return _json("The address is verified, by this request or an earlier one.", VerifiedSchema, {"is_verified": True})
+    return _json(
+        "The email address is verified, by this request or an earlier one.", VerifiedSchema, {"is_verified": True}
+    )
 
 
 def shown() -> Part:
     """Describe the answer to a client that only looks at a link that is good."""
-    return _json("The link is good. Whether its address is verified by now.", VerifiedSchema, {"is_verified": False})
+    return _json("The link is valid. Says whether its address is verified.", VerifiedSchema, {"is_verified": False})
 
 
 def accepted() -> Part:
     """Describe the answer to whoever asks for a mail."""
-    return _json("The same for every address.", AcceptedSchema, {"detail": SENT_AGAIN})
+    return _json("The same response for every address.", AcceptedSchema, {"detail": SENT_AGAIN})
 
 
 def health(status: str, description: str) -> Part:
@@ -114,26 +116,26 @@ def health(status: str, description: str) -> Part:
 
 def taken() -> Part:
     """Describe a signup whose name or address belongs to somebody, or whose key is in use."""
-    description = "The username, the address or both are taken; or a request with the same key is being worked on."
-    return problem(409, description, "Taken already: username.", [_TAKEN], or_else=IN_FLIGHT)
+    description = "The username, the address or both are taken, or a request with the same key is still in progress."
+    return problem(409, description, "Already taken: username.", [_TAKEN], or_else=IN_FLIGHT)
 
 
 def not_json(*, or_else: str = "") -> Part:
     """Describe a body that cannot be parsed."""
-    detail = "The body is not valid JSON from line 1, column 1 on: send one JSON object."
-    return problem(400, "It cannot be parsed.", detail, or_else=or_else)
+    detail = "The body is not valid JSON at line 1, column 1. Send one JSON object."
+    return problem(400, "The body cannot be parsed.", detail, or_else=or_else)
 
 
 def invalid_body(*, or_else: str = "") -> Part:
     """Describe a body that breaks a rule."""
-    detail = "Some fields are not valid: see errors."
-    return problem(422, "A rule is broken. Every invalid field at once.", detail, [_INVALID], or_else=or_else)
+    detail = "Some fields are not valid. See errors for each one."
+    return problem(422, "Fields are not valid. Lists all of them.", detail, [_INVALID], or_else=or_else)
 
 
 def proof_required() -> Part:
     """Describe the question whose account is meant."""
     return problem(
-        403, "Several accounts wait for the address.", PROOF_REQUIRED, or_else=PROOF_REFUSED, kind=PROOF_KIND
+        403, "Several unverified accounts have the address.", PROOF_REQUIRED, or_else=PROOF_REFUSED, kind=PROOF_KIND
     )
 
 

@@ -63,7 +63,7 @@ class _Console:
                 if session is None:
                     return _page("ops/login.html", 401, problem=None)
                 if request.method == "POST" and not self._access.is_own_form(request, session):
-                    raise ProblemError(403, "The form was not made for this session: open the console and try again.")
+                    raise ProblemError(403, "This form belongs to another session. Reload the console and try again.")
                 g.session_id = session.id
                 g.form_key = self._access.form_key(session)
                 return view(*args, **kwargs)
@@ -86,7 +86,7 @@ class _Console:
     def login(self) -> AnyResponse:
         if not self._access.is_token(request.form.get("token", "")):
             _log.warning("ops_session.refused")
-            return _page("ops/login.html", 401, problem="That is not the token.")
+            return _page("ops/login.html", 401, problem="This token is not correct.")
         secret = self._access.new_secret()
         with self._connections.borrow() as connection, transaction(connection, lock_seconds=LOCK_SECONDS):
             session_id = open_session(connection, self._access.secret_hmac(secret))
@@ -120,7 +120,7 @@ class _Console:
         with _reading() as connection:
             found = None if message_id is None else read_message(connection, message_id)
         if found is None:
-            raise ProblemError(404, "There is no such message: its number stands in the log lines.")
+            raise ProblemError(404, "There is no message with this id.")
         return _page("ops/message.html", message=found, moments=_MOMENTS)
 
     def retry(self, message_id: int) -> AnyResponse:
@@ -129,7 +129,7 @@ class _Console:
     def discard(self, message_id: int) -> AnyResponse:
         reason = request.form.get("reason", "").strip()
         if not reason or not reason.isprintable():
-            raise ProblemError(422, "A discard needs a reason: a few words on one line.")
+            raise ProblemError(422, "Enter a reason: a few words on one line.")
         return _decide("dead_letter.discarded", message_id, partial(dead_letters.discard, reason=reason))
 
 
@@ -166,7 +166,9 @@ def _decide(event: str, message_id: int, act: Callable[[DbConnection, int], bool
         if is_done:
             keep_form(connection, g.session_id, form)
         elif not is_last_form(connection, g.session_id, form):
-            raise ProblemError(409, "The message is no dead letter any more: somebody else was faster.")
+            raise ProblemError(
+                409, "This message is no longer a dead letter: someone else has retried or discarded it."
+            )
     if is_done:
         _log.info(event, message_id=message_id, session_id=g.session_id)
     return redirect(PATH, 303)

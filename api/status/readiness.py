@@ -55,19 +55,21 @@ def check_readiness(connections: SideConnections) -> None:
         raise
     except SchemaMissingError as exc:
         detail = (
-            f"The schema is not what this version needs: {_said(exc)}."
+            f"The schema does not match this version: {_said(exc)}."
             " Apply schema.sql to an empty database, run alembic upgrade head, or grant USAGE on the schema."
         )
         raise NotReadyError(exc.reason, detail) from exc
     except GrantMissingError as exc:
         raise NotReadyError(
-            exc.reason, f"A grant is missing: {_said(exc)}. Give the API's role what docs/roles.sql gives it."
+            exc.reason,
+            f"A grant is missing: {_said(exc)}. Grant the API's role what docs/roles.sql grants it.",
         ) from exc
     except DatabaseSlowError as exc:
-        raise NotReadyError(exc.reason, "PostgreSQL takes too long to answer: see what keeps it busy.") from exc
+        raise NotReadyError(exc.reason, "PostgreSQL takes too long to answer. Find out what keeps it busy.") from exc
     except DatabaseUnavailableError as exc:
         raise NotReadyError(
-            exc.reason, "PostgreSQL refuses or does not answer: start it, or fix DATABASE_URL. The log says why."
+            exc.reason,
+            "PostgreSQL is down or refuses connections. Start it, or fix DATABASE_URL. The log has the reason.",
         ) from exc
 
 
@@ -75,19 +77,19 @@ def _check_encoding(connection: psycopg.Connection[Any]) -> None:
     try:
         check_encoding(connection)
     except UnsuitableDatabaseError as exc:
-        raise NotReadyError(str(exc), f"Signups cannot be kept: {exc}.") from exc
+        raise NotReadyError(str(exc), f"Signups cannot be stored: {exc}.") from exc
 
 
 def _check_writes(connection: psycopg.Connection[Any]) -> None:
     [(is_standby, is_read_only)] = connection.execute(_TAKES_WRITES).fetchall()
     if is_standby:
         raise NotReadyError(
-            "a standby takes no writes", "This PostgreSQL is a standby: name the primary in DATABASE_URL."
+            "a standby takes no writes", "This PostgreSQL is a standby. Set DATABASE_URL to the primary."
         )
     if is_read_only:
         raise NotReadyError(
             "default_transaction_read_only is on",
-            "This PostgreSQL takes no writes: default_transaction_read_only is on for the server, database or role.",
+            "This PostgreSQL is read-only: default_transaction_read_only is on for the server, database or role.",
         )
 
 
@@ -97,7 +99,7 @@ def _check_ids(connection: psycopg.Connection[Any]) -> None:
     if not may_count:
         raise NotReadyError(
             "no USAGE on outbox_id_seq",
-            "A grant is missing: USAGE on outbox_id_seq. Give the API's role what docs/roles.sql gives it.",
+            "A grant is missing: USAGE on outbox_id_seq. Grant the API's role what docs/roles.sql grants it.",
         )
 
 

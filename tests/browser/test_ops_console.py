@@ -70,7 +70,7 @@ def address(api_origin: Preloaded, connection: DbConnection, database_url: str, 
         yield str(client.base_url).rstrip("/")
 
 
-def test_operator_sees_the_road_and_decides_about_dead_letters(
+def test_operator_sees_the_messages_and_decides_about_dead_letters(
     browser: Browser, keep: Keep, address: str, connection: DbConnection
 ) -> None:
     browser.look_at(CONSOLE_WIDTH)
@@ -84,13 +84,13 @@ def test_operator_sees_the_road_and_decides_about_dead_letters(
     assert "451 4.3.0 try again later" in browser.text()
     keep("ops-message")
 
-    browser.click("Back to the road")
+    browser.click("Overview")
     browser.find("form[action$='/1/discard'] input[name=reason]").send_keys("the user left")
     browser.find("form[action$='/1/discard'] button").click()
-    wait_until(lambda: message(connection, 1)["status"] == "discarded", 10, "the letter to be discarded")
+    wait_until(lambda: message(connection, 1)["status"] == "discarded", 10, "the dead letter to be discarded")
     browser.find("form[action$='/2/retry'] button").click()
-    wait_until(lambda: message(connection, 2)["status"] == "pending", 10, "the letter to be retried")
-    wait_until(lambda: "Nothing waits for a decision" in browser.text(), 10, "the console without letters")
+    wait_until(lambda: message(connection, 2)["status"] == "pending", 10, "the dead letter to be retried")
+    wait_until(lambda: "Dead letters\nNone." in browser.text(), 10, "the console without dead letters")
 
 
 def test_the_console_refreshes_itself_and_fits_a_phone(
@@ -105,5 +105,5 @@ def test_the_console_refreshes_itself_and_fits_a_phone(
     connection.execute("UPDATE outbox_breaker SET opened_at = now() - interval '9 min', probe_at = now()")
 
     wait_until(
-        lambda: "away for 9 min" in browser.text(), REFRESHED_SECONDS, "the console to show the outage by itself"
+        lambda: "unreachable for 9 min" in browser.text(), REFRESHED_SECONDS, "the console to show the outage by itself"
     )

@@ -37,18 +37,18 @@ def test_newcomer_signs_up_opens_the_mailbox_and_is_verified(browser: Browser, s
     browser.open(stack.api_url)
     keep("sign-up")
     browser.fill_in(**ADA)
-    browser.heading("Look into your inbox")
+    browser.heading("Check your inbox")
     assert "ada@example.com" in browser.text()
     keep("inbox")
 
     link = newest_link(stack, ADA["email"])
-    browser.click("look into its mailbox")
-    browser.click("Verify your address")
+    browser.click("Open its mailbox")
+    browser.click(mails_to(stack, ADA["email"])[0].subject)
     browser.click(link)
-    browser.heading("Confirm your email address")
-    keep("confirm")
+    browser.heading("Verify your email address")
+    keep("verify")
     browser.find("button").click()
-    browser.heading("Your address is confirmed")
+    browser.heading("Your email address is verified")
     keep("verified")
 
     stack.mails.wait_for(lambda mail: mail.subject == "Welcome" and mail.recipients == (ADA["email"],), 30)
@@ -76,7 +76,7 @@ def test_errors_stand_at_their_fields_and_the_first_one_has_the_cursor(
 def test_mail_can_be_sent_again_after_a_minute(browser: Browser, stack: Stack, keep: Keep) -> None:
     browser.open(stack.api_url)
     browser.fill_in(**person(1))
-    browser.heading("Look into your inbox")
+    browser.heading("Check your inbox")
     button = browser.find("form button")
     assert not button.is_displayed()
 
@@ -86,7 +86,7 @@ def test_mail_can_be_sent_again_after_a_minute(browser: Browser, stack: Stack, k
     wait_until(button.is_displayed, 10, "the button")
     keep("inbox-after-a-minute")
     button.click()
-    wait_until(lambda: "another mail is on its way" in browser.text(), 10, "the answer")
+    wait_until(lambda: "another email is on its way" in browser.text(), 10, "the answer")
 
     wait_until(lambda: len(mails_to(stack, "user1@example.com")) == 2, 30, "the second mail")
 
@@ -103,12 +103,12 @@ def test_expired_link_leads_to_a_new_one(browser: Browser, stack: Stack, keep: K
     keep("expired")
     assert browser.find("input[name=email]").get_attribute("value") == "user2@example.com"
     browser.find("form button").click()
-    browser.heading("Look into your inbox")
+    browser.heading("Check your inbox")
 
     browser.open(newest_link(stack, "user2@example.com", mails=2))
-    browser.heading("Confirm your email address")
+    browser.heading("Verify your email address")
     browser.find("form button").click()
-    browser.heading("Your address is confirmed")
+    browser.heading("Your email address is verified")
 
 
 def test_wrong_address_is_corrected_and_the_mail_goes_to_the_right_one(
@@ -116,22 +116,22 @@ def test_wrong_address_is_corrected_and_the_mail_goes_to_the_right_one(
 ) -> None:
     browser.open(stack.api_url)
     browser.fill_in(**{**person(4), "email": "usr4@example.com"})
-    browser.heading("Look into your inbox")
-    browser.click("Correct it")
-    browser.heading("Correct your email address")
+    browser.heading("Check your inbox")
+    browser.click("Change it")
+    browser.heading("Change your email address")
     assert "usr4@example.com" in browser.text()
     keep("address")
     browser.fill_in(email="user4@example.com")
-    browser.heading("Look into your inbox")
+    browser.heading("Check your inbox")
     assert "user4@example.com" in browser.text()
 
     browser.open(newest_link(stack, "user4@example.com"))
-    browser.heading("Confirm your email address")
+    browser.heading("Verify your email address")
     assert "user4" in browser.text()
     browser.find("form button").click()
-    browser.heading("Your address is confirmed")
+    browser.heading("Your email address is verified")
     browser.open(f"{stack.api_url}/inbox")
-    browser.heading("Your address is confirmed")
+    browser.heading("Your email address is verified")
 
 
 def test_owner_of_an_address_is_asked_which_account_is_theirs(browser: Browser, stack: Stack, keep: Keep) -> None:
@@ -140,7 +140,7 @@ def test_owner_of_an_address_is_asked_which_account_is_theirs(browser: Browser, 
         browser.driver.delete_all_cookies()
         browser.open(stack.api_url)
         browser.fill_in(**someone)
-        browser.heading("Look into your inbox")
+        browser.heading("Check your inbox")
 
     # In the stranger's browser the link means the stranger's account; the owner opens it elsewhere.
     browser.driver.delete_all_cookies()
@@ -148,9 +148,9 @@ def test_owner_of_an_address_is_asked_which_account_is_theirs(browser: Browser, 
     browser.heading("Which account is yours?")
     keep("proof")
     browser.fill_in(username="user5", password="wrong")  # noqa: S106
-    wait_until(lambda: "try again" in browser.text(), 10, "the answer to a wrong password")
+    wait_until(lambda: "Try again" in browser.text(), 10, "the answer to a wrong password")
     browser.fill_in(username="user5", password=person(5)["password"])
-    browser.heading("Your address is confirmed")
+    browser.heading("Your email address is verified")
 
     with psycopg.connect(stack.database_url, autocommit=True) as connection:
         rows = connection.execute("SELECT username FROM users WHERE email = 'user5@example.com' AND is_email_verified")
@@ -162,8 +162,8 @@ def test_altered_link_is_told_so(browser: Browser, stack: Stack, keep: Keep) -> 
     browser.heading("This link is not valid")
     keep("not-valid")
 
-    browser.click("Have a new one sent")
-    browser.heading("Have the mail sent again")
+    browser.click("Send it again")
+    browser.heading("Send the email again")
     keep("send-again")
 
 
@@ -175,7 +175,7 @@ def test_pages_fit_a_small_phone(browser: Browser, stack: Stack, keep: Keep) -> 
     browser.find(".error")
     keep("sign-up-errors-narrow")
     browser.fill_in(**{**person(3), "email": f"{'long' * 15}@{'example' * 8}.com"})
-    browser.heading("Look into your inbox")
+    browser.heading("Check your inbox")
     keep("inbox-narrow")
 
 

@@ -12,13 +12,9 @@ from api.accounts.passwords.common import is_common
 
 LONGEST_PASSWORD: Final = 128
 
-COMMON: Final = (
-    "Too common: it is on the lists that attackers try first. Choose another one, such as some words that have nothing"
-    " to do with each other."
-)
+COMMON: Final = "This password is too common and easy to guess. Try a few unrelated words."
 MADE_OF_NAMES: Final = (
-    "Made of your username or address, which attackers try first: choose another one, such as some words that have"
-    " nothing to do with each other."
+    "This password is too similar to your username or email address, so it is easy to guess. Try a few unrelated words."
 )
 
 _SHORTEST_NAME: Final = 3

@@ -28,13 +28,13 @@ class UserSchema(_Answer):
     username = fields.String(required=True, metadata=USERNAME_RULE)
     full_name = fields.String(required=True, metadata=FULL_NAME_RULE)
     email = fields.String(
-        required=True, metadata={"description": "The address with its domain in IDNA form.", "format": "email"}
+        required=True, metadata={"description": "The email address, with its domain in IDNA form.", "format": "email"}
     )
     is_email_verified = fields.Boolean(required=True)
     created_at = _Moment(required=True)
     signup_token = fields.String(
         required=True,
-        metadata={"description": "Shows that you made this account: keep it as you would keep a password."},
+        metadata={"description": "Proves that you created this account. Keep it as safe as a password."},
     )
 
 
@@ -44,11 +44,11 @@ class MailStateSchema(_Answer):
     state = fields.String(
         required=True,
         metadata={
-            "description": "`pending`; `waiting` for a limit; `sent`, handed to the mail server; `taken`, another"
-            " account was verified with the address."
+            "description": "`pending`: on its way. `waiting`: delayed by a limit. `sent`: the mail server accepted it."
+            " `taken`: another account was verified with the address."
         },
     )
-    until = _Moment(metadata={"description": "When a waiting mail leaves at the latest."})
+    until = _Moment(metadata={"description": "When a waiting email is sent at the latest."})
 
 
 class SignupStateSchema(_Answer):
@@ -81,9 +81,9 @@ class HealthSchema(_Answer):
 class FieldErrorSchema(_Answer):
     """What is wrong with one field, and how to mend it."""
 
-    field = fields.String(required=True, metadata={"description": "The field's name; empty for the whole body."})
+    field = fields.String(required=True, metadata={"description": "The field's name. Empty for the whole body."})
     pointer = fields.String(
-        metadata={"description": "Where it stands in the body: a JSON Pointer as a URI fragment (RFC 6901)."}
+        metadata={"description": "The field's place in the body: a JSON Pointer as a URI fragment (RFC 6901)."}
     )
     detail = fields.String(required=True)
 
@@ -93,9 +93,9 @@ class ProblemSchema(_Answer):
 
     type = fields.String(
         required=True,
-        metadata={"description": "`about:blank`, or `proof-required` where a link asks whose account is meant."},
+        metadata={"description": "`about:blank`, or `proof-required` where you have to show which account is yours."},
     )
     title = fields.String(required=True, metadata={"description": "The status in words."})
     status = fields.Integer(required=True, strict=True)
-    detail = fields.String(required=True, metadata={"description": "What is wrong, and how to mend it."})
-    errors = fields.List(fields.Nested(FieldErrorSchema), metadata={"description": "Every invalid field at once."})
+    detail = fields.String(required=True, metadata={"description": "What is wrong and how to fix it."})
+    errors = fields.List(fields.Nested(FieldErrorSchema), metadata={"description": "Every invalid field."})

@@ -2,8 +2,8 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sized
+from typing import Any, Final, TypeVar
 
 from email_validator import EmailNotValidError, validate_email
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, post_load, validates_schema
@@ -23,46 +23,71 @@ _REFUSED_IN_NAMES: Final = frozenset("\u2028\u2029\u202a\u202b\u202c\u202d\u202e
 _BLANK: Final = frozenset("\u115f\u1160\u3164\uffa0\u2800")
 
 # For the OpenAPI document: what the checks below hold, as far as its language can say it.
-USERNAME_RULE: Final[Mapping[str, Any]] = {"pattern": "^[a-z0-9_]*$", "description": "3 to 100 of a-z, 0-9 and _."}
+USERNAME_RULE: Final[Mapping[str, Any]] = {
+    "pattern": "^[a-z0-9_]*$",
+    "description": "3 to 100 characters: a-z, 0-9 and _.",
+}
 FULL_NAME_RULE: Final[Mapping[str, Any]] = {
     "format": "full-name",
-    "description": "1 to 100 characters of any script in one line, of which at least one can be seen. No control"
-    " characters, line separators or characters that turn the direction of writing.",
+    "description": "1 to 100 characters of any script on one line, at least one of them visible. No control characters,"
+    " line separators or characters that change the writing direction.",
 }
 _EMAIL_RULE: Final[Mapping[str, Any]] = {
     "format": "email",
     "maxLength": _LONGEST_EMAIL,
-    "description": "One address; ASCII before the @, without =?, any script after it. Blanks around it are left out."
-    " Unique whatever its case.",
+    "description": "One email address: ASCII before the @, without =?; any script after it. Surrounding spaces are"
+    " removed. Case does not matter.",
 }
 _PASSWORD_RULE: Final[Mapping[str, Any]] = {
     "format": "password",
     "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
-    "description": "{shortest} to {longest} characters of any script, blanks included, no control characters. None that"
-    " is common or made of the username or the address.",
+    "description": "{shortest} to {longest} characters of any script, spaces included, without control characters. Not"
+    " a common password, and not made of the username or email address.",
 }
 _EMAIL_ID_RULE: Final[Mapping[str, Any]] = {"minLength": 1, "description": "`email_id` of the link."}
 _SECRET_CODE_RULE: Final[Mapping[str, Any]] = {"minLength": 1, "description": "`secret_code` of the link."}
 
 _MEANT_USERNAME_RULE: Final[Mapping[str, Any]] = {
     "minLength": 1,
-    "description": "Where several accounts wait for the address: the one that is meant. With its password.",
+    "description": "Where several unverified accounts have the address: the username of yours. Send its password too.",
 }
 _MEANT_PASSWORD_RULE: Final[Mapping[str, Any]] = {
     "format": "password",
     "minLength": 1,
-    "description": "The password of that account. Five wrong ones end the link.",
+    "description": "The password of that account. Five wrong passwords end the link.",
 }
+
+
+_SizedT = TypeVar("_SizedT", bound=Sized)
 
 
 class _Text(fields.String):
     """A JSON string, and nothing that could be turned into one."""
 
     default_error_messages = {  # noqa: RUF012 - marshmallow declares it so
-        "required": "Missing: send this field.",
-        "null": "Null: send a string.",
-        "invalid": "Not a string: send a JSON string, in quotation marks.",
+        "required": "This field is required.",
+        "null": "Send a string, not null.",
+        "invalid": "Send a JSON string, in quotation marks.",
     }
+
+
+class _TextLength(Length):
+    """The length of a text, with an error for each way to miss it."""
+
+    def __init__(self, shortest: int, longest: int, *, empty: str) -> None:
+        # The base class keeps the bounds, which the OpenAPI document names.
+        super().__init__(shortest, longest)
+        self._shortest, self._longest, self._empty = shortest, longest, empty
+
+    def __call__(self, value: _SizedT) -> _SizedT:
+        """Return the text. Raises ValidationError."""
+        if not value:
+            raise ValidationError(self._empty)
+        if len(value) < self._shortest:
+            raise ValidationError(f"Use at least {self._shortest} characters.")
+        if len(value) > self._longest:
+            raise ValidationError(f"Use at most {self._longest} characters.")
+        return value
 
 
 class _Digits(_Text):
@@ -82,22 +107,18 @@ class _Email(_Text):
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:  # noqa: ANN401 - marshmallow's own signature
         text: str = super()._deserialize(value, attr, data, **kwargs).strip()
+        if not text:
+            raise ValidationError("Enter your email address.")
         if len(text) > _LONGEST_EMAIL:
-            raise ValidationError(f"Longer than {_LONGEST_EMAIL} characters: use a shorter address.")
+            raise ValidationError(f"Use at most {_LONGEST_EMAIL} characters.")
         if not text.partition("@")[0].isascii():
-            raise ValidationError(
-                "The part before the @ holds other characters than ASCII, which many mail servers refuse:"
-                " use an address without them."
-            )
+            raise ValidationError("Use only ASCII characters before the @. Many mail servers refuse others.")
         return _normalized(text)
 
 
 def _normalized(text: str) -> str:
     # The library's own words would quote parts of the address.
-    refusal = ValidationError(
-        "Not an address that mail can be sent to: send one address of the form name@example.com,"
-        " without a display name, quotes, blanks inside or the characters =?."
-    )
+    refusal = ValidationError("Enter an email address like name@example.com, without spaces or quotes.")
     try:
         # `.test` names are not special to applications (RFC 6761); the library lets them pass for this flag alone.
         address = validate_email(text, check_deliverability=False, allow_smtputf8=False, test_environment=True)
@@ -110,22 +131,21 @@ def _normalized(text: str) -> str:
 
 def _check_username(text: str) -> None:
     if not _USERNAME.fullmatch(text):
-        raise ValidationError("Holds other characters than a-z, 0-9 and _: use these alone, in lower case.")
+        raise ValidationError("Use only lowercase letters a-z, digits and underscores.")
 
 
 def _check_full_name(text: str) -> None:
     if any(unicodedata.category(character) in {"Cc", "Cs"} or character in _REFUSED_IN_NAMES for character in text):
         raise ValidationError(
-            "Holds a control character, a line separator or one that turns the direction of writing:"
-            " leave it out and write the name in one line."
+            "Write the name on one line, without control characters or characters that change the writing direction."
         )
     if text and not any(map(_is_visible, text)):
-        raise ValidationError("Holds nothing that can be seen: write the name with letters.")
+        raise ValidationError("Enter a name with visible characters.")
 
 
 def _check_password(text: str) -> None:
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in text):
-        raise ValidationError("Holds a control character: use characters that can be typed, blanks included.")
+        raise ValidationError("Use only characters that you can type. Spaces are fine.")
 
 
 def _is_visible(character: str) -> bool:
@@ -135,7 +155,7 @@ def _is_visible(character: str) -> bool:
 
 
 class _StrictSchema(Schema):
-    error_messages = {"unknown": "Unknown: leave this field out."}  # noqa: RUF012 - marshmallow declares it so
+    error_messages = {"unknown": "Unknown field: remove it."}  # noqa: RUF012 - marshmallow declares it so
 
     class Meta:
         unknown = RAISE
@@ -146,12 +166,12 @@ class SignUpSchema(_StrictSchema):
 
     username = _Text(
         required=True,
-        validate=[Length(3, 100, error="Has to have 3 to 100 characters."), _check_username],
+        validate=[_TextLength(3, 100, empty="Enter a username."), _check_username],
         metadata=USERNAME_RULE,
     )
     full_name = _Text(
         required=True,
-        validate=[Length(1, 100, error="Has to have 1 to 100 characters."), _check_full_name],
+        validate=[_TextLength(1, 100, empty="Enter your full name."), _check_full_name],
         metadata=FULL_NAME_RULE,
     )
     email = _Email(required=True, metadata=_EMAIL_RULE)
@@ -162,9 +182,11 @@ class SignUpSchema(_StrictSchema):
         super().__init__()
         self.shortest_password = shortest_password
         bounds = {"shortest": shortest_password, "longest": LONGEST_PASSWORD}
-        self._bounds = "Has to have {shortest} to {longest} characters.".format_map(bounds)
         password = self.fields["password"]
-        password.validators = [Length(max=LONGEST_PASSWORD, error=self._bounds), _check_password]
+        password.validators = [
+            Length(max=LONGEST_PASSWORD, error=f"Use at most {LONGEST_PASSWORD} characters."),
+            _check_password,
+        ]
         description = _PASSWORD_RULE["description"].format_map(bounds)
         password.metadata = {**_PASSWORD_RULE, "description": description, "minLength": shortest_password}
 
@@ -183,7 +205,7 @@ class SignUpSchema(_StrictSchema):
         if "password" not in data:
             return None
         if len(data["password"]) < self.shortest_password:
-            return self._bounds
+            return f"Use at least {self.shortest_password} characters."
         return refusal_reason(data["password"], data.get("username", ""), data.get("email", ""))
 
 
@@ -225,7 +247,9 @@ class ResendSchema(AddressSchema):
     """The body of POST /v1/verify_email/resend."""
 
     username = _Text(
-        metadata={"description": "Where several accounts wait for the address: the one that is meant, else the newest."}
+        metadata={
+            "description": "Where several unverified accounts have the address: the username of yours, else the newest."
+        }
     )
 
 

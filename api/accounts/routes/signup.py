@@ -19,7 +19,7 @@ from api.http.bodies import read_object
 from shared.links import VERIFY_PATH
 
 SIGNUP_PATH: Final = "/v1/signup"
-SENT_AGAIN: Final = "If an account with this address waits for its verification, a mail is on its way."
+SENT_AGAIN: Final = "If an unverified account has this address, an email is on its way."
 
 
 def signup_blueprint(accounts: AccountService, signup_schema: SignUpSchema) -> Blueprint:

@@ -102,7 +102,7 @@ def _typed(names: Mapping[str, object]) -> dict[str, str]:
     """Read the form's fields of these names; what a browser or an extension adds is left alone."""
     read(request)
     if request.mimetype != _FORM:
-        raise ProblemError(415, f"The body has to be a form: send it with Content-Type: {_FORM}.")
+        raise ProblemError(415, f"The body must be a form. Send it with Content-Type: {_FORM}.")
     return {name: request.form.get(name, "") for name in names}
 
 

@@ -21,15 +21,15 @@ from api.http.pages import page, prefers_html, problem_page
 from api.http.problems import NO_KIND, FieldError, ProblemError, problem_of, respond
 from shared.links import VERIFY_PATH
 
-INCOMPLETE: Final = "The link is not complete: open it as it stands in the mail."
-NOT_VALID: Final = "This link is not valid: open the one in the newest mail as it stands there."
-EXPIRED: Final = f"This link has expired: ask for a new one with POST {VERIFY_PATH}/resend."
-TAKEN: Final = "Another account has this address by now: correct the address of yours, or use that account."
+INCOMPLETE: Final = "This link is incomplete. Open it exactly as it is in the email."
+NOT_VALID: Final = "This link is not valid. Open the one in the latest email."
+EXPIRED: Final = f"This link has expired. Request a new one with POST {VERIFY_PATH}/resend."
+TAKEN: Final = "Another account has this email address now. Use that account, or change the address of yours."
 PROOF_REQUIRED: Final = (
-    "Several accounts wait for this address: say which one is yours, with its signup token, or with username and"
-    " password beside the link."
+    "Several accounts use this email address. Show which one is yours: send its signup token, or its username and"
+    " password, with the link."
 )
-PROOF_REFUSED: Final = "This username and password are not those of an account that waits for this address: try again."
+PROOF_REFUSED: Final = "This username and password don't match an account that uses this email address. Try again."
 """What clients are told."""
 
 SHOWN: Final = "account"
@@ -90,7 +90,7 @@ def verification_blueprint(engine: Engine, notifier: Notifier, secret_keys: Sequ
 def _link(parameters: Mapping[str, str]) -> Link:
     """Take the two parameters. Raises ProblemError naming those that are missing or empty."""
     missing = [
-        FieldError(name, "Missing: send it as the link has it.", in_body=False)
+        FieldError(name, "Required: copy it from the link.", in_body=False)
         for name in ("email_id", "secret_code")
         if not parameters.get(name)
     ]
@@ -116,7 +116,7 @@ def _posted() -> Mapping[str, str]:
     if request.mimetype in _FORMS:
         return {**link, **request.form}
     if body:
-        raise ProblemError(415, "The body has to be JSON or a form, or the parameters stand in the query.")
+        raise ProblemError(415, "Send JSON or a form, or put the parameters into the query.")
     return link
 
 
@@ -136,7 +136,7 @@ def _answer(verification: LinkResult, link: Link) -> Response:
         return _state(verification)
     if state is LinkState.VERIFIED:
         return page("verified.html")
-    return page("confirm.html", link=link, username=verification.username)
+    return page("verify.html", link=link, username=verification.username)
 
 
 def _state(verification: LinkResult) -> Response:

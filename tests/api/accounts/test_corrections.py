@@ -396,8 +396,8 @@ def test_page_after_signup_tells_what_has_become_of_it(api: ApiService) -> None:
     client.post("/", data=ALICE)
     headings = {
         "mallory": "Another account has this address",
-        "alice": "Your address is confirmed",
-        "nobody": "Look into your inbox",
+        "alice": "Your email address is verified",
+        "nobody": "Check your inbox",
     }
 
     for name, heading in headings.items():

@@ -234,7 +234,7 @@ def test_the_form_of_another_session_changes_nothing(service: ApiService, operat
     assert (answer.status_code, status_of(service, id_)[0]) == (403, "dead")
 
 
-def test_the_road_shows_what_is_where(service: ApiService, operator: FlaskClient) -> None:
+def test_the_console_shows_what_is_where(service: ApiService, operator: FlaskClient) -> None:
     with connect(service.database_url, "test") as connection:
         for _ in range(3):
             add_message(connection)
@@ -243,7 +243,7 @@ def test_the_road_shows_what_is_where(service: ApiService, operator: FlaskClient
     page = operator.get("/ops").text
 
     assert re.search(r"pending</span><b>3</b>\s*<div>0\.[0-9]+/s appended", page)
-    assert "1 alive" in page
+    assert "1 running" in page
 
 
 def test_what_is_away_is_named(service: ApiService, operator: FlaskClient) -> None:
@@ -251,17 +251,17 @@ def test_what_is_away_is_named(service: ApiService, operator: FlaskClient) -> No
 
     page = operator.get("/ops/snapshot").text
 
-    assert ("away for 5 min" in page, ">none</span>" in page) == (True, True)
+    assert ("unreachable for 5 min" in page, ">none</span>" in page) == (True, True)
 
 
-def test_a_letter_is_retried(service: ApiService, operator: FlaskClient) -> None:
+def test_a_dead_letter_is_retried(service: ApiService, operator: FlaskClient) -> None:
     id_ = dead(service)
 
     assert submit(operator, f"/ops/dead-letters/{id_}/retry").status_code == 303
     assert status_of(service, id_)[0] == "pending"
 
 
-def test_a_letter_is_discarded_with_its_reason(service: ApiService, operator: FlaskClient) -> None:
+def test_a_dead_letter_is_discarded_with_its_reason(service: ApiService, operator: FlaskClient) -> None:
     id_ = dead(service)
 
     assert submit(operator, f"/ops/dead-letters/{id_}/discard", reason=" ").status_code == 422

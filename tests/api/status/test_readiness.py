@@ -76,7 +76,7 @@ def test_a_standby_is_not_ready(own_postgres: PostgresServer) -> None:
     with api_service(own_postgres.url("outbox")) as api:
         status, detail = readiness(api)
 
-    assert (status, "is a standby: name the primary" in detail) == (503, True)
+    assert (status, "is a standby. Set DATABASE_URL to the primary" in detail) == (503, True)
 
 
 def test_readiness_needs_no_connection_of_the_pool(api: ApiService, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_a_server_that_takes_no_further_connection_is_not_ready(api: ApiService)
         api.sql(f"ALTER ROLE {role} CONNECTION LIMIT 0")
         after, detail = readiness(limited)
 
-    assert (before, after, "PostgreSQL refuses or does not answer" in detail) == (200, 503, True)
+    assert (before, after, "PostgreSQL is down or refuses connections" in detail) == (200, 503, True)
 
 
 @pytest.mark.parametrize("table", ["idempotency_keys", "resends"])

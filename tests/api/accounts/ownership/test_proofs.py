@@ -107,7 +107,7 @@ def test_page_keeps_the_username_and_tells_that_it_was_wrong(contested: ApiServi
     page = Page(response)
     assert response.status_code == 403
     assert (page.fields["username"], page.fields["password"]) == ("alice", "")
-    assert "try again" in page.text
+    assert "Try again" in page.text
 
 
 # ---- tokens

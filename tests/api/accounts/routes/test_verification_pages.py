@@ -46,7 +46,7 @@ def test_button_posts_what_the_link_held_and_verifies(api: ApiService) -> None:
     in_link = {name: value for name, [value] in parse_qs(urlsplit(link).query).items()}
     assert page.fields == {**in_link, "account": "alice"}
     assert (response.status_code, response.mimetype) == (200, "text/html")
-    assert "confirmed" in Page(response).text
+    assert "verified" in Page(response).text
     assert api.is_verified()
     assert welcomes(api) == ["alice"]
 
@@ -69,7 +69,7 @@ def test_link_opened_after_its_use_shows_no_button(api: ApiService) -> None:
 
     assert response.status_code == 200
     assert Page(response).buttons == 0
-    assert "confirmed" in Page(response).text
+    assert "verified" in Page(response).text
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
