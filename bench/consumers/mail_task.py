@@ -96,7 +96,7 @@ def _compose(record_id: int, address: str, username: str) -> EmailMessage:
     mail = EmailMessage(policy=SMTP)
     mail["From"] = os.environ["MAIL_FROM"]
     mail["To"] = address
-    mail["Subject"] = "Verify your address"
+    mail["Subject"] = "Verify your email address"
     mail["Date"] = format_datetime(localtime())
     mail["Message-ID"] = make_msgid(domain="example.org")
     text, html = load_templates()

@@ -27,7 +27,7 @@ _TEMPLATE: Final = "bench_template"
 _SYNCS: Final = 200
 _PAGE: Final = bytes(8192)
 _TRIED_MAILS: Final = 1000
-_TRIED_MAIL: Final = b"Subject: Verify your address\r\n\r\n" + b"x" * 70 * 40
+_TRIED_MAIL: Final = b"Subject: Verify your email address\r\n\r\n" + b"x" * 70 * 40
 """Of the size of a verification mail."""
 
 

@@ -1,4 +1,4 @@
-"""Handing a mail to the mail server: one deadline for all of it, and a clear answer to "was it taken?"."""
+"""Send a mail to the mail server within one deadline, and say whether it was taken."""
 
 from time import monotonic, sleep
 from typing import Final
@@ -35,9 +35,9 @@ class Mailer:
         Args:
             server: where mail is handed in.
             step_seconds: the longest wait for one answer, but for the greeting and the answer to a mail's content.
-            helo_name: how we introduce ourselves; None for the address of our end.
+            helo_name: the name that EHLO gives; None for the address of our end.
             connections: the most at once.
-            idle_seconds: how long one is kept that nobody uses.
+            idle_seconds: how long an unused connection is kept.
 
         """
         self._sessions = Sessions(server, step_seconds, helo_name)
@@ -50,8 +50,8 @@ class Mailer:
         Args:
             envelope: the mail.
             lease: how long the message is ours.
-            extend: asked when the time for the answer to the content is over: until when (monotonic) to wait for it,
-                or None to give up.
+            extend: called when the time for the reply to the content is over; returns until when (monotonic) to wait
+                on, or None to give up.
 
         """
         mail = Transaction(self._sessions, envelope, lease, extend)
@@ -70,11 +70,11 @@ class Mailer:
         return self._pool.limit
 
     def close_idle(self) -> None:
-        """Close what nobody has used for a while: the server has places for others again."""
+        """Close connections that nobody has used for a while, so that the server has places for others."""
         self._pool.close_idle()
 
     def close(self) -> None:
-        """Say goodbye without waiting for the answer."""
+        """Send QUIT on all connections without waiting for the replies."""
         self._pool.close_idle(all_of_them=True)
 
     def _send(self, mail: Transaction) -> Outcome:
@@ -93,7 +93,7 @@ class Mailer:
             result = self._run(mail, connection)
         # By fresh connections: whether there may have been too many of them, for each refusal.
         refused_afresh: set[bool] = set()
-        # While the others find out as well that there are too many, the server may refuse whichever it hears first.
+        # While the other senders find out too that there are too many, the server may refuse any of them.
         tries = 0
         while isinstance(result, NotTaken) and self._may_be_one_too_many(result, mail, tries):
             if connection.mails == 1:

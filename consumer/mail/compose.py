@@ -1,4 +1,4 @@
-"""Composing mails: an HTML part and a plain-text twin, with the headers that an automatic mail owes its reader."""
+"""Compose mails: an HTML part, the same as plain text, and the headers of an automatic mail."""
 
 import re
 from datetime import UTC, datetime
@@ -27,8 +27,8 @@ _REFUSAL: Final = "the user's address or name cannot stand in a mail's header"
 def compose(mail: Mail, uid: UUID, sender: Address) -> Envelope:
     """Turn a mail into what the mail server gets.
 
-    The Message-ID (RFC 5322, 3.6.4) is the outbox message's uid: a second copy of the same message carries the same
-    one, so that mailboxes can tell, and no other message of any database does. Auto-Submitted (RFC 3834) keeps holiday
+    The Message-ID (RFC 5322, 3.6.4) is the outbox message's uid: a second copy of the same message carries the same,
+    so that mailboxes recognise it, and no other message of any database does. Auto-Submitted (RFC 3834) keeps holiday
     notices away. There is no List-Unsubscribe: each mail answers something that its reader did, and nobody is on a
     list.
 
@@ -52,7 +52,7 @@ def compose(mail: Mail, uid: UUID, sender: Address) -> Envelope:
 
 
 def _address(given: str) -> str:
-    """Check an address and give it as it stands in a header and in the envelope.
+    """Return a checked address as it is written in a header and in the envelope.
 
     The API takes none but those of the first kind. A row written in SQL may hold another one that the email package
     can read.
@@ -108,6 +108,6 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        # Templates change with a deployment, not under a running worker: no look at the files for each mail.
+        # Templates change with a deployment, so the files are not checked for each mail.
         auto_reload=False,
     )

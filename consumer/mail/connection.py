@@ -1,33 +1,59 @@
-"""A connection to the mail server: smtplib's, with one deadline for all that it does."""
+"""A connection to the mail server: the SMTP dialogue of one mail, with one deadline for all of it.
+
+It is smtplib's client. This module knows commands and replies; what a reply means for a mail is in transaction.py.
+"""
 
 import errno
 import io
+import re
 import smtplib
 import socket
 import ssl
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from consumer.mail.dialing import connected
+from consumer.mail.reply_codes import START_MAIL_INPUT, is_agreement
 from shared.settings.processes import SmtpServer
 from shared.smtp.login import address_literal
 from shared.smtp.replies import read_reply
 
+MAIL_FROM: Final = "MAIL FROM"
+RCPT_TO: Final = "RCPT TO"
+DATA: Final = "DATA"
+
 _NO_TIMEOUT: Final = float("inf")
 
+_LEADING_DOT: Final = re.compile(rb"(?m)^\.")
+"""RFC 5321, 4.5.2: a dot at the start of a line is doubled."""
+
 Extend = Callable[[], float | None]
-"""Asked when the time for the answer to a mail is over: until when (monotonic) to wait for it, or None to give up."""
+"""Called when the time for the reply to a mail is over; returns until when (monotonic) to wait on, None to give up."""
+
+
+class StepReply(NamedTuple):
+    """The reply that decides about a mail before its content: the refusal of a step, or the reply to DATA."""
+
+    step: str
+    code: int
+    text: bytes
+
+    @property
+    def wants_content(self) -> bool:
+        """Return whether the server asks for the mail's content."""
+        return self.step == DATA and self.code == START_MAIL_INPUT
 
 
 class SmtpConnection(smtplib.SMTP):
-    """smtplib's client with one deadline for all that it does, be it many small steps.
+    """smtplib's client with one deadline for all steps together.
 
     What fails raises OSError with the cause, or smtplib.SMTPException.
 
     Attributes:
         until: the deadline (monotonic). Each read and write may take what is left of it, and at most one step's time;
             the greeting and the answer to a mail's content may take all that is left.
+        step: the command that a reply is awaited for, while a mail is offered.
         mails: how many mails were begun on it.
         used_at: when (monotonic) it was last used.
 
@@ -43,8 +69,8 @@ class SmtpConnection(smtplib.SMTP):
     ) -> None:
         """Connect, over TLS where there is a context for it, and read the greeting.
 
-        Without a name we introduce ourselves by our end's address (RFC 5321, section 4.1.1.1): it is always true, and
-        asks no name service.
+        Without a name, EHLO names our end's address (RFC 5321, section 4.1.1.1): it is always true and needs no name
+        service.
 
         Raises OSError or smtplib.SMTPException.
         """
@@ -54,6 +80,7 @@ class SmtpConnection(smtplib.SMTP):
         self._extend: Extend | None = None
         self._is_out_of_step = False
         self.until = until
+        self.step = MAIL_FROM
         self.mails = 0
         self.used_at = monotonic()
         try:
@@ -80,17 +107,53 @@ class SmtpConnection(smtplib.SMTP):
         """Return whether another command may be sent on it."""
         return self.sock is not None and not self._is_out_of_step
 
-    @property
-    def takes_several_commands(self) -> bool:
-        """Return whether the server offers pipelining (RFC 2920)."""
-        return self.has_extn("pipelining")
+    def offer_mail(self, sender: str, recipient: str) -> StepReply:
+        """Send MAIL FROM, RCPT TO and DATA, up to the first refusal, and return the reply that decides.
 
-    def send_together(self, sender: str, recipient: str) -> None:
-        """Send the commands up to DATA in one packet. Each has an answer that has to be read.
+        A server that offers pipelining (RFC 2920) gets the three commands in one packet. If it refuses the recipient
+        then, the connection is closed: DATA is sent already, and a server may wait for a mail to nobody (section 3.1).
 
         Both are bare addresses, checked when the mail was composed: smtplib would parse them again, 0.06 ms a mail.
         """
-        self.send(f"MAIL FROM:<{sender}>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n")
+        self.mails += 1
+        self.step = MAIL_FROM
+        together = self.has_extn("pipelining")
+        if together:
+            self.send(f"MAIL FROM:<{sender}>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n")
+        code, text = self.getreply() if together else self.mail(sender)
+        if not is_agreement(code):
+            return StepReply(MAIL_FROM, code, text)
+        self.step = RCPT_TO
+        code, text = self.getreply() if together else self.rcpt(recipient)
+        if not is_agreement(code):
+            if together:
+                self.close()
+            return StepReply(RCPT_TO, code, text)
+        self.step = DATA
+        code, text = self.getreply() if together else self.docmd("DATA")
+        return StepReply(DATA, code, text)
+
+    def send_content(self, content: bytes) -> None:
+        """Send a mail's bytes, with CRLF line ends, without the dot that ends them."""
+        content = _LEADING_DOT.sub(b"..", content)
+        self.send(content if content.endswith(b"\r\n") else content + b"\r\n")
+
+    def end_content(self, extend: Extend | None) -> tuple[int, bytes]:
+        """Send the dot that ends a mail, and return the reply: it may take all the time left and what `extend` adds."""
+        self.send(b".\r\n")
+        self._longest_wait, self._extend = _NO_TIMEOUT, extend
+        try:
+            return self.getreply()
+        finally:
+            self._longest_wait, self._extend = self._step_seconds, None
+
+    def forget_mail(self) -> None:
+        """Send RSET, so that another mail can follow. Servers that hang up on a refusal do not change the refusal."""
+        if self.is_usable:
+            try:
+                self.rset()
+            except (OSError, smtplib.SMTPException):
+                self.close()
 
     def send(self, s: Any) -> None:  # noqa: ANN401 - the signature is smtplib's
         """Write, within the deadline."""
@@ -105,7 +168,7 @@ class SmtpConnection(smtplib.SMTP):
             raise
 
     def getreply(self) -> tuple[int, bytes]:
-        """Read an answer, within the deadline. What is too long is cut, and then nothing else can be read or sent."""
+        """Read a reply within the deadline. One that is too long is cut, and nothing can be read or sent after it."""
         self._check_step()
         if self.sock is None:
             raise smtplib.SMTPServerDisconnected("not connected")
@@ -121,14 +184,6 @@ class SmtpConnection(smtplib.SMTP):
             raise ConnectionResetError(errno.ECONNRESET, "it closed the connection")
         self._is_out_of_step = reply.is_cut
         return reply.code, reply.text
-
-    def read_final_answer(self, extend: Extend | None) -> tuple[int, bytes]:
-        """Read the answer to a mail's content: it may take all the time that is left, and what `extend` adds."""
-        self._longest_wait, self._extend = _NO_TIMEOUT, extend
-        try:
-            return self.getreply()
-        finally:
-            self._longest_wait, self._extend = self._step_seconds, None
 
     def seconds_left(self) -> float:
         """Return the time for one read or write. Raises TimeoutError when the deadline is over."""
@@ -156,7 +211,7 @@ class SmtpConnection(smtplib.SMTP):
 
 
 class _TimedReader(io.RawIOBase):
-    """What a connection reads; each piece of an answer may take what is left of the deadline, and no more."""
+    """The raw stream behind a connection: each read may take what is left of the deadline."""
 
     def __init__(self, connection: SmtpConnection) -> None:
         self._connection = connection

@@ -1,4 +1,4 @@
-"""The connections to the mail server that a worker's senders share."""
+"""The pool of connections to the mail server that the senders of a worker share."""
 
 import contextlib
 import smtplib
@@ -19,7 +19,7 @@ _log = structlog.get_logger(__name__)
 IDLE_SECONDS: Final = 2.0
 """An idle connection takes a place at the mail server that another worker may need."""
 
-_GOODBYE_SECONDS: Final = 1.0
+_QUIT_SECONDS: Final = 1.0
 
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 60.0
@@ -30,7 +30,7 @@ class NoPlaceError(Exception):
 
 
 class ConnectionPool:
-    """At most so many connections as the server takes: found out while it is used.
+    """A pool that finds out how many connections the server takes.
 
     A connection that is refused while others work lowers the limit to those. The limit rises by one a second while
     that works, and after each refusal the pause is twice as long. The server is away when it refuses a connection and
@@ -53,12 +53,12 @@ class ConnectionPool:
         self._idle_seconds = idle_seconds
         self._changed = threading.Condition()
         self._idle: list[SmtpConnection] = []
-        """The one that was used last stands last, and is taken first: those before it become superfluous."""
+        """The one used last is at the end and is taken first, so that superfluous ones become idle."""
         self._limit = size
         self._taken = 0
         """Connections in use or being opened."""
         self._waiting: deque[object] = deque()
-        """The longest wait is served first: a sender that has just sent a mail does not take the place again."""
+        """Served in order: a sender that has just sent a mail does not take the place again."""
         self._raise_at = 0.0
         self._pause = _FIRST_PAUSE_SECONDS / 2
         self._slowed_at = float("-inf")
@@ -103,10 +103,10 @@ class ConnectionPool:
         return self.take(lease) if renewed is None else renewed
 
     def give_back(self, connection: SmtpConnection, accepted_began_at: float | None = None) -> None:
-        """Let others use it, if it is of any use.
+        """Return a connection to the pool, or close it if it is not usable.
 
         Args:
-            connection: it.
+            connection: the connection.
             accepted_began_at: when (monotonic) the mail was begun that the server took over it; None if it took none.
 
         """
@@ -125,7 +125,7 @@ class ConnectionPool:
             if self._waiting:
                 self._changed.notify_all()
         if not is_kept:
-            _say_goodbye(connection)
+            _quit(connection)
 
     def discard(self, connection: SmtpConnection, *, lower: bool = False) -> None:
         """Close it at once; `lower` if the server said that it serves too many at once."""
@@ -147,13 +147,13 @@ class ConnectionPool:
             return self._latest_accepted > moment
 
     def close_idle(self, *, all_of_them: bool = False) -> None:
-        """Give connections back to the server that nobody has used for a while."""
+        """Close the connections that nobody has used for a while."""
         used_after = float("inf") if all_of_them else monotonic() - self._idle_seconds
         with self._changed:
             closing = [each for each in self._idle if each.used_at < used_after]
             self._idle = [each for each in self._idle if each.used_at >= used_after]
         for each in closing:
-            _say_goodbye(each)
+            _quit(each)
 
     def _wait_for_place(self, lease: Lease, outages: int) -> SmtpConnection | None:
         """Wait for an idle connection, or for a place to open one: then there is None to return."""
@@ -164,7 +164,7 @@ class ConnectionPool:
             try:
                 while True:
                     if self._outages != outages and self._last_outage is not None:
-                        # Somebody found out meanwhile; each of us would only wait for the same.
+                        # Another sender found out meanwhile; this one would only wait for the same result.
                         raise ServerUnavailableError(str(self._last_outage), is_busy=self._last_outage.is_busy)
                     if self._waiting[0] is turn and self._has_place():
                         self._taken += 1
@@ -181,7 +181,7 @@ class ConnectionPool:
                     self._changed.notify_all()
 
     def _has_place(self) -> bool:
-        """Return whether there is a connection or a place for one; now and then that is one more than before."""
+        """Return whether there is a connection or a place for one; from time to time the limit rises by one."""
         now = monotonic()
         if not self._idle and self._taken == self._limit < self._size and now >= self._raise_at:
             self._limit += 1
@@ -214,7 +214,7 @@ class ConnectionPool:
     def _others_work(self, refusal: ServerUnavailableError, lease: Lease, began_at: float) -> bool:
         """Return whether there are connections beside the one that was refused, which are enough then.
 
-        One that was dialed late, and then ran out of its mail's time, says nothing about the server.
+        One that was opened late and ran out of its mail's time says nothing about the server.
         """
         is_hasty = began_at > lease.begin_until and monotonic() >= lease.send_until
         with self._changed:
@@ -233,7 +233,7 @@ class ConnectionPool:
 
     def _lower(self, connections: int) -> None:
         now = monotonic()
-        # Several that are refused together are one finding.
+        # Several refusals at the same time count as one.
         if now - self._slowed_at >= self._pause:
             self._slowed_at = now
             self._pause = min(_LONGEST_PAUSE_SECONDS, self._pause * 2)
@@ -242,10 +242,10 @@ class ConnectionPool:
         self._raise_at = now + self._pause
 
 
-def _say_goodbye(connection: SmtpConnection) -> None:
-    """Say goodbye without waiting for the answer."""
+def _quit(connection: SmtpConnection) -> None:
+    """Send QUIT without waiting for the reply."""
     if connection.is_usable:
-        connection.until = monotonic() + _GOODBYE_SECONDS
+        connection.until = monotonic() + _QUIT_SECONDS
         with contextlib.suppress(OSError, smtplib.SMTPException):
             connection.putcmd("quit")
     connection.close()

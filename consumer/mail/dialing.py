@@ -1,4 +1,4 @@
-"""Opening a socket to a server by its name, with a limit for every step of it."""
+"""Open a socket to a server by name, with a time limit for every step."""
 
 import errno
 import socket
@@ -9,7 +9,7 @@ from typing import Any, Final
 _OWN_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 _KEEPALIVES: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
-"""Seconds, seconds and a number of tries; a peer that vanished is noticed within a minute."""
+"""Seconds, seconds, and a number of probes: a peer without power is noticed within a minute."""
 
 
 class OutOfResourcesError(Exception):
@@ -21,7 +21,7 @@ def connected(host: str, port: int, step_seconds: float, until: float) -> socket
 
     Raises:
         OSError: none does in time.
-        OutOfResourcesError: there is no socket to be had.
+        OutOfResourcesError: this process can open no socket.
 
     """
     failure: OSError = TimeoutError("no time left to connect")
@@ -45,15 +45,15 @@ def connected(host: str, port: int, step_seconds: float, until: float) -> socket
             # The last dot is a packet of its own. Nagle's algorithm would hold it until the server's delayed
             # acknowledgement of the content: 40 ms a mail.
             candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _notice_a_vanished_peer(candidate)
+            _enable_keepalives(candidate)
             return candidate
     if failure.errno in _OWN_SHORTAGES:
         raise OutOfResourcesError(failure.strerror) from failure
     raise failure
 
 
-def _notice_a_vanished_peer(sock: socket.socket) -> None:
-    """Let the kernel ask a peer that is silent: an answer may take ten minutes, a pulled plug gives none at all."""
+def _enable_keepalives(sock: socket.socket) -> None:
+    """Let the kernel probe a silent peer: a reply may take ten minutes, and a peer without power sends none."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVES.items():
         if hasattr(socket, name):
@@ -61,7 +61,7 @@ def _notice_a_vanished_peer(sock: socket.socket) -> None:
 
 
 def _addresses(host: str, port: int, seconds: float) -> list[tuple[Any, ...]]:
-    """Look the name up with a time limit: getaddrinfo itself has none, so it gets a thread that may be left behind."""
+    """Look up the name in a thread of its own: getaddrinfo has no time limit, so the thread may be left behind."""
     found: list[tuple[Any, ...]] = []
     errors: list[OSError | UnicodeError] = []
 

@@ -1,4 +1,4 @@
-"""The bytes of a mail with two renderings of one text (RFC 2046, 5.1.4), made from parts that cannot break it.
+"""Write the bytes of a mail that has one text as plain text and as HTML (RFC 2046, 5.1.4).
 
 Every line is short ASCII and ends with CRLF, so that no server on the way has a reason to change it after it was signed
 (RFC 6376, 5.3).
@@ -20,10 +20,10 @@ _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]|\r\n[ \t](?=[!-~]))*")
 
 
 def alternative(headers: Iterable[tuple[str, str]], plain: str, html: str) -> bytes:
-    """Write a mail that shows `html`, or `plain` to who cannot or does not want to see it.
+    """Return a mail that shows `html`, or `plain` where HTML is not shown.
 
     Args:
-        headers: names and values as they are to stand there: ASCII, folded with CRLF and a space.
+        headers: names and values as they are written: ASCII, folded with CRLF and a space.
         plain: the text.
         html: the same text as HTML.
 

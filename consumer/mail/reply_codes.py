@@ -1,4 +1,4 @@
-"""What a mail server's refusal is about: the table of docs/concepts/smtp.md as code.
+"""Classify the replies of a mail server: the table of docs/concepts/smtp.md as code.
 
 A reply's enhanced status code (RFC 3463) decides where there is one; its first three digits alone say little more than
 whether a refusal is for now or for good.
@@ -54,17 +54,17 @@ class Refusal(Enum):
 
 
 def is_agreement(code: int) -> bool:
-    """Return whether it is a yes: 2yz, since a client goes by the first digit of an unknown code (RFC 5321, 4.2)."""
+    """Return whether the reply is positive: 2yz, as the first digit decides about unknown codes (RFC 5321, 4.2)."""
     return 200 <= code < 300  # noqa: PLR2004 - the RFC's own numbers
 
 
 def is_refusal(code: int) -> bool:
-    """Return whether it is a refusal (RFC 5321, section 4.2.1: 4yz and 5yz)."""
+    """Return whether the reply is negative (RFC 5321, section 4.2.1: 4yz and 5yz)."""
     return 400 <= code < _AFTER_THE_LAST_REFUSAL  # noqa: PLR2004 - the RFC's own numbers
 
 
 def is_temporary(code: int) -> bool:
-    """Return whether it is a refusal for now."""
+    """Return whether the reply is a refusal for now (4yz)."""
     return 400 <= code < _PERMANENT  # noqa: PLR2004 - the RFC's own numbers
 
 

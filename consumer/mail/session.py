@@ -1,4 +1,4 @@
-"""Opening a session with the mail server: connection, greeting, TLS, login."""
+"""Open a session with the mail server: connect, read the greeting, start TLS, log in."""
 
 import contextlib
 import smtplib
@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 from consumer.mail.connection import SmtpConnection
 from consumer.mail.reply_codes import is_agreement, is_temporary
@@ -14,12 +15,15 @@ from shared.settings.processes import SmtpServer
 from shared.smtp.login import LoginRefusedError, log_in
 from shared.smtp.replies import quoted
 
+CONNECTION_ERRORS: Final = (OSError, smtplib.SMTPException, ValueError)
+"""What a connection raises. ValueError: a host that is not ASCII, a Python without MD5."""
+
 
 class ServerUnavailableError(Exception):
     """The mail server cannot be used; nothing was taken.
 
     Attributes:
-        is_busy: it answers, refuses for now (4yz), and may serve others meanwhile.
+        is_busy: it refuses for now (4yz), and may serve others meanwhile.
         after_mail_from: it had taken the sender already.
 
     """
@@ -38,7 +42,7 @@ class Sessions:
     Attributes:
         server: where mail is handed in.
         step_seconds: the longest wait for one answer.
-        helo_name: how we introduce ourselves; None for our end's address.
+        helo_name: the name that EHLO gives; None for our end's address.
 
     """
 
@@ -75,23 +79,26 @@ class Sessions:
         """Turn what a connection raises into a ServerUnavailableError that names the server and the cause."""
         try:
             yield
-        except smtplib.SMTPResponseException as exc:
-            raise self.refused(what, exc.smtp_code, exc.smtp_error) from exc
-        # ValueError: a host that is not ASCII, a Python without MD5.
-        except (OSError, smtplib.SMTPException, ValueError) as exc:
-            cause = connection_cause(exc, self.server.host, self.server.port)
-            raise ServerUnavailableError(f"{what}: {cause}", after_mail_from=after_mail_from) from exc
+        except CONNECTION_ERRORS as exc:
+            raise self.unavailable(what, exc, after_mail_from=after_mail_from) from exc
+
+    def unavailable(self, what: str, exc: Exception, *, after_mail_from: bool = False) -> ServerUnavailableError:
+        """Return the error for what a connection raised."""
+        if isinstance(exc, smtplib.SMTPResponseException):
+            return self.refused(what, exc.smtp_code, exc.smtp_error)
+        cause = connection_cause(exc, self.server.host, self.server.port)
+        return ServerUnavailableError(f"{what}: {cause}", after_mail_from=after_mail_from)
 
     def refused(
         self, what: str, code: int, text: bytes | str, address: str = "", *, after_mail_from: bool = False
     ) -> ServerUnavailableError:
-        """Return the error for an answer that is no yes."""
+        """Return the error for a reply that refuses."""
         reason = f"{what}: {self.server.host}:{self.server.port}: {quoted(code, text, address)}"
         return ServerUnavailableError(reason, is_busy=is_temporary(code), after_mail_from=after_mail_from)
 
     @cached_property
     def _tls_context(self) -> ssl.SSLContext:
-        """Return the checks for the server's certificate: the system's authorities, the name in SMTP_URL."""
+        """Return the TLS context. It checks the certificate by the system's authorities and the name in SMTP_URL."""
         return ssl.create_default_context()
 
     def _introduce(self, connection: SmtpConnection) -> None:

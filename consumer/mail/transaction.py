@@ -1,14 +1,11 @@
 """One mail over one connection (RFC 5321, section 3.3), and what each answer means."""
 
-import re
 import smtplib
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Final
 
-from consumer.mail.connection import Extend, SmtpConnection
+from consumer.mail.connection import MAIL_FROM, RCPT_TO, Extend, SmtpConnection
 from consumer.mail.reply_codes import (
-    START_MAIL_INPUT,
     Refusal,
     is_about_recipient,
     is_agreement,
@@ -18,14 +15,11 @@ from consumer.mail.reply_codes import (
     policy_code,
     refusal,
 )
-from consumer.mail.session import ServerUnavailableError, Sessions
+from consumer.mail.session import CONNECTION_ERRORS, ServerUnavailableError, Sessions
 from consumer.model.lease import Lease
 from consumer.model.outcomes import TAKES_NO_MORE, Accepted, Failed, LeaseOver, Outcome
 from shared.outage_causes import connection_cause
 from shared.smtp.replies import quoted
-
-_LEADING_DOT: Final = re.compile(rb"(?m)^\.")
-"""RFC 5321, 4.5.2: a dot at the start of a line is doubled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +76,8 @@ class Transaction:
         on, silence or garbage means that nobody knows.
         """
         connection.until = self.lease.send_until
-        connection.mails += 1
         try:
-            self._offer_sender(connection)
-            refused = self._ask_for_the_mail(connection)
+            refused = self._offer(connection)
             if refused is None:
                 return self._hand_over(connection)
         except ServerUnavailableError as exc:
@@ -93,35 +85,28 @@ class Transaction:
             # At MAIL FROM nothing is known of the mail: it is how some servers say that they have too many of us.
             return NotTaken(exc, limits_connections=not exc.after_mail_from)
         if not isinstance(refused, NotTaken):
-            _forget_sender(connection)
+            connection.forget_mail()
         return refused
 
-    def _offer_sender(self, connection: SmtpConnection) -> None:
-        """Name the sender; a server that takes several commands at once gets recipient and DATA in the same packet."""
-        sender = self.envelope.sender
-        with self.sessions.translated("the mail server went away at MAIL FROM"):
-            if connection.takes_several_commands:
-                connection.send_together(sender, self.envelope.recipient)
-                code, text = connection.getreply()
-            else:
-                code, text = connection.mail(sender)
-        if not is_agreement(code):
-            error = self.sessions.refused("the mail server refuses our sender (MAIL_FROM)", code, text, sender)
+    def _offer(self, connection: SmtpConnection) -> Outcome | NotTaken | None:
+        """Name sender and recipient; None when the server wants the content."""
+        envelope = self.envelope
+        try:
+            reply = connection.offer_mail(envelope.sender, envelope.recipient)
+        except CONNECTION_ERRORS as exc:
+            # A failure at DATA is reported like one at RCPT TO.
+            step = MAIL_FROM if connection.step == MAIL_FROM else RCPT_TO
+            what = f"the mail server went away at {step}"
+            raise self.sessions.unavailable(what, exc, after_mail_from=step != MAIL_FROM) from exc
+        if reply.wants_content:
+            return None
+        code, text = reply.code, reply.text
+        if reply.step == MAIL_FROM:
+            what = "the mail server refuses our sender (MAIL_FROM)"
+            error = self.sessions.refused(what, code, text, envelope.sender)
             # A limit of mails in a time is announced here: to try again at once makes it worse.
             error.is_busy = False
             raise error
-
-    def _ask_for_the_mail(self, connection: SmtpConnection) -> Outcome | NotTaken | None:
-        """Name the recipient and ask to begin; None when the server wants to have the mail."""
-        together = connection.takes_several_commands
-        with self.sessions.translated("the mail server went away at RCPT TO", after_mail_from=True):
-            code, text = connection.getreply() if together else connection.rcpt(self.envelope.recipient)
-            if is_agreement(code):
-                code, text = connection.getreply() if together else connection.docmd("DATA")
-                if code == START_MAIL_INPUT:
-                    return None
-            elif together:
-                connection.close()  # DATA is said already, and a server may wait for a mail to nobody (RFC 2920, 3.1)
         if not is_refusal(code):
             raise self._unavailable("the mail server's answer makes no sense", code, text)
         if is_closing(code):
@@ -129,19 +114,15 @@ class Transaction:
         return self._refused(code, text)
 
     def _hand_over(self, connection: SmtpConnection) -> Outcome | NotTaken:
-        """Send the content, look at the lease once more, and only then the dot that makes the server take it."""
-        content = _LEADING_DOT.sub(b"..", self.envelope.content)
-        if not content.endswith(b"\r\n"):
-            content += b"\r\n"
+        """Send the content, check the lease once more, and only then send the dot that makes the server take it."""
         with self.sessions.translated("the mail server went away in the middle of the mail", after_mail_from=True):
-            connection.send(content)
+            connection.send_content(self.envelope.content)
         if self.lease.is_over() or monotonic() >= self.lease.send_until:
             connection.close()
             return LeaseOver()
         self.dot_sent = True
         try:
-            connection.send(b".\r\n")
-            code, text = connection.read_final_answer(self.extend)
+            code, text = connection.end_content(self.extend)
         except (OSError, smtplib.SMTPException) as exc:
             connection.close()
             cause = connection_cause(exc, self.sessions.server.host, self.sessions.server.port)
@@ -182,12 +163,3 @@ class Transaction:
 
     def _unavailable(self, what: str, code: int, text: bytes) -> ServerUnavailableError:
         return self.sessions.refused(what, code, text, self.envelope.recipient, after_mail_from=True)
-
-
-def _forget_sender(connection: SmtpConnection) -> None:
-    """Make the connection ready for another mail. Servers that hang up on a refusal do not change the refusal."""
-    if connection.is_usable:
-        try:
-            connection.rset()
-        except (OSError, smtplib.SMTPException):
-            connection.close()

@@ -69,7 +69,7 @@ def _mail(settings: ConsumerSettings, record_id: int, email: str, username: str)
     return Mail(
         recipient=email,
         recipient_name="",
-        subject="Verify your address",
+        subject="Verify your email address",
         template="verify_email",
         values={"link": verification_link(settings.base_url, record_id, code), "username": username},
     )

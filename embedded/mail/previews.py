@@ -17,7 +17,7 @@ _LINK: Final = verification_link("https://example.com", 1, "MDKTmUjthi0Ocl6bWIZ6
 _ADDRESS: Final = "ada@example.com"
 
 PREVIEWS: Final[Mapping[str, Mail]] = {
-    "verify_email": Mail(_ADDRESS, "", "Verify your address", "verify_email", {"link": _LINK, "username": "ada"}),
+    "verify_email": Mail(_ADDRESS, "", "Verify your email address", "verify_email", {"link": _LINK, "username": "ada"}),
     "welcome_email": Mail(_ADDRESS, "Ada Lovelace", "Welcome", "welcome_email", {"username": "ada"}),
 }
 """By the name of the template."""

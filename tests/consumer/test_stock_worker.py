@@ -97,7 +97,7 @@ def test_messages_of_both_queues_are_done(service: Service, mailbox: MailCatcher
     assert [service.message(id_)["status"] for id_ in ids] == ["done", "done"]
     assert [service.job(id_).get_status() for id_ in ids] == [JobStatus.FINISHED] * 2
     assert dispositions(events(ended.stdout)) == ["delivered", "delivered"]
-    assert [mail.subject for mail in mailbox.mails()] == ["Verify your address", "Welcome"]
+    assert [mail.subject for mail in mailbox.mails()] == ["Verify your email address", "Welcome"]
 
 
 def test_the_job_says_nothing_of_the_message_but_its_number(service: Service) -> None:

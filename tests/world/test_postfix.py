@@ -40,4 +40,4 @@ def test_each_signup_reaches_the_mailbox_once(
 
         assert outcomes(connection) == Counter({("done", 1, 0): len(NAMES)})
     assert Counter(mail.recipient for mail in postfix.mails()) == Counter(f"{name}@example.com" for name in NAMES)
-    assert {mail.message["Subject"] for mail in postfix.mails()} == {"Verify your address"}
+    assert {mail.message["Subject"] for mail in postfix.mails()} == {"Verify your email address"}

@@ -53,7 +53,7 @@ LONG_NAMES = {
 
 
 def verify_mail(name: str = "Alice Adams", recipient: str = "alice@example.com") -> Mail:
-    return Mail(recipient, name, "Verify your address", "verify_email", {"link": LINK, "username": "alice_1"})
+    return Mail(recipient, name, "Verify your email address", "verify_email", {"link": LINK, "username": "alice_1"})
 
 
 def welcome_mail(name: str = "Alice Adams") -> Mail:

@@ -21,7 +21,7 @@ def test_it_finishes_messages_of_both_queues_and_leaves_nothing_in_redis(service
     ids = service.publish() + service.publish(1, SendWelcomeEmail.task, "default")
     service.wait_for_done(ids)
 
-    assert sorted(mail.subject for mail in service.mailbox.mails()) == ["Verify your address", "Welcome"]
+    assert sorted(mail.subject for mail in service.mailbox.mails()) == ["Verify your email address", "Welcome"]
     wait_until(lambda: not service.redis.keys(KEYS.job("*")), WAIT, "the jobs to be deleted")
     assert {(line["message_id"], line["event"]) for line in disposition_lines(events(worker))} == {
         (id_, "message.delivered") for id_ in ids

@@ -61,7 +61,7 @@ def test_a_defect_before_the_dot_is_no_copy(mailer: Open, monkeypatch: pytest.Mo
 
 
 def test_after_the_dot_a_lack_of_memory_may_hide_an_acceptance(mailer: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SmtpConnection, "read_final_answer", raising(MemoryError()))
+    monkeypatch.setattr(SmtpConnection, "end_content", raising(MemoryError()))
     with ScriptedMailServer({}) as server:
         outcome = mailer(server.port).send(MAIL, lease())
 

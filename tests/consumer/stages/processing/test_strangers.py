@@ -14,7 +14,7 @@ def test_mail_to_an_unverified_address_repeats_nothing_but_the_username(world: W
 
     [mail] = mailbox.mails()
     [reader] = mail.message["To"].addresses
-    assert (reader.display_name, mail.subject) == ("", "Verify your address")
+    assert (reader.display_name, mail.subject) == ("", "Verify your email address")
     shown = [*map(str, mail.message.values()), mail.text, mail.html]
     assert [word for word in (TEXT, "won", "evil", "claim") for text in shown if word in text] == []
     assert "alice" in mail.text
