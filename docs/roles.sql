@@ -49,7 +49,8 @@ GRANT SELECT (username, expires_at) ON verify_emails TO outbox_relay;
 GRANT SELECT, UPDATE ON outbox_breaker TO outbox_relay;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_relays TO outbox_relay;
 GRANT SELECT ON ignored_headers TO outbox_relay;  -- for `doctor`
-GRANT SELECT, DELETE ON verification_mails, mail_counts TO outbox_relay;
+GRANT SELECT, UPDATE (due_at), DELETE ON verification_mails TO outbox_relay;
+GRANT SELECT, UPDATE (mails), DELETE ON mail_counts TO outbox_relay;
 -- Optional, for `doctor`: to see how long transactions of other roles have been open. It shows the statements of all
 -- sessions of the server, and only a superuser (or a role with the admin option on it) can grant it.
 -- GRANT pg_read_all_stats TO outbox_relay;

@@ -14,8 +14,8 @@ RELAY_NEEDS: Final = {
     "outbox_relays": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "users": ("SELECT", "UPDATE", "DELETE"),
     "verify_emails": ("SELECT",),
-    "verification_mails": ("SELECT", "DELETE"),
-    "mail_counts": ("SELECT", "DELETE"),
+    "verification_mails": ("SELECT", "UPDATE", "DELETE"),
+    "mail_counts": ("SELECT", "UPDATE", "DELETE"),
 }
 """What the statements of outbox_relay ask for. UPDATE also stands for SELECT … FOR UPDATE."""
 

@@ -85,7 +85,7 @@ class Place:
             shows(*arguments)
         # It names what it finds; what it looks at does not end it.
         assert run("doctor", "--json").stdout.startswith("[")
-        for path in ("/ops", "/ops/glance", "/ops/letters", "/metrics", "/readyz"):
+        for path in ("/ops", "/ops/snapshot", "/ops/dead-letters", "/metrics", "/readyz"):
             assert self.operator.get(path).status_code == 200, path
         assert b"outbox_postgresql_up 1.0" in generate_latest(self.metrics.registry)
 

@@ -36,7 +36,11 @@ def granted_url(postgres: Databases, database_url: str) -> str:
 
 
 def test_a_signup_is_mailed_and_verified_with_four_roles(
-    granted_url: str, redis_url: str, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
+    granted_url: str,
+    redis_url: str,
+    mailbox: MailCatcher,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with (
         connect(granted_url, "test") as owner,
@@ -60,8 +64,9 @@ def test_a_signup_is_mailed_and_verified_with_four_roles(
         appender.execute("NOTIFY outbox_doorbell")
 
         assert relay.run_once().published == 4
+        assert "not_pruned" not in capsys.readouterr().out
         ids = [row[0] for row in owner.execute("SELECT id FROM outbox ORDER BY id").fetchall()]
-        assert [world.process(id_, secret_keys=(KEY,)).value for id_ in ids] == ["done"] * 4
+        assert [world.process(id_, secret_keys=(KEY,)).value for id_ in ids] == ["delivered"] * 4
         mails = mailbox.mails()
         assert {mail.recipients[0] for mail in mails} == {"alice@example.com", "bob@example.com", "grace@example.com"}
         link = next(mail.links[0] for mail in mails if mail.recipients[0] == "alice@example.com")
@@ -86,8 +91,8 @@ def check_the_console(console: FlaskClient, owner: psycopg.Connection[Any]) -> N
     dead = [add_message(owner, status="dead") for _ in range(2)]
     console.post("/ops/login", data={"token": TOKEN})
     form_key = console.get("/ops").text.partition('name="form_key" value="')[2].partition('"')[0]
-    console.post(f"/ops/letters/{dead[0]}/retry", data={"form_key": form_key})
-    console.post(f"/ops/letters/{dead[1]}/discard", data={"form_key": form_key, "reason": "x"})
+    console.post(f"/ops/dead-letters/{dead[0]}/retry", data={"form_key": form_key})
+    console.post(f"/ops/dead-letters/{dead[1]}/discard", data={"form_key": form_key, "reason": "x"})
     assert [message(owner, id_)["status"] for id_ in dead] == ["pending", "discarded"]
     assert "outbox_postgresql_up 1.0" in console.get("/metrics").text
 
@@ -96,10 +101,10 @@ def check_outages(world: World, relay: Relay, owner: psycopg.Connection[Any]) ->
     """Let the worker say that the mail server is away, the relay send a probe, and the worker say that it is back."""
     [(id_,)] = owner.execute("SELECT id FROM outbox WHERE status = 'published' LIMIT 1").fetchall()
     nobody = SmtpServer("smtp", "127.0.0.1", free_port())
-    assert world.process(id_, smtp_server=nobody).value == "put_back"
+    assert world.process(id_, smtp_server=nobody).value == "released"
     owner.execute("UPDATE outbox_breaker SET probe_at = now(); UPDATE outbox SET due_at = now()")
     assert relay.run_once().published == 1
-    assert world.process(id_, secret_keys=(KEY,)).value == "done"
+    assert world.process(id_, secret_keys=(KEY,)).value == "delivered"
     assert owner.execute("SELECT opened_at FROM outbox_breaker").fetchone() == (None,)
 
 

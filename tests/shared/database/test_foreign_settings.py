@@ -88,7 +88,7 @@ def test_a_signup_its_mail_its_link_and_what_operators_see(
         assert relay.run_once().published == 3
         with transaction(world.connection):
             ids = [row[0] for row in world.connection.execute("SELECT id FROM outbox ORDER BY id").fetchall()]
-        assert [world.process(id_, secret_keys=(KEY,)).value for id_ in ids] == ["done"] * 3
+        assert [world.process(id_, secret_keys=(KEY,)).value for id_ in ids] == ["delivered"] * 3
         mails = mailbox.mails()
         assert sorted(mail.recipients[0] for mail in mails) == [
             "alice@example.com",
@@ -99,7 +99,7 @@ def test_a_signup_its_mail_its_link_and_what_operators_see(
         verified = api.client().post(f"/v1/{link.rpartition('/v1/')[2]}")
         assert verified.json == {"is_verified": True}
         assert relay.run_once().published == 1
-        assert world.process(ids[-1] + 1, secret_keys=(KEY,)).value == "done"
+        assert world.process(ids[-1] + 1, secret_keys=(KEY,)).value == "delivered"
         assert NAME in mailbox.mails()[-1].text
 
         monkeypatch.setenv("DATABASE_URL", foreign_url)

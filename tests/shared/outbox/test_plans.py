@@ -99,7 +99,7 @@ def test_no_statement_of_relay_and_worker_reads_a_table_from_end_to_end(
         relay.close()
         alarm.close()
     world = World(url, mailbox.smtp_port)
-    assert world.process(mailed).value == "done"
+    assert world.process(mailed).value == "delivered"
     world.close()
 
     # Who else shows itself is looked up among the few relays, every five seconds.
