@@ -65,7 +65,7 @@ def _put_back(message_id: int, reason: str) -> None:
         return
     try:
         with database.transaction() as connection:
-            claims.put_back_unclaimed(connection, message_id, reason, _SETTINGS_SECONDS)
+            claims.release_unclaimed(connection, message_id, reason, _SETTINGS_SECONDS)
         database.close()
     except psycopg.Error as exc:
         _log.warning("message.not_released", message_id=message_id, error=database.cause(exc))

@@ -16,7 +16,7 @@ from outbox_relay.broker import BrokerUnavailableError, open_broker
 from outbox_relay.commands import COMMANDS
 from outbox_relay.commands.session import EXIT_SETTINGS
 from outbox_relay.loop.relay import Relay
-from outbox_relay.loop.wakeup import Alarm
+from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from outbox_relay.metrics.relay_metrics import RelayMetrics
 from outbox_relay.metrics.server import serve
 from shared.database.connections import UnsuitableDatabaseError
@@ -81,9 +81,9 @@ for _command in COMMANDS:
 
 def _run(settings: RelaySettings, *, once: bool) -> None:
     broker = open_broker(settings.redis_url, settings.key_prefix, settings.run_lease_seconds)
-    alarm = Alarm()
+    wakeup = WakeupPipe()
     metrics = RelayMetrics(settings.database_url)
-    relay = Relay(settings, broker, alarm, metrics)
+    relay = Relay(settings, broker, wakeup, metrics)
     _stop_on_signals(relay)
     if not once:
         _serve_metrics(settings, metrics)
@@ -100,7 +100,7 @@ def _run(settings: RelaySettings, *, once: bool) -> None:
     finally:
         _ignore_signals()
         relay.close()
-        alarm.close()
+        wakeup.close()
 
 
 def _serve_metrics(settings: RelaySettings, metrics: RelayMetrics) -> None:

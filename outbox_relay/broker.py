@@ -17,8 +17,7 @@ from redis_client.addresses import client_cause
 from redis_client.opening import open_redis
 from redis_client.sentinels import leave_replaced_master
 from shared.errors import OutboxError
-from shared.outbox.messages import LONGEST_ANSWER_SECONDS, QUEUES
-from shared.outbox.publishing import Row
+from shared.outbox.messages import LONGEST_ANSWER_SECONDS, QUEUES, JobRef
 from shared.rq_format.ids import job_id
 from shared.rq_format.keys import Keys, is_marker
 from shared.rq_format.write import PUSH_SCRIPT, push_arguments, timestamp
@@ -26,7 +25,7 @@ from shared.rq_format.write import PUSH_SCRIPT, push_arguments, timestamp
 SOCKET_SECONDS: Final = 3.0
 """Below the limit that PostgreSQL sets on an idle transaction: a frozen Redis rolls the batch back, not the server."""
 
-_ASK_SENTINELS_SECONDS: Final = 5.0
+ASK_SENTINELS_SECONDS: Final = 5.0
 _DELETED_AT_ONCE: Final = 1000
 _RUN_ID: Final = re.compile(rb"\nrun_id:(\w+)")
 """Found from its first letters on; a pattern that begins with (?m)^ is tried at each letter of the answer."""
@@ -41,10 +40,21 @@ class BrokerUnavailableError(OutboxError):
     """Redis cannot be reached or refuses to work."""
 
 
-def open_broker(redis_url: str, key_prefix: str, run_lease_seconds: float) -> "Broker":
+def open_broker(
+    redis_url: str,
+    key_prefix: str,
+    run_lease_seconds: float,
+    *,
+    ask_sentinels_seconds: float = ASK_SENTINELS_SECONDS,
+) -> "Broker":
     """Prepare a connection that never repeats a command by itself; nothing is sent yet."""
     client = open_redis(redis_url, socket_timeout=SOCKET_SECONDS, socket_connect_timeout=SOCKET_SECONDS)
-    return Broker(client, key_prefix, job_timeout_seconds=math.ceil(run_lease_seconds + LONGEST_ANSWER_SECONDS))
+    return Broker(
+        client,
+        key_prefix,
+        job_timeout_seconds=math.ceil(run_lease_seconds + LONGEST_ANSWER_SECONDS),
+        ask_sentinels_seconds=ask_sentinels_seconds,
+    )
 
 
 class Broker:
@@ -55,18 +65,33 @@ class Broker:
     what a failover lost is then looked for when its leases are over.
     """
 
-    def __init__(self, client: Redis, key_prefix: str, job_timeout_seconds: int) -> None:
-        """Keep the client; `key_prefix` is RQ's."""
+    def __init__(
+        self,
+        client: Redis,
+        key_prefix: str,
+        job_timeout_seconds: int,
+        ask_sentinels_seconds: float = ASK_SENTINELS_SECONDS,
+    ) -> None:
+        """Keep the client.
+
+        Args:
+            client: to RQ's Redis.
+            key_prefix: RQ's own.
+            job_timeout_seconds: after which RQ ends a job.
+            ask_sentinels_seconds: between two checks of who the master is.
+
+        """
         self._client = client
         self._keys = Keys(key_prefix)
         self._job_timeout_seconds = job_timeout_seconds
         self._push = client.register_script(PUSH_SCRIPT)
+        self._ask_sentinels_seconds = ask_sentinels_seconds
         self._ask_sentinels_at = 0.0
         self._info_is_refused = False
         self.refused_queues: frozenset[str] = frozenset()
         """Those whose key holds something else than a list, so that the latest push left out their jobs."""
 
-    def push(self, rows: Sequence[Row], *, in_front: bool = False) -> str:
+    def push(self, rows: Sequence[JobRef], *, in_front: bool = False) -> str:
         """Push the jobs of these rows in one atomic step and return the epoch that they were pushed into.
 
         The jobs of `refused_queues` are left out.
@@ -108,7 +133,7 @@ class Broker:
         epoch, lists = self._read(QUEUES)
         return {job for listed in lists for job in listed if job in jobs}, epoch
 
-    def delete_orphans(self, rows: Sequence[Row]) -> None:
+    def delete_orphans(self, rows: Sequence[JobRef]) -> None:
         """Delete the hashes of jobs that are in no list any more. Raises BrokerUnavailableError."""
         keys = [self._keys.job(job_id(row.id, row.generation)) for row in rows]
         with _translated(self._client):
@@ -119,7 +144,7 @@ class Broker:
         """Behind Sentinel, every few seconds: drop the connections to a server that is no longer the master."""
         if monotonic() >= self._ask_sentinels_at:
             leave_replaced_master(self._client)
-            self._ask_sentinels_at = monotonic() + _ASK_SENTINELS_SECONDS
+            self._ask_sentinels_at = monotonic() + self._ask_sentinels_seconds
 
     def close(self) -> None:
         """Drop the connections."""

@@ -79,5 +79,5 @@ def events(log: str | Program) -> list[dict[str, Any]]:
 def publish(connection: Connection[Any], redis_url: str) -> int:
     """Do what a relay does with the messages that are due."""
     with closing(open_broker(redis_url, RQ_KEY_PREFIX, 60)) as broker:
-        publisher = Publisher(broker, publish_lease_seconds=30, probe_patience_seconds=60)
+        publisher = Publisher(broker, publish_lease_seconds=30, probe_timeout_seconds=60)
         return publisher.publish_batch(connection, 1000)

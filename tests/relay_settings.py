@@ -8,13 +8,14 @@ from typing import Any
 from rq.defaults import RQ_KEY_PREFIX
 
 from outbox_relay.broker import open_broker
+from outbox_relay.loop.pacing import Pacing
 from outbox_relay.loop.relay import Relay
-from outbox_relay.loop.wakeup import Alarm
+from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.settings.processes import RelaySettings
 
 
 def relay_settings(database_url: str, redis_url: str, **others: Any) -> RelaySettings:
-    """Give the defaults of a relay on these servers, with some of them changed."""
+    """Return the default settings of a relay on these servers, with some of them changed."""
     defaults = RelaySettings(
         database_url=database_url,
         listen_url=database_url,
@@ -30,13 +31,13 @@ def relay_settings(database_url: str, redis_url: str, **others: Any) -> RelaySet
 
 
 @contextmanager
-def open_relay(settings: RelaySettings) -> Iterator[Relay]:
-    """A relay in this process, which does one thing after the other as it is told."""
-    alarm = Alarm()
+def open_relay(settings: RelaySettings, pacing: Pacing | None = None) -> Iterator[Relay]:
+    """Open a relay in this process, for a test that runs its passes."""
+    wakeup = WakeupPipe()
     broker = open_broker(settings.redis_url, settings.key_prefix, settings.run_lease_seconds)
-    relay = Relay(settings, broker, alarm)
+    relay = Relay(settings, broker, wakeup, pacing=pacing)
     try:
         yield relay
     finally:
         relay.close()
-        alarm.close()
+        wakeup.close()

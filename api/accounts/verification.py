@@ -29,9 +29,9 @@ from api.accounts.verification_statements import (
 )
 from api.database.engine import DatabaseUnavailableError, connected
 from shared.links import is_authentic
+from shared.outbox.columns import LARGEST_ID
 
 _ATTEMPTS: Final = 3
-_LARGEST_ID: Final = 2**63 - 1
 # As the mails write it: no sign, no leading zero, no digits of other scripts.
 _RECORD_ID: Final = re.compile(r"[1-9][0-9]{0,18}")
 
@@ -46,7 +46,7 @@ class Link:
     @property
     def record_id(self) -> int | None:
         """The number of the verification record, None for what cannot be one."""
-        if not _RECORD_ID.fullmatch(self.email_id) or (number := int(self.email_id)) > _LARGEST_ID:
+        if not _RECORD_ID.fullmatch(self.email_id) or (number := int(self.email_id)) > LARGEST_ID:
             return None
         return number
 

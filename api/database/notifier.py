@@ -17,7 +17,7 @@ import structlog
 from api.database.engine import connect
 from shared.database.prompt_connection import PromptConnection
 from shared.outage_causes import postgresql_cause
-from shared.outbox.messages import DOORBELL_CHANNEL
+from shared.outbox.messages import NOTIFY_CHANNEL
 
 _SHORTEST_PAUSE_SECONDS: Final = 0.002
 _LONGEST_PAUSE_SECONDS: Final = 0.032
@@ -120,13 +120,13 @@ class _NotifierThread(threading.Thread):
         """
         if self._connection is not None:
             try:
-                self._connection.execute("SELECT pg_notify(%s, '')", [DOORBELL_CHANNEL])
+                self._connection.execute("SELECT pg_notify(%s, '')", [NOTIFY_CHANNEL])
             except psycopg.Error:
                 self._disconnect()
             else:
                 return
         self._connection = connect(self._database_url)
-        self._connection.execute("SELECT pg_notify(%s, '')", [DOORBELL_CHANNEL])
+        self._connection.execute("SELECT pg_notify(%s, '')", [NOTIFY_CHANNEL])
 
     def _back_off(self, reason: str) -> None:
         """Drop the requests of the next moments; log it once per outage."""

@@ -20,11 +20,11 @@ from api.ops.snapshot import read_snapshot
 from shared.database.connections import DbConnection, transaction
 from shared.database.read_transaction import read_transaction
 from shared.outbox import dead_letters
+from shared.outbox.columns import LARGEST_ID
 from shared.outbox.history import read_message
 
 _DEAD_LETTERS_SHOWN: Final = 50
 _LONGEST_FORM: Final = 100
-_LARGEST_ID: Final = 2**63 - 1
 _MOMENTS: Final = ("created_at", "due_at", "published_at", "claimed_at", "lease_until", "finished_at")
 
 _Arguments = ParamSpec("_Arguments")
@@ -175,7 +175,7 @@ def _decide(event: str, message_id: int, act: Callable[[DbConnection, int], bool
 
 
 def _id(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdecimal() and 0 < int(text) <= _LARGEST_ID else None
+    return int(text) if text.isascii() and text.isdecimal() and 0 < int(text) <= LARGEST_ID else None
 
 
 def _show_problem(problem: ProblemError) -> Response:

@@ -17,7 +17,7 @@ from bench.processes.command_lines import OUTBOX_WORKER, WORKER_ARGV, relay_comm
 from bench.processes.programs import memory_mib, wait_for_mails, wait_until_acknowledged
 from embedded.programs.program import Command, Program
 from embedded.stack import ROOT
-from shared.outbox.messages import DOORBELL_CHANNEL
+from shared.outbox.messages import NOTIFY_CHANNEL
 
 TOTAL, RATE = "s to the last mail", "mails/s"
 WRITTEN, PUBLISHED, DONE = "s to the last row", "s to the last push", "s to the last ack"
@@ -55,7 +55,7 @@ class Burst:
         started = time.monotonic()
         add_messages(connection, self._messages)
         written = time.monotonic() - started
-        connection.execute(f"NOTIFY {DOORBELL_CHANNEL}")
+        connection.execute(f"NOTIFY {NOTIFY_CHANNEL}")
         wait_for_mails(self._servers.sink, programs, _WARM_UP + self._messages // 5)
         early = memory_mib(programs[1:])
         wait_for_mails(self._servers.sink, programs, _WARM_UP + self._messages)

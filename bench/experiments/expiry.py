@@ -13,7 +13,8 @@ from bench.environment.servers import Servers
 from bench.environment.sizes import Sizes
 from bench.environment.workload import add_messages, add_users, settle
 from bench.measuring import Contender, Experiment, Goal, Measurement
-from outbox_relay.loop.expiry import LOOKED_AT_ONCE, AccountExpiry
+from outbox_relay.loop.expiry import AccountExpiry
+from outbox_relay.loop.pacing import ACCOUNTS_AT_ONCE
 from shared.database.connections import connect, keep_plans, transaction
 from shared.outbox import claims as of_consumer
 from shared.outbox import publishing as of_relay
@@ -38,7 +39,7 @@ def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
         reference=stay,
         contenders=(
             Contender(stay, partial(_expire, servers, rows, 0)),
-            Contender(go, partial(_expire, servers, rows, _STEPS * LOOKED_AT_ONCE)),
+            Contender(go, partial(_expire, servers, rows, _STEPS * ACCOUNTS_AT_ONCE)),
         ),
         goals=(Goal(stay, LONGEST, at_most=_LOCK_MS), Goal(go, LONGEST, at_most=_LOCK_MS)),
     )
@@ -79,7 +80,7 @@ def _expire(servers: Servers, waiting: int, going: int) -> Measurement:
             if not step.is_partial:
                 break
     return Measurement(
-        {ACCOUNT: statistics.median(milliseconds) * 1000 / LOOKED_AT_ONCE, LONGEST: max(milliseconds)},
+        {ACCOUNT: statistics.median(milliseconds) * 1000 / ACCOUNTS_AT_ONCE, LONGEST: max(milliseconds)},
         tuple(milliseconds),
     )
 
@@ -103,7 +104,7 @@ def _lives(servers: Servers, rows: int, prepare: Callable[[psycopg.Connection[An
         for _ in range(rows // _BATCH):
             add_messages(connection, _BATCH)
             with transaction(connection):
-                ids = [row.id for row in of_relay.take_batch(connection, _BATCH).rows]
+                ids = [row.id for row in of_relay.take_batch(connection, _BATCH).jobs]
                 of_relay.mark_published(connection, ids, "an epoch", 30)
             with transaction(connection):
                 claims = of_consumer.claim(connection, ids, uuid4(), 60)

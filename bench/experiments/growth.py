@@ -23,8 +23,8 @@ from bench.processes.workers import WorkerRuns
 from embedded.programs.program import Program
 from outbox_relay.broker import open_broker
 from outbox_relay.loop.reaper import Reaper
-from shared.outbox.messages import DOORBELL_CHANNEL, SendVerifyEmail
-from shared.outbox.publishing import POSTMASTER_GRACE_SECONDS
+from shared.outbox.messages import NOTIFY_CHANNEL, SendVerifyEmail
+from shared.outbox.reaping import POSTMASTER_GRACE_SECONDS
 from shared.rq_format.keys import Keys
 
 RATE = "rows/s"
@@ -216,7 +216,7 @@ def _seconds_to_publish(
 ) -> float:
     """Ring, and wait until all jobs are in Redis."""
     started = time.monotonic()
-    connection.execute(f"NOTIFY {DOORBELL_CHANNEL}")
+    connection.execute(f"NOTIFY {NOTIFY_CHANNEL}")
     with servers.redis.client() as client:
         while client.llen(Keys(RQ_KEY_PREFIX).queue(SendVerifyEmail.queue)) < rows:
             watch([relay], "jobs of a round are missing", started)

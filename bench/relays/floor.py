@@ -18,8 +18,7 @@ from rq.defaults import RQ_KEY_PREFIX
 
 from bench.relays.batches import BATCH, MoveBatch, Task
 from outbox_relay.broker import Broker
-from shared.outbox.messages import CRITICAL
-from shared.outbox.publishing import Row
+from shared.outbox.messages import CRITICAL, JobRef
 
 _TAKE = """
     SELECT id, generation, queue
@@ -87,9 +86,9 @@ def _record(task: Task) -> Iterator[bytes]:
     )
     client = Redis(connection_pool=pool)
     broker = Broker(client, RQ_KEY_PREFIX, job_timeout_seconds=60)
-    broker.push([Row(0, 0, CRITICAL)])  # connects, and teaches Redis what it is taught once
+    broker.push([JobRef(0, 0, CRITICAL)])  # connects, and teaches Redis what it is taught once
     for first in range(1, task.rows + 1, BATCH):
-        rows = [Row(number, 0, CRITICAL) for number in itertools.islice(itertools.count(first), BATCH)]
+        rows = [JobRef(number, 0, CRITICAL) for number in itertools.islice(itertools.count(first), BATCH)]
         _Recorder.sent.clear()
         broker.push(rows)
         yield bytes(_Recorder.sent)

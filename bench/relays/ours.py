@@ -6,7 +6,7 @@ from bench.relays.batches import BATCH, MoveBatch, Task
 from outbox_relay.broker import open_broker
 from outbox_relay.loop.observer import Observer
 from outbox_relay.loop.relay import Relay
-from outbox_relay.loop.wakeup import Alarm
+from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.logs import configure_logging
 from shared.settings.processes import RelaySettings
 
@@ -34,4 +34,4 @@ def build(task: Task, *, keep_done_days: float = 7, observer: Observer | None = 
     )
     broker = open_broker(settings.redis_url, settings.key_prefix, settings.run_lease_seconds)
     broker.epoch()  # connects
-    return Relay(settings, broker, Alarm(), observer)
+    return Relay(settings, broker, WakeupPipe(), observer)

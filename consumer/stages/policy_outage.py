@@ -23,7 +23,7 @@ from consumer.model.message import Recipient
 from shared.database.connections import DbConnection
 from shared.outbox import claims, policy_refusals
 from shared.outbox.columns import LARGEST_NUMBER
-from shared.outbox.policy_refusals import Life, Refusal, Situation
+from shared.outbox.policy_refusals import PolicyStatus, Refusal, RowState
 
 _log = structlog.get_logger(__name__)
 
@@ -92,7 +92,7 @@ def read_effects(connection: DbConnection, message_ids: Sequence[int]) -> dict[i
     Nothing is locked. When an outage is declared or ends before they are written, one spends an attempt that note gives
     back at once, or is released once more.
     """
-    situation = policy_refusals.read_situation(connection)
+    situation = policy_refusals.read_policy_status(connection)
     failures = policy_refusals.read_failures(connection, message_ids)
     return {each: _effect(situation, refusal_times(failures.get(each))) for each in message_ids}
 
@@ -105,9 +105,9 @@ def note(
     In an outage the pause to the next probe is lengthened where one of them was the probe, and attempts are given back.
     """
     policy_refusals.lock_breaker(connection)
-    situation = policy_refusals.read_situation(connection)
+    situation = policy_refusals.read_policy_status(connection)
     noted = {each.message_id: each for each in kept_refusals(situation.refusals) if each.at > situation.accepted_at}
-    lives = policy_refusals.read_lives(connection, [each.message_id for each in refused])
+    lives = policy_refusals.read_row_states(connection, [each.message_id for each in refused])
     for each in refused:
         life, effect = lives.get(each.message_id), effects[each.message_id]
         if life is not None:
@@ -117,7 +117,7 @@ def note(
     if situation.is_outage or declared is not None:
         for each in refused if declared is None else [declared]:
             claims.open_breaker(connection, each.message_id, outage_reason(each), scale)
-        given_back = policy_refusals.give_back(connection, [*noted.values()])
+        given_back = policy_refusals.return_attempts(connection, [*noted.values()])
         noted = {id_: each for id_, each in noted.items() if id_ not in given_back}
     code = None if declared is None else declared.code
     newest = sorted(noted.values(), key=lambda each: each.at)[-_REFUSALS_KEPT:]
@@ -141,13 +141,13 @@ def outage_reason(refused: RefusedMessage) -> str:
     return f"the mail server refuses every recipient by policy ({refused.code}): {refused.reason}"
 
 
-def _effect(situation: Situation, times: Sequence[float]) -> RefusalEffect:
+def _effect(situation: PolicyStatus, times: Sequence[float]) -> RefusalEffect:
     was_refused_before = bool(times) and times[-1] < situation.accepted_at
     return RefusalEffect(times[0] if times else None, spends=not situation.is_outage or was_refused_before)
 
 
 def _noted_again(
-    refused: RefusedMessage, life: Life, effect: RefusalEffect, before: Refusal | None, situation: Situation
+    refused: RefusedMessage, life: RowState, effect: RefusalEffect, before: Refusal | None, situation: PolicyStatus
 ) -> dict[int, Refusal]:
     """Return the message's note after this refusal; nothing where it has none and gets none."""
     follows = before is not None and life.generation == _generation_after(before.generation, life.status)
@@ -167,7 +167,7 @@ def _generation_after(generation: int, status: str) -> int:
     return generation if status == "dead" else (generation + 1) % (LARGEST_NUMBER + 1)
 
 
-def _moved(refusal: Refusal, life: Life) -> Refusal:
+def _moved(refusal: Refusal, life: RowState) -> Refusal:
     return replace(refusal, generation=life.generation, attempt=life.attempt)
 
 

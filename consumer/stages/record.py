@@ -191,7 +191,7 @@ class Recorder:
             waiting = [each for each in not_begun if _waits(each) is is_its_own]
             if waiting:
                 delay = OUTAGE_SECONDS * self._backoff_scale if is_its_own else 0
-                ours = statements.put_back(connection, [each.held.claim for each in waiting], None, delay_seconds=delay)
+                ours = statements.release(connection, [each.held.claim for each in waiting], None, delay_seconds=delay)
                 for each in waiting:
                     claim = each.held.claim
                     verdicts[claim] = self._verdict(each, Verdict.PUT_BACK, is_written=claim.id in ours)
@@ -212,7 +212,7 @@ class Recorder:
         """Give the attempt back that met an outage by policy."""
         claim = ended.held.claim
         first_code = failure.policy_code if effect.first_at is None else None
-        is_written = policy_refusals.release(connection, claim, failure.reason, first_code)
+        is_written = policy_refusals.release_refused(connection, claim, failure.reason, first_code)
         if is_written:
             self._written.add(claim)
         return self._verdict(ended, Verdict.PUT_BACK, is_written=is_written)
@@ -225,9 +225,9 @@ class Recorder:
                 return self._fail(connection, ended, Failed(outage.reason))
             if not outage.reached and self._others_are_served(connection):
                 wait = busy_server.WAIT_SECONDS * self._backoff_scale
-                ours = statements.put_back(connection, [claim], outage.reason, delay_seconds=wait)
+                ours = statements.release(connection, [claim], outage.reason, delay_seconds=wait)
                 return self._verdict(ended, Verdict.PUT_BACK, is_written=claim.id in ours)
-        ours = statements.put_back(connection, [claim], outage.reason, delay_seconds=delay)
+        ours = statements.release(connection, [claim], outage.reason, delay_seconds=delay)
         statements.open_breaker(connection, claim.id, outage.reason, self._backoff_scale)
         if not ended.breaker.is_open and not self._news:
             meaning = "its messages wait until it is back"

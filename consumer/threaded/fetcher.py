@@ -17,13 +17,13 @@ from consumer.stages.prepare import Preparer
 from consumer.threaded.queue import WorkerBroker
 from consumer.threaded.state import Control
 from shared.logs import lines_of
+from shared.outbox.messages import STARVED_SECONDS
 from shared.rq_format.read import PoppedJob
 
 _log = structlog.get_logger(__name__)
 
-STARVED_SECONDS: Final = 30.0
 _STRAIGHT_JOBS: Final = 9
-"""When the first queue was never seen empty for so long, one job in ten is looked for in the last queue first: a queue
+"""When the first queue was never empty for STARVED_SECONDS, one job in ten is taken from the last queue first: a queue
 that is never empty does not starve the others."""
 
 _Named = tuple[PoppedJob, int | None]

@@ -6,9 +6,9 @@ import click
 
 from outbox_relay.commands.output import print_json, screen, table
 from outbox_relay.commands.session import MESSAGE_ID, fail, json_option, operator_database
+from shared.database.connections import DbConnection
 from shared.database.read_transaction import COMMAND_SECONDS, read_transaction
 from shared.outbox import dead_letters
-from shared.outbox.publishing import DbConnection
 
 
 @click.command()

@@ -9,6 +9,7 @@ from outbox_relay.commands.output import print_json, screen, table
 from outbox_relay.commands.session import MESSAGE_ID, fail, json_option, operator_database
 from shared.database.read_transaction import COMMAND_SECONDS, read_transaction
 from shared.outbox import history
+from shared.outbox.columns import FINISHED_STATUSES, LIVE_STATUSES
 from shared.outbox.messages import QUEUES
 
 _MOMENTS = ("created_at", "due_at", "published_at", "claimed_at", "lease_until", "finished_at")
@@ -30,7 +31,7 @@ _FACTS = (
 @click.option(
     "--state",
     "states",
-    type=click.Choice([*history.LIVE, *history.FINISHED]),
+    type=click.Choice([*LIVE_STATUSES, *FINISHED_STATUSES]),
     multiple=True,
     help="Only these; may be given several times. Default: all.",
 )
@@ -40,7 +41,7 @@ _FACTS = (
 @json_option
 def list_(states: tuple[str, ...], queue: str | None, task: str | None, limit: int, *, as_json: bool) -> None:
     """List messages, the newest first."""
-    wanted = states or (*history.LIVE, *history.FINISHED)
+    wanted = states or (*LIVE_STATUSES, *FINISHED_STATUSES)
     with operator_database() as connection, read_transaction(connection, COMMAND_SECONDS):
         found = history.list_messages(connection, limit, states=wanted, queue=queue, task=task)
     if as_json:

@@ -9,7 +9,7 @@ from outbox_relay.commands.output import print_json
 from outbox_relay.commands.session import fail, json_option, operator_database
 from shared.database.connections import transaction
 from shared.outbox import history
-from shared.outbox.messages import DOORBELL_CHANNEL
+from shared.outbox.messages import NOTIFY_CHANNEL
 
 _MOMENT: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
 
@@ -47,7 +47,7 @@ def replay(
                     f"{appended} messages instead of {count}, since more have finished: nothing is appended, ask again"
                 )
         if appended:
-            connection.execute(f"NOTIFY {DOORBELL_CHANNEL}")
+            connection.execute(f"NOTIFY {NOTIFY_CHANNEL}")
     if as_json:
         print_json({"appended": appended})
     else:

@@ -8,16 +8,16 @@ from typing import Any, Final, NoReturn, TypeVar
 import click
 import psycopg
 
-from shared.database.connections import connect
+from shared.database.connections import DbConnection, connect
 from shared.database.read_transaction import TAKES_TOO_LONG
 from shared.errors import SettingsError
 from shared.outage_causes import postgresql_cause
-from shared.outbox.publishing import DbConnection
+from shared.outbox.columns import LARGEST_ID
 from shared.settings.processes import read_database_url
 
 EXIT_FAILED: Final = 1
 EXIT_SETTINGS: Final = 2
-MESSAGE_ID: Final = click.IntRange(1, 2**63 - 1)
+MESSAGE_ID: Final = click.IntRange(1, LARGEST_ID)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

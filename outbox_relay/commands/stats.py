@@ -11,10 +11,10 @@ from rich.text import Text
 
 from outbox_relay.commands.output import duration, print_json, screen, table
 from outbox_relay.commands.session import json_option, operator_database
+from shared.database.connections import DbConnection
 from shared.database.read_transaction import COMMAND_SECONDS, read_transaction
 from shared.outbox.latency import QueueLatency, read_latency
 from shared.outbox.mail_stats import MailStats, read_mail_stats
-from shared.outbox.publishing import DbConnection
 from shared.outbox.stats import DependencyStatus, LiveState, read_dependency_status, read_live_states
 
 

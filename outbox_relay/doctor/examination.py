@@ -18,11 +18,10 @@ from outbox_relay.doctor.settings_check import (
     check_proxies,
     check_settings_of_others,
 )
-from shared.database.connections import connect
+from shared.database.connections import DbConnection, connect
 from shared.database.read_transaction import TAKES_TOO_LONG
 from shared.errors import SettingsError
 from shared.outage_causes import postgresql_cause
-from shared.outbox.publishing import DbConnection
 from shared.settings.processes import RelaySettings, read_smtp_helo_name, read_smtp_server
 
 

@@ -3,7 +3,7 @@
 from typing import Final
 
 from outbox_relay.doctor.findings import Finding, fault, ok
-from shared.outbox.publishing import DbConnection
+from shared.database.connections import DbConnection
 
 _CHECK: Final = "grants"
 

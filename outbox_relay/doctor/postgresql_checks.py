@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from outbox_relay.doctor.findings import Finding, fault, ok, skipped, warning
-from shared.database.connections import UnsuitableDatabaseError, check_encoding, transaction
-from shared.outbox.publishing import DbConnection
+from shared.database.connections import DbConnection, UnsuitableDatabaseError, check_encoding, transaction
 
 _VERSIONS: Final = (14, 18)
 CLOCK_SECONDS: Final = 5.0

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from outbox_relay.doctor.findings import Finding, ok, warning
-from shared.outbox.publishing import DbConnection
+from shared.database.connections import DbConnection
 
 _CHECK: Final = "proxies"
 _SEEN_HOURS: Final = 1

@@ -10,8 +10,7 @@ from typing import Final
 import psycopg
 
 from outbox_relay.doctor.findings import Finding, fault, ok, skipped
-from shared.database.connections import opening, transaction
-from shared.outbox.publishing import DbConnection
+from shared.database.connections import DbConnection, opening, transaction
 
 SCHEMA_FILE: Final = Path(__file__).parents[2] / "schema.sql"
 _FIX: Final = "run `alembic upgrade head` (of an empty database: schema.sql); what differs then has to be fixed by hand"

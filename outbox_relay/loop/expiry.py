@@ -1,4 +1,4 @@
-"""Expiry: accounts whose address was never verified are deleted, in steps so small that nobody waits for one."""
+"""The deletion of accounts whose address was never verified, in steps that lock few rows at a time."""
 
 import time
 from collections.abc import Callable
@@ -8,14 +8,13 @@ import structlog
 
 from outbox_relay.loop import expiry_statements
 from outbox_relay.loop.expiry_statements import FIRST
-from shared.database.connections import transaction
-from shared.outbox.publishing import DbConnection
+from outbox_relay.loop.pacing import ACCOUNTS_AT_ONCE
+from shared.database.connections import DbConnection, transaction
 
 _log = structlog.get_logger(__name__)
 
-LOOKED_AT_ONCE: Final = 100
 _LOCK_SECONDS: Final = 0.5
-"""For a link that somebody holds locked, and that goes with its account: publishing waits behind it."""
+"""The longest wait for a locked link of an account. Publishing waits as long."""
 
 _LARGEST_JUMP_SECONDS: Final = 300.0
 _LARGEST_DIFFERENCE_SECONDS: Final = 3600.0
@@ -23,27 +22,26 @@ _DISTRUST_SECONDS: Final = 3600.0
 
 
 class ExpiryStep(NamedTuple):
-    """How many accounts were deleted, and whether there are more to look at in this round."""
+    """The number of deleted accounts, and whether there are more accounts to check."""
 
     deleted: int
     is_partial: bool
 
 
 class TrustedClock:
-    """Decides whether the database's clock may be believed where something is deleted for good.
+    """Decides whether the database's clock is trusted for deletions.
 
     A clock that jumps ahead by days, as after a virtual machine was restored, would make every unverified account old.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
-        """Keep this process's own clocks."""
         self._monotonic = monotonic
         self._wall = wall
         self._offset: float | None = None
         self._distrusted_until = float("-inf")
 
     def trusts(self, database_seconds: float) -> bool:
-        """Return whether the database's time has gone on as ours has, for an hour, and is about the same."""
+        """Return whether the database's clock agrees with ours, and has not jumped within the last hour."""
         now = self._monotonic()
         offset = database_seconds - now
         if self._offset is not None and abs(offset - self._offset) > _LARGEST_JUMP_SECONDS:
@@ -60,27 +58,47 @@ class TrustedClock:
 
 
 class AccountExpiry:
-    """Looks at unverified accounts round by round, the oldest first, and deletes those that nobody waits for any more.
+    """Deletes unverified accounts that have expired, the oldest first.
 
-    It remembers where the last step ended: accounts that may not go yet, such as those with a dead letter, are looked
-    at once a round.
+    It remembers where the last step ended, so that accounts that cannot be deleted yet, such as those with a dead
+    letter, are checked once in each run through all accounts.
     """
 
-    def __init__(self, unverified_days: float, clock: TrustedClock | None = None) -> None:
-        """Keep how long an account may wait."""
+    def __init__(
+        self,
+        unverified_days: float,
+        clock: TrustedClock | None = None,
+        *,
+        accounts_at_once: int = ACCOUNTS_AT_ONCE,
+    ) -> None:
+        """Start at the oldest account.
+
+        Args:
+            unverified_days: how long an account may wait for its verification.
+            clock: decides whether the database's clock is trusted.
+            accounts_at_once: the largest number of accounts that one step checks.
+
+        """
+        self._accounts_at_once = accounts_at_once
         self._unverified_days = unverified_days
         self._clock = clock or TrustedClock()
         self._after = FIRST
 
     def step(self, connection: DbConnection) -> ExpiryStep:
-        """Look at up to LOOKED_AT_ONCE accounts. Raises psycopg.Error: nothing was deleted.
+        """Check the next accounts, and delete those that have expired.
 
-        Where it fails, the next step goes on behind these accounts: they come again in the next round.
+        If it fails, the next step continues behind these accounts. They are checked again in the next run.
+
+        Raises:
+            psycopg.Error: nothing was deleted.
+
         """
         deleted = 0
         with transaction(connection, lock_seconds=_LOCK_SECONDS):
-            found = expiry_statements.lock_accounts(connection, self._unverified_days, LOOKED_AT_ONCE, self._after)
-            is_partial = found.last is not None and found.looked_at == LOOKED_AT_ONCE
+            found = expiry_statements.lock_accounts(
+                connection, self._unverified_days, self._accounts_at_once, self._after
+            )
+            is_partial = found.last is not None and found.checked == self._accounts_at_once
             self._after = found.last if found.last is not None and is_partial else FIRST
             is_trusted = self._clock.trusts(found.clock)
             if found.usernames and is_trusted:

@@ -1,7 +1,7 @@
-"""Showing that a relay works: a row in PostgreSQL, where the API, `stats` and `doctor` look.
+"""The relay's heartbeat: a row in PostgreSQL, which the API, `stats` and `doctor` read.
 
-The row is written after a pass that worked, so that a relay that only starts again and again, stands still, or cannot
-use Redis grows old in it. Nothing else depends on it: a relay that cannot write it says so once and goes on.
+It is written after each pass that worked, so that the row of a relay that crashes at its start, hangs, or cannot use
+Redis becomes old. Nothing else depends on it: a relay that cannot write it logs that once and goes on.
 """
 
 import os
@@ -12,52 +12,50 @@ from typing import Final
 import psycopg
 import structlog
 
-from shared.database.connections import transaction
+from shared.database.connections import DbConnection, transaction
 from shared.outage_causes import postgresql_reason
-from shared.outbox.publishing import DbConnection
 
 _log = structlog.get_logger(__name__)
 
-BEAT_SECONDS: Final = 5.0
 _FORGOTTEN_DAYS: Final = 1
 _LOCK_SECONDS: Final = 1
 
 
 class Heartbeat:
-    """Writes this relay's row every BEAT_SECONDS."""
+    """Writes this relay's row at most every `beat_seconds`."""
 
-    def __init__(self) -> None:
-        """Name this process."""
+    def __init__(self, beat_seconds: float) -> None:
+        self._beat_seconds = beat_seconds
         self.name = f"{socket.gethostname()}/{os.getpid()}"
         self._beat_at = 0.0
-        self._failure_told = False
+        self._failure_logged = False
 
     def beat(self, connection: DbConnection) -> None:
-        """Write the row if it is time to: a pass has worked. Raises psycopg.Error when PostgreSQL is unreachable."""
+        """Write the row if it is time to. Raises psycopg.Error when PostgreSQL is unreachable."""
         if monotonic() < self._beat_at:
             return
         try:
             with transaction(connection, lock_seconds=_LOCK_SECONDS):
-                show_relay(connection, self.name)
+                write_heartbeat(connection, self.name)
         except psycopg.Error as exc:
             if connection.closed:
                 raise
-            self._tell(exc)
+            self._log_failure(exc)
         else:
-            self._failure_told = False
-        self._beat_at = monotonic() + BEAT_SECONDS
+            self._failure_logged = False
+        self._beat_at = monotonic() + self._beat_seconds
 
-    def _tell(self, exc: psycopg.Error) -> None:
-        if not self._failure_told:
-            # Somebody locks the row, the role may not write it, or schema.sql was not applied.
+    def _log_failure(self, exc: psycopg.Error) -> None:
+        if not self._failure_logged:
+            # The row is locked, the role may not write it, or the table does not exist.
             _log.warning(
                 "heartbeat.failed", error=postgresql_reason(exc), meaning="nobody can see this relay; it goes on"
             )
-            self._failure_told = True
+            self._failure_logged = True
 
 
-def show_relay(connection: DbConnection, name: str) -> None:
-    """Say that this relay lives; forget those that were not seen for a day."""
+def write_heartbeat(connection: DbConnection, name: str) -> None:
+    """Write the relay's row with the current time, and delete rows that are older than a day."""
     connection.execute(
         """
         WITH old AS MATERIALIZED (

@@ -1,45 +1,28 @@
-"""What was asked of each mailbox leaves when it counts in no limit any more, in steps so small that nobody waits."""
+"""The deletion of records of mails that no limit counts any more, in steps that lock few rows at a time."""
 
 from typing import Final
 
-import psycopg
-import structlog
-
-from shared.database.connections import own_transaction
-from shared.outbox.publishing import DbConnection
+from shared.database.connections import DbConnection, own_transaction
 
 PRUNED_AT_ONCE: Final = 1000
 _LEAST_DAYS: Final = 1.0
 
-_log = structlog.get_logger(__name__)
+_CONDITIONS: Final = ("state <> 'discarded'", "state = 'discarded'")
+"""The conditions of the two partial indexes on due_at."""
 
 
 class MailPruner:
-    """Deletes mails that were due before any window of a limit began, and counts of hours that are over."""
+    """Deletes mails that were due before the window of every limit, and counts of hours that are over."""
 
     def __init__(self, unverified_days: float) -> None:
-        """Keep how long a mail counts."""
-        # A day longer: the metrics look back two days.
+        # One day more than the limits count: the metrics read the last two days.
         self._days = max(_LEAST_DAYS, unverified_days) + 1
 
     def step(self, connection: DbConnection) -> bool:
         """Delete up to PRUNED_AT_ONCE rows of each kind, and return whether there are more. Raises psycopg.Error."""
-        try:
-            deleted = [_prune(connection, condition, self._days) for condition in _CONDITIONS]
-            deleted.append(_prune_counts(connection))
-        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable) as exc:
-            # Of a role or a schema of the version before: messages do not wait for it.
-            _log.error(
-                "verification_mails.not_pruned",
-                error=type(exc).__name__,
-                meaning="run docs/roles.sql and the migrations",
-            )
-            return False
+        deleted = [_prune(connection, condition, self._days) for condition in _CONDITIONS]
+        deleted.append(_prune_counts(connection))
         return max(deleted) == PRUNED_AT_ONCE
-
-
-_CONDITIONS: Final = ("state <> 'discarded'", "state = 'discarded'")
-"""As the indexes on due_at have them."""
 
 
 @own_transaction

@@ -1,36 +1,36 @@
-"""What a relay tells about its work, to whoever wants to know."""
+"""What a relay reports about its passes; the metrics implement it."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from outbox_relay.loop.reaper import Round
-from shared.outbox.publishing import Reaped
+from outbox_relay.loop.reaper import SweepResult
+from shared.outbox.reaping import Reaped
 
 
 class Observer:
-    """Listens to everything and remembers nothing. Called once a pass, never once a message."""
+    """An observer that ignores everything. Its methods are called once per pass, never once per message."""
 
     def pass_begins(self) -> None:
-        """A pass of the loop begins; outages are passes too."""
+        """A pass begins, also during an outage."""
 
-    def step(self, name: str) -> AbstractContextManager[object]:  # noqa: ARG002 - for those who listen
-        """One step of a pass (reap, publish, prune or expire) is made inside this context."""
+    def step(self, name: str) -> AbstractContextManager[object]:  # noqa: ARG002 - for subclasses
+        """Return a context in which one step of a pass (reap, publish, prune or expire) is done."""
         return nullcontext()
 
     def claims_reaped(self, claims: Sequence[Reaped]) -> None:
-        """The claims of dead workers were taken back."""
+        """Claims whose lease was over were taken back."""
 
-    def round_ends(self, round_: Round) -> None:
-        """Forgotten messages were looked for, and what was missing was mended."""
+    def sweep_ended(self, sweep: SweepResult) -> None:
+        """The published rows whose lease was over were compared with Redis."""
 
     def pass_ends(self, published: int, pruned: int) -> None:
-        """A pass was made without a failure: what it did besides."""
+        """A pass ended without an error; so many messages were published and so many finished ones deleted."""
 
     def accounts_expired(self, accounts: int) -> None:
-        """Accounts were deleted that had not been verified in time."""
+        """So many accounts were deleted that were not verified in time."""
 
     def outage(self, of: str) -> None:
-        """A server (redis or postgresql) is away; told once each time."""
+        """A server (redis or postgresql) is away; called once per outage."""
 
     def recovery(self) -> None:
-        """Everything answers again."""
+        """All servers answer again."""

@@ -1,29 +1,69 @@
-"""How much of a relay's time may go to what is not publishing."""
+"""How a relay divides its time: the share of work that is not publishing, and the pause that lets messages gather."""
 
+from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
+from shared.doubling_pause import DoublingPause
+
 REAPING_SHARE: Final = 0.2
-"""With a million jobs in Redis a step of a round takes seconds, and before the last step the first rows' leases are
-over again: without a limit, publishing would stand still until workers have caught up."""
+"""With a million jobs in Redis one step of a sweep takes seconds, and the leases of the first rows are over again
+before its last step. Without a limit nothing would be published until the workers have caught up."""
 
 PRUNING_SHARE: Final = 0.2
-"""Steps without a pause write so much that PostgreSQL makes a checkpoint every half a minute instead of every five, and
-others' commits wait behind them for the disk."""
+"""Without pauses, pruning writes so much that PostgreSQL makes a checkpoint every half a minute instead of every five
+minutes, and other commits wait for the disk."""
 
 EXPIRY_SHARE: Final = 0.05
-"""Nobody waits for an account to be gone."""
+"""The deletion of accounts is not urgent."""
 
-LOOKING_SHARE: Final = 0.05
-"""For looks that find nothing as a rule. Only beside an old snapshot they take long."""
+POLLING_SHARE: Final = 0.05
+"""For polls that usually find nothing. They take long only while somebody holds an old snapshot."""
 
 
-def period(began: float, share: float) -> float:
-    """Give the seconds from the beginning of a step that has just ended to that of the next one.
+ACCOUNTS_AT_ONCE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Pacing:
+    """The times between a relay's steps, and the size of one step.
+
+    Attributes:
+        reap_seconds: between two sweeps.
+        beat_seconds: between two heartbeats.
+        prune_seconds, expire_seconds: between two steps of a deletion that has nothing more to delete.
+        longest_outage_pause_seconds: between two passes while a server is away; the first pauses are shorter.
+        accounts_at_once: the largest number of accounts that one step of the expiry checks.
+
+    """
+
+    reap_seconds: float = 1.0
+    beat_seconds: float = 5.0
+    prune_seconds: float = 60.0
+    expire_seconds: float = 60.0
+    longest_outage_pause_seconds: float = 5.0
+    accounts_at_once: int = ACCOUNTS_AT_ONCE
+
+
+_FIRST_GATHERING_SECONDS: Final = 0.002
+_LONGEST_GATHERING_SECONDS: Final = 0.064
+
+
+def interval(began: float, share: float) -> float:
+    """Return the seconds between the start of a step that has just ended and the start of the next one.
 
     Args:
-        began: when it began, by time.monotonic().
+        began: when the step started, by time.monotonic().
         share: how much of the time such steps may take, above 0 and up to 1.
 
     """
     return (monotonic() - began) / share
+
+
+def gathering_pause() -> DoublingPause:
+    """Return the pause after a pass that published, in which further messages gather.
+
+    Without it each pass would find the few messages that came during the previous one: a busy loop of small batches on
+    the cores that signups need. A message that comes to a sleeping relay is published without this pause.
+    """
+    return DoublingPause(_FIRST_GATHERING_SECONDS, _LONGEST_GATHERING_SECONDS)

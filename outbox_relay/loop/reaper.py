@@ -1,5 +1,6 @@
-"""The reaper, part of every relay: brings back what a dead worker or a forgetful Redis left behind."""
+"""The reaper, a part of every relay: it returns messages to pending that a dead worker or Redis has lost."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -8,113 +9,129 @@ from typing import Final
 import structlog
 
 from outbox_relay.broker import Broker, BrokerUnavailableError
+from shared.database.connections import DbConnection
 from shared.logs import lines_of
-from shared.outbox import publishing
-from shared.outbox.publishing import DbConnection, Reaped, Row, Suspect
+from shared.outbox import reaping
+from shared.outbox.messages import JobRef
+from shared.outbox.reaping import LeaseExpired, Reaped
 from shared.rq_format.ids import job_id
 
 _log = structlog.get_logger(__name__)
 
 POP_TO_CLAIM_SECONDS: Final = 5.0
-"""A job that was popped is claimed within this time, unless its worker died or stands still."""
+"""The longest time between a job's pop and its claim, unless its worker died or froze."""
+
+EXPIRED_AT_ONCE: Final = 50_000
+"""The largest number of rows in one sweep. More would delay publishing by seconds; the next sweep continues."""
 
 _REAPED_AT_ONCE: Final = 1000
-SUSPECTS_AT_ONCE: Final = 50_000
-"""More would keep the relay from publishing for seconds; what is left is looked at when it is the reaper's turn."""
 _RENEWED_AT_ONCE: Final = 5000
-"""A renewal locks its rows; a claim of one of them waits for that long."""
+"""A renewal locks its rows, and a claim of one of them waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
-    """What one search for forgotten messages did."""
+class SweepResult:
+    """What one search for lost jobs did.
+
+    Attributes:
+        renewed: rows whose job was found.
+        returned_by_lease: rows that are pending again because their lease was over and their job missing.
+        returned_by_epoch: rows that are pending again because they were pushed in another epoch and are missing.
+        is_partial: there were more expired rows than one sweep reads, and this sweep made progress.
+        expired: the number of rows whose jobs were looked up in Redis. It does not count in comparisons.
+
+    """
 
     renewed: int = 0
     returned_by_lease: int = 0
     returned_by_epoch: int = 0
     is_partial: bool = False
-    """There were more suspects than one round looks at, and it got further with these."""
-    suspects: int = field(default=0, compare=False)
-    """How many rows it looked for in Redis. Rounds that did the same are equal, however much they looked at."""
+    expired: int = field(default=0, compare=False)
 
 
 class Reaper:
-    """Looks for messages that nobody works on any more.
+    """Finds messages that no process works on any more.
 
-    What it remembers (which jobs were missing once) may be lost with the process: the next one sees them again.
+    It remembers which jobs were missing in an earlier sweep. This is lost with the process, and found again by the
+    next one.
     """
 
     def __init__(
-        self, broker: Broker, *, publish_lease_seconds: float, suspects_at_once: int = SUSPECTS_AT_ONCE
+        self,
+        broker: Broker,
+        *,
+        publish_lease_seconds: float,
+        expired_at_once: int = EXPIRED_AT_ONCE,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Keep what every round needs."""
         self._broker = broker
         self._publish_lease_seconds = publish_lease_seconds
-        self._suspects_at_once = suspects_at_once
-        self._missed_since: dict[Row, float] = {}
+        self._expired_at_once = expired_at_once
+        self._clock = clock
+        self._missed_since: dict[JobRef, float] = {}
 
     def reap_running(self, connection: DbConnection) -> tuple[Reaped, ...]:
-        """Take back the messages whose worker died. Needs no Redis."""
-        return tuple(publishing.reap_running(connection, _REAPED_AT_ONCE))
+        """Take back claims whose lease is over, and return them. Redis is not used."""
+        return tuple(reaping.reap_running(connection, _REAPED_AT_ONCE))
 
-    def reap_published(self, connection: DbConnection) -> Round:
-        """Compare the published rows that look forgotten with what stands in Redis, and mend what is missing.
+    def reap_published(self, connection: DbConnection) -> SweepResult:
+        """Look up the jobs of expired published rows in Redis, and make the rows pending whose job is missing.
 
-        The rows are read first and the lists after them: a row published in between is no suspect, and the job of a
-        suspect was pushed before the lists were read.
+        The rows are read before the lists: a row published in between is not expired, and the job of an expired row was
+        pushed before the lists were read.
 
         Raises:
-            BrokerUnavailableError: Redis could not be asked; nothing was changed.
+            BrokerUnavailableError: Redis could not be read; nothing was changed.
 
         """
         epoch = self._broker.epoch()
-        suspects = publishing.find_suspects(connection, epoch, self._suspects_at_once)
-        if not suspects:
+        expired = reaping.find_lease_expired(connection, epoch, self._expired_at_once)
+        if not expired:
             self._missed_since.clear()
-            return Round()
-        listed, epoch_of_lists = self._broker.read_lists({_name(suspect) for suspect in suspects})
+            return SweepResult()
+        listed, epoch_of_lists = self._broker.read_lists({_name(each) for each in expired})
         if epoch_of_lists != epoch:
-            # Redis began another life in between: the suspects were chosen by the old one.
-            return Round(suspects=len(suspects))
-        missing = [suspect for suspect in suspects if _name(suspect) not in listed]
+            # The epoch changed in between: the rows were selected by the old one.
+            return SweepResult(expired=len(expired))
+        missing = [each for each in expired if _name(each) not in listed]
         gone = set(missing)
-        renewed = self._renew(connection, [suspect.row for suspect in suspects if suspect not in gone], epoch)
+        renewed = self._renew(connection, [each.job for each in expired if each not in gone], epoch)
         by_lease = self._return(connection, self._missed_long_enough(missing))
-        by_epoch = self._return(connection, [suspect.row for suspect in missing if not suspect.same_epoch])
-        got_further = bool(renewed or by_lease or by_epoch)
+        by_epoch = self._return(connection, [each.job for each in missing if not each.same_epoch])
+        made_progress = bool(renewed or by_lease or by_epoch)
         self._delete_orphans([*by_lease, *by_epoch])
-        is_partial = got_further and len(suspects) == self._suspects_at_once
-        return Round(renewed, len(by_lease), len(by_epoch), is_partial, len(suspects))
+        is_partial = made_progress and len(expired) == self._expired_at_once
+        return SweepResult(renewed, len(by_lease), len(by_epoch), is_partial, len(expired))
 
-    def _missed_long_enough(self, missing: list[Suspect]) -> list[Row]:
-        """Give the rows that were missing in an earlier round too, longer ago than a pop may precede its claim."""
-        now = monotonic()
-        rows = [suspect.row for suspect in missing if suspect.same_epoch]
-        self._missed_since = {row: self._missed_since.get(row, now) for row in rows}
-        return [row for row in rows if now - self._missed_since[row] >= POP_TO_CLAIM_SECONDS]
+    def _missed_long_enough(self, missing: list[LeaseExpired]) -> list[JobRef]:
+        """Return the jobs that an earlier sweep missed too, longer ago than POP_TO_CLAIM_SECONDS."""
+        now = self._clock()
+        jobs = [each.job for each in missing if each.same_epoch]
+        self._missed_since = {job: self._missed_since.get(job, now) for job in jobs}
+        return [job for job in jobs if now - self._missed_since[job] >= POP_TO_CLAIM_SECONDS]
 
-    def _renew(self, connection: DbConnection, rows: list[Row], epoch: str) -> int:
+    def _renew(self, connection: DbConnection, jobs: list[JobRef], epoch: str) -> int:
         return sum(
-            publishing.renew_found(connection, chunk, epoch, self._publish_lease_seconds) for chunk in _chunks(rows)
+            reaping.renew_found(connection, chunk, epoch, self._publish_lease_seconds) for chunk in _chunks(jobs)
         )
 
     @staticmethod
-    def _return(connection: DbConnection, rows: list[Row]) -> list[Row]:
-        returned = [row for chunk in _chunks(rows) for row in publishing.return_missing(connection, chunk)]
-        for ids in lines_of([row.id for row in returned]):
+    def _return(connection: DbConnection, jobs: list[JobRef]) -> list[JobRef]:
+        returned = [job for chunk in _chunks(jobs) for job in reaping.return_missing(connection, chunk)]
+        for ids in lines_of([job.id for job in returned]):
             _log.warning("messages.returned", message_ids=ids, meaning="Redis lost their jobs")
         return returned
 
-    def _delete_orphans(self, rows: list[Row]) -> None:
-        """Delete what the lost jobs left in Redis. Where it is away, that stays there and harms nobody."""
-        if rows:
+    def _delete_orphans(self, jobs: list[JobRef]) -> None:
+        """Delete the hashes that lost jobs left in Redis. If Redis is away they stay there and do no harm."""
+        if jobs:
             with suppress(BrokerUnavailableError):
-                self._broker.delete_orphans(rows)
+                self._broker.delete_orphans(jobs)
 
 
-def _name(suspect: Suspect) -> bytes:
-    return job_id(suspect.row.id, suspect.row.generation).encode()
+def _name(expired: LeaseExpired) -> bytes:
+    return job_id(expired.job.id, expired.job.generation).encode()
 
 
-def _chunks(rows: list[Row]) -> list[list[Row]]:
-    return [rows[start : start + _RENEWED_AT_ONCE] for start in range(0, len(rows), _RENEWED_AT_ONCE)]
+def _chunks(jobs: list[JobRef]) -> list[list[JobRef]]:
+    return [jobs[start : start + _RENEWED_AT_ONCE] for start in range(0, len(jobs), _RENEWED_AT_ONCE)]

@@ -1,4 +1,7 @@
-"""The relay's loop: reap, publish, sleep. One bounded piece of work at a time, so that a signal is obeyed at once."""
+"""The relay's loop: reap, publish, delete what is old, sleep.
+
+Each step is bounded, so that a signal ends the loop within moments.
+"""
 
 from dataclasses import dataclass
 from time import monotonic
@@ -8,95 +11,111 @@ import psycopg
 import structlog
 
 from outbox_relay.broker import Broker, BrokerUnavailableError
-from outbox_relay.loop.expiry import AccountExpiry
-from outbox_relay.loop.heartbeat import BEAT_SECONDS, Heartbeat
-from outbox_relay.loop.mail_pruner import MailPruner
+from outbox_relay.loop.heartbeat import Heartbeat
+from outbox_relay.loop.listener import Listener
+from outbox_relay.loop.maintenance import Maintenance
 from outbox_relay.loop.observer import Observer
-from outbox_relay.loop.pacing import EXPIRY_SHARE, LOOKING_SHARE, PRUNING_SHARE, REAPING_SHARE, period
-from outbox_relay.loop.pruner import PRUNED_AT_ONCE, Pruner
+from outbox_relay.loop.pacing import POLLING_SHARE, REAPING_SHARE, Pacing, gathering_pause, interval
 from outbox_relay.loop.publisher import Publisher
 from outbox_relay.loop.reaper import Reaper
-from outbox_relay.loop.rest import Rest
-from outbox_relay.loop.wakeup import Alarm, Doorbell
-from shared.database.connections import UnsuitableDatabaseError, connect, keep_plans
+from outbox_relay.loop.wakeup_pipe import WakeupPipe
+from shared.database.connections import DbConnection, UnsuitableDatabaseError, connect, keep_plans
+from shared.doubling_pause import DoublingPause
 from shared.outage_causes import postgresql_cause
 from shared.outbox import publishing
-from shared.outbox.publishing import DbConnection
 from shared.settings.processes import RelaySettings
 
 _log = structlog.get_logger(__name__)
 
-REAP_SECONDS: Final = 1.0
-RECONNECT_GRACE_SECONDS: Final = 15.0
-"""After PostgreSQL came back the consumers get this long to acknowledge what they finished while it was away."""
+_RECONNECT_GRACE_SECONDS: Final = 15.0
+"""After an outage of PostgreSQL the consumers have this time to acknowledge what they finished during it."""
 
-_FIRST_PAUSE_SECONDS: Final = 0.25
-_LONGEST_PAUSE_SECONDS: Final = 5.0
-_PRUNE_SECONDS: Final = 60.0
-_EXPIRY_SECONDS: Final = 60.0
+_FIRST_OUTAGE_PAUSE_SECONDS: Final = 0.25
 _SHORTEST_SLEEP_SECONDS: Final = 0.02
-"""When messages are due but another relay holds them, looking again at once would only burn its cores."""
+"""When messages are due but another relay has locked them, an immediate second try would only cost time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What one pass of the loop did."""
+    """What one pass of the loop did.
+
+    Attributes:
+        published: the number of messages.
+        has_more: whether more messages may be due.
+
+    """
 
     published: int = 0
-    full: bool = False
+    has_more: bool = False
 
 
 class Relay:
-    """Drains the outbox until it is told to stop. Any number of relays may run side by side."""
+    """Publishes messages until it is stopped. Any number of relays may run side by side."""
 
-    def __init__(self, settings: RelaySettings, broker: Broker, alarm: Alarm, observer: Observer | None = None) -> None:
-        """Keep what the loop needs; nothing is opened yet."""
+    def __init__(
+        self,
+        settings: RelaySettings,
+        broker: Broker,
+        wakeup: WakeupPipe,
+        observer: Observer | None = None,
+        *,
+        pacing: Pacing | None = None,
+        gathering: DoublingPause | None = None,
+    ) -> None:
+        """Keep what the loop needs; nothing is opened yet.
+
+        Args:
+            settings: the relay's settings.
+            broker: where jobs are pushed.
+            wakeup: ends a sleep when `stop` is called.
+            observer: is told what each pass did.
+            pacing: the times between steps, and their sizes.
+            gathering: the pause after a pass that published.
+
+        """
         self._settings = settings
+        self._pacing = pacing or Pacing()
+        self._observer = observer or Observer()
         self._broker = broker
-        self._alarm = alarm
+        self._wakeup = wakeup
         self._publisher = Publisher(
             broker,
             publish_lease_seconds=settings.publish_lease_seconds,
-            probe_patience_seconds=settings.run_lease_seconds,
+            probe_timeout_seconds=settings.run_lease_seconds,
         )
         self._reaper = Reaper(broker, publish_lease_seconds=settings.publish_lease_seconds)
-        self._doorbell = Doorbell(settings.listen_url)
-        self._pruner = Pruner(settings.keep_done_days)
-        self._expiry = AccountExpiry(settings.unverified_days)
-        self._mail_pruner = MailPruner(settings.unverified_days)
-        self._heartbeat = Heartbeat()
-        self._rest = Rest()
-        self._observer = observer or Observer()
+        self._listener = Listener(settings.listen_url)
+        self._maintenance = Maintenance(settings, self._observer, self._pacing)
+        self._heartbeat = Heartbeat(self._pacing.beat_seconds)
+        self._gathering = gathering or gathering_pause()
         self._connection: DbConnection | None = None
         self._stopping = False
         self._outage: str | None = None
-        self._pause_seconds = _FIRST_PAUSE_SECONDS
+        self._outage_pause = DoublingPause(_FIRST_OUTAGE_PAUSE_SECONDS, self._pacing.longest_outage_pause_seconds)
         self._reap_at = 0.0
         self._reap_running_from = 0.0
-        self._prune_at = 0.0
-        self._expire_at = 0.0
 
     def stop(self) -> None:
-        """Ask the loop to end after the batch in hand. Safe in a signal handler."""
+        """Make the loop end after the current batch. Safe in a signal handler."""
         self._stopping = True
-        self._alarm.ring()
+        self._wakeup.wake()
 
     def run(self) -> None:
-        """Work until stop() is called. Outages of PostgreSQL and Redis are waited out.
+        """Repeat passes until stop() is called. Outages of PostgreSQL and Redis are waited out.
 
         Raises:
-            UnsuitableDatabaseError: waiting would not help.
+            UnsuitableDatabaseError: no message can be published from this database.
 
         """
         while not self._stopping:
-            self._doorbell.prepare()
+            self._listener.prepare()
             try:
                 done = self.run_once()
-                if done.published and not done.full:
-                    self._rest.take(self._alarm)
-                seconds = 0.0 if done.full else self._seconds_to_sleep(done)
+                if done.published and not done.has_more:
+                    self._wakeup.sleep(self._gathering.next())
+                seconds = 0.0 if done.has_more else self._seconds_to_sleep(done)
                 if seconds:
-                    self._rest.end()
+                    self._gathering.reset()
             except UnsuitableDatabaseError:
                 raise
             except (psycopg.Error, BrokerUnavailableError) as exc:
@@ -104,14 +123,14 @@ class Relay:
             else:
                 self._note_recovery()
             if seconds and not self._stopping:
-                self._doorbell.sleep(seconds, self._alarm)
+                self._listener.sleep(seconds, self._wakeup)
 
     def run_once(self) -> Pass:
-        """Do one bounded pass: a reaper round if it is time for one, one batch, one step of pruning, one of expiry.
+        """Do one bounded pass: a sweep of the reaper if it is time for one, one batch, one step of each deletion.
 
         Raises:
-            psycopg.Error: PostgreSQL is unreachable or refused; the transaction in hand was rolled back.
-            BrokerUnavailableError: Redis is unreachable; the batch in hand was rolled back.
+            psycopg.Error: PostgreSQL is unreachable or refused; the current transaction was rolled back.
+            BrokerUnavailableError: Redis is unreachable; the current batch was rolled back.
 
         """
         self._observer.pass_begins()
@@ -121,19 +140,19 @@ class Relay:
         with self._observer.step("publish"):
             published = self._publisher.publish_batch(connection, self._settings.batch_size)
         with self._observer.step("prune"):
-            pruned = self._prune(connection)
+            pruned = self._maintenance.prune(connection)
         with self._observer.step("expire"):
-            self._expire(connection)
-        # Last: a relay is seen by others for its work, not for its start.
+            self._maintenance.expire(connection)
+        # Last, so that only a relay whose passes work counts as alive.
         self._heartbeat.beat(connection)
         self._observer.pass_ends(published, pruned)
         return Pass(published, self._publisher.has_more)
 
     def drain(self) -> int:
-        """Publish what was due when this began, after one reaper round, and return how many messages.
+        """Publish what is due now, after one sweep of the reaper, and return the number of messages.
 
         Raises:
-            psycopg.Error: PostgreSQL is unreachable; what was published until then stays published.
+            psycopg.Error: PostgreSQL is unreachable; what was published before stays published.
             BrokerUnavailableError: the same for Redis.
 
         """
@@ -144,30 +163,30 @@ class Relay:
         while not self._stopping:
             published = self._publisher.publish_batch(connection, self._settings.batch_size, due_before)
             if not published:
-                if self._publisher.looked_back:
+                if self._publisher.rescanned:
                     break
-                self._publisher.look_back()  # another relay may have given back what it held
+                self._publisher.rescan()  # another relay may have released rows that it had locked
             total += published
         return total
 
     @property
     def blocked_queues(self) -> list[str]:
-        """Name the keys in Redis whose queues take nothing."""
+        """The keys in Redis that hold no list, so that nothing can be pushed to their queues."""
         return self._publisher.blocked_queues
 
     def connect(self) -> DbConnection:
-        """Give the connection to PostgreSQL, and open it if there is none. Raises psycopg.OperationalError."""
+        """Return the connection to PostgreSQL, opened if there is none. Raises psycopg.OperationalError."""
         if self._connection is None:
             self._connection = connect(self._settings.database_url, "outbox-relay")
             keep_plans(self._connection)
             if self._outage is not None:
-                self._reap_running_from = monotonic() + RECONNECT_GRACE_SECONDS
+                self._reap_running_from = monotonic() + _RECONNECT_GRACE_SECONDS
         return self._connection
 
     def close(self) -> None:
-        """Drop all connections; an open transaction is rolled back by PostgreSQL."""
+        """Close all connections; PostgreSQL rolls an open transaction back."""
         self._disconnect()
-        self._doorbell.close()
+        self._listener.close()
         self._broker.close()
 
     def _disconnect(self) -> None:
@@ -183,70 +202,38 @@ class Relay:
         reaped = self._reaper.reap_running(connection) if began >= self._reap_running_from else ()
         for claim in reaped:
             _log.warning("claim.reaped", message_id=claim.id, attempt=claim.attempt, status=claim.status)
-        # At once: Redis may be away for what comes next, and the claims stay reaped.
+        # Before the sweep, which fails when Redis is away: the claims stay reaped.
         self._observer.claims_reaped(reaped)
-        round_ = self._reaper.reap_published(connection)
-        self._observer.round_ends(round_)
-        next_step = began + period(began, REAPING_SHARE if reaped or round_.suspects else LOOKING_SHARE)
-        self._reap_at = next_step if round_.is_partial else max(next_step, monotonic() + REAP_SECONDS)
-        if round_.returned_by_lease or round_.returned_by_epoch:
+        sweep = self._reaper.reap_published(connection)
+        self._observer.sweep_ended(sweep)
+        next_step = began + interval(began, REAPING_SHARE if reaped or sweep.expired else POLLING_SHARE)
+        self._reap_at = next_step if sweep.is_partial else max(next_step, monotonic() + self._pacing.reap_seconds)
+        if sweep.returned_by_lease or sweep.returned_by_epoch:
             _log.warning(
                 "jobs.lost",
-                returned_by_lease=round_.returned_by_lease,
-                returned_by_epoch=round_.returned_by_epoch,
+                returned_by_lease=sweep.returned_by_lease,
+                returned_by_epoch=sweep.returned_by_epoch,
             )
-        elif round_.renewed:
-            _log.info("jobs.found", renewed=round_.renewed, meaning="their jobs wait longer than a lease")
-
-    def _prune(self, connection: DbConnection) -> int:
-        """Delete one step of history and of mails that count no longer: soon again while there is more, else later."""
-        if monotonic() < self._prune_at:
-            return 0
-        began = monotonic()
-        pruned = self._pruner.step(connection)
-        is_partial = pruned == PRUNED_AT_ONCE or self._mail_pruner.step(connection)
-        self._prune_at = began + period(began, PRUNING_SHARE) if is_partial else monotonic() + _PRUNE_SECONDS
-        return pruned
-
-    def _expire(self, connection: DbConnection) -> None:
-        """Delete one step of accounts that were never verified: soon again in the same round, else after a while."""
-        if monotonic() < self._expire_at:
-            return
-        began = monotonic()
-        self._expire_at = began + _EXPIRY_SECONDS
-        try:
-            step = self._expiry.step(connection)
-        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedColumn) as exc:
-            # Of a role or a schema of the version before: messages do not wait for it.
-            _log.error(
-                "accounts.not_expired", error=type(exc).__name__, meaning="run docs/roles.sql and the migrations"
-            )
-            return
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as exc:
-            _log.warning("accounts.not_expired", error=type(exc).__name__, meaning="a link of theirs stayed locked")
-            return
-        if step.deleted:
-            _log.info("accounts.expired", accounts=step.deleted)
-            self._observer.accounts_expired(step.deleted)
-        if step.is_partial:
-            self._expire_at = began + period(began, EXPIRY_SHARE)
+        elif sweep.renewed:
+            _log.info("jobs.found", renewed=sweep.renewed, meaning="their jobs wait longer than a lease")
 
     def _seconds_to_sleep(self, done: Pass) -> float:
         next_due = self._publisher.next_due(self.connect())
         shortest = 0.0 if done.published else _SHORTEST_SLEEP_SECONDS
         until_due = self._settings.poll_seconds if next_due is None else max(shortest, next_due)
-        until_pruning = max(0.0, min(self._prune_at, self._expire_at) - monotonic())
-        # However long that may be, the heartbeat goes on, and so does the search for lost jobs.
-        return min(self._settings.poll_seconds, until_due, until_pruning, BEAT_SECONDS)
+        # Never longer than beat_seconds: heartbeats and sweeps go on.
+        return min(
+            self._settings.poll_seconds, until_due, self._maintenance.seconds_until_next(), self._pacing.beat_seconds
+        )
 
     def _note_outage(self, exc: Exception) -> float:
-        """Say once what is away, drop the connection if it is broken, and give the pause before the next try."""
+        """Log an outage once, close a broken connection, and return the pause before the next pass."""
         what = "redis" if isinstance(exc, BrokerUnavailableError) else "postgresql"
         if self._outage != what:
             self._outage = what
             self._observer.outage(what)
-            self._pause_seconds = _FIRST_PAUSE_SECONDS
-            # Once: a Redis that is full still answers the reaper, whose share of the time is a fifth.
+            self._outage_pause.reset()
+            # Only at the first error: a full Redis still answers the reaper, which may use a fifth of the time.
             self._reap_at = 0.0
             _log.error(
                 "redis.unavailable" if what == "redis" else "postgresql.unavailable",
@@ -255,21 +242,19 @@ class Relay:
             )
         if what == "postgresql":
             self._disconnect()
-        pause = self._pause_seconds
-        self._pause_seconds = min(_LONGEST_PAUSE_SECONDS, pause * 2)
-        return pause
+        return self._outage_pause.next()
 
     def _note_recovery(self) -> None:
         if self._outage is not None:
             _log.info("redis.recovered" if self._outage == "redis" else "postgresql.recovered")
             self._observer.recovery()
             self._outage = None
-            self._pause_seconds = _FIRST_PAUSE_SECONDS
+            self._outage_pause.reset()
 
     def _describe(self, exc: Exception) -> str:
-        """Name the error without the text of a library, which may hold an address; our own texts are safe."""
+        """Return the reason without a library's text, which may hold an address of a person."""
         if isinstance(exc, psycopg.errors.IdleInTransactionSessionTimeout):
-            return "this relay stood still in mid-batch: PostgreSQL ended its transaction, nothing was changed"
+            return "this relay froze in the middle of a batch: PostgreSQL ended its transaction, nothing was changed"
         if isinstance(exc, psycopg.errors.UndefinedTable):
             return "a table is missing: apply schema.sql"
         if isinstance(exc, psycopg.Error):

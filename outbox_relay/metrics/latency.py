@@ -15,10 +15,10 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from shared.database.connections import DbConnection
 from shared.database.read_transaction import read_transaction
 from shared.outbox.latency import LATENCY_COLUMNS
 from shared.outbox.messages import QUEUES
-from shared.outbox.publishing import DbConnection
 
 SETTLED_SECONDS: Final = 6.0
 """A finish is visible a moment after the time that it bears; a transaction that is silent for 5 s is ended."""

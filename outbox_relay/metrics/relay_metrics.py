@@ -9,14 +9,14 @@ import psycopg
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from outbox_relay.loop.observer import Observer
-from outbox_relay.loop.reaper import Round
+from outbox_relay.loop.reaper import SweepResult
 from outbox_relay.metrics.latency import LatencyCollector
 from outbox_relay.metrics.liveness import Liveness
 from shared.database.prompt_connection import connect_promptly
 from shared.database.read_transaction import SCHEMA_MISSING, TAKES_TOO_LONG, read_transaction
 from shared.outbox.mail_stats import read_mail_stats
 from shared.outbox.prometheus import OutboxCollector, Reading
-from shared.outbox.publishing import Reaped
+from shared.outbox.reaping import Reaped
 from shared.outbox.stats import read_dependency_status, read_live_states
 
 APPLICATION: Final = "outbox-metrics"
@@ -87,11 +87,11 @@ class RelayMetrics(Observer):
         for claim in claims:
             self._reaped.labels(claim.status).inc()
 
-    def round_ends(self, round_: Round) -> None:
+    def sweep_ended(self, sweep: SweepResult) -> None:
         """Count what it found."""
-        self._renewed.inc(round_.renewed)
-        self._returned.labels("lease").inc(round_.returned_by_lease)
-        self._returned.labels("epoch").inc(round_.returned_by_epoch)
+        self._renewed.inc(sweep.renewed)
+        self._returned.labels("lease").inc(sweep.returned_by_lease)
+        self._returned.labels("epoch").inc(sweep.returned_by_epoch)
 
     def pass_ends(self, published: int, pruned: int) -> None:
         """Count what a pass did."""

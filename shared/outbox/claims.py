@@ -8,7 +8,7 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from shared.database.connections import DbConnection
-from shared.outbox.columns import FAILURES_SO_FAR, LARGEST_NUMBER, LONGEST_REASON, NEXT_GENERATION
+from shared.outbox.columns import FAILURES_SO_FAR, LARGEST_NUMBER, LONGEST_REASON, NEXT_GENERATION, insert_finished
 
 LONGEST_PROBE_PAUSE_SECONDS: Final = 30.0
 """Between two probes of an unreachable mail server. Work is to be resumed within a minute of its return."""
@@ -141,22 +141,16 @@ def _finish(
 ) -> set[int]:
     """Move messages into history. Where no reason is given, the last error stays."""
     finished = connection.execute(
-        """
+        f"""
         WITH finished AS (
             DELETE FROM outbox
              USING unnest(%s::bigint[], %s::uuid[], %s::text[]) AS claim (message_id, token, reason)
              WHERE id = claim.message_id AND status = 'running' AND claim_token = claim.token
             RETURNING outbox.*, claim.reason
         )
-        INSERT INTO outbox_finished (
-            id, task, payload, queue, status, due_at, generation, attempt, max_retries, broker_epoch, last_error,
-            failures, traceparent, created_at, published_at, claimed_at, finished_at, uid)
-        SELECT id, task, payload, queue, %s, due_at, generation, attempt, max_retries, broker_epoch,
-               coalesce(reason, last_error), failures, traceparent, created_at, published_at, claimed_at,
-               clock_timestamp(), uid
-          FROM finished
+        {insert_finished("finished", status="%s", last_error="coalesce(reason, last_error)")}
         RETURNING id
-        """,
+        """,  # noqa: S608 - expressions of our own
         [[claim.id for claim in claims], [claim.token for claim in claims], reasons, status],
     ).fetchall()
     return {row[0] for row in finished}
@@ -233,11 +227,11 @@ def fail(
     return failed.rowcount == 1
 
 
-def put_back(
+def release(
     connection: DbConnection, claims: Sequence[Claim], reason: str | None, *, delay_seconds: float = 0
 ) -> set[int]:
-    """Give messages and their attempts back, because something else is out of order. Give the ids that were ours."""
-    back = connection.execute(
+    """Make claimed messages pending again without spending an attempt; return the ids whose claim was still ours."""
+    released = connection.execute(
         f"""
         UPDATE outbox
            SET status = 'pending', generation = {NEXT_GENERATION}, attempt = attempt - 1,
@@ -255,12 +249,12 @@ def put_back(
             "delay": delay_seconds,
         },
     ).fetchall()
-    return {row[0] for row in back}
+    return {row[0] for row in released}
 
 
-def put_back_unclaimed(connection: DbConnection, message_id: int, reason: str, delay_seconds: float) -> bool:
-    """Return a published message that this worker cannot even begin with; no attempt is spent."""
-    back = connection.execute(
+def release_unclaimed(connection: DbConnection, message_id: int, reason: str, delay_seconds: float) -> bool:
+    """Make a published message pending again that this worker cannot claim; no attempt is spent."""
+    released = connection.execute(
         f"""
         UPDATE outbox
            SET status = 'pending', generation = {NEXT_GENERATION}, lease_until = NULL, broker_epoch = NULL,
@@ -269,7 +263,7 @@ def put_back_unclaimed(connection: DbConnection, message_id: int, reason: str, d
         """,  # noqa: S608 - an expression of our own
         [delay_seconds, reason[:LONGEST_REASON], message_id],
     )
-    return back.rowcount == 1
+    return released.rowcount == 1
 
 
 def open_breaker(connection: DbConnection, message_id: int, reason: str, scale: float) -> None:

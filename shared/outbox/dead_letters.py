@@ -8,9 +8,8 @@ from datetime import datetime
 from typing import Final
 
 from shared.database.connections import DbConnection, own_transaction
-from shared.outbox.columns import LARGEST_PAYLOAD_BYTES, NEXT_GENERATION
+from shared.outbox.columns import LARGEST_PAYLOAD_BYTES, NEXT_GENERATION, insert_finished, moment
 from shared.outbox.stats import COUNTED_EXACTLY
-from shared.outbox.times import moment
 
 _RETRIED_AT_ONCE: Final = 1000
 
@@ -121,17 +120,12 @@ def _retry(connection: DbConnection, first_id: int, last_id: int, limit: int) ->
 def discard(connection: DbConnection, message_id: int, reason: str) -> bool:
     """Give up a dead or pending message for the reason given; it becomes history. False in any other state."""
     discarded = connection.execute(
-        """
+        f"""
         WITH gone AS (
             DELETE FROM outbox WHERE id = %s AND status IN ('dead', 'pending') RETURNING *
         )
-        INSERT INTO outbox_finished (
-            id, task, payload, queue, status, due_at, generation, attempt, max_retries, last_error, failures,
-            traceparent, created_at, published_at, claimed_at, finished_at, uid)
-        SELECT id, task, payload, queue, 'discarded', due_at, generation, attempt, max_retries, %s, failures,
-               traceparent, created_at, published_at, claimed_at, clock_timestamp(), uid
-          FROM gone
-        """,
+        {insert_finished("gone", status="'discarded'", last_error="%s")}
+        """,  # noqa: S608 - expressions of our own
         [message_id, f"discarded: {reason}"],
     )
     return discarded.rowcount == 1

@@ -11,17 +11,19 @@ from typing import Any, Final
 from psycopg.rows import class_row, dict_row
 
 from shared.database.connections import DbConnection, own_transaction
-from shared.outbox.columns import LARGEST_NUMBER, LARGEST_PAYLOAD_BYTES
-from shared.outbox.failures import parse_failures
-from shared.outbox.times import moment
+from shared.outbox.columns import (
+    FINISHED_STATUSES,
+    LARGEST_NUMBER,
+    LARGEST_PAYLOAD_BYTES,
+    LIVE_STATUSES,
+    moment,
+    parse_failures,
+)
 
 _TIMES: Final = ", ".join(f"{moment(name)} AS {name}" for name in ("created_at", "due_at", "finished_at"))
 """A message may be due at a time without end, which Python has no value for; then it is shown without one."""
 
 _MORE_TIMES: Final = ", ".join(f"{moment(name)} AS {name}" for name in ("published_at", "claimed_at", "lease_until"))
-
-LIVE: Final = ("pending", "published", "running", "dead")
-FINISHED: Final = ("done", "discarded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,9 @@ def list_messages(
     filters = {"limit": limit, "states": list(states), "queue": queue, "task": task}
     found: list[Listed] = []
     with connection.cursor(row_factory=class_row(Listed)) as cursor:
-        if set(LIVE) & set(states):
+        if set(LIVE_STATUSES) & set(states):
             found += cursor.execute(_newest("outbox"), filters).fetchall()
-        if set(FINISHED) & set(states):
+        if set(FINISHED_STATUSES) & set(states):
             found += cursor.execute(_newest("outbox_finished"), filters).fetchall()
     return sorted(found, key=lambda each: each.id, reverse=True)[:limit]
 

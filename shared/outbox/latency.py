@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
-from shared.database.connections import own_transaction
+from shared.database.connections import DbConnection, own_transaction
+from shared.outbox.columns import distance
 from shared.outbox.mail_stats import WANTED_AT
-from shared.outbox.publishing import DbConnection
-from shared.outbox.times import distance
 
 _PUBLISHED: Final = "coalesce(published_at, claimed_at)"
 LATENCY_COLUMNS: Final = f"""

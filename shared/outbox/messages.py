@@ -1,42 +1,53 @@
-"""The messages that travel through the outbox: what is asked for, never how it is done.
+"""The message types, the queues, and the names that the API, the relay and the consumer agree on.
 
-A message is a task's name, a queue and a JSON payload. The consumer's registry says what is done with it.
+A message is a task's name, a queue and a JSON payload. The consumer's registry maps the task's name to its work.
 """
 
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 CRITICAL: Final = "critical"
 DEFAULT: Final = "default"
 QUEUES: Final = (CRITICAL, DEFAULT)
-"""Most urgent first."""
+"""The most urgent queue first."""
+
+STARVED_SECONDS: Final = 30.0
+"""How long default may wait behind a critical queue that never becomes empty. Then relay and worker serve both."""
 
 ENTRY_POINT: Final = "consumer.jobs.run_message"
-"""The one function that a job on Redis names. The relay writes it as text and imports nothing."""
+"""The function that each job on Redis names. The relay writes the name as text and imports nothing of the consumer."""
 
 LONGEST_ANSWER_SECONDS: Final = 600.0
-"""How long a mail server's answer to a mail is waited for at the most (RFC 5321, 4.5.3.2.6), under a renewed lease.
-RQ's limit for a job leaves room for it."""
+"""The longest wait for a mail server's answer to a mail (RFC 5321, 4.5.3.2.6), under a renewed lease. RQ's timeout of a
+job is longer than that."""
 
-DOORBELL_CHANNEL: Final = "outbox_doorbell"
-"""The NOTIFY channel that wakes a sleeping relay. A lost ring costs one poll interval, nothing else."""
+NOTIFY_CHANNEL: Final = "outbox_doorbell"
+"""The NOTIFY channel that wakes a sleeping relay. A lost notification delays messages by one poll interval."""
+
+
+class JobRef(NamedTuple):
+    """What the relay knows of a message: enough to name its job, and nothing of its payload."""
+
+    id: int
+    generation: int
+    queue: str
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What every message has: the name of its task and the queue that it waits in."""
+    """A message that the outbox can carry: its fields are the payload, its class names the task and the queue."""
 
     task: ClassVar[str]
     queue: ClassVar[str]
 
     def payload(self) -> dict[str, object]:
-        """Give the JSON object that the consumer receives."""
+        """Return the JSON object that the consumer receives."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class SendVerifyEmail(Message):
-    """Mail the user a link that verifies the address."""
+    """Send the user a mail with the link that verifies the address."""
 
     task: ClassVar[str] = "task:send_verify_email"
     queue: ClassVar[str] = CRITICAL
@@ -46,7 +57,7 @@ class SendVerifyEmail(Message):
 
 @dataclass(frozen=True, slots=True)
 class SendWelcomeEmail(Message):
-    """Greet a user whose address is verified."""
+    """Send a welcome mail to a user whose address is verified."""
 
     task: ClassVar[str] = "task:send_welcome_email"
     queue: ClassVar[str] = DEFAULT

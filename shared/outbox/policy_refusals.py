@@ -8,8 +8,7 @@ from psycopg.types.json import Jsonb
 
 from shared.database.connections import DbConnection
 from shared.outbox.claims import Claim
-from shared.outbox.columns import FAILURES_SO_FAR, LONGEST_REASON, NEXT_GENERATION
-from shared.outbox.failures import parse_failures
+from shared.outbox.columns import FAILURES_SO_FAR, LONGEST_REASON, NEXT_GENERATION, parse_failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class PolicyStatus:
     """What is known of refusals by policy at one moment.
 
     Attributes:
@@ -57,7 +56,7 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class RowState:
     """Where a message stands."""
 
     status: str
@@ -66,13 +65,16 @@ class Life:
 
 
 def lock_breaker(connection: DbConnection) -> None:
-    """Let one transaction after the other note refusals. After the messages' rows: the give_back skips locked ones."""
+    """Lock the breaker's row, so that one transaction at a time records refusals.
+
+    It comes after the locks on the messages' rows: return_attempts skips locked rows.
+    """
     connection.execute(
         "INSERT INTO outbox_breaker (name) VALUES ('mail') ON CONFLICT (name) DO UPDATE SET name = excluded.name"
     )
 
 
-def read_situation(connection: DbConnection) -> Situation:
+def read_policy_status(connection: DbConnection) -> PolicyStatus:
     """Read the breaker's row, and when history last got a message that was done.
 
     An acknowledgement writes nothing for this: it is the hot path, and refusals by policy are rare.
@@ -92,7 +94,7 @@ def read_situation(connection: DbConnection) -> Situation:
          WHERE b.name = 'mail'
         """
     ).fetchone()
-    return Situation(is_outage=False, refusals=[], accepted_at=0.0, now=0.0) if row is None else Situation(*row)
+    return PolicyStatus(is_outage=False, refusals=[], accepted_at=0.0, now=0.0) if row is None else PolicyStatus(*row)
 
 
 def read_failures(connection: DbConnection, message_ids: Sequence[int]) -> dict[int, Any]:
@@ -103,7 +105,7 @@ def read_failures(connection: DbConnection, message_ids: Sequence[int]) -> dict[
     return {id_: parse_failures(text) for id_, text in rows}
 
 
-def release(connection: DbConnection, claim: Claim, reason: str, first_code: str | None) -> bool:
+def release_refused(connection: DbConnection, claim: Claim, reason: str, first_code: str | None) -> bool:
     """Give a message back that met an outage by policy, with its attempt. False when it is no longer ours.
 
     It is due at once, behind those that waited longer. A first refusal is kept among its failures, where the next one
@@ -130,12 +132,12 @@ def release(connection: DbConnection, claim: Claim, reason: str, first_code: str
     return released.rowcount == 1
 
 
-def read_lives(connection: DbConnection, message_ids: Sequence[int]) -> dict[int, Life]:
+def read_row_states(connection: DbConnection, message_ids: Sequence[int]) -> dict[int, RowState]:
     """Read where the messages stand now, this transaction's own writes included."""
     rows = connection.execute(
         "SELECT id, status, generation, attempt FROM outbox WHERE id = ANY(%s::bigint[])", [list(message_ids)]
     ).fetchall()
-    return {id_: Life(*life) for id_, *life in rows}
+    return {id_: RowState(*state) for id_, *state in rows}
 
 
 _LARGEST_READ_BYTES: Final = 8192
@@ -181,7 +183,7 @@ def note_refusals(connection: DbConnection, refusals: Sequence[Refusal], outage_
     )
 
 
-def give_back(connection: DbConnection, refusals: Sequence[Refusal]) -> set[int]:
+def return_attempts(connection: DbConnection, refusals: Sequence[Refusal]) -> set[int]:
     """Give back the attempts that were spent on refusals, and let the messages be due now. Give the ids.
 
     Only while the row is as the refusal left it: a message that an operator retried, that is in somebody's hand or that

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from shared.database.connections import DbConnection
+from shared.outbox.columns import LIVE_STATUSES
 from shared.outbox.messages import QUEUES
 
 _Place = tuple[str, str]
 """A state and a queue."""
 _Count = tuple[int, float]
 """How many messages, and for how long the oldest of them."""
-
-LIVE_STATES: Final = ("pending", "published", "running", "dead")
 
 RELAY_SILENT_SECONDS: Final = 20.0
 """A relay shows itself every five seconds after a pass that worked; one that was silent for so long does no work."""
@@ -131,7 +130,7 @@ def read_live_states(connection: DbConnection) -> list[LiveState]:
         sampled = _by_place(connection.execute(_SAMPLE_LIVE, [percent]).fetchall(), scale=100 / percent)
     return [
         _live_state(place, counted.get(place, (0, 0.0)), sampled.get(place, (0, 0.0)), is_estimate=place in too_many)
-        for place in ((state, queue) for state in LIVE_STATES for queue in QUEUES)
+        for place in ((state, queue) for state in LIVE_STATUSES for queue in QUEUES)
     ]
 
 
@@ -149,10 +148,10 @@ def _by_place(rows: Iterable[Sequence[Any]], scale: float = 1.0) -> dict[_Place,
 
 def _too_many(counted: Mapping[_Place, _Count]) -> set[_Place]:
     """Return the states that were not counted to their end: pending by queue, the others with both queues."""
-    by_state = {state: sum(counted.get((state, queue), (0, 0.0))[0] for queue in QUEUES) for state in LIVE_STATES}
+    by_state = {state: sum(counted.get((state, queue), (0, 0.0))[0] for queue in QUEUES) for state in LIVE_STATUSES}
     return {
         (state, queue)
-        for state in LIVE_STATES
+        for state in LIVE_STATUSES
         for queue in QUEUES
         if (counted.get((state, queue), (0, 0.0))[0] if state == "pending" else by_state[state]) > COUNTED_EXACTLY
     }

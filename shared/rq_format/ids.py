@@ -3,7 +3,7 @@
 import re
 from typing import Final, TypeGuard
 
-LARGEST_MESSAGE_ID: Final = 2**63 - 1
+from shared.outbox.columns import LARGEST_ID
 
 LUA_PATTERN: Final = r"(outbox%-(%-?%d+)%-g%d+)"
 """Captures the job's id and the message's id where a Lua script splits a text of ids, such as the push script."""
@@ -29,4 +29,4 @@ def message_id_of_job(job: bytes) -> int | None:
 
 def is_message_id(value: object) -> TypeGuard[int]:
     """Return whether the value can be the id of a message."""
-    return type(value) is int and 0 < value <= LARGEST_MESSAGE_ID
+    return type(value) is int and 0 < value <= LARGEST_ID

@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from shared.outbox.messages import ENTRY_POINT, QUEUES
-from shared.outbox.publishing import Row
+from shared.outbox.messages import ENTRY_POINT, QUEUES, JobRef
 from shared.rq_format.ids import LUA_PATTERN, job_id
 from shared.rq_format.keys import MARKER_CHARACTERS, Keys
 
@@ -65,7 +64,7 @@ return {{marker, type(server) == 'string' and server or '', refused}}
 """
 
 
-def push_arguments(rows: Sequence[Row], keys: Keys) -> Iterator[str | bytes]:
+def push_arguments(rows: Sequence[JobRef], keys: Keys) -> Iterator[str | bytes]:
     """Give the part of PUSH_SCRIPT's ARGV that names the jobs. Only the message's id travels."""
     for queue in QUEUES:
         of_queue = [row for row in rows if row.queue == queue]

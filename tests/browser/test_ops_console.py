@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from psycopg.types.json import Jsonb
 
-from outbox_relay.loop.heartbeat import show_relay
+from outbox_relay.loop.heartbeat import write_heartbeat
 from shared.database.connections import DbConnection, connect
 from tests.browser.chromium import NARROW, Browser
 from tests.browser.conftest import Keep
@@ -49,7 +49,7 @@ def connection(database_url: str) -> Iterator[DbConnection]:
         open_connection.execute(HISTORY)
         open_connection.execute("SELECT pg_stat_force_next_flush()")
         for name in ("relay-1/7", "relay-2/7"):
-            show_relay(open_connection, name)
+            write_heartbeat(open_connection, name)
         add_message(open_connection, status="dead", attempt=1, last_error="refused for good: 550 5.1.1 no such mailbox")
         add_message(
             open_connection,

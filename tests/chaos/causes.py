@@ -13,7 +13,7 @@ _SAME_MOMENT_SECONDS: Final = 0.05
 _ANY_WORKER_FAULT: Final = ("worker-kill", "worker-stop", "worker-term")
 _SILENT_AFTER_DOT: Final = ("mail-kill", "mail-hang-after-dot", "mail-drop-after-accept")
 
-_LEASE_ENDED: Final = "the worker died or stood still"
+_LEASE_ENDED: Final = "the worker died or froze"
 
 _CAUSES: Final[tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = (
     (_LEASE_ENDED, _ANY_WORKER_FAULT, ()),

@@ -10,7 +10,7 @@ from tests.chaos.evidence import AppliedFault, Claim, Copy, Evidence, Message, S
 from tests.chaos.load import FIRST_REPETITION
 from tests.chaos.supervisor import Exit
 
-LEASE_ENDED = "the worker died or stood still: its lease ended without a word"
+LEASE_ENDED = "the worker died or froze: its lease ended without a result"
 NO_ANSWER = "no answer after the mail was sent (SMTPServerDisconnected)"
 LINK = "http://127.0.0.1:1/v1/verify_email?email_id=1&secret_code=x"
 

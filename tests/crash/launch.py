@@ -25,11 +25,11 @@ from tests.crash.points import POINTS, Point
 
 NO_WAITING = (
     # As if PostgreSQL had been running for long, and no pop could be followed late by its claim.
-    "shared.outbox.publishing:reap_running.__wrapped__.__defaults__=[0]",
-    "outbox_relay.loop.relay:RECONNECT_GRACE_SECONDS=0",
+    "shared.outbox.reaping:reap_running.__wrapped__.__defaults__=[0]",
+    "outbox_relay.loop.relay:_RECONNECT_GRACE_SECONDS=0",
     "outbox_relay.loop.reaper:POP_TO_CLAIM_SECONDS=0.5",
 )
-"""What makes a relay's patience shorter than production wants it."""
+"""Constants that make a relay act sooner than in production."""
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

@@ -108,20 +108,20 @@ def _publishing() -> list[Point]:
 
 
 def _relay_points() -> list[Point]:
-    sql, broker = "shared.outbox.publishing", "outbox_relay.broker:Broker"
+    reaping, broker = "shared.outbox.reaping", "outbox_relay.broker:Broker"
     lost: Given = "a lost job"
     wiped: Given = "an emptied Redis"
     return [
         *_publishing(),
-        *_around("reap_running", "relay", f"{sql}:reap_running", given="a dead worker's claim", attempt=2),
+        *_around("reap_running", "relay", f"{reaping}:reap_running", given="a dead worker's claim", attempt=2),
         *_around("epoch", "relay", f"{broker}.epoch", given=lost),
-        *_around("find_suspects", "relay", f"{sql}:find_suspects", given=lost),
+        *_around("find_lease_expired", "relay", f"{reaping}:find_lease_expired", given=lost),
         *_around("read_lists", "relay", f"{broker}.read_lists", given=lost),
-        *_around("return_missing", "relay", f"{sql}:return_missing", given=lost),
+        *_around("return_missing", "relay", f"{reaping}:return_missing", given=lost),
         *_around("delete_orphans", "relay", f"{broker}.delete_orphans", given=lost),
-        *_around("return_missing of another epoch", "relay", f"{sql}:return_missing", given=wiped),
-        *_around("renew_found", "relay", f"{sql}:renew_found", given="a long backlog"),
-        *_around("prune", "relay", f"{sql}:prune", given="old history"),
+        *_around("return_missing of another epoch", "relay", f"{reaping}:return_missing", given=wiped),
+        *_around("renew_found", "relay", f"{reaping}:renew_found", given="a long backlog"),
+        *_around("prune", "relay", "shared.outbox.pruning:prune", given="old history"),
         *_expiring(),
     ]
 
@@ -182,11 +182,11 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
         ),
         *_around("fail", program, f"{sql}:fail", given=refusing, **sent),
         *_around("fail's COMMIT", program, COMMIT, past=f"{sql}:fail", given=refusing, **sent),
-        *_around("put_back", program, f"{sql}:put_back", **unreachable),
+        *_around("release", program, f"{sql}:release", **unreachable),
         *_around("open_breaker", program, f"{sql}:open_breaker", **unreachable),
-        Point("put_back's COMMIT", program, COMMIT, "before", past=f"{sql}:open_breaker", **unreachable),
+        Point("release's COMMIT", program, COMMIT, "before", past=f"{sql}:open_breaker", **unreachable),
         Point(
-            "put_back's COMMIT", program, COMMIT, "after", past=f"{sql}:open_breaker", **{**unreachable, "attempt": 1}
+            "release's COMMIT", program, COMMIT, "after", past=f"{sql}:open_breaker", **{**unreachable, "attempt": 1}
         ),
     ]
 
@@ -234,9 +234,9 @@ def _stock_worker_points() -> list[Point]:
         Point("prepare_job_execution", "stock worker", f"{worker}.prepare_job_execution", "after", **both),
         Point("run_message", "stock worker", f"{jobs}:run_message", "before", **both),
         *_around(
-            "put_back_unclaimed",
+            "release_unclaimed",
             "stock worker",
-            f"{sql}:put_back_unclaimed",
+            f"{sql}:release_unclaimed",
             given="a missing setting",
             **both,
         ),

@@ -132,7 +132,7 @@ def given(scene: Scene, point: Point) -> int:
 def publish(scene: Scene) -> None:
     """Publish what is pending, with a lease that is over at once."""
     with contextlib.closing(open_broker(scene.settings["RQ_REDIS_URL"], scene.settings["RQ_KEY_PREFIX"], 3)) as broker:
-        publisher = Publisher(broker, publish_lease_seconds=0.01, probe_patience_seconds=3)
+        publisher = Publisher(broker, publish_lease_seconds=0.01, probe_timeout_seconds=3)
         assert publisher.publish_batch(scene.connection, 10) == 1
 
 

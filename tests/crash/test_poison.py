@@ -21,7 +21,7 @@ SLOTS: Final = 4
 MAX_RETRIES: Final = 2
 ATTEMPTS: Final = MAX_RETRIES + 1
 
-CRASHED: Final = "the worker died or stood still: its lease ended without a word"
+CRASHED: Final = "the worker died or froze: its lease ended without a result"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,11 @@ NAME = re.compile(r"[a-z][a-z_]*\.[a-z][a-z_]*")
 
 COMPUTED = {
     "event": [("dead_letter.retried", "info"), ("dead_letter.discarded", "info")],
+    "failure_event": [
+        (name, level)
+        for name in ("accounts.not_expired", "verification_mails.not_pruned")
+        for level in ("error", "warning")
+    ],
     "f'message.{verdict.value}'": [
         (f"message.{verdict.value}", "warning" if verdict is Verdict.DEAD else "info") for verdict in Verdict
     ],

@@ -24,13 +24,13 @@ from consumer.threaded.queue import WorkerBroker
 from embedded.mail.catcher import MailCatcher
 from outbox_relay.broker import open_broker
 from outbox_relay.loop.relay import Relay
-from outbox_relay.loop.wakeup import Alarm
+from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from outbox_relay.metrics.relay_metrics import RelayMetrics
-from shared.outbox import publishing
+from shared.outbox import reaping
 from shared.outbox.messages import QUEUES, SendWelcomeEmail
 from tests.api_service import api_service
 from tests.consumer.stages.processing.world import World, world_of
-from tests.foreign.values import ROWS, SHARED_KEYS, VALUES, Row, insert, plant
+from tests.foreign.values import ROWS, SHARED_KEYS, VALUES, JobRef, insert, plant
 from tests.outbox_relay.commands.running import run
 from tests.redis_keys import KEYS
 from tests.relay_settings import relay_settings
@@ -62,7 +62,7 @@ class Place:
     def work(self) -> None:
         """Do what relay and worker do."""
         self.relay.run_once()
-        publishing.reap_running(self.world.connection, 100, grace_seconds=0)
+        reaping.reap_running(self.world.connection, 100, grace_seconds=0)
         self.relay.run_once()
         while jobs := self.broker.pop(100):
             for job in jobs:
@@ -120,7 +120,7 @@ def place(database_url: str, redis_url: str, mailbox: MailCatcher, monkeypatch: 
         service = stack.enter_context(api_service(database_url, ops_token=TOKEN))
         operator = service.client()
         operator.post("/ops/login", data={"token": TOKEN})
-        relay = Relay(relay_settings(database_url, redis_url), open_broker(redis_url, RQ_KEY_PREFIX, 60), Alarm())
+        relay = Relay(relay_settings(database_url, redis_url), open_broker(redis_url, RQ_KEY_PREFIX, 60), WakeupPipe())
         broker = WorkerBroker(redis, KEYS, QUEUES, "test")
         metrics = RelayMetrics(database_url)
         yield Place(world, redis, stack.enter_context(closing(relay)), broker, world.consumer(), operator, metrics)
@@ -135,7 +135,7 @@ def place(database_url: str, redis_url: str, mailbox: MailCatcher, monkeypatch: 
 )
 @given(rows=st.lists(ROWS, min_size=1, max_size=12), values=VALUES)
 def test_whatever_others_write_the_road_the_commands_and_the_console_are_at_work(
-    place: Place, rows: list[Row], values: dict[str, tuple[str, bytes]]
+    place: Place, rows: list[JobRef], values: dict[str, tuple[str, bytes]]
 ) -> None:
     place.empty()
     connection: psycopg.Connection[Any] = place.world.connection

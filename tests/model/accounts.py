@@ -177,7 +177,7 @@ def _worker_steps(world: AccountsWorld, config: AccountsConfig) -> Iterator[Move
     def ended(status: str) -> AccountsWorld:
         return world.with_mail(number, mail._replace(status=status))._replace(worker=MailWorker())
 
-    yield AccountStep("put_back", number), ended(PENDING)
+    yield AccountStep("release", number), ended(PENDING)
     if phase == CLAIMED:
         yield _prepare(world, config, number)
     elif phase == UNWANTED:

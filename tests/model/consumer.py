@@ -187,7 +187,7 @@ def waiting_steps(world: World, number: int) -> Iterator[Move]:
 
 
 def ending_steps(world: World, config: Config, number: int) -> Iterator[Move]:
-    """ack, fail, put_back or discard_claims: a statement that commits by itself, repeated until it is answered."""
+    """ack, fail, release or discard_claims: a statement that commits by itself, repeated until it is answered."""
     consumer = world.consumers[number]
     who = f"consumer {number}"
     message = consumer.job.message
@@ -218,8 +218,8 @@ def ending(row: Row, config: Config, phase: str) -> tuple[str, Guard, Row]:
         return "discard_claims", Guard.DISCARD_CLAIMS_TOKEN, finished(row, DISCARDED)
     returned = back_to_pending(row, config, due=False)
     if phase == OUTAGE:
-        given_back = row.attempt - config.keeps(Guard.PUT_BACK_GIVES_BACK)
-        return "put_back", Guard.PUT_BACK_TOKEN, returned._replace(attempt=given_back)
+        given_back = row.attempt - config.keeps(Guard.RELEASE_GIVES_BACK)
+        return "release", Guard.RELEASE_TOKEN, returned._replace(attempt=given_back)
     spent = row.attempt > config.max_retries and config.keeps(Guard.FAIL_DEAD)
     return "fail", Guard.FAIL_TOKEN, finished(row, DEAD) if spent or phase == REJECTED else returned
 

@@ -55,7 +55,7 @@ def _row(row: Row) -> str:
 
 
 def _relay(relay: Relay) -> str:
-    noted = relay.batch or tuple(suspect.job for suspect in relay.suspects)
+    noted = relay.batch or tuple(each.job for each in relay.expired)
     phrases = [
         f"{relay.phase} {_ids(noted)}".rstrip(),
         f"found {_ids(relay.found)}" if relay.found else "",

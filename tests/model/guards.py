@@ -33,15 +33,15 @@ class Guard(Enum):
     ACK_REPEATED = "ack: repeated until it is answered, never turned into a fail"
     FAIL_TOKEN = "fail: claim_token=:t"  # noqa: S105 - the same
     FAIL_DEAD = "fail: dead when attempt > max_retries"
-    PUT_BACK_TOKEN = "put_back: claim_token=:t"  # noqa: S105 - the same
-    PUT_BACK_GIVES_BACK = "put_back: attempt - 1"
+    RELEASE_TOKEN = "release: claim_token=:t"  # noqa: S105 - the same
+    RELEASE_GIVES_BACK = "release: attempt - 1"
     DISCARD_CLAIMS_TOKEN = "discard_claims: claim_token=:t"  # noqa: S105 - the same
     REAP_RUNNING = "reap_running: it exists"
     REAP_RUNNING_LEASE = "reap_running: lease_until < clock_timestamp()"
     REAP_RUNNING_DEAD = "reap_running: dead when attempt > max_retries"
     REAP_RUNNING_GRACE = "reap_running: not directly after PostgreSQL came back"
-    PUBLISHED_LEASE = "find_suspects: published rows whose lease is over"
-    ROWS_BEFORE_LISTS = "find_suspects: before read_lists"
+    PUBLISHED_LEASE = "find_lease_expired: published rows whose lease is over"
+    ROWS_BEFORE_LISTS = "find_lease_expired: before read_lists"
     READ_LISTS = "read_lists: what stands in a list is not missing"
     TWO_ROUNDS = "return_missing: missing in two rounds where the epoch is the same"
     ROUNDS_APART = "return_missing: the two rounds are further apart than a pop-to-claim takes"

@@ -57,7 +57,7 @@ def transactions(without: LockGuard | None = None) -> list[Transaction]:
         ("return_missing", many, False),
         ("retry or discard", many, False),
         ("claim or find_own_claim", ONE_ROW, False),
-        ("ack, fail, put_back or discard_claims", ONE_ROW, False),
+        ("ack, fail, release or discard_claims", ONE_ROW, False),
         # Of accounts it passes over what is locked; the links go with them, and are waited for.
         ("expire", ((ACCOUNT, LINK),), False),
         ("verify", ((LINK, ACCOUNT),) if without is LockGuard.ACCOUNT_FIRST else ((ACCOUNT, LINK),), False),

@@ -39,7 +39,7 @@ class PolicyGuard(Enum):
     """One clause of the rules about refusals by policy."""
 
     FIRST_REFUSAL = "note: a refusal counts only if nothing was accepted since the message's first one"
-    SAME_LIFE = "give_back: generation and attempt are as the refusal left them"
+    SAME_LIFE = "return_attempts: generation and attempt are as the refusal left them"
     WRITTEN = "note: only a refusal whose row was ours"
     FIRST_RELEASE = "record: a first refusal is remembered, also where it gives its attempt back"
     RELEASE = "record: in such an outage a refusal gives its attempt back"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.model.relay import find_suspects
+from tests.model.relay import find_lease_expired
 from tests.model.rows import Step
 from tests.model.state import (
     ACCEPTED,
@@ -100,7 +100,7 @@ def _accounts_for_attempts(change: Change) -> bool:
     old, new = change.old, change.new
     if old.status != RUNNING and new.status == RUNNING:
         return new.attempt == old.attempt + 1
-    if change.by("put_back"):
+    if change.by("release"):
         return new.attempt == old.attempt - 1
     if change.by("retry"):
         return new.attempt == 0
@@ -123,7 +123,7 @@ def _grows_a_generation(change: Change) -> bool:
 
 
 def _changes_its_own(change: Change) -> bool:
-    own = ("ack", "fail", "put_back", "discard_claims", "renew_claim")
+    own = ("ack", "fail", "release", "discard_claims", "renew_claim")
     return not change.by(*own) or change.old.token == change.actor
 
 
@@ -167,7 +167,7 @@ def _job_is_around(world: World, job: Job) -> bool:
 
 def _notices_amnesia(world: World, config: Config) -> bool:
     forgotten = {message for message, row in enumerate(world.rows) if row.status == PUBLISHED and not row.seen}
-    return not forgotten or forgotten <= {suspect.job.message for suspect in find_suspects(world, config)}
+    return not forgotten or forgotten <= {each.job.message for each in find_lease_expired(world, config)}
 
 
 def _pushes_once(passage: Passage) -> bool:
@@ -220,7 +220,7 @@ ONE_LIFE = Property(
 )
 HOLDER = Property("who holds a claim by its own clock holds the row, alone", world=_holds_alone)
 FENCE = Property(
-    "ack, fail, put_back, discard_claims and renew_claim change a row only under their own claim",
+    "ack, fail, release, discard_claims and renew_claim change a row only under their own claim",
     change=_changes_its_own,
 )
 NOT_EARLY = Property(
@@ -236,7 +236,7 @@ WAITS = Property(
     world=_waits_for_a_worker,
 )
 AMNESIA = Property(
-    "what Redis has forgotten is suspect at once, not only when its lease is over", world=_notices_amnesia
+    "what Redis has lost counts as expired at once, not only when its lease is over", world=_notices_amnesia
 )
 COLUMNS = Property("token, lease and epoch stand only in rows whose status has them", world=_has_its_columns)
 PUSHES = Property("nothing is pushed twice without need", passage=_pushes_once, steps=frozenset({"push"}))

@@ -6,9 +6,9 @@ steps is where a process can die. The names of the steps are those of the functi
 commands to Redis and the mail server:
 
     relay     take_batch, push, mark_published, commit, rollback
-    reaper    reap_running; and in rounds: find_suspects, read_lists, renew_found, return_missing, delete_orphans
+    reaper    reap_running; and in rounds: find_lease_expired, read_lists, renew_found, return_missing, delete_orphans
     consumer  pop, claim, find_own_claim, prepare (only where nobody needs the mail any more), send, renew_claim, and
-              one of ack, fail, put_back, discard_claims
+              one of ack, fail, release, discard_claims
     operator  retry, discard
     time      becomes_due, lease_ends, deadline_passes (for the answer to the last dot), commit_lands, commit_fails (a
               COMMIT that lost its client is decided)
@@ -44,8 +44,9 @@ What is left away, and why that is sound:
 - A process that dies is there again at once, knowing nothing. Queues, backoff (a message is due or not yet), the
   breaker, batches that do not take all that is due, and pruning change nothing that is asked here.
 - A relay does one thing at a time; that one publishes while another reaps is covered by there being two.
-- find_suspects compares rows with the epoch of that moment. It is a moment older in truth, so that a round may note
-  too much or too little: too much does no harm (read_lists judges by what it reads itself), too little waits a round.
+- find_lease_expired compares rows with the epoch of that moment. It is a moment older in truth, so that a sweep may
+  note too much or too little: too much does no harm (read_lists judges by what it reads itself), too little waits for
+  the next sweep.
 """
 
 from __future__ import annotations

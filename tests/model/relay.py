@@ -23,10 +23,10 @@ from tests.model.state import (
     UNANSWERED,
     Config,
     Job,
+    LeaseExpired,
     Missed,
     Redis,
     Relay,
-    Suspect,
     World,
     any_locked,
     awaited,
@@ -135,7 +135,7 @@ def at_rest(relay: Relay) -> Relay:
     return Relay(missed=relay.missed)
 
 
-# Reap: running rows in one statement; published rows in a round of find_suspects, read_lists, what follows.
+# Reap: running rows in one statement; published rows in a round of find_lease_expired, read_lists, what follows.
 
 
 def begin_round_steps(world: World, config: Config, number: int) -> Iterator[Move]:
@@ -148,8 +148,8 @@ def begin_round_steps(world: World, config: Config, number: int) -> Iterator[Mov
         # The wrong order: `found` holds the whole list until the rows are read.
         listed = relay._replace(phase=LISTED, found=world.redis.jobs, epoch=world.redis.epoch)
         yield Step("read_lists", who), world.with_relay(number, listed)
-    elif suspects := find_suspects(world, config):
-        yield Step("find_suspects", who), world.with_relay(number, relay._replace(phase=NOTED, suspects=suspects))
+    elif expired := find_lease_expired(world, config):
+        yield Step("find_lease_expired", who), world.with_relay(number, relay._replace(phase=NOTED, expired=expired))
 
 
 def reap_running(world: World, config: Config) -> World:
@@ -167,10 +167,10 @@ def reap_running(world: World, config: Config) -> World:
     return world
 
 
-def find_suspects(world: World, config: Config) -> tuple[Suspect, ...]:
+def find_lease_expired(world: World, config: Config) -> tuple[LeaseExpired, ...]:
     epoch = world.redis.epoch
     return tuple(
-        Suspect(Job(message, row.generation), row.epoch)
+        LeaseExpired(Job(message, row.generation), row.epoch)
         for message, row in enumerate(world.rows)
         if row.status == PUBLISHED
         and (
@@ -184,12 +184,12 @@ def round_steps(world: World, config: Config, number: int) -> Iterator[Move]:
     relay = world.relays[number]
     who = f"relay {number}"
     if relay.phase == NOTED:
-        judged = judge(world, config, relay.missed, relay.suspects, world.redis)
+        judged = judge(world, config, relay.missed, relay.expired, world.redis)
         yield Step("read_lists", who), world.with_relay(number, judged)
     elif relay.phase == LISTED:
         listed = world.redis._replace(jobs=relay.found, epoch=relay.epoch)
-        judged = judge(world, config, relay.missed, find_suspects(world, config), listed)
-        yield Step("find_suspects", who), world.with_relay(number, judged)
+        judged = judge(world, config, relay.missed, find_lease_expired(world, config), listed)
+        yield Step("find_lease_expired", who), world.with_relay(number, judged)
     elif relay.phase == RETURNED:
         # A worker skips a popped id without its hash and says nothing: as good as not in the list.
         kept = tuple(job for job in world.redis.jobs if job not in relay.missing)
@@ -207,14 +207,14 @@ def round_steps(world: World, config: Config, number: int) -> Iterator[Move]:
 
 
 def judge(
-    world: World, config: Config, missed_before: tuple[Missed, ...], suspects: tuple[Suspect, ...], listed: Redis
+    world: World, config: Config, missed_before: tuple[Missed, ...], expired: tuple[LeaseExpired, ...], listed: Redis
 ) -> Relay:
-    """The relay after it has compared the suspects with the lists and the epoch of one MULTI."""
+    """The relay after it has compared the expired rows with the lists and the epoch of one MULTI."""
     found: list[Job] = []
     missing: list[Job] = []
     missed: list[Missed] = []
     before = {entry.job: entry for entry in missed_before}
-    for job, row_epoch in suspects:
+    for job, row_epoch in expired:
         if job in listed.jobs and config.keeps(Guard.READ_LISTS):
             found.append(job)
             continue

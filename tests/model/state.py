@@ -25,7 +25,7 @@ TOOK: Final = "took"  # take_batch: rows locked
 PUSHED: Final = "pushed"  # push answered
 UNANSWERED: Final = "unanswered"  # push sent, its reply lost: only a rollback is left
 MARKED: Final = "marked"  # mark_published sent, not committed
-NOTED: Final = "noted"  # find_suspects has noted rows
+NOTED: Final = "noted"  # find_lease_expired has noted rows
 LISTED: Final = "listed"  # the lists were read before the rows: only without Guard.ROWS_BEFORE_LISTS
 READ: Final = "read"  # the lists are read: it knows what it found and what is missing
 RETURNED: Final = "returned"  # return_missing committed, orphaned hashes not yet deleted
@@ -38,7 +38,7 @@ CLAIMED: Final = "claimed"  # before the last dot
 ACCEPTED: Final = "accepted"  # the mail server took it: ack comes next
 REFUSED: Final = "refused"  # 4xx, silence after the dot, too late to send: fail comes next
 REJECTED: Final = "rejected"  # 5xx: fail comes next, dead at once
-OUTAGE: Final = "outage"  # no mail server before the dot: put_back comes next
+OUTAGE: Final = "outage"  # no mail server before the dot: release comes next
 UNWANTED: Final = "unwanted"  # nobody needs the mail any more, and nothing was sent: discard_claims comes next
 OVERDUE: Final = "overdue"  # the dot is sent, and no answer came before the deadline: renew the lease or give up
 WAITING: Final = "waiting"  # waits for the answer under a renewed lease
@@ -85,8 +85,8 @@ class Redis(NamedTuple):
     epoch: int = 0
 
 
-class Suspect(NamedTuple):
-    """What find_suspects notes of a row."""
+class LeaseExpired(NamedTuple):
+    """What find_lease_expired notes of a row."""
 
     job: Job
     epoch: int
@@ -109,7 +109,7 @@ class Relay(NamedTuple):
     phase: str = IDLE
     connected: bool = True  # False: the server has ended the transaction and the relay does not know it yet
     batch: tuple[Job, ...] = ()
-    suspects: tuple[Suspect, ...] = ()
+    expired: tuple[LeaseExpired, ...] = ()
     found: tuple[Job, ...] = ()
     missing: tuple[Job, ...] = ()
     epoch: int = NO_EPOCH  # as read in the latest MULTI

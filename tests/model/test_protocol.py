@@ -43,9 +43,9 @@ SIZES = {
 }
 STEPS = {
     *("take_batch", "push", "mark_published", "commit", "rollback"),
-    *("reap_running", "find_suspects", "read_lists", "renew_found", "return_missing", "delete_orphans"),
+    *("reap_running", "find_lease_expired", "read_lists", "renew_found", "return_missing", "delete_orphans"),
     *("pop", "claim", "find_own_claim", "prepare", "send", "renew_claim"),
-    *("ack", "fail", "put_back", "discard_claims"),
+    *("ack", "fail", "release", "discard_claims"),
     *("retry", "discard"),
     *("becomes_due", "lease_ends", "deadline_passes", "commit_lands", "commit_fails"),
     *("crash", "stand_still", "redis_wiped", "redis_restarted", "redis_restored", "postgres_outage"),
@@ -132,7 +132,7 @@ def test_without_a_fault_one_mail_is_accepted_and_nothing_is_repaired() -> None:
     explored = explore(SIZES["nothing-fails"])
 
     assert {0, 1} == {row.mails for world in explored.worlds for row in world.rows}
-    assert not {"reap_running", "return_missing", "find_own_claim", "put_back"} & explored.taken.keys()
+    assert not {"reap_running", "return_missing", "find_own_claim", "release"} & explored.taken.keys()
 
 
 def test_every_step_of_the_model_is_taken() -> None:
@@ -146,8 +146,8 @@ POPPED = (*PUBLISHED, "consumer 0: pop")
 CLAIMED = (*POPPED, "consumer 0: claim")
 FROZEN = (*POPPED, "consumer 0: stand_still: past its time")
 MISSING_TWICE = (
-    *("message 0: lease_ends", "relay 0: find_suspects", "relay 0: read_lists"),
-    *("relay 0: find_suspects", "relay 0: read_lists", "relay 0: return_missing", "relay 0: delete_orphans"),
+    *("message 0: lease_ends", "relay 0: find_lease_expired", "relay 0: read_lists"),
+    *("relay 0: find_lease_expired", "relay 0: read_lists", "relay 0: return_missing", "relay 0: delete_orphans"),
 )
 
 

@@ -14,7 +14,7 @@ from outbox_relay.broker import Broker, open_broker
 from outbox_relay.loop.publisher import Publisher
 from outbox_relay.loop.reaper import Reaper
 from outbox_relay.loop.relay import Relay
-from outbox_relay.loop.wakeup import Alarm
+from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.database.connections import connect
 from tests.redis_keys import KEYS
 from tests.relay_settings import relay_settings
@@ -92,8 +92,8 @@ def drained(database_url: str, redis_url: str, messages: int, workers_take: int)
 def amnesia(database_url: str, redis_url: str, messages: int) -> Amnesia:
     """Empty Redis under a running relay and wait until every message stands in a list again."""
     settings = relay_settings(database_url, redis_url, publish_lease_seconds=PUBLISH_LEASE_SECONDS)
-    alarm = Alarm()
-    relay = Relay(settings, _broker(redis_url), alarm)
+    wakeup = WakeupPipe()
+    relay = Relay(settings, _broker(redis_url), wakeup)
     thread = threading.Thread(target=relay.run)
     with connect(database_url, "proof") as connection, Redis.from_url(redis_url) as redis:
         _append(connection, messages)
@@ -108,7 +108,7 @@ def amnesia(database_url: str, redis_url: str, messages: int) -> Amnesia:
             relay.stop()
             thread.join(10)
             relay.close()
-            alarm.close()
+            wakeup.close()
     return Amnesia(messages, seconds)
 
 
@@ -139,7 +139,7 @@ def _append(connection: _Connection, messages: int) -> None:
 
 def _publish(connection: _Connection, broker: Broker, messages: int) -> None:
     _append(connection, messages)
-    publisher = Publisher(broker, publish_lease_seconds=PUBLISH_LEASE_SECONDS, probe_patience_seconds=60)
+    publisher = Publisher(broker, publish_lease_seconds=PUBLISH_LEASE_SECONDS, probe_timeout_seconds=60)
     while publisher.publish_batch(connection, 1000):
         pass
 

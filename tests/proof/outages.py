@@ -28,10 +28,10 @@ from consumer.stages.retry_policy import Patience
 from consumer.stages.send import Sender, open_mailer
 from embedded.programs.ports import free_port
 from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
+from outbox_relay.loop.pacing import Pacing
 from outbox_relay.loop.publisher import Publisher
-from outbox_relay.loop.relay import _LONGEST_PAUSE_SECONDS as LONGEST_RELAY_PAUSE_SECONDS
 from outbox_relay.loop.relay import Relay
-from outbox_relay.loop.wakeup import Alarm
+from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.database.connections import connect
 from shared.outbox.claims import LONGEST_PROBE_PAUSE_SECONDS
 from shared.settings.processes import ConsumerSettings, SmtpServer
@@ -40,6 +40,8 @@ from tests.relay_settings import relay_settings
 from tests.rows import add_message, add_user
 
 MESSAGES = 20
+
+LONGEST_RELAY_PAUSE_SECONDS = Pacing().longest_outage_pause_seconds
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def redis_away(database_url: str, redis_url: str, smtp_port: int, hours: float) 
     """Let Redis be away for so long, try by try of the relay, then come back."""
     with _road(database_url, redis_url) as (connection, broker, publisher):
         absent = open_broker(f"redis://127.0.0.1:{free_port()}/0", RQ_KEY_PREFIX, 60)
-        patient = Publisher(absent, publish_lease_seconds=30, probe_patience_seconds=60)
+        patient = Publisher(absent, publish_lease_seconds=30, probe_timeout_seconds=60)
         tries = int(hours * 3600 / LONGEST_RELAY_PAUSE_SECONDS)
         for _ in range(tries):
             try:
@@ -128,7 +130,7 @@ def postgresql_away(database_url: str, redis_url: str, smtp_port: int, hours: fl
         ended = _send(mailed, database, settings)
         nowhere = f"postgresql://postgres@127.0.0.1:{free_port()}/gone"
         _point(database, nowhere)
-        with closing(Relay(relay_settings(nowhere, redis_url), broker, Alarm())) as relay:
+        with closing(Relay(relay_settings(nowhere, redis_url), broker, WakeupPipe())) as relay:
             tries = int(hours * 3600 / LONGEST_RELAY_PAUSE_SECONDS)
             for _ in range(tries):
                 with pytest.raises(psycopg.OperationalError):
@@ -187,7 +189,7 @@ def _road(
     ):
         for number in range(MESSAGES):
             add_message(connection, payload={"username": add_user(connection, f"user{number}")}, queue="critical")
-        yield connection, broker, Publisher(broker, publish_lease_seconds=30, probe_patience_seconds=60)
+        yield connection, broker, Publisher(broker, publish_lease_seconds=30, probe_timeout_seconds=60)
     structlog.reset_defaults()
 
 

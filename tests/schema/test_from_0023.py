@@ -21,7 +21,7 @@ from embedded.servers.postgres_files import binaries
 from outbox_relay.broker import open_broker
 from outbox_relay.doctor.schema_drift import check_schema
 from outbox_relay.loop.relay import Relay
-from outbox_relay.loop.wakeup import Alarm
+from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.database.connections import connect
 from tests.processes import ROOT
 from tests.relay_settings import relay_settings
@@ -203,7 +203,9 @@ def test_beside_a_forgotten_transaction_it_gives_up_and_nobody_waits_for_long(
 def test_it_works_beside_a_relay(
     postgres: Databases, empty_database_url: str, redis_url: str, connection: Connection
 ) -> None:
-    relay = Relay(relay_settings(empty_database_url, redis_url), open_broker(redis_url, RQ_KEY_PREFIX, 60), Alarm())
+    relay = Relay(
+        relay_settings(empty_database_url, redis_url), open_broker(redis_url, RQ_KEY_PREFIX, 60), WakeupPipe()
+    )
     with closing(relay):
         working = threading.Thread(target=relay.run)
         working.start()

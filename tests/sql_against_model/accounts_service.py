@@ -166,8 +166,8 @@ class AccountsService:
         )
         agree("fail", model=True, real=is_ours)
 
-    def put_back(self, _step: AccountStep, _before: AccountsWorld, _after: AccountsWorld) -> None:
-        agree("put_back", {self._claim.id}, claims.put_back(self.worker, [self._claim], None))
+    def release(self, _step: AccountStep, _before: AccountsWorld, _after: AccountsWorld) -> None:
+        agree("release", {self._claim.id}, claims.release(self.worker, [self._claim], None))
 
     def discard_claims(self, _step: AccountStep, _before: AccountsWorld, _after: AccountsWorld) -> None:
         agree("discard", {self._claim.id}, claims.discard_claims(self.worker, {self._claim: "not needed"}))

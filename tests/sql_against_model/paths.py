@@ -12,7 +12,7 @@ def claim(consumer: int) -> tuple[str, ...]:
 
 
 def look_for_published(relay: int, *then: str) -> tuple[str, ...]:
-    return tuple(f"relay {relay}: {step}" for step in ("find_suspects", "read_lists", *then))
+    return tuple(f"relay {relay}: {step}" for step in ("find_lease_expired", "read_lists", *then))
 
 
 CLAIM_IN_DOUBT = (*publish(0), "consumer 0: pop", "consumer 0: claim: its commit's reply is lost")
@@ -29,7 +29,7 @@ PATHS = {
         *(*CLAIM_IN_DOUBT, f"consumer 0: claim: {LOCKED}", "message 0: commit_lands"),
         *("consumer 0: find_own_claim: found", f"relay 0: reap_running: {NOTHING}"),
         *(f"operator: retry: m0, {NOTHING}", f"operator: discard: m0, {NOTHING}"),
-        *("consumer 0: send: outage before the dot", "consumer 0: put_back"),
+        *("consumer 0: send: outage before the dot", "consumer 0: release"),
         *("message 0: becomes_due", *publish(1), *claim(1), "consumer 1: send: accepted", "consumer 1: ack"),
     ),
     "a-claim-in-doubt-fails": (
@@ -133,6 +133,6 @@ PATHS = {
     ),
     "a-frozen-consumer-puts-back-too-late": (
         *(*publish(0), *claim(0), "consumer 0: send: outage before the dot", *TAKEN_OVER),
-        *("consumer 0: put_back: 0 rows", "consumer 1: send: accepted", "consumer 1: ack"),
+        *("consumer 0: release: 0 rows", "consumer 1: send: accepted", "consumer 1: ack"),
     ),
 }

@@ -58,6 +58,6 @@ def tries_of_relay(world: World, config: Config, number: int) -> Iterator[Step]:
         yield Step("renew_found" if relay.found else "return_missing", who, LOCKED)
     if relay.phase == IDLE:
         something = {step.name for step, _ in relay_steps(world, config, number)}
-        for name in ("take_batch", "find_suspects", "reap_running"):
+        for name in ("take_batch", "find_lease_expired", "reap_running"):
             if name not in something and not (name == "reap_running" and world.grace):
                 yield Step(name, who, NOTHING)

@@ -7,9 +7,8 @@ import psycopg
 from rq.job import Job as RqJob
 
 from shared.outbox import claims as of_consumer
-from shared.outbox import publishing as of_relay
-from shared.outbox.messages import QUEUES
-from shared.outbox.publishing import Row
+from shared.outbox import publishing, reaping
+from shared.outbox.messages import QUEUES, JobRef
 from shared.rq_format.ids import job_id
 from tests.model.rows import FAULT
 from tests.model.state import REJECTED, RETURNED, locked
@@ -66,13 +65,13 @@ class Process:
 
 
 class Relay(Process):
-    batch: Sequence[Row] = ()
-    suspects: Sequence[Row] = ()
+    batch: Sequence[JobRef] = ()
+    expired: Sequence[JobRef] = ()
     epoch = "-"
 
     def take_batch(self, at: Moment) -> None:
         self.connection.execute("BEGIN")
-        self.batch = of_relay.take_batch(self.connection, 10).rows
+        self.batch = publishing.take_batch(self.connection, 10).jobs
         agree("batch", self.servers.rows(at.after.relays[self.number].batch), sorted(self.batch))
         if not self.batch:
             self.connection.execute("ROLLBACK")
@@ -81,7 +80,7 @@ class Relay(Process):
         self.epoch = self.servers.broker.push(self.batch)
 
     def mark_published(self, _at: Moment) -> None:
-        marked = of_relay.mark_published(self.connection, [row.id for row in self.batch], self.epoch, LONG_SECONDS)
+        marked = publishing.mark_published(self.connection, [row.id for row in self.batch], self.epoch, LONG_SECONDS)
         agree("marked", len(self.batch), marked)
 
     def commit(self, at: Moment) -> None:
@@ -105,16 +104,16 @@ class Relay(Process):
         self.end_session()
 
     def reap_running(self, _at: Moment) -> None:
-        of_relay.reap_running(self.connection, 10, grace_seconds=0)
+        reaping.reap_running(self.connection, 10, grace_seconds=0)
 
-    def find_suspects(self, at: Moment) -> None:
-        suspects = of_relay.find_suspects(self.connection, self.servers.broker.epoch(), 10)
+    def find_lease_expired(self, at: Moment) -> None:
+        expired = reaping.find_lease_expired(self.connection, self.servers.broker.epoch(), 10)
         expected = [
-            (self.servers.row(suspect.job), suspect.epoch == at.before.redis.epoch)
-            for suspect in at.after.relays[self.number].suspects
+            (self.servers.row(each.job), each.epoch == at.before.redis.epoch)
+            for each in at.after.relays[self.number].expired
         ]
-        agree("suspects", expected, sorted((suspect.row, suspect.same_epoch) for suspect in suspects))
-        self.suspects = [suspect.row for suspect in suspects]
+        agree("expired", expected, sorted((each.job, each.same_epoch) for each in expired))
+        self.expired = [each.job for each in expired]
 
     def read_lists(self, at: Moment) -> None:
         listed, self.epoch = self.servers.broker.read_lists(
@@ -127,7 +126,7 @@ class Relay(Process):
         found = at.before.relays[self.number].found
 
         def renew() -> int:
-            return of_relay.renew_found(self.connection, self.servers.rows(found), self.epoch, LONG_SECONDS)
+            return reaping.renew_found(self.connection, self.servers.rows(found), self.epoch, LONG_SECONDS)
 
         if at.step.remark == LOCKED:
             free = [job for job in found if same_life(at.before, job) and not locked(at.before, job.message)]
@@ -138,8 +137,8 @@ class Relay(Process):
     def return_missing(self, at: Moment) -> None:
         missing = at.before.relays[self.number].missing
 
-        def return_() -> list[Row]:
-            return sorted(of_relay.return_missing(self.connection, self.servers.rows(missing)))
+        def return_() -> list[JobRef]:
+            return sorted(reaping.return_missing(self.connection, self.servers.rows(missing)))
 
         if at.step.remark == LOCKED:
             free = [job for job in missing if same_life(at.before, job) and not locked(at.before, job.message)]
@@ -226,11 +225,11 @@ class Consumer(Process):
 
         self.end(at, fail)
 
-    def put_back(self, at: Moment) -> None:
-        def put_back(claim: of_consumer.Claim) -> bool:
-            return bool(of_consumer.put_back(self.connection, [claim], "an outage", delay_seconds=LONG_SECONDS))
+    def release(self, at: Moment) -> None:
+        def release(claim: of_consumer.Claim) -> bool:
+            return bool(of_consumer.release(self.connection, [claim], "an outage", delay_seconds=LONG_SECONDS))
 
-        self.end(at, put_back)
+        self.end(at, release)
 
     def discard_claims(self, at: Moment) -> None:
         self.end(at, lambda claim: bool(of_consumer.discard_claims(self.connection, {claim: "not wanted any more"})))

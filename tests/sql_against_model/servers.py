@@ -8,8 +8,7 @@ from rq.defaults import RQ_KEY_PREFIX
 
 from outbox_relay.broker import Broker
 from shared.database.connections import connect
-from shared.outbox.messages import QUEUES
-from shared.outbox.publishing import Row
+from shared.outbox.messages import QUEUES, JobRef
 from shared.rq_format.ids import job_id
 from tests.model.state import Job
 from tests.redis_keys import KEYS
@@ -44,10 +43,10 @@ class Servers:
         for key in self.redis.scan_iter(match=f"{RQ_KEY_PREFIX}:*", count=1000):
             self.redis.unlink(key)
 
-    def row(self, job: Job) -> Row:
-        return Row(self.ids[job.message], job.generation, QUEUES[job.message])
+    def row(self, job: Job) -> JobRef:
+        return JobRef(self.ids[job.message], job.generation, QUEUES[job.message])
 
-    def rows(self, jobs: Sequence[Job]) -> list[Row]:
+    def rows(self, jobs: Sequence[Job]) -> list[JobRef]:
         return [self.row(job) for job in jobs]
 
     def job_id(self, job: Job) -> str:

@@ -84,12 +84,12 @@ AWAY_WITH_IT = ("find 0", "lock 0", "lock_letters 0")
 PATH = (
     *("sign_up 0 (address 0)", "claim 0", "prepare 0", "send 0 (refused, to address 0)", "find_nothing -1"),
     *("link_ends 0", "link_long_ended 0", "grows_old 0", *AWAY_WITH_IT, "crash -1"),
-    *("retry 0", "find_nothing -1", "claim 0", "put_back 0", "claim 0", "prepare 0", "send 0 (refused, to address 0)"),
+    *("retry 0", "find_nothing -1", "claim 0", "release 0", "claim 0", "prepare 0", "send 0 (refused, to address 0)"),
     *("link_ends 0", "find_nothing -1", "link_long_ended 0"),
     *(*AWAY_WITH_IT, "look_again 0", "delete 0 (accounts (0,))", "sign_up 0 (address 1)"),
 )
 STEPS = {
-    *("sign_up", "resend", "correct", "verify", "claim", "prepare", "send", "put_back", "discard_claims"),
+    *("sign_up", "resend", "correct", "verify", "claim", "prepare", "send", "release", "discard_claims"),
     *("find", "find_nothing", "lock", "lock_letters", "look_again", "delete", "crash", "retry"),
     *("link_ends", "link_long_ended", "grows_old"),
 }
@@ -116,7 +116,7 @@ def test_real_statements_do_what_the_model_of_accounts_says(service: AccountsSer
 
 def test_walks_notice_a_missing_clause(service: AccountsService, monkeypatch: pytest.MonkeyPatch) -> None:
     """The accounts of an address, and so the account itself, are what it looks at."""
-    monkeypatch.setattr(expiry_statements, "_ADDRESS_IS_WAITED_FOR", "false")
+    monkeypatch.setattr(expiry_statements, "_ADDRESS_HAS_UNFINISHED", "false")
 
     with pytest.raises(DivergenceError, match="in reality") as noticed:
         walk_until_divergence(service=service)

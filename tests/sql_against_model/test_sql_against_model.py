@@ -11,7 +11,7 @@ from rq.defaults import RQ_KEY_PREFIX
 
 from outbox_relay.broker import open_broker
 from shared.outbox import claims as of_consumer
-from shared.outbox import publishing as of_relay
+from shared.outbox import publishing, reaping
 from tests.model.state import Config
 from tests.model.test_protocol import STEPS
 from tests.sql_against_model.moment import Connection, DivergenceError
@@ -66,8 +66,8 @@ def leave_out(monkeypatch: pytest.MonkeyPatch, statement: Callable[..., Any], cl
 @pytest.mark.parametrize(
     ("statement", "clause", "instead"),
     [
-        (of_relay.reap_running, "lease_until < (SELECT clock_timestamp())", "lease_until IS NOT NULL"),
-        (of_relay.take_batch, "FOR UPDATE SKIP LOCKED", ""),
+        (reaping.reap_running, "lease_until < (SELECT clock_timestamp())", "lease_until IS NOT NULL"),
+        (publishing.take_batch, "FOR UPDATE SKIP LOCKED", ""),
     ],
     ids=["reap_running", "take_batch"],
 )

@@ -13,7 +13,7 @@ import structlog
 
 from api.database.notifier import Notifier
 from embedded.servers.postgres import PostgresServer
-from shared.outbox.messages import DOORBELL_CHANNEL
+from shared.outbox.messages import NOTIFY_CHANNEL
 from tests.api_service import api_service
 from tests.waiting import wait_until
 
@@ -25,7 +25,7 @@ NOBODY = "postgresql://nobody@127.0.0.1:1/none"
 @contextmanager
 def listening(database_url: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(f"LISTEN {DOORBELL_CHANNEL}")
+        connection.execute(f"LISTEN {NOTIFY_CHANNEL}")
         yield connection
 
 

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from limits import parse
 from werkzeug.test import TestResponse
 
-from outbox_relay.loop.heartbeat import show_relay
+from outbox_relay.loop.heartbeat import write_heartbeat
 from shared.database.connections import connect, transaction
 from shared.errors import SettingsError
 from shared.settings.processes import read_ops_token
@@ -238,7 +238,7 @@ def test_the_console_shows_what_is_where(service: ApiService, operator: FlaskCli
     with connect(service.database_url, "test") as connection:
         for _ in range(3):
             add_message(connection)
-        show_relay(connection, "here/1")
+        write_heartbeat(connection, "here/1")
 
     page = operator.get("/ops").text
 

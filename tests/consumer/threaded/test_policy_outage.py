@@ -11,7 +11,7 @@ from rq.defaults import RQ_KEY_PREFIX
 from embedded.programs.ports import LOOPBACK
 from outbox_relay.broker import open_broker
 from outbox_relay.loop.relay import Relay
-from outbox_relay.loop.wakeup import Alarm
+from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.outbox.messages import SendWelcomeEmail
 from tests.consumer.threaded.service import WAIT, Service, said
 from tests.relay_settings import relay_settings
@@ -27,8 +27,8 @@ MESSAGES = 40
 @contextmanager
 def running_relay(service: Service) -> Iterator[None]:
     settings = relay_settings(service.settings["DATABASE_URL"], service.redis_url)
-    with closing(Alarm()) as alarm:
-        relay = Relay(settings, open_broker(service.redis_url, RQ_KEY_PREFIX, 60), alarm)
+    with closing(WakeupPipe()) as wakeup:
+        relay = Relay(settings, open_broker(service.redis_url, RQ_KEY_PREFIX, 60), wakeup)
         thread = threading.Thread(target=relay.run)
         thread.start()
         try:

@@ -22,7 +22,7 @@ from embedded.servers.postgres import PostgresServer
 from embedded.servers.redis import RedisServer
 from outbox_relay.doctor.findings import Verdict
 from outbox_relay.doctor.postgresql_checks import check_jit, check_server, check_snapshots, check_vacuum
-from outbox_relay.loop.heartbeat import show_relay
+from outbox_relay.loop.heartbeat import write_heartbeat
 from shared.database.connections import connect
 from tests.addresses import with_login, with_parameter
 from tests.conftest import SCHEMA, StartPostgres
@@ -69,7 +69,7 @@ def healthy(
         monkeypatch.setenv(variable, value)
     monkeypatch.setenv("TRUSTED_PROXIES", "1")
     with connect(url, "test") as connection, closing(own_redis.client()) as client:
-        show_relay(connection, "here/1")
+        write_heartbeat(connection, "here/1")
         show_worker(client)
         yield Installation(connection, client, monkeypatch)
     durable_postgres.drop_database(name)

@@ -9,7 +9,7 @@ from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
 
 from shared.outbox.dead_letters import discard
-from shared.outbox.messages import DOORBELL_CHANNEL
+from shared.outbox.messages import NOTIFY_CHANNEL
 from tests.outbox_relay.commands.running import run, run_json
 from tests.rows import add_message, message
 
@@ -113,7 +113,7 @@ def test_a_replay_appends_new_messages_and_leaves_the_old_ones(connection: Conne
     old = [finish(connection, add_message(connection, payload={"username": name}, queue="critical")) for name in "ab"]
     finish(connection, add_message(connection, task="task:another"))
     finish(connection, add_message(connection), at="2026-06-02 00:00:00+00")
-    connection.execute(f"LISTEN {DOORBELL_CHANNEL}")
+    connection.execute(f"LISTEN {NOTIFY_CHANNEL}")
 
     ended = replay(answer="y\n")
 

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from outbox_relay.loop.heartbeat import Heartbeat, show_relay
+from outbox_relay.loop.heartbeat import Heartbeat, write_heartbeat
 from tests.outbox_relay.commands.running import run, run_json
 from tests.rows import add_message, history_rows_read
 
@@ -106,8 +106,8 @@ def test_it_names_what_is_away(connection: Connection) -> None:
 
 
 def test_a_relay_is_seen_until_it_falls_silent(connection: Connection) -> None:
-    show_relay(connection, "here/1")
-    show_relay(connection, "there/1")
+    write_heartbeat(connection, "here/1")
+    write_heartbeat(connection, "there/1")
     seen = run_json("stats")["dependencies"]["relays"]
     connection.execute("UPDATE outbox_relays SET seen_at = now() - interval '1 minute'")
 
@@ -118,10 +118,10 @@ def test_a_relay_is_seen_until_it_falls_silent(connection: Connection) -> None:
 
 
 def test_relays_of_yesterday_are_forgotten(connection: Connection) -> None:
-    show_relay(connection, "old/1")
+    write_heartbeat(connection, "old/1")
     connection.execute("UPDATE outbox_relays SET seen_at = now() - interval '2 days'")
 
-    show_relay(connection, "new/1")
+    write_heartbeat(connection, "new/1")
 
     assert connection.execute("SELECT name FROM outbox_relays").fetchall() == [("new/1",)]
 

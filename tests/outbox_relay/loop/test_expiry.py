@@ -11,8 +11,9 @@ from psycopg.types.json import Jsonb
 
 from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import LOOPBACK
-from outbox_relay.loop import expiry, expiry_statements, relay
+from outbox_relay.loop import expiry_statements
 from outbox_relay.loop.expiry import AccountExpiry, TrustedClock
+from outbox_relay.loop.pacing import Pacing
 from shared.database.connections import connect, transaction
 from shared.outbox import dead_letters, history
 from shared.outbox.messages import SendVerifyEmail
@@ -321,26 +322,23 @@ def test_no_account_goes_while_the_clock_is_not_believed(connection: Connection)
     assert [line["event"] for line in logs] == ["clock.disagreed"]
 
 
-# ---- round by round
+# ---- step by step
 
 
-def test_a_round_passes_over_accounts_that_have_to_stay(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(expiry, "LOOKED_AT_ONCE", 2)
+def test_a_run_skips_accounts_that_have_to_stay(connection: Connection) -> None:
     created_at = days_ago(20)  # of all at once: their names tell where a step ended
     for number in range(3):
         name = add_old_user(connection, f"stays_{number}", created_at=created_at)
         add_message(connection, payload={"username": name}, status="dead")
     add_old_user(connection, "unwanted", created_at=created_at)
     add_old_user(connection, "young", created_at=days_ago(1))
-    round_ = AccountExpiry(DAYS)
+    run = AccountExpiry(DAYS, accounts_at_once=2)
 
-    steps = [round_.step(connection) for _ in range(3)]
+    steps = [run.step(connection) for _ in range(3)]
 
     assert [(step.deleted, step.is_partial) for step in steps] == [(0, True), (1, True), (0, False)]
     connection.execute("DELETE FROM outbox")
-    assert [round_.step(connection).deleted for _ in range(2)] == [2, 1]
+    assert [run.step(connection).deleted for _ in range(2)] == [2, 1]
 
 
 def test_a_relay_expires_accounts_by_itself(database_url: str, redis_url: str, connection: Connection) -> None:
@@ -377,10 +375,9 @@ def test_a_role_of_the_version_before_publishes_and_says_what_it_lacks(
 
 
 def test_a_link_that_a_human_holds_locked_holds_up_neither_messages_nor_other_accounts(
-    database_url: str, redis_url: str, connection: Connection, others: Connection, monkeypatch: pytest.MonkeyPatch
+    database_url: str, redis_url: str, connection: Connection, others: Connection
 ) -> None:
-    monkeypatch.setattr(expiry, "LOOKED_AT_ONCE", 1)
-    monkeypatch.setattr(relay, "_EXPIRY_SECONDS", 0)
+    pacing = Pacing(expire_seconds=0, accounts_at_once=1)
     add_old_user(connection, created_at=days_ago(10))
     add_old_user(connection, "bob")
     add_link(connection, "alice", 1, days_ago(8))
@@ -389,7 +386,7 @@ def test_a_link_that_a_human_holds_locked_holds_up_neither_messages_nor_other_ac
     others.execute("SELECT FROM verify_emails FOR UPDATE")
 
     with (
-        open_relay(relay_settings(database_url, redis_url)) as running,
+        open_relay(relay_settings(database_url, redis_url), pacing) as running,
         structlog.testing.capture_logs() as logs,
     ):
         assert [running.run_once().published for _ in range(2)] == [1, 0]

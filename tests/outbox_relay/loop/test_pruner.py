@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from outbox_relay.loop.pruner import PRUNED_AT_ONCE, Pruner
-from shared.outbox import publishing
+from shared.outbox import pruning
 from tests.rows import add_message, message
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -30,7 +30,7 @@ def test_pruning_deletes_the_oldest_finished_messages_step_by_step(connection: C
         finished(connection, days_ago)
     finished(connection, 10, "discarded")
 
-    pruned = [publishing.prune(connection, 7, 2).messages for _ in range(3)]
+    pruned = [pruning.prune(connection, 7, 2).messages for _ in range(3)]
 
     assert pruned == [2, 1, 0]
     assert connection.execute("SELECT count(*) FROM outbox_finished").fetchone() == (1,)
@@ -40,10 +40,10 @@ def test_a_step_of_pruning_goes_on_where_the_last_one_ended(connection: Connecti
     for days_ago in (10, 9, 8):
         finished(connection, days_ago)
 
-    first = publishing.prune(connection, 7, 2)
+    first = pruning.prune(connection, 7, 2)
     finished(connection, 20)
-    second = publishing.prune(connection, 7, 2, first.until)
-    third = publishing.prune(connection, 7, 2)
+    second = pruning.prune(connection, 7, 2, first.until)
+    third = pruning.prune(connection, 7, 2)
 
     assert (first.messages, second.messages, third.messages) == (2, 1, 1)
 
@@ -67,6 +67,6 @@ def test_many_steps_of_pruning_leave_nothing_behind(connection: Connection) -> N
 def test_pruning_never_touches_an_unfinished_message(connection: Connection, status: str) -> None:
     id_ = add_message(connection, status=status, created_at="2000-01-01T00:00:00Z")
 
-    publishing.prune(connection, 0, 1000)
+    pruning.prune(connection, 0, 1000)
 
     assert message(connection, id_)["status"] == status

@@ -12,12 +12,11 @@ from rq.job import Job
 
 from embedded.servers.redis import RedisServer
 from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
-from outbox_relay.loop import reaper as reaper_module
 from outbox_relay.loop.publisher import Publisher
-from outbox_relay.loop.reaper import POP_TO_CLAIM_SECONDS, Reaper, Round
+from outbox_relay.loop.reaper import POP_TO_CLAIM_SECONDS, Reaper, SweepResult
 from shared.database.connections import connect, transaction
-from shared.outbox import publishing
-from shared.outbox.publishing import Row
+from shared.outbox import publishing, reaping
+from shared.outbox.messages import JobRef
 from shared.rq_format.ids import job_id
 from tests.clock import Clock
 from tests.rows import add_message, message
@@ -28,10 +27,8 @@ NO_GRACE = 0.0
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(reaper_module, "monotonic", clock)
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
@@ -47,12 +44,12 @@ def broker(emptiable_redis_url: str) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def reaper(broker: Broker) -> Reaper:
-    return Reaper(broker, publish_lease_seconds=LEASE)
+def reaper(broker: Broker, clock: Clock) -> Reaper:
+    return Reaper(broker, publish_lease_seconds=LEASE, clock=clock)
 
 
 def publish(connection: Connection, broker: Broker) -> None:
-    Publisher(broker, publish_lease_seconds=LEASE, probe_patience_seconds=60).publish_batch(connection, 1000)
+    Publisher(broker, publish_lease_seconds=LEASE, probe_timeout_seconds=60).publish_batch(connection, 1000)
 
 
 def end_leases(connection: Connection) -> None:
@@ -72,7 +69,7 @@ def test_a_claim_whose_lease_is_over_is_pending_again_and_due_now(connection: Co
     id_ = add_message(connection, status="running", attempt=3)
     end_leases(connection)
 
-    reaped = publishing.reap_running(connection, 10, NO_GRACE)
+    reaped = reaping.reap_running(connection, 10, NO_GRACE)
 
     row = message(connection, id_)
     assert [(each.id, each.status, each.attempt) for each in reaped] == [(id_, "pending", 3)]
@@ -85,7 +82,7 @@ def test_messages_whose_worker_died_twice_do_not_come_back_in_step(connection: C
     for _ in range(20):
         add_message(connection, status="running", claimed_at="2026-01-01T00:00:00Z")
     connection.execute("UPDATE outbox SET claimed_at = now() - interval '61 s', lease_until = now() - interval '1 s'")
-    publishing.reap_running(connection, 100, NO_GRACE)
+    reaping.reap_running(connection, 100, NO_GRACE)
     connection.execute(
         """
         UPDATE outbox SET status = 'running', attempt = 2, claim_token = gen_random_uuid(),
@@ -93,7 +90,7 @@ def test_messages_whose_worker_died_twice_do_not_come_back_in_step(connection: C
         """
     )
 
-    publishing.reap_running(connection, 100, NO_GRACE)
+    reaping.reap_running(connection, 100, NO_GRACE)
 
     waits = connection.execute("SELECT extract(epoch FROM due_at - now())::float8 FROM outbox").fetchall()
     seconds = [wait for (wait,) in waits]
@@ -105,7 +102,7 @@ def test_a_worker_that_died_at_the_last_attempt_leaves_a_dead_letter(connection:
     id_ = add_message(connection, status="running", attempt=11)
     end_leases(connection)
 
-    publishing.reap_running(connection, 10, NO_GRACE)
+    reaping.reap_running(connection, 10, NO_GRACE)
 
     row = message(connection, id_)
     assert (row["status"], row["generation"]) == ("dead", 0)
@@ -115,14 +112,14 @@ def test_a_worker_that_died_at_the_last_attempt_leaves_a_dead_letter(connection:
 def test_a_claim_within_its_lease_is_left_alone(connection: Connection) -> None:
     add_message(connection, status="running")
 
-    assert publishing.reap_running(connection, 10, NO_GRACE) == []
+    assert reaping.reap_running(connection, 10, NO_GRACE) == []
 
 
 def test_nothing_is_reaped_right_after_the_start_of_postgresql(connection: Connection) -> None:
     add_message(connection, status="running")
     end_leases(connection)
 
-    assert publishing.reap_running(connection, 10, grace_seconds=1e6) == []
+    assert reaping.reap_running(connection, 10, grace_seconds=1e6) == []
 
 
 def test_a_claim_that_is_being_acknowledged_is_left_alone(connection: Connection, database_url: str) -> None:
@@ -131,14 +128,14 @@ def test_a_claim_that_is_being_acknowledged_is_left_alone(connection: Connection
     with connect(database_url, "test") as consumer, consumer.transaction():
         consumer.execute("SELECT FROM outbox WHERE id = %s FOR UPDATE", [id_])
 
-        assert publishing.reap_running(connection, 10, NO_GRACE) == []
+        assert reaping.reap_running(connection, 10, NO_GRACE) == []
 
 
 def test_failures_are_kept_up_to_a_limit(connection: Connection) -> None:
     id_ = add_message(connection, status="running", attempt=1, max_retries=1000)
     for _ in range(25):
         end_leases(connection)
-        publishing.reap_running(connection, 10, NO_GRACE)
+        reaping.reap_running(connection, 10, NO_GRACE)
         connection.execute(
             """
             UPDATE outbox SET status = 'running', attempt = attempt + 1, claim_token = gen_random_uuid(),
@@ -157,7 +154,7 @@ def test_a_message_within_its_lease_is_no_suspect(connection: Connection, broker
     add_message(connection)
     publish(connection, broker)
 
-    assert reaper.reap_published(connection) == Round()
+    assert reaper.reap_published(connection) == SweepResult()
 
 
 def test_a_message_that_merely_waits_is_not_pushed_again(
@@ -166,14 +163,14 @@ def test_a_message_that_merely_waits_is_not_pushed_again(
     id_ = add_message(connection)
     publish(connection, broker)
 
-    rounds = []
+    sweeps = []
     for _ in range(5):
         end_leases(connection)
-        rounds.append(reaper.reap_published(connection))
+        sweeps.append(reaper.reap_published(connection))
         clock.now += 600
         publish(connection, broker)
 
-    assert rounds == [Round(renewed=1)] * 5
+    assert sweeps == [SweepResult(renewed=1)] * 5
     assert jobs(redis) == [job_id(id_, 0)]
 
 
@@ -192,8 +189,8 @@ def test_a_lost_job_is_pushed_again_when_it_was_missing_in_two_rounds(
     second = reaper.reap_published(connection)
 
     row = message(connection, id_)
-    assert (first, too_early, second) == (Round(), Round(), Round(returned_by_lease=1))
-    assert [each.suspects for each in (first, too_early, second)] == [1, 1, 1]
+    assert (first, too_early, second) == (SweepResult(), SweepResult(), SweepResult(returned_by_lease=1))
+    assert [each.expired for each in (first, too_early, second)] == [1, 1, 1]
     assert (row["status"], row["generation"], row["attempt"]) == ("pending", 1, 0)
     publish(connection, broker)
     assert jobs(redis) == [job_id(id_, 1)]
@@ -259,14 +256,14 @@ def test_a_message_that_was_claimed_between_two_rounds_is_left_alone(
     )
     clock.now += POP_TO_CLAIM_SECONDS
 
-    assert reaper.reap_published(connection) == Round()
+    assert reaper.reap_published(connection) == SweepResult()
     assert message(connection, id_)["status"] == "running"
 
 
 def test_only_the_life_that_was_missed_is_returned(connection: Connection) -> None:
     id_ = add_message(connection, status="published", generation=2)
 
-    assert publishing.return_missing(connection, [Row(id_, 1, "default")]) == []
+    assert reaping.return_missing(connection, [JobRef(id_, 1, "default")]) == []
     assert message(connection, id_)["status"] == "published"
 
 
@@ -280,22 +277,26 @@ def test_an_emptied_redis_is_noticed_at_once_and_everything_is_pushed_again(
     found = reaper.reap_published(connection)
     publish(connection, broker)
 
-    assert found == Round(returned_by_epoch=3)
+    assert found == SweepResult(returned_by_epoch=3)
     assert jobs(redis) == [job_id(id_, 1) for id_ in ids]
 
 
-def test_more_suspects_than_one_round_looks_at_are_left_to_the_next(
+def test_more_suspects_than_one_sweep_reads_are_left_to_the_next(
     connection: Connection, broker: Broker, redis: "Redis[Any]"
 ) -> None:
     for _ in range(5):
         add_message(connection)
     publish(connection, broker)
     redis.flushall()
-    reaper = Reaper(broker, publish_lease_seconds=LEASE, suspects_at_once=3)
+    reaper = Reaper(broker, publish_lease_seconds=LEASE, expired_at_once=3)
 
-    rounds = [reaper.reap_published(connection) for _ in range(3)]
+    sweeps = [reaper.reap_published(connection) for _ in range(3)]
 
-    assert rounds == [Round(returned_by_epoch=3, is_partial=True), Round(returned_by_epoch=2), Round()]
+    assert sweeps == [
+        SweepResult(returned_by_epoch=3, is_partial=True),
+        SweepResult(returned_by_epoch=2),
+        SweepResult(),
+    ]
 
 
 def test_a_wipe_between_push_and_commit_is_noticed(
@@ -303,12 +304,12 @@ def test_a_wipe_between_push_and_commit_is_noticed(
 ) -> None:
     id_ = add_message(connection)
     with transaction(connection):
-        rows = publishing.take_batch(connection, 10).rows
+        rows = publishing.take_batch(connection, 10).jobs
         epoch = broker.push(rows)
         redis.flushall()
         publishing.mark_published(connection, [id_], epoch, LEASE)
 
-    assert reaper.reap_published(connection) == Round(returned_by_epoch=1)
+    assert reaper.reap_published(connection) == SweepResult(returned_by_epoch=1)
 
 
 def test_another_relay_s_push_after_a_wipe_does_not_hide_it(
@@ -320,7 +321,7 @@ def test_another_relay_s_push_after_a_wipe_does_not_hide_it(
     fresh = add_message(connection)
     publish(connection, broker)
 
-    assert reaper.reap_published(connection) == Round(returned_by_epoch=1)
+    assert reaper.reap_published(connection) == SweepResult(returned_by_epoch=1)
     assert [message(connection, each)["generation"] for each in (lost, fresh)] == [1, 0]
 
 
@@ -335,7 +336,7 @@ def test_a_restart_that_kept_its_data_costs_a_new_lease_and_no_push(
 
         found = Reaper(broker, publish_lease_seconds=LEASE).reap_published(connection)
 
-    assert found == Round(renewed=1)
+    assert found == SweepResult(renewed=1)
     assert connection.execute("SELECT broker_epoch FROM outbox").fetchone() == (epoch,)
 
 
@@ -354,7 +355,7 @@ def test_a_restart_with_older_data_is_mended(connection: Connection, own_redis: 
 
         found = Reaper(broker, publish_lease_seconds=LEASE).reap_published(connection)
 
-    assert found == Round(renewed=1, returned_by_epoch=1)
+    assert found == SweepResult(renewed=1, returned_by_epoch=1)
     assert [message(connection, each)["status"] for each in (kept, lost)] == ["published", "pending"]
 
 
@@ -364,9 +365,9 @@ def test_rounds_of_two_relays_at_once_return_a_message_once(
     id_ = add_message(connection)
     publish(connection, broker)
     redis.flushall()
-    rows = [Row(id_, 0, "default")]
+    rows = [JobRef(id_, 0, "default")]
     with connect(database_url, "test") as other, other.transaction():
-        assert publishing.return_missing(other, rows) == rows
-        assert publishing.return_missing(connection, rows) == []
+        assert reaping.return_missing(other, rows) == rows
+        assert reaping.return_missing(connection, rows) == []
 
     assert message(connection, id_)["generation"] == 1

@@ -18,15 +18,15 @@ from rq.defaults import RQ_KEY_PREFIX
 
 from embedded.servers.postgres import PostgresServer
 from embedded.servers.redis import RedisServer
-from outbox_relay.broker import open_broker
-from outbox_relay.loop.pacing import LOOKING_SHARE, PRUNING_SHARE, REAPING_SHARE
+from outbox_relay.broker import ASK_SENTINELS_SECONDS, open_broker
+from outbox_relay.loop.pacing import POLLING_SHARE, PRUNING_SHARE, REAPING_SHARE, Pacing
 from outbox_relay.loop.pruner import PRUNED_AT_ONCE, Pruner
-from outbox_relay.loop.reaper import Reaper, Round
+from outbox_relay.loop.reaper import Reaper, SweepResult
 from outbox_relay.loop.relay import Relay
-from outbox_relay.loop.rest import Rest
-from outbox_relay.loop.wakeup import Alarm
+from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.database.connections import connect
-from shared.outbox.messages import DOORBELL_CHANNEL
+from shared.doubling_pause import DoublingPause
+from shared.outbox.messages import NOTIFY_CHANNEL
 from shared.rq_format.ids import job_id
 from shared.settings.processes import RelaySettings
 from tests.addresses import with_login, with_parameter
@@ -62,10 +62,22 @@ class RunningRelay:
 
 
 @contextmanager
-def running(chosen: RelaySettings) -> Iterator[RunningRelay]:
-    """A relay at work; at the end it must stop within seconds."""
-    alarm = Alarm()
-    relay = Relay(chosen, open_broker(chosen.redis_url, chosen.key_prefix, chosen.run_lease_seconds), alarm)
+def running(
+    chosen: RelaySettings,
+    *,
+    pacing: Pacing | None = None,
+    gathering: DoublingPause | None = None,
+    ask_sentinels_seconds: float = ASK_SENTINELS_SECONDS,
+) -> Iterator[RunningRelay]:
+    """Run a relay in a thread; at the end it must stop within seconds."""
+    wakeup = WakeupPipe()
+    broker = open_broker(
+        chosen.redis_url,
+        chosen.key_prefix,
+        chosen.run_lease_seconds,
+        ask_sentinels_seconds=ask_sentinels_seconds,
+    )
+    relay = Relay(chosen, broker, wakeup, pacing=pacing, gathering=gathering)
     thread = threading.Thread(target=relay.run)
     with structlog.testing.capture_logs() as logs:
         thread.start()
@@ -75,7 +87,7 @@ def running(chosen: RelaySettings) -> Iterator[RunningRelay]:
             relay.stop()
             thread.join(10)
             relay.close()
-            alarm.close()
+            wakeup.close()
     assert not thread.is_alive()
 
 
@@ -100,9 +112,9 @@ def add(database_url: str, **columns: object) -> int:
         return add_message(connection, **columns)
 
 
-def ring(database_url: str) -> None:
+def notify(database_url: str) -> None:
     with connect(database_url, "test") as connection:
-        connection.execute("SELECT pg_notify(%s, '')", [DOORBELL_CHANNEL])
+        connection.execute("SELECT pg_notify(%s, '')", [NOTIFY_CHANNEL])
 
 
 def test_a_message_is_found_by_polling(database_url: str, redis_url: str) -> None:
@@ -116,7 +128,7 @@ def test_the_doorbell_wakes_a_sleeping_relay(database_url: str, redis_url: str) 
     with running(settings(database_url, redis_url, poll_seconds=LONG_POLL)):
         wait_until(lambda: listens(database_url), 5, "the relay to listen")
         id_ = add(database_url)
-        ring(database_url)
+        notify(database_url)
 
         wait_until(is_published(database_url, id_), 5, "the message to be published")
 
@@ -130,14 +142,11 @@ def test_a_sleeping_relay_wakes_for_the_next_message_that_becomes_due(database_u
         wait_until(is_published(database_url, id_), 10, "the message to be published")
 
 
-def test_no_sleep_is_longer_than_the_time_between_two_heartbeats(
-    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("outbox_relay.loop.relay.BEAT_SECONDS", 0.05)
-    sleeps: list[float] = []
-    monkeypatch.setattr(Rest, "end", lambda _rest: sleeps.append(time.monotonic()))
-    with running(settings(database_url, redis_url, poll_seconds=LONG_POLL)):
-        wait_until(lambda: sleeps, 10, "the relay to sleep")
+def test_no_sleep_is_longer_than_the_time_between_two_heartbeats(database_url: str, redis_url: str) -> None:
+    gathering = RecordedPause()
+    chosen = settings(database_url, redis_url, poll_seconds=LONG_POLL)
+    with running(chosen, pacing=Pacing(beat_seconds=0.05), gathering=gathering):
+        wait_until(lambda: "nothing is due" in gathering.calls, 10, "the relay to sleep")
         id_ = add(database_url)
 
         wait_until(is_published(database_url, id_), 5, "the message to be published")
@@ -150,7 +159,7 @@ def test_a_lost_doorbell_leaves_polling_alone_at_work(database_url: str, redis_u
             connection.execute(
                 """
                 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                 WHERE datname = current_database() AND application_name = 'outbox-relay-doorbell'
+                 WHERE datname = current_database() AND application_name = 'outbox-relay-listener'
                 """
             )
         wait_until(lambda: relay.events("listener.disconnected"), 5, "the relay to notice")
@@ -186,11 +195,8 @@ def test_a_demoted_redis_is_left_for_its_successor(database_url: str, tmp_path: 
         assert relay.events("messages.returned") == []
 
 
-def test_a_replaced_master_is_left_before_sentinel_makes_it_a_replica(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("outbox_relay.broker._ASK_SENTINELS_SECONDS", 0.5)
-    with watched_pair(tmp_path) as pair, running(settings(database_url, pair.url)) as relay:
+def test_a_replaced_master_is_left_before_sentinel_makes_it_a_replica(database_url: str, tmp_path: Path) -> None:
+    with watched_pair(tmp_path) as pair, running(settings(database_url, pair.url), ask_sentinels_seconds=0.5) as relay:
         wait_until(is_published(database_url, add(database_url)), 5, "the message to be published")
         pair.sentinels.order_failover()
         pair.wait_for_promotion()
@@ -210,21 +216,20 @@ def test_a_full_redis_does_not_make_the_reaper_take_more_than_its_share(
 ) -> None:
     began: list[float] = []
 
-    def round_(_reaper: Reaper, _connection: object) -> Round:
+    def sweep(_reaper: Reaper, _connection: object) -> SweepResult:
         began.append(time.monotonic())
-        return Round()
+        return SweepResult()
 
-    monkeypatch.setattr(Reaper, "reap_published", round_)
-    monkeypatch.setattr("outbox_relay.loop.relay._LONGEST_PAUSE_SECONDS", 0.25)
-    monkeypatch.setattr("outbox_relay.loop.relay.REAP_SECONDS", 2.0)
+    monkeypatch.setattr(Reaper, "reap_published", sweep)
+    pacing = Pacing(longest_outage_pause_seconds=0.25, reap_seconds=2.0)
     with own_redis.client() as client:
         client.set("full", "x" * 1_000_000)
         client.config_set("maxmemory", "1mb")
-    with running(settings(database_url, own_redis.url)) as relay:
-        wait_until(lambda: began, 5, "the first round")
+    with running(settings(database_url, own_redis.url), pacing=pacing) as relay:
+        wait_until(lambda: began, 5, "the first sweep")
         add(database_url)
         wait_until(relay.outages, 5, "the outage to be told")
-        wait_until(lambda: len(began) == 3, 20, "two rounds more, the first since Redis might be empty")
+        wait_until(lambda: len(began) == 3, 20, "two sweeps more, the first since Redis might be empty")
 
     assert began[2] - began[1] >= 2
 
@@ -332,14 +337,14 @@ def test_no_password_is_told(redis_url: str, database_url: str) -> None:
     assert "hunter2" not in str(relay.logs)
 
 
-def test_a_relay_that_stood_still_in_mid_batch_changes_nothing_and_says_so(
+def test_a_relay_that_froze_in_the_middle_of_a_batch_changes_nothing_and_logs_it(
     database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.database.connections.IDLE_IN_TRANSACTION_SECONDS", 1)
     chosen = settings(database_url, redis_url)
-    alarm = Alarm()
+    wakeup = WakeupPipe()
     broker = open_broker(redis_url, RQ_KEY_PREFIX, 60)
-    relay = Relay(chosen, broker, alarm)
+    relay = Relay(chosen, broker, wakeup)
     push = broker.push
     stood_still = threading.Event()
 
@@ -360,9 +365,9 @@ def test_a_relay_that_stood_still_in_mid_batch_changes_nothing_and_says_so(
         relay.stop()
         thread.join(5)
     relay.close()
-    alarm.close()
+    wakeup.close()
 
-    assert ["stood still" in line["error"] for line in logs if line["event"] in OUTAGES] == [True]
+    assert ["froze" in line["error"] for line in logs if line["event"] in OUTAGES] == [True]
     with Redis.from_url(redis_url) as client:
         assert Queue("default", connection=client).job_ids == [job_id(id_, 0)] * 2
 
@@ -382,18 +387,18 @@ def test_a_drain_takes_what_another_relay_gives_back_meanwhile(
 ) -> None:
     chosen = settings(database_url, redis_url)
     broker = open_broker(chosen.redis_url, chosen.key_prefix, chosen.run_lease_seconds)
-    with connect(database_url, "another relay") as other, closing(Alarm()) as alarm:
+    with connect(database_url, "another relay") as other, closing(WakeupPipe()) as wakeup:
         held, _free = (add_message(other, due_at="2020-01-01T00:00:00Z") for _ in range(2))
         other.execute("BEGIN")
         other.execute("SELECT FROM outbox WHERE id = %s FOR UPDATE", [held])
         push = broker.push
 
-        def push_and_give_back(rows: Any) -> str:
+        def push_while_another_relay_releases(rows: Any) -> str:
             other.execute("ROLLBACK")
             return push(rows)
 
-        monkeypatch.setattr(broker, "push", push_and_give_back)
-        with closing(Relay(chosen, broker, alarm)) as relay:
+        monkeypatch.setattr(broker, "push", push_while_another_relay_releases)
+        with closing(Relay(chosen, broker, wakeup)) as relay:
             drained = relay.drain()
 
     assert drained == 2
@@ -402,8 +407,8 @@ def test_a_drain_takes_what_another_relay_gives_back_meanwhile(
 @pytest.mark.parametrize(
     ("owner", "step", "outcome", "share"),
     [
-        (Reaper, "reap_published", Round(is_partial=True, suspects=1), REAPING_SHARE),
-        (Reaper, "reap_published", Round(), LOOKING_SHARE),
+        (Reaper, "reap_published", SweepResult(is_partial=True, expired=1), REAPING_SHARE),
+        (Reaper, "reap_published", SweepResult(), POLLING_SHARE),
         (Pruner, "step", PRUNED_AT_ONCE, PRUNING_SHARE),
     ],
 )
@@ -416,7 +421,6 @@ def test_reaping_and_pruning_never_take_more_than_their_share_of_the_time(
     outcome: object,
     share: float,
 ) -> None:
-    monkeypatch.setattr("outbox_relay.loop.relay.REAP_SECONDS", 0.01)
     began: list[float] = []
 
     def long_step(_owner: object, _connection: object) -> object:
@@ -427,7 +431,10 @@ def test_reaping_and_pruning_never_take_more_than_their_share_of_the_time(
     monkeypatch.setattr(owner, step, long_step)
     chosen = settings(database_url, redis_url)
     broker = open_broker(chosen.redis_url, chosen.key_prefix, chosen.run_lease_seconds)
-    with closing(Alarm()) as alarm, closing(Relay(chosen, broker, alarm)) as relay:
+    with (
+        closing(WakeupPipe()) as wakeup,
+        closing(Relay(chosen, broker, wakeup, pacing=Pacing(reap_seconds=0.01))) as relay,
+    ):
         passes = 0
         while len(began) < 3:
             relay.run_once()
@@ -437,14 +444,26 @@ def test_reaping_and_pruning_never_take_more_than_their_share_of_the_time(
     assert all(second - first >= 0.03 / share for first, second in pairwise(began))
 
 
-def test_it_rests_after_a_small_batch_and_begins_anew_when_nothing_is_due(
-    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(Rest, "take", lambda _rest, _alarm: said.append("rest"))
-    monkeypatch.setattr(Rest, "end", lambda _rest: said.append("nothing is due"))
-    with running(settings(database_url, redis_url, poll_seconds=LONG_POLL)):
-        wait_until(lambda: said and listens(database_url), 10, "the relay to sleep")
+class RecordedPause(DoublingPause):
+    """A gathering pause that records what the relay asks of it."""
+
+    def __init__(self) -> None:
+        super().__init__(0.002, 0.064)
+        self.calls: list[str] = []
+
+    def next(self) -> float:
+        self.calls.append("gather")
+        return super().next()
+
+    def reset(self) -> None:
+        self.calls.append("nothing is due")
+        super().reset()
+
+
+def test_messages_gather_after_a_small_batch_until_nothing_is_due(database_url: str, redis_url: str) -> None:
+    gathering = RecordedPause()
+    with running(settings(database_url, redis_url, poll_seconds=LONG_POLL), gathering=gathering):
+        wait_until(lambda: gathering.calls and listens(database_url), 10, "the relay to sleep")
         add(database_url)
-        ring(database_url)
-        wait_until(lambda: said[-2:] == ["rest", "nothing is due"], 10, "the relay to publish and sleep")
+        notify(database_url)
+        wait_until(lambda: gathering.calls[-2:] == ["gather", "nothing is due"], 10, "the relay to publish and sleep")

@@ -14,15 +14,15 @@ from rq.defaults import RQ_KEY_PREFIX
 from embedded.programs.ports import LOOPBACK, free_port
 from outbox_relay.broker import BrokerUnavailableError, open_broker
 from outbox_relay.doctor.grants_check import RELAY_NEEDS
-from outbox_relay.loop.reaper import Round
+from outbox_relay.loop.reaper import SweepResult
 from outbox_relay.loop.relay import Relay
-from outbox_relay.loop.wakeup import Alarm
+from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from outbox_relay.metrics import latency
 from outbox_relay.metrics.liveness import READY_SECONDS, STILL_SECONDS
 from outbox_relay.metrics.relay_metrics import RelayMetrics
 from outbox_relay.metrics.server import serve
 from shared.database.connections import connect
-from shared.outbox.publishing import Reaped
+from shared.outbox.reaping import Reaped
 from shared.settings.processes import RelaySettings, read_relay_settings
 from tests.clock import Clock
 from tests.operations.scraping import Samples, samples, value
@@ -45,7 +45,7 @@ def scrape(metrics: RelayMetrics) -> Samples:
 @contextmanager
 def relay_with(metrics: RelayMetrics, settings: RelaySettings) -> Iterator[Relay]:
     broker = open_broker(settings.redis_url, settings.key_prefix, settings.run_lease_seconds)
-    with closing(Alarm()) as alarm, closing(Relay(settings, broker, alarm, metrics)) as relay:
+    with closing(WakeupPipe()) as wakeup, closing(Relay(settings, broker, wakeup, metrics)) as relay:
         yield relay
 
 
@@ -89,7 +89,7 @@ def test_an_outage_is_counted_once_and_its_end_is_seen() -> None:
 def test_reaped_claims_are_counted_by_what_became_of_the_message() -> None:
     metrics = RelayMetrics("postgresql://127.0.0.1:1/x")
     metrics.claims_reaped([Reaped(1, "pending", 2), Reaped(2, "dead", 11)])
-    metrics.round_ends(Round(renewed=5))
+    metrics.sweep_ended(SweepResult(renewed=5))
     metrics.pass_ends(0, 7)
 
     found = scrape(metrics)

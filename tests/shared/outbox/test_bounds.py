@@ -9,11 +9,10 @@ from psycopg.types.json import Jsonb
 
 from consumer.stages.backoff import LONGEST_DELAY_SECONDS, retry_delay_seconds
 from shared.outbox import claims as of_consumer
-from shared.outbox import dead_letters, policy_refusals
-from shared.outbox import publishing as of_relay
+from shared.outbox import dead_letters, policy_refusals, reaping
 from shared.outbox.columns import FAILURES_KEPT, LARGEST_NUMBER
+from shared.outbox.messages import JobRef
 from shared.outbox.policy_refusals import Refusal
-from shared.outbox.publishing import Row
 from tests.rows import add_message, add_user, message
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -25,19 +24,19 @@ OF_A_YEAR_1 = "0001-01-01T00:00:00+00:00"
 def test_a_returned_message_counts_its_generations_on_from_0(connection: Connection) -> None:
     id_ = add_message(connection, status="published", generation=LARGEST_NUMBER)
 
-    returned = of_relay.return_missing(connection, [Row(id_, LARGEST_NUMBER, "default")])
+    returned = reaping.return_missing(connection, [JobRef(id_, LARGEST_NUMBER, "default")])
 
-    assert returned == [Row(id_, LARGEST_NUMBER, "default")]
+    assert returned == [JobRef(id_, LARGEST_NUMBER, "default")]
     assert message(connection, id_)["generation"] == 0
 
 
-def test_a_message_at_every_bound_is_claimed_failed_put_back_and_retried(connection: Connection) -> None:
+def test_a_message_at_every_bound_is_claimed_failed_released_and_retried(connection: Connection) -> None:
     reason = "ü" * 5000
     id_ = add_message(connection, **LAST, last_error=reason[:4000], failures=Jsonb([{"text": "x" * 1_000_000}]))
     [claim] = of_consumer.claim(connection, [id_], uuid4(), 60)
 
     assert claim.attempt == LARGEST_NUMBER
-    assert of_consumer.put_back(connection, [claim], reason) == {id_}
+    assert of_consumer.release(connection, [claim], reason) == {id_}
     [claim] = of_consumer.claim(connection, [id_], uuid4(), 60)
     delay = retry_delay_seconds(claim.attempt, 1000)
     assert delay == LONGEST_DELAY_SECONDS
@@ -53,7 +52,7 @@ def test_a_dead_letter_at_the_bound_gets_its_attempt_back(connection: Connection
     id_ = add_message(connection, status="dead", **LAST)
     refusal = Refusal(id_, LARGEST_NUMBER, LARGEST_NUMBER, 1, "recipient", "domain", "5.7.1", 0.0)
 
-    assert policy_refusals.give_back(connection, [refusal]) == {id_}
+    assert policy_refusals.return_attempts(connection, [refusal]) == {id_}
     row = message(connection, id_)
     assert (row["status"], row["generation"], row["attempt"]) == ("pending", 0, LARGEST_NUMBER - 1)
 
@@ -71,7 +70,7 @@ def test_failures_that_are_within_bounds_and_many_are_no_obstacle(connection: Co
     many = [{"n": n} for n in range(FAILURES_KEPT * 10)]
     id_ = add_message(connection, status="running", failures=Jsonb(many), lease_until="2020-01-01T00:00:00Z")
 
-    [reaped] = of_relay.reap_running(connection, 10, grace_seconds=0)
+    [reaped] = reaping.reap_running(connection, 10, grace_seconds=0)
 
     assert reaped.id == id_
     assert message(connection, id_)["failures"][:-1] == many[1:]
@@ -81,12 +80,12 @@ def test_failures_that_are_within_bounds_and_many_are_no_obstacle(connection: Co
 def test_a_claim_of_a_thousand_years_is_taken_back_for_a_time_that_comes(
     connection: Connection, claimed_at: str, lease_until: str
 ) -> None:
-    crash = "the worker died or stood still: its lease ended without a word"
+    crash = "the worker died or froze: its lease ended without a result"
     id_ = add_message(
         connection, status="running", claimed_at=claimed_at, lease_until=lease_until, last_error=crash, max_retries=9
     )
 
-    of_relay.reap_running(connection, 10, grace_seconds=0)
+    reaping.reap_running(connection, 10, grace_seconds=0)
 
     within = "SELECT due_at BETWEEN now() - interval '1 minute' AND now() + interval '1 day' FROM outbox WHERE id = %s"
     assert connection.execute(within, [id_]).fetchone() == (True,)

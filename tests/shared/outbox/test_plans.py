@@ -13,11 +13,10 @@ from embedded.mail.catcher import MailCatcher
 from outbox_relay.broker import open_broker
 from outbox_relay.loop.expiry import AccountExpiry
 from outbox_relay.loop.relay import Relay
-from outbox_relay.loop.wakeup import Alarm
+from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.database.connections import DbConnection, connect, keep_plans, transaction
 from shared.outbox import claims as consumer_statements
-from shared.outbox import policy_refusals
-from shared.outbox import publishing as relay_statements
+from shared.outbox import policy_refusals, publishing, reaping
 from shared.outbox.policy_refusals import Refusal
 from tests.consumer.stages.processing.world import World
 from tests.relay_settings import relay_settings
@@ -36,8 +35,8 @@ UNTIL_A_PLAN_IS_KEPT = 15
 def deliver_one(connection: DbConnection) -> int:
     """Take one message the whole way, with the statements of relay and worker."""
     with transaction(connection):
-        ids = [row.id for row in relay_statements.take_batch(connection, 1).rows]
-        relay_statements.mark_published(connection, ids, "epoch", 30)
+        ids = [row.id for row in publishing.take_batch(connection, 1).jobs]
+        publishing.mark_published(connection, ids, "epoch", 30)
     with transaction(connection):
         claims = consumer_statements.claim(connection, ids, uuid4(), 60)
     with transaction(connection):
@@ -77,7 +76,7 @@ def test_looking_for_lost_jobs_reads_no_row_whose_lease_still_runs(database_url:
             """
         )
         before = rows_read_by_index(connection)
-        found = [relay_statements.find_suspects(connection, "epoch", 100) for _ in range(UNTIL_A_PLAN_IS_KEPT)]
+        found = [reaping.find_lease_expired(connection, "epoch", 100) for _ in range(UNTIL_A_PLAN_IS_KEPT)]
 
         assert found == [[]] * UNTIL_A_PLAN_IS_KEPT
         assert rows_read_by_index(connection) == before
@@ -93,11 +92,11 @@ def test_no_statement_of_relay_and_worker_reads_a_table_from_end_to_end(
     before = scans(connection)
 
     with closing(open_broker(redis_url, RQ_KEY_PREFIX, 60)) as broker:
-        relay = Relay(relay_settings(url, redis_url), broker, alarm := Alarm())
+        relay = Relay(relay_settings(url, redis_url), broker, wakeup := WakeupPipe())
         assert relay.drain() == 1
         relay.run_once()
         relay.close()
-        alarm.close()
+        wakeup.close()
     world = World(url, mailbox.smtp_port)
     assert world.process(mailed).value == "delivered"
     world.close()
@@ -121,9 +120,9 @@ def test_a_probe_and_a_refusal_by_policy_read_no_full_outbox(database_url: str) 
         before = rows_read_by_index(connection)
 
         for _ in range(UNTIL_A_PLAN_IS_KEPT):
-            assert len(relay_statements.take_probe(connection)) == 1
-            policy_refusals.read_situation(connection)
-            policy_refusals.give_back(connection, [Refusal(1, 0, 1, 1, "recipient", "domain", "5.7.1", 0.0)])
+            assert len(publishing.take_probe(connection)) == 1
+            policy_refusals.read_policy_status(connection)
+            policy_refusals.return_attempts(connection, [Refusal(1, 0, 1, 1, "recipient", "domain", "5.7.1", 0.0)])
 
         assert rows_read_by_index(connection) - before < 10 * UNTIL_A_PLAN_IS_KEPT
         assert rows_read_one_after_the_other(connection) == 0
@@ -140,7 +139,7 @@ def test_a_refusal_for_now_reads_no_history_but_the_last_seconds(database_url: s
 
         serves = [busy_server.serves_others(connection) for _ in range(UNTIL_A_PLAN_IS_KEPT)]
         for _ in range(UNTIL_A_PLAN_IS_KEPT):
-            policy_refusals.read_situation(connection)
+            policy_refusals.read_policy_status(connection)
 
         assert set(serves) == {False}
         assert history_rows_read(connection) - before <= UNTIL_A_PLAN_IS_KEPT

@@ -17,9 +17,8 @@ from typing import Any
 
 import pytest
 
-from shared.outbox.messages import ENTRY_POINT
-from shared.outbox.publishing import Row
-from shared.rq_format.ids import LARGEST_MESSAGE_ID
+from shared.outbox.columns import LARGEST_ID
+from shared.outbox.messages import ENTRY_POINT, JobRef
 from shared.rq_format.read import LARGEST_DATA_BYTES, PlainSerializer, message_id_of_call
 from shared.rq_format.write import push_arguments
 from tests.redis_keys import KEYS
@@ -153,9 +152,9 @@ def test_a_few_bytes_can_take_neither_gigabytes_nor_days(data: bytes) -> None:
 # ---- the job's call
 
 
-@pytest.mark.parametrize("message_id", [1, 300, 2**40, LARGEST_MESSAGE_ID])
+@pytest.mark.parametrize("message_id", [1, 300, 2**40, LARGEST_ID])
 def test_a_call_of_our_entry_point_names_its_message(message_id: int) -> None:
-    (pushed,) = [part for part in push_arguments([Row(message_id, 0, "critical")], KEYS) if isinstance(part, bytes)]
+    (pushed,) = [part for part in push_arguments([JobRef(message_id, 0, "critical")], KEYS) if isinstance(part, bytes)]
 
     assert [message_id_of_call(data) for data in (pushed, call(message_id), compressed(message_id))] == [message_id] * 3
 
@@ -186,7 +185,7 @@ FOREIGN_CALLS = {
     "a tuple": call((5,)),
     "zero": call(0),
     "a negative number": call(-1),
-    "more than a bigint": call(LARGEST_MESSAGE_ID + 1),
+    "more than a bigint": call(LARGEST_ID + 1),
     "a number of a thousand digits": call(10**1000),
     "three parts": pickle.dumps((ENTRY_POINT, None, (5,))),
     "not a tuple": pickle.dumps(5),

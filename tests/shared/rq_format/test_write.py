@@ -14,14 +14,13 @@ from rq.job import Job, JobStatus
 from rq.serializers import DefaultSerializer
 
 from outbox_relay.broker import Broker, open_broker
-from shared.outbox.messages import ENTRY_POINT
-from shared.outbox.publishing import Row
+from shared.outbox.messages import ENTRY_POINT, JobRef
 from shared.rq_format.ids import job_id
 from shared.rq_format.write import FAILURE_TTL_SECONDS, RESULT_TTL_SECONDS
 from tests.redis_keys import KEYS
 from tests.shared.rq_format.former_job import FORMER_JOB
 
-ROW = Row(id=42, generation=3, queue="critical")
+ROW = JobRef(id=42, generation=3, queue="critical")
 RUN_LEASE_SECONDS = 60.0
 TIMES = {b"created_at", b"enqueued_at"}
 
@@ -73,7 +72,7 @@ def test_rq_restores_the_job_that_its_own_enqueue_would_have_stored(redis: "Redi
 
 def test_rq_restores_a_job_that_a_former_relay_pushed(redis: "Redis[Any]", broker: Broker) -> None:
     redis.hset(KEYS.job("former"), mapping=FORMER_JOB)
-    broker.push([Row(123_456, 0, "critical")])
+    broker.push([JobRef(123_456, 0, "critical")])
 
     assert restored(redis, "former") == restored(redis, job_id(123_456, 0))
 
@@ -127,7 +126,7 @@ def test_rq_reads_the_job(redis: "Redis[Any]") -> None:
 def test_each_job_of_a_batch_carries_its_own_id(redis: "Redis[Any]", broker: Broker) -> None:
     ids = {"critical": [-7, 1, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, 2**62], "default": list(range(1000, 10_000))}
 
-    broker.push([Row(id_, 0, queue) for queue, of_queue in ids.items() for id_ in of_queue])
+    broker.push([JobRef(id_, 0, queue) for queue, of_queue in ids.items() for id_ in of_queue])
 
     for queue, of_queue in ids.items():
         jobs = Queue(queue, connection=redis).get_jobs()

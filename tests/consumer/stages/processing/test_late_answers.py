@@ -16,7 +16,7 @@ from consumer.stages.late_answers import LateAnswers
 from consumer.stages.processor import Processor
 from embedded.programs.ports import LOOPBACK, free_port
 from shared.outbox import claims
-from shared.outbox.publishing import reap_running
+from shared.outbox.reaping import reap_running
 from shared.settings.processes import SmtpServer
 from tests.consumer.stages.processing.world import Logs, World, running
 from tests.rows import add_message

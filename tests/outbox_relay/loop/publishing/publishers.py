@@ -1,10 +1,10 @@
 """A publisher to any Redis."""
 
 from outbox_relay.broker import Broker
-from outbox_relay.loop.publisher import Publisher
+from outbox_relay.loop.publisher import RESCAN_SECONDS, Publisher
 
 LEASE = 30.0
 
 
-def publisher_to(broker: Broker) -> Publisher:
-    return Publisher(broker, publish_lease_seconds=LEASE, probe_patience_seconds=60)
+def publisher_to(broker: Broker, rescan_seconds: float = RESCAN_SECONDS) -> Publisher:
+    return Publisher(broker, publish_lease_seconds=LEASE, probe_timeout_seconds=60, rescan_seconds=rescan_seconds)

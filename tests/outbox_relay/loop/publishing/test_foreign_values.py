@@ -14,7 +14,7 @@ from rq.defaults import RQ_KEY_PREFIX
 from outbox_relay.broker import Broker, open_broker
 from outbox_relay.loop.publisher import Publisher
 from outbox_relay.loop.relay import Relay
-from outbox_relay.loop.wakeup import Alarm
+from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.rq_format.ids import job_id
 from tests.addresses import with_login
 from tests.outbox_relay.loop.publishing.publishers import publisher_to
@@ -50,7 +50,7 @@ def redis(redis_url: str) -> Iterator[Redis]:
 
 @contextmanager
 def relay_of(database_url: str, redis_url: str) -> Iterator[Relay]:
-    relay = Relay(relay_settings(database_url, redis_url), open_broker(redis_url, RQ_KEY_PREFIX, 60), Alarm())
+    relay = Relay(relay_settings(database_url, redis_url), open_broker(redis_url, RQ_KEY_PREFIX, 60), WakeupPipe())
     with closing(relay):
         yield relay
 

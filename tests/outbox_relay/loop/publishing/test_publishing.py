@@ -17,7 +17,7 @@ from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
 from outbox_relay.loop.publisher import Publisher
 from shared.database.connections import connect, transaction
 from shared.outbox import publishing
-from shared.outbox.publishing import Row
+from shared.outbox.messages import JobRef
 from shared.rq_format.ids import job_id
 from tests.failover.demotion import demotable_redis
 from tests.outbox_relay.loop.publishing.publishers import LEASE, publisher_to
@@ -72,8 +72,8 @@ def test_no_more_rows_are_locked_than_are_taken(connection: Connection, database
     criticals, defaults = (add_messages(connection, 3, queue) for queue in ("critical", "default"))
 
     with closing(connect(database_url, "another relay")) as another, transaction(connection), transaction(another):
-        taken = [[row.id for row in publishing.take_batch(each, 2).rows] for each in (connection, another)]
-        left = [row.id for row in publishing.take_batch(another, 10).rows if row.id not in taken[1]]
+        taken = [[row.id for row in publishing.take_batch(each, 2).jobs] for each in (connection, another)]
+        left = [row.id for row in publishing.take_batch(another, 10).jobs if row.id not in taken[1]]
 
     assert taken == [criticals[:2], [criticals[2], defaults[0]]]
     assert left == defaults[1:]
@@ -119,7 +119,7 @@ def test_an_absent_redis_leaves_the_messages_pending(connection: Connection) -> 
 
 
 def push_and_fail(connection: Connection, broker: Broker) -> None:
-    broker.push(publishing.take_batch(connection, 10).rows)
+    broker.push(publishing.take_batch(connection, 10).jobs)
     connection.execute("SELECT 1 / 0")
 
 
@@ -256,12 +256,12 @@ def test_next_due_is_the_nearest_of_both_queues(connection: Connection) -> None:
 
 def test_the_push_after_a_refused_one_goes_where_the_name_leads(tmp_path: Path) -> None:
     with demotable_redis(tmp_path) as redis, closing(open_broker(redis.url, RQ_KEY_PREFIX, 60)) as broker:
-        broker.push([Row(1, 0, "default")])
+        broker.push([JobRef(1, 0, "default")])
         redis.demote()
 
         with pytest.raises(BrokerUnavailableError):
-            broker.push([Row(2, 0, "default")])
-        broker.push([Row(2, 0, "default")])
+            broker.push([JobRef(2, 0, "default")])
+        broker.push([JobRef(2, 0, "default")])
 
         with redis.second.client() as client:
             assert Queue("default", connection=client).job_ids == [job_id(1, 0), job_id(2, 0)]
