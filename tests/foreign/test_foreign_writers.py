@@ -30,7 +30,7 @@ from shared.outbox import reaping
 from shared.outbox.messages import QUEUES, SendWelcomeEmail
 from tests.api_service import api_service
 from tests.consumer.stages.processing.world import World, world_of
-from tests.foreign.values import ROWS, SHARED_KEYS, VALUES, JobRef, insert, plant
+from tests.foreign.values import ROWS, SHARED_KEYS, VALUES, Row, insert, plant
 from tests.outbox_relay.commands.running import run
 from tests.redis_keys import KEYS
 from tests.relay_settings import relay_settings
@@ -135,7 +135,7 @@ def place(database_url: str, redis_url: str, mailbox: MailCatcher, monkeypatch: 
 )
 @given(rows=st.lists(ROWS, min_size=1, max_size=12), values=VALUES)
 def test_whatever_others_write_the_road_the_commands_and_the_console_are_at_work(
-    place: Place, rows: list[JobRef], values: dict[str, tuple[str, bytes]]
+    place: Place, rows: list[Row], values: dict[str, tuple[str, bytes]]
 ) -> None:
     place.empty()
     connection: psycopg.Connection[Any] = place.world.connection

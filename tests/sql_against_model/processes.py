@@ -117,9 +117,9 @@ class Relay(Process):
 
     def read_lists(self, at: Moment) -> None:
         listed, self.epoch = self.servers.broker.read_lists(
-            {job_id(row.id, row.generation).encode() for row in self.suspects}
+            {job_id(row.id, row.generation).encode() for row in self.expired}
         )
-        found = sorted(row for row in self.suspects if job_id(row.id, row.generation).encode() in listed)
+        found = sorted(row for row in self.expired if job_id(row.id, row.generation).encode() in listed)
         agree("found", self.servers.rows(at.after.relays[self.number].found), found)
 
     def renew_found(self, at: Moment) -> None:
