@@ -153,7 +153,17 @@ def test_the_demo_ends_well_and_leaves_nothing(server_folder: Path) -> None:
     assert '{"is_verified":true}' in done.stdout
     assert done.stdout.count("status done") == 2
     assert "\x1b" not in done.stdout
+    printed = re.search(r"(?ms)^```\n(A signup .*?)^```$", (ROOT / "README.md").read_text())
+    assert printed is not None
+    assert without_what_varies(done.stdout.strip()) == without_what_varies(printed[1].strip())
     assert not list(temporary.glob("outbox-demo-*"))
+
+
+def without_what_varies(text: str) -> str:
+    """Return the demo's lines without times, ports, tokens and codes."""
+    for pattern in (r"[\d.]+ m?s\b", r'"created_at":"[^"]+"', r'"signup_token":"[^"]+"', r":\d+/", r"secret_code=\S+"):
+        text = re.sub(pattern, "…", text)
+    return re.sub(r"(?m)^\s+", "", text)
 
 
 def test_a_demo_that_fails_says_where_its_logs_are(
