@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, case, exists, func, text
 from sqlalchemy.sql.selectable import FromClause
 
-from shared.outbox.tables import users
+from api.tables import users
 
 
 def as_name(text: str) -> str:

@@ -31,7 +31,7 @@ from api.accounts.mail_limits.waiting_mails import hand_over
 from api.accounts.token_holders import Holder, TokenRefusedError, find_holder
 from api.database.engine import connected
 from api.http.problems import FieldError, ProblemError
-from shared.outbox.tables import users
+from api.tables import users
 
 CORRECTIONS_A_DAY: Final = 5
 

@@ -26,7 +26,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from api.clients.forwarding import client_of
 from api.http.problems import ProblemError
-from shared.outbox.tables import idempotency_keys
+from api.tables import idempotency_keys
 
 HEADER: Final = "Idempotency-Key"
 KEPT_HOURS: Final = 24

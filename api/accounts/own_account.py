@@ -13,7 +13,7 @@ from sqlalchemy import DateTime, Engine, Text, Update, bindparam, func, not_, te
 from api.accounts.conditions import of_the_day, readable_time
 from api.accounts.passwords.hashing import is_password
 from api.database.engine import connected
-from shared.outbox.tables import users
+from api.tables import users
 
 WRONG_PASSWORDS_A_DAY: Final = 5
 

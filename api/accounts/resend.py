@@ -20,7 +20,7 @@ from api.accounts.conditions import as_name, names
 from api.accounts.mail_limits.limiter import MailLimiter, MailShape, limited_mail
 from api.accounts.token_holders import find_holder
 from api.database.engine import connected
-from shared.outbox.tables import resends, users
+from api.tables import resends, users
 
 ANSWER_SECONDS: Final = 0.05
 """No answer leaves earlier: several times as long as the statements take where PostgreSQL is not overloaded."""

@@ -27,7 +27,7 @@ from api.accounts.idempotency import RequestKey, find_outcome, keep_outcome
 from api.accounts.mail_limits.limiter import MailDecision, MailLimiter, MailShape, limited_mail
 from api.accounts.passwords.hashing import hash_password
 from api.database.engine import DatabaseUnavailableError, connected
-from shared.outbox.tables import users
+from api.tables import users
 
 _ATTEMPTS: Final = 3
 

@@ -13,7 +13,8 @@ from api.accounts.mail_limits.hourly_counts import hour_of
 from api.accounts.mail_limits.limiter import MailLimiter, is_to_address
 from api.accounts.mail_limits.waiting_mails import is_held_back
 from api.accounts.token_holders import Holder
-from shared.outbox.tables import outbox, outbox_finished, users, verification_mails, verify_emails
+from api.tables import users, verification_mails, verify_emails
+from shared.outbox.tables import outbox, outbox_finished
 
 MailStateName = Literal["pending", "waiting", "sent", "taken"]
 

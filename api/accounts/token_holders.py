@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Float, Select, Text, bindparam, func, not_, o
 from api.accounts.conditions import readable_time
 from api.accounts.signup_tokens import is_token_of, username_in
 from api.http.problems import ProblemError
-from shared.outbox.tables import users
+from api.tables import users
 
 NOT_KNOWN: Final = (
     "We don't recognize this signup. Sign up again with the same username and password, or send its signup_token as"

@@ -27,9 +27,10 @@ from sqlalchemy import (
 )
 
 from api.accounts.conditions import has_owner, names, readable_time
+from api.tables import users, verify_emails
 from shared.outbox.appending import append_for_each
 from shared.outbox.messages import SendWelcomeEmail
-from shared.outbox.tables import outbox, users, verify_emails
+from shared.outbox.tables import outbox
 
 WRONG_PASSWORDS: Final = 5
 """So many end a link."""

@@ -21,9 +21,9 @@ from api.accounts import signup
 from api.accounts.mail_limits.limiter import MailLimiter, MailShape
 from api.database.engine import build_engine
 from api.database.notifier import Notifier
+from api.tables import users
 from bench.processes.children import ready, report
 from shared.outbox.messages import CRITICAL
-from shared.outbox.tables import users
 from shared.settings.mail_limits import MailLimits
 
 _COLUMNS: Final = ["username", "email", "full_name", "hashed_password"]

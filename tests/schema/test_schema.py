@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.schema import Table
 
+from api import tables
 from embedded.errors import EmbeddedError
 from embedded.servers.databases import Databases
 from embedded.servers.postgres_files import binaries
-from shared.outbox.tables import metadata
 from tests.conftest import SCHEMA
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -279,7 +279,7 @@ def test_history_holds_finished_messages_alone(
     assert caught.value.diag.constraint_name == constraint
 
 
-@pytest.mark.parametrize("table", metadata.sorted_tables, ids=lambda table: table.name)
+@pytest.mark.parametrize("table", tables.users.metadata.sorted_tables, ids=lambda table: table.name)
 def test_the_mapping_is_what_the_schema_says(database_url: str, table: Table) -> None:
     engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
     columns = inspect(engine).get_columns(table.name)

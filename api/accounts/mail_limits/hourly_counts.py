@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from api.accounts.mail_limits.scheduling import Schedule
-from shared.outbox.tables import mail_counts
+from api.tables import mail_counts
 
 TOTAL: Final = b"total"
 _SLOTS: Final = 64

@@ -35,10 +35,11 @@ from api.accounts.mail_limits.hourly_counts import TOTAL, HourlyLimits, counted
 from api.accounts.mail_limits.mailboxes import is_plain, mailbox_of
 from api.accounts.mail_limits.scheduling import KnownMail, RequestedMail, Schedule, State, place
 from api.database.engine import LOCK_SECONDS
+from api.tables import verification_mails
 from shared.database.connections import opening
 from shared.outbox.appending import append_discarded_for_each, append_for_each
 from shared.outbox.messages import SendVerifyEmail
-from shared.outbox.tables import outbox, outbox_finished, verification_mails
+from shared.outbox.tables import outbox, outbox_finished
 from shared.settings.mail_limits import MailLimits
 
 _SALT: Final = b"outbox-signup.mail-limits."

@@ -28,9 +28,10 @@ from sqlalchemy.sql.dml import ReturningDelete
 from api.accounts.conditions import names
 from api.accounts.mail_limits.limiter import MailLimiter, is_to_address
 from api.accounts.token_holders import Holder
+from api.tables import users, verification_mails
 from shared.outbox.appending import append_for_each
 from shared.outbox.messages import SendVerifyEmail
-from shared.outbox.tables import outbox, users, verification_mails
+from shared.outbox.tables import outbox
 
 
 def is_held_back() -> ColumnElement[bool]:
