@@ -1,1 +1,1 @@
-"""What a message looks like to RQ: its job's id, and the hash that is written and read."""
+"""The format of an RQ job for a message: the names of ids and keys, what the relay writes, what a worker reads."""

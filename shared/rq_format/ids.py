@@ -1,4 +1,4 @@
-"""The id of a message's RQ job: how it is written, and how the message's id is read from it."""
+"""The id of the RQ job of a message: writing it, and reading the message's id from it."""
 
 import re
 from typing import Final, TypeGuard
@@ -6,7 +6,7 @@ from typing import Final, TypeGuard
 from shared.outbox.columns import LARGEST_ID
 
 LUA_PATTERN: Final = r"(outbox%-(%-?%d+)%-g%d+)"
-"""Captures the job's id and the message's id where a Lua script splits a text of ids, such as the push script."""
+"""The same format as a Lua pattern. It captures the job's id and the message's id."""
 
 _PATTERN: Final = re.compile(rb"outbox-(\d{1,19})-g\d{1,10}")
 

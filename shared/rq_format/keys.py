@@ -11,7 +11,7 @@ _MARKER: Final = re.compile(rb"[0-9A-Fa-f]{%d}" % MARKER_CHARACTERS)
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys under one prefix. All of them are RQ's, but for the epoch's marker.
+    """The keys under one prefix. All are RQ's, except the epoch's marker.
 
     Attributes:
         prefix: the value of RQ_KEY_PREFIX.
@@ -22,12 +22,12 @@ class Keys:
 
     @property
     def epoch_marker(self) -> str:
-        """A random text that the relay sets where there is none: an emptied Redis gets another one."""
+        """The key of a random text that the relay sets if there is none. So an emptied Redis gets another one."""
         return f"{self.prefix}:outbox:epoch"
 
     @property
     def queues(self) -> str:
-        """The set of all queues' keys."""
+        """The key of the set of all queues' keys."""
         return f"{self.prefix}:queues"
 
     def queue(self, name: str) -> str:
@@ -48,11 +48,11 @@ class Keys:
 
     @property
     def workers(self) -> str:
-        """The set of all workers' keys."""
+        """The key of the set of all workers' keys."""
         return f"{self.prefix}:workers"
 
     def workers_of(self, queue: str) -> str:
-        """Return the key of the set of the keys of the workers that serve a queue."""
+        """Return the key of the set of the keys of a queue's workers."""
         return f"{self.prefix}:workers:{queue}"
 
     def worker(self, name: str) -> str:
@@ -61,7 +61,7 @@ class Keys:
 
     @property
     def suspended(self) -> str:
-        """Exists while `rq suspend` holds."""
+        """The key that exists while `rq suspend` is in effect."""
         return f"{self.prefix}:suspended"
 
 

@@ -1,7 +1,7 @@
-"""Reading jobs from Redis without believing them.
+"""Reading jobs from Redis without trusting them.
 
-Whoever can write to Redis can write any bytes where RQ keeps a pickled call. Here nothing of it is ever run: a job
-names a message, and whether that message exists and is due is asked of PostgreSQL.
+Anyone who can write to Redis can write any bytes where RQ stores a pickled call. Nothing of them is run here: a job
+names a message, and PostgreSQL decides whether that message exists and is due.
 """
 
 import io
@@ -15,37 +15,37 @@ from shared.outbox.messages import ENTRY_POINT
 from shared.rq_format.ids import is_message_id
 
 LARGEST_DATA_BYTES: Final = 4096
-"""Our own jobs need less than 100."""
+"""The relay's jobs need less than 100."""
 
 _GREEDY_OPCODES: Final = {"PUT", "LONG_BINPUT"}
-"""They store at a place whose number the writer chooses: five bytes, and the unpickler takes gigabytes (CPython
-gh-115952). RQ writes protocol 5, which has no use for them."""
+"""They store a value at an index that the writer chooses, so that five bytes make the unpickler allocate gigabytes
+(CPython gh-115952). RQ writes protocol 5, which does not use them."""
 
 _OPCODES_OF_A_CALL: Final = {
     *("PROTO", "FRAME", "STOP", "MARK", "TUPLE", "TUPLE1", "EMPTY_DICT", "NONE", "MEMOIZE", "BINPUT"),
     *("SHORT_BINUNICODE", "BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1"),
 }
-"""What pickle needs for a call of our entry point. Nothing of it names a value twice: fifty tuples, each of which holds
-the one before it twice, are 300 bytes, and hashing the outermost takes days, in which no signal is heard."""
+"""All that a pickled call of the entry point needs. None of them refers to an earlier value: fifty tuples, each of
+which holds the one before it twice, are 300 bytes, and hashing the outermost takes days without handling a signal."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoppedJob:
-    """A job that only we have now; nothing but the claim in PostgreSQL keeps it from being lost."""
+    """A job that was popped from its list. If the worker dies now, only the message's row brings it back."""
 
     queue_key: str
     job_id: bytes
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads numbers, texts and containers. Every class and every function is refused before it is imported."""
+    """Reads numbers, texts and containers. It refuses each class and each function before it is imported."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:  # noqa: ANN401 - the signature is pickle's
         raise pickle.UnpicklingError(f"refused: {module_name[:40]}.{global_name[:40]}")
 
 
 class PlainSerializer:
-    """An RQ serializer that reads what RQ's own pickle serializer wrote, as long as it is plain data."""
+    """An RQ serializer that reads the plain data that RQ's pickle serializer writes, and refuses all else."""
 
     @staticmethod
     def dumps(value: object) -> bytes:
@@ -62,13 +62,13 @@ class PlainSerializer:
 
 
 def message_id_of_call(data: bytes) -> int | None:
-    """Give the message that a job's stored call names, or None when it calls anything but our entry point."""
+    """Return the id of the message that a stored call names, or None if it does not call the entry point."""
     try:
         pickled = _decompressed(data)
         if any(opcode.name not in _OPCODES_OF_A_CALL for opcode, _, _ in pickletools.genops(pickled)):
             return None
         function, instance, args, kwargs = PlainSerializer.loads(pickled)
-    except Exception:  # noqa: BLE001 - a stranger's bytes may make pickle raise anything
+    except Exception:  # noqa: BLE001 - pickle may raise anything for such bytes
         return None
     if (function, instance, kwargs) != (ENTRY_POINT, None, {}) or not isinstance(args, tuple) or len(args) != 1:
         return None
@@ -77,12 +77,12 @@ def message_id_of_call(data: bytes) -> int | None:
 
 
 def _decompressed(data: bytes) -> bytes:
-    """Undo RQ's compression, but not for a few bytes that would unfold to gigabytes."""
+    """Return the data without RQ's compression. Raises zlib.error for a few bytes that expand to a lot."""
     inflater = zlib.decompressobj()
     try:
         plain = inflater.decompress(data, LARGEST_DATA_BYTES)
     except zlib.error:
-        return data  # RQ takes that for what was never compressed
+        return data  # as RQ does: the relay does not compress
     if inflater.unconsumed_tail:
         raise zlib.error("too large")
     return plain

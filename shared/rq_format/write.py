@@ -1,7 +1,7 @@
-"""What a message looks like to RQ: the job's id, and the hash that RQ's own enqueue would write for it.
+"""Writing jobs to Redis: the script that pushes a batch, and its arguments.
 
-The layout is RQ 3.0's. A test holds it against Queue.enqueue, so that a version that changes it fails there and not in
-production.
+The format is that of RQ 3.0. A test compares it with what `Queue.enqueue` writes, so that a version of RQ that changes
+it fails there and not in production.
 """
 
 import pickle
@@ -14,22 +14,22 @@ from shared.rq_format.ids import LUA_PATTERN, job_id
 from shared.rq_format.keys import MARKER_CHARACTERS, Keys
 
 RESULT_TTL_SECONDS: Final = 60
-"""Short but not 0: with 0 a Redis that is emptied in mid-job turns a success into a failure."""
+"""Not 0: RQ would then report a success as a failure if Redis is emptied while the job runs."""
 
 FAILURE_TTL_SECONDS: Final = 86_400
-"""How long RQ remembers a job whose process was killed. The truth about it stands in PostgreSQL."""
+"""How long RQ keeps a job whose process was killed. What became of the message is in PostgreSQL."""
 
 PUSH_SCRIPT: Final = f"""
--- Push a whole batch: one round trip, one atomic step, and the fields that all jobs share are not sent each time.
--- KEYS: the epoch's marker, the set of queues. ARGV: what a job's key begins with, present time, job timeout, a new
--- marker, RPUSH or LPUSH, then for each queue its name, its key, the ids of its jobs in one text, and for each job the
--- pickled call.
--- Returns the marker, the server's description with its run id ('' where INFO is refused), and the queues that took
--- nothing since their keys hold something else than a list.
+-- Push a batch in one round trip and one atomic step. The fields that all jobs share are sent once.
+-- KEYS: the epoch's marker, the set of queues.
+-- ARGV: the prefix of a job's key, the current time, the job timeout, a new marker, RPUSH or LPUSH; then for each
+-- queue its name, its key, the ids of its jobs in one text, and the pickled call of each job.
+-- Returns the marker, the reply of INFO server ('' where INFO is refused), and the queues whose keys hold another type
+-- than a list: none of their jobs is pushed.
 local job_prefix, now, timeout, push = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 local marker, refused = redis.pcall('GET', KEYS[1]), {{}}
 if type(marker) ~= 'string' or #marker ~= {MARKER_CHARACTERS} or string.find(marker, '%X') then
-  marker = ARGV[4]  -- there was none, or somebody else wrote something there
+  marker = ARGV[4]  -- there was none, or another program has overwritten it
   redis.call('SET', KEYS[1], marker)
 end
 local at = 6
@@ -40,23 +40,23 @@ while ARGV[at] do
   for id, message in string.gmatch(ARGV[at + 2], '{LUA_PATTERN}') do
     if is_list then
       local job = job_prefix .. id
-      redis.call('DEL', job)  -- a job that is pushed again keeps nothing of its former run, not even its expiry
+      redis.call('DEL', job)  -- a job that is pushed again keeps nothing of its last run, not even its expiry
       redis.call('HSET', job,
         'data', ARGV[call], 'origin', queue, 'status', 'queued', 'created_at', now, 'enqueued_at', now,
-        -- RQ's default description is the call with its arguments, and it is logged.
+        -- Workers log it. RQ's default is the call with its arguments.
         'description', 'outbox message ' .. message,
         'timeout', timeout, 'result_ttl', '{RESULT_TTL_SECONDS}', 'failure_ttl', '{FAILURE_TTL_SECONDS}')
       ids[#ids + 1] = id
     end
     call = call + 1
-    if #ids == 1000 then  -- a command takes only so many arguments from Lua's stack
+    if #ids == 1000 then  -- Lua's stack limits the arguments of one command
       redis.call(push, list, unpack(ids))
       ids = {{}}
     end
   end
   if #ids > 0 then redis.call(push, list, unpack(ids)) end
   if not is_list then refused[#refused + 1] = queue end
-  redis.pcall('SADD', KEYS[2], list)  -- for RQ's lists of queues; no job depends on it
+  redis.pcall('SADD', KEYS[2], list)  -- RQ lists its queues from this set; no job depends on it
   at = call
 end
 local server = redis.pcall('INFO', 'server')
@@ -64,23 +64,23 @@ return {{marker, type(server) == 'string' and server or '', refused}}
 """
 
 
-def push_arguments(rows: Sequence[JobRef], keys: Keys) -> Iterator[str | bytes]:
-    """Give the part of PUSH_SCRIPT's ARGV that names the jobs. Only the message's id travels."""
+def push_arguments(jobs: Sequence[JobRef], keys: Keys) -> Iterator[str | bytes]:
+    """Return the part of PUSH_SCRIPT's ARGV that describes the jobs. Of a message it contains only the id."""
     for queue in QUEUES:
-        of_queue = [row for row in rows if row.queue == queue]
+        of_queue = [job for job in jobs if job.queue == queue]
         if of_queue:
             yield queue
             yield keys.queue(queue)
-            yield " ".join([job_id(row.id, row.generation) for row in of_queue])
-            for row in of_queue:
-                yield _pickled_call(row.id)
+            yield " ".join([job_id(job.id, job.generation) for job in of_queue])
+            for job in of_queue:
+                yield _pickled_call(job.id)
 
 
 def timestamp() -> str:
-    """Give the present time as RQ writes it."""
+    """Return the current time as RQ writes it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _pickled_call(message_id: int) -> bytes:
-    """Return the call as RQ's own serializer writes it. RQ also reads it uncompressed."""
+    """Return the call as RQ's serializer writes it. RQ compresses it, but reads it uncompressed as well."""
     return pickle.dumps((ENTRY_POINT, None, (message_id,), {}), protocol=pickle.HIGHEST_PROTOCOL)

@@ -1,4 +1,4 @@
-"""The id of a message's job: what the relay writes, the worker reads, and nothing else is taken for."""
+"""The id of a message's job: the worker reads what the relay writes, and takes nothing else for one."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Whatever stands in Redis, reading it runs nothing, imports nothing and takes little memory."""
+"""Reading any bytes from Redis runs nothing, imports nothing and takes little memory."""
 
 import builtins
 import contextlib
@@ -38,7 +38,7 @@ class Reduced:
 
 
 def call(*args: object, function: object = ENTRY_POINT, instance: object = None, kwargs: object = None) -> bytes:
-    """What RQ keeps of a call."""
+    """What RQ stores of a call, before it compresses it."""
     return pickle.dumps((function, instance, args, {} if kwargs is None else kwargs), protocol=5)
 
 
@@ -110,7 +110,7 @@ TRICKS = {
 @pytest.mark.parametrize("data", TRICKS.values(), ids=TRICKS)
 def test_the_serializer_refuses_tricks_with_the_protocol(data: bytes) -> None:
     written = io.StringIO()
-    with contextlib.redirect_stdout(written), pytest.raises(Exception):  # noqa: B017, PT011 - whatever pickle raises
+    with contextlib.redirect_stdout(written), pytest.raises(Exception):  # noqa: B017, PT011 - pickle may raise anything
         PlainSerializer.loads(data)
 
     assert written.getvalue() == ""
@@ -131,7 +131,7 @@ def test_a_few_bytes_nest_as_they_should() -> None:
 )
 def test_a_few_bytes_can_take_neither_gigabytes_nor_days(data: bytes) -> None:
     script = f"import shared.rq_format.read as jobs; print(jobs.message_id_of_call({data!r}))"
-    # Not ru_maxrss: that begins with what this process had at the fork.
+    # Not ru_maxrss: it starts at what this process had at the fork.
     peak = "print(*[line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM:')])"
 
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""RQ makes the same job of what the relay writes as of what its own enqueue would have written."""
+"""RQ restores the same job from what the relay writes as from what its own enqueue writes."""
 
 import pickle
 import zlib
@@ -82,7 +82,7 @@ def without_times(fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
 
 
 def restored(redis: "Redis[Any]", id_: str) -> dict[str, Any]:
-    """All that RQ makes of a stored job, but for its id and its times."""
+    """All attributes of the job that RQ restores, except its id and its times."""
     job = Job.fetch(id_, connection=redis)
     assert job.created_at is not None
     assert job.enqueued_at is not None
@@ -135,7 +135,9 @@ def test_each_job_of_a_batch_carries_its_own_id(redis: "Redis[Any]", broker: Bro
         ]
 
 
-def test_a_job_that_is_pushed_again_is_as_new(redis: "Redis[Any]", broker: Broker, pushed: dict[bytes, bytes]) -> None:
+def test_a_job_that_is_pushed_again_keeps_nothing_of_its_last_run(
+    redis: "Redis[Any]", broker: Broker, pushed: dict[bytes, bytes]
+) -> None:
     key = Job.key_for(job_id(42, 3))
     redis.hset(key, mapping={"status": "started", "worker_name": "a worker", "meta": "of its former run"})
     redis.expire(key, FAILURE_TTL_SECONDS)
@@ -147,7 +149,7 @@ def test_a_job_that_is_pushed_again_is_as_new(redis: "Redis[Any]", broker: Broke
 
 
 def test_the_call_holds_nothing_but_the_messages_id(pushed: dict[bytes, bytes]) -> None:
-    assert pickle.loads(pushed[b"data"]) == (ENTRY_POINT, None, (42,), {})  # noqa: S301 - what we have just written
+    assert pickle.loads(pushed[b"data"]) == (ENTRY_POINT, None, (42,), {})  # noqa: S301 - the broker wrote it
 
 
 def test_the_entry_point_exists() -> None:
