@@ -78,7 +78,7 @@ class WithoutSlowClients(logging.Filter):
         return not (record.exc_info and isinstance(record.exc_info[1], BlockingIOError))
 
 
-class PathLogger(Logger):
+class PathLogger(Logger):  # type: ignore[misc] # gunicorn has no types
     """gunicorn's logger without query strings, which hold the codes of links."""
 
     def setup(self, cfg: Any) -> None:  # noqa: ANN401 - gunicorn has no types

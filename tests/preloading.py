@@ -88,7 +88,7 @@ class Preloaded:
         """Prepare it; start nothing yet. What it has in its environment stands in /proc for all its forks too."""
         address, log_file = folder / "preloaded.sock", folder / "preloaded.log"
         needed = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "RQ_KEY_PREFIX": rq_key_prefix()}
-        argv = [sys.executable, "-m", "tests.preloading", address, *modules]
+        argv: list[str | Path] = [sys.executable, "-m", "tests.preloading", address, *modules]
         return cls(Program(Command("preloaded", argv, {**needed, **env}, ROOT, log_file)), address)
 
     def start(self) -> None:
@@ -184,6 +184,8 @@ class Origin(ForkingMixIn, UnixStreamServer):
 
 
 class Guard(StreamRequestHandler):
+    server: Origin
+
     def handle(self) -> None:
         dying_with(self.server.pid, signal.SIGKILL)()
         order = json.loads(self.rfile.readline())

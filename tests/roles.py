@@ -21,7 +21,7 @@ def limited_role(connection: Connection[Any], grants: Mapping[str, Sequence[str]
     try:
         connection.execute(SQL("GRANT USAGE ON SCHEMA {} TO {}").format(Identifier(schema), name))
         for table, privileges in grants.items():
-            granted = SQL(", ").join(map(SQL, privileges))  # type: ignore[arg-type] # a test's own words
+            granted = SQL(", ").join(map(SQL, privileges))
             connection.execute(SQL("GRANT {} ON {} TO {}").format(granted, Identifier(table), name))
         yield role
     finally:
@@ -33,7 +33,7 @@ def with_role(database_url: str, role: str) -> str:
     """Return the address with another role, which gets the password that the address's own has."""
     with psycopg.connect(database_url) as connection:
         passwords = "SELECT rolname, rolpassword FROM pg_authid WHERE rolname IN (current_user, %s)"
-        of_role = dict(connection.execute(passwords, [role]).fetchall())
+        of_role: dict[str, str] = dict(connection.execute(passwords, [role]).fetchall())
         own = connection.info.user
         password = of_role[own]
         if of_role[role] != password:

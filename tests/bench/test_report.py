@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ def _experiment(**overrides: object) -> Experiment:
         return Contender(name, lambda: Measurement({"rows/s": next(figures[name])}))
 
     missing = Contender("peer", lambda: Measurement({}), package="a_peer_that_nobody_has")
-    given = {
+    given: dict[str, Any] = {
         "key": "k",
         "title": "T",
         "columns": ("rows/s",),
@@ -55,7 +56,7 @@ def _experiment(**overrides: object) -> Experiment:
         ),
         "repeats": 3,
     }
-    return Experiment(**{**given, **overrides})  # type: ignore[arg-type] - columns of any type
+    return Experiment(**{**given, **overrides})
 
 
 def test_contenders_take_turns() -> None:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ REGISTRY = "127.0.0.1:5000"
 BUILT = ("api", "api-overlap", "relay", "schema", "worker")
 
 
+def is_pushed(engine: Engine, image: str) -> bool:
+    return engine.docker("push", f"{REGISTRY}/{image}", check=False).returncode == 0
+
+
 @pytest.fixture
 def digests(engine: Engine) -> Iterator[dict[str, str]]:
     """A registry with the images that the project asks for; their digests, by the stand-in's folder."""
@@ -27,7 +32,7 @@ def digests(engine: Engine) -> Iterator[dict[str, str]]:
         for folder, image in named_images().items():
             engine.docker("tag", image, f"{REGISTRY}/{image}")
             wait_until(
-                lambda image=image: engine.docker("push", f"{REGISTRY}/{image}", check=False).returncode == 0,
+                partial(is_pushed, engine, image),
                 120,
                 f"the registry to take {image}",
             )
@@ -62,7 +67,7 @@ def test_the_override_file_has_the_digests_of_the_registry(
     }
     for reference in pinned.values():
         engine.docker("pull", "--quiet", reference)
-    files = ["--file", tmp_path / "compose.yaml", "--file", tmp_path / "compose.digests.yaml"]
+    files: list[str | Path] = ["--file", tmp_path / "compose.yaml", "--file", tmp_path / "compose.digests.yaml"]
     secrets = dict.fromkeys(("SECRET_KEY", "POSTGRES_PASSWORD", "MAIL_FROM"), "x" * 64)
     config = engine.docker("compose", *files, "--profile", "overlap", "config", variables=secrets).stdout
     assert [reference for reference in pinned.values() if reference not in config] == []

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def test_a_container_passes_its_probes(pods: dict[str, Pod], name: str) -> None:
 
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         if probe in pod.container:
-            wait_until(lambda probe=probe: pod.passes(probe), patience, f"{probe} of {name}: {pod.logs()}")
+            wait_until(partial(pod.passes, probe), patience, f"{probe} of {name}: {pod.logs()}")
 
 
 def test_a_signup_is_mailed(servers: Composed, pods: dict[str, Pod]) -> None:

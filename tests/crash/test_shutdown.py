@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from functools import partial
 from signal import SIGTERM
 from typing import Final
 
@@ -154,11 +153,16 @@ ONCE_AND_TWICE: Final[dict[str, Callable[[Stage, int], None]]] = {
     "a stock worker finishes the mail in flight": stop_a_stock_worker_with_a_mail_in_flight,
 }
 
+
+def often(shutdown: Callable[[Stage, int], None], times: int) -> Callable[[Stage], None]:
+    return lambda stage: shutdown(stage, times)
+
+
 SHUTDOWNS: Final[dict[str, Callable[[Stage], None]]] = {
     # What takes the longest begins first.
     "a stock worker's cold shutdown is mended by the relay": stop_a_stock_worker_cold,
     **{
-        f"{told}, {number}": partial(shutdown, times=times)
+        f"{told}, {number}": often(shutdown, times)
         for told, shutdown in ONCE_AND_TWICE.items()
         for number, times in (("once", 1), ("twice", 2))
     },

@@ -79,11 +79,11 @@ def test_every_example_is_answered_as_it_is_printed(stack: Stack, server_folder:
         ".outbox/mails": str(stack.mails.folder),
         ".venv/bin/python": str(make_locked_environment(server_folder / "readme-venv") / "python"),
     }
-    answered = []
+    answered: list[list[Any]] = []
 
     for number, (code, _) in enumerate(api_examples()):
-        for printed, here in places.items():
-            code = code.replace(printed, here)  # noqa: PLW2901
+        for place, here in places.items():
+            code = code.replace(place, here)  # noqa: PLW2901
         if "MailFolder" in code:
             wait_until(stack.mails.mails, 30, "a mail")
         done = subprocess.run([bash, "-euc", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)

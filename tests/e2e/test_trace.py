@@ -62,7 +62,7 @@ def parent_id(span: ReadableSpan) -> int | None:
 
 def span_id(span: ReadableSpan) -> int:
     assert span.context is not None
-    return span.context.span_id
+    return int(span.context.span_id)
 
 
 def test_a_signup_and_its_mail_are_one_trace(
@@ -202,9 +202,9 @@ def test_a_collector_that_does_not_answer_holds_nothing_up(monkeypatch: pytest.M
 def test_switched_on_it_sends_with_the_service_s_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTBOX_TRACING", "otlp")
     spans.configure_tracing("outbox-test")
+    chosen = spans.tracing()
+    assert isinstance(chosen, OtelTracing)
     try:
-        chosen = spans.tracing()
-        assert isinstance(chosen, OtelTracing)
         assert chosen.provider.resource.attributes["service.name"] == "outbox-test"
     finally:
         chosen.provider.shutdown()

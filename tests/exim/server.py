@@ -80,7 +80,7 @@ class Exim:
         self.port = free_port()
         self._root = root
         # The queue is looked through for what a kill has left in it.
-        argv = ["/usr/sbin/chroot", root, PROGRAM, "-bdf", "-q2s"]
+        argv: list[str | Path] = ["/usr/sbin/chroot", root, PROGRAM, "-bdf", "-q2s"]
         self._program = Program(Command("Exim", argv, {"PATH": "/usr/sbin:/usr/bin"}, root, root / "exim.out"))
 
     @property

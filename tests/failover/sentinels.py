@@ -166,5 +166,5 @@ def _command(folder: Path, port: int, master: int, quorum: int, lines: Sequence[
         port=port, loopback=LOOPBACK, folder=folder, service=SERVICE, master=master, quorum=quorum
     )
     file.write_text("\n".join([text, *lines, ""]))
-    argv = [redis_binary(), file, "--sentinel"]
+    argv: list[str | Path] = [redis_binary(), file, "--sentinel"]
     return Command("Sentinel", argv, {"PATH": "/usr/bin:/bin", "LANG": "C"}, folder, folder / "sentinel.log")

@@ -113,7 +113,7 @@ class Service:
         wait_until(self._is_quiet, _QUIET_SECONDS, "the last mail")
         seconds = time.monotonic() - since
         with connect(self._database_url, "proof") as connection:
-            users = dict(connection.execute("SELECT username, email FROM users").fetchall())
+            users: dict[str, str] = dict(connection.execute("SELECT username, email FROM users").fetchall())
         recipients = [mail.recipients[0] for mail in self._mail.mails()]
         told = [signup for signup in self._load.signups if signup.acknowledged_by is not None]
         lost = {signup.email for signup in told if signup.username not in users} | set(users.values()) - set(recipients)

@@ -56,7 +56,13 @@ def fuzz(
         seed: what makes the requests the same again.
 
     """
-    command = [Path(sys.executable).with_name("st"), "--config-file", CONFIG, "run", f"{api_url}/openapi.json"]
+    command: list[str | Path] = [
+        Path(sys.executable).with_name("st"),
+        "--config-file",
+        CONFIG,
+        "run",
+        f"{api_url}/openapi.json",
+    ]
     options = ["--checks", "all", "--max-examples", str(examples), "--seed", str(seed), "--generation-database", "none"]
     return subprocess.run(
         [*command, *options, "--no-color", "--header", f"Authorization: Bearer {token}"],

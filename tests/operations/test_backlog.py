@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -70,7 +70,7 @@ def read_everything(connection: ExplainingConnection, database_url: str) -> None
         dead_letters.count_dead(connection)
     read_snapshot(connection, 300)
     check_outbox(connection, relay_settings(database_url, "redis://127.0.0.1:1/0"))
-    collector = LatencyCollector(lambda: _left_open(connection))
+    collector = LatencyCollector(lambda: cast("Any", _left_open(connection)))
     list(collector.collect())
     list(collector.collect())
 

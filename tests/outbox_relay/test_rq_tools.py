@@ -16,11 +16,11 @@ from rq_dashboard.cli import make_flask_app
 from rq_dashboard.web import setup_rq_connection
 
 from outbox_relay.broker import open_broker
-from shared.outbox.publishing import Row
+from shared.outbox.messages import JobRef
 from shared.rq_format.ids import job_id
 from tests.processes import RQ, run
 
-ROWS = [Row(42, 3, "critical"), Row(43, 0, "critical"), Row(44, 0, "default")]
+ROWS = [JobRef(42, 3, "critical"), JobRef(43, 0, "critical"), JobRef(44, 0, "default")]
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def _pushed(redis_url: str) -> None:
 
 
 @pytest.fixture
-def redis(redis_url: str) -> Iterator["Redis[Any]"]:
+def redis(redis_url: str) -> Iterator[Redis]:
     with Redis.from_url(redis_url) as client:
         yield client
 
@@ -48,7 +48,7 @@ def dashboard(redis_url: str) -> Iterator[FlaskClient]:
 def json_of(dashboard: FlaskClient, path: str) -> dict[str, Any]:
     answer = dashboard.get(f"/0/data/{path}.json")
     assert answer.status_code == 200
-    return dict(answer.json)
+    return dict(answer.json or {})
 
 
 @pytest.mark.e2e
@@ -84,7 +84,7 @@ def test_rq_dashboard_shows_a_job(dashboard: FlaskClient) -> None:
         assert abs(datetime.now(UTC) - datetime.fromisoformat(job[name])) < timedelta(minutes=1)
 
 
-def test_rq_dashboard_shows_a_job_that_a_worker_has_begun(dashboard: FlaskClient, redis: "Redis[Any]") -> None:
+def test_rq_dashboard_shows_a_job_that_a_worker_has_begun(dashboard: FlaskClient, redis: Redis) -> None:
     queue = Queue("critical", connection=redis)
     worker = Worker([queue], name="one", connection=redis)
     job = queue.fetch_job(job_id(42, 3))
@@ -99,7 +99,7 @@ def test_rq_dashboard_shows_a_job_that_a_worker_has_begun(dashboard: FlaskClient
     assert [each["description"] for each in started] == ["outbox message 42"]
 
 
-def test_rq_exporter_counts_the_jobs(redis: "Redis[Any]") -> None:
+def test_rq_exporter_counts_the_jobs(redis: Redis) -> None:
     """The calls of rq-exporter 3.1.0 (get_queue_jobs in its utils.py), which does not accept RQ 3 as a dependency.
 
     With an RQ 2 of its own, as it is installed, it reads the same keys.

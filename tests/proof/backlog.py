@@ -84,7 +84,7 @@ def drained(database_url: str, redis_url: str, messages: int, workers_take: int)
             rounds += 1
             connection.execute(
                 "DELETE FROM outbox WHERE id = ANY(%s)",
-                [[int(job.split(b"-")[1]) for job in popped]],  # type: ignore[union-attr]
+                [[int(job.split(b"-")[1]) for job in popped]],
             )
         return Drained(messages, rounds, pushed_again)
 

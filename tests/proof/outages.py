@@ -35,7 +35,7 @@ from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.database.connections import connect
 from shared.outbox.claims import LONGEST_PROBE_PAUSE_SECONDS
 from shared.settings.processes import ConsumerSettings, SmtpServer
-from tests.redis_keys import KEYS
+from tests.redis_keys import KEYS, as_text
 from tests.relay_settings import relay_settings
 from tests.rows import add_message, add_user
 
@@ -87,6 +87,7 @@ def mail_server_away(database_url: str, redis_url: str, smtp_port: int, hours: f
             "SELECT extract(epoch FROM probe_at - clock_timestamp())::float8 FROM outbox_breaker"
         ).fetchone()
         assert pause is not None
+        assert isinstance(pause[0], float)
         attempts_spent = _attempts(connection)
         back = Processor(consumer_settings(database_url, redis_url, smtp_port))
         _let_the_next_probe_be_due(connection)
@@ -198,7 +199,7 @@ def _pop_all(broker: Broker) -> list[int]:
     queues = [KEYS.queue(queue) for queue in ("critical", "default")]
     listed = {job for queue in queues for job in client.lrange(queue, 0, -1)}
     client.delete(*queues)
-    return sorted(int(job.split(b"-")[1]) for job in listed)
+    return sorted(int(as_text(job).split("-")[1]) for job in listed)
 
 
 def _let_the_next_probe_be_due(connection: psycopg.Connection[tuple[object, ...]]) -> None:

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -97,7 +98,7 @@ def test_a_dump_is_restored_with_its_rules(database_url: str, empty_database_url
 def test_a_dump_of_the_outbox_alone_is_restored_with_its_rules(
     database_url: str, empty_database_url: str, connection: Connection
 ) -> None:
-    command = [binaries() / "pg_dump", "-t", "outbox", database_url]
+    command: list[str | Path] = [binaries() / "pg_dump", "-t", "outbox", database_url]
     dump = subprocess.run(command, capture_output=True, check=True).stdout
     subprocess.run([binaries() / "psql", "-qX", "-v", "ON_ERROR_STOP=1", empty_database_url], input=dump, check=True)
 

@@ -33,6 +33,12 @@ def why_redis_fails(url: str, use: Callable[[Redis], object] = Redis.ping) -> st
     return redis_cause(failed.value, url)
 
 
+def set_in_a_pipeline(client: Redis) -> None:
+    pipeline = client.pipeline(transaction=False)
+    pipeline.set("a", "alice")
+    pipeline.execute()
+
+
 def address_of(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
@@ -137,9 +143,7 @@ def test_redis_a_login_that_is_missing_wrong_or_not_enough(own_redis: RedisServe
         )
         not_allowed = why_redis_fails(f"redis://relay:right@{where}/0", lambda it: it.get("key-of-alice"))
         assert (not_allowed.startswith(f"{where}: NOPERM "), "alice" in not_allowed) == (True, False), not_allowed
-        in_a_pipeline = why_redis_fails(
-            f"redis://relay:right@{where}/0", lambda it: it.pipeline(transaction=False).set("a", "alice").execute()
-        )
+        in_a_pipeline = why_redis_fails(f"redis://relay:right@{where}/0", set_in_a_pipeline)
         assert (in_a_pipeline.startswith(f"{where}: NOPERM "), "alice" in in_a_pipeline) == (True, False), in_a_pipeline
         client.config_set("requirepass", "")
 

@@ -1,7 +1,6 @@
 """PostgreSQL and Redis, as a walk leaves and finds them."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from redis import Redis
 from rq.defaults import RQ_KEY_PREFIX
@@ -11,7 +10,7 @@ from shared.database.connections import connect
 from shared.outbox.messages import QUEUES, JobRef
 from shared.rq_format.ids import job_id
 from tests.model.state import Job
-from tests.redis_keys import KEYS
+from tests.redis_keys import KEYS, as_text
 from tests.rows import add_message
 from tests.sql_against_model.moment import Connection
 
@@ -19,7 +18,7 @@ from tests.sql_against_model.moment import Connection
 class Servers:
     """PostgreSQL and Redis, and the session in which the operator gives orders and time passes."""
 
-    def __init__(self, database_url: str, redis: "Redis[Any]", broker: Broker) -> None:
+    def __init__(self, database_url: str, redis: Redis, broker: Broker) -> None:
         self.database_url = database_url
         self.redis = redis
         self.broker = broker
@@ -57,4 +56,4 @@ class Servers:
 
     def listed(self) -> list[list[str]]:
         """The ids in the lists, queue by queue."""
-        return [[job.decode() for job in self.redis.lrange(self.queue_key(queue), 0, -1)] for queue in QUEUES]
+        return [[as_text(job) for job in self.redis.lrange(self.queue_key(queue), 0, -1)] for queue in QUEUES]

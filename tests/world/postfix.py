@@ -130,7 +130,7 @@ class Postfix:
 
     def start(self) -> None:
         """Let Postfix check its configuration and make its queue's folders, start it, and wait until it greets."""
-        argv = [PROGRAM, "-c", self._configuration, "check"]
+        argv: list[str | Path] = [PROGRAM, "-c", self._configuration, "check"]
         checked = subprocess.run(argv, env=_ENVIRONMENT, check=False, capture_output=True, text=True)
         if checked.returncode != 0:
             raise EmbeddedError(f"`postfix check` failed:\n{checked.stderr}{self.log}")

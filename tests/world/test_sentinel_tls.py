@@ -37,7 +37,14 @@ def certificate(tmp_path: Path) -> Path:
     """A certificate of 127.0.0.1 that signs itself; its key lies beside it."""
     file = tmp_path / "certificate.pem"
     request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=redis"]
-    options = ["-addext", f"subjectAltName=IP:{LOOPBACK}", "-out", file, "-keyout", file.with_suffix(".key")]
+    options: list[str | Path] = [
+        "-addext",
+        f"subjectAltName=IP:{LOOPBACK}",
+        "-out",
+        file,
+        "-keyout",
+        file.with_suffix(".key"),
+    ]
     subprocess.run([*request, *options], check=True, capture_output=True)
     return file
 
@@ -59,7 +66,7 @@ def sentinel_port(certificate: Path, tmp_path: Path) -> Iterator[int]:
             port=port, folder=tmp_path, certificate=certificate, key=key, master=tls_port, password=_PASSWORD
         )
     )
-    argv = [redis_binary(), file, "--sentinel"]
+    argv: list[str | Path] = [redis_binary(), file, "--sentinel"]
     sentinel = Program(Command("Sentinel", argv, {"PATH": "/usr/bin:/bin", "LANG": "C"}, tmp_path, tmp_path / "log"))
     with ExitStack() as stack:
         stack.callback(master.kill)

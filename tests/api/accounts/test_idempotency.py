@@ -31,7 +31,7 @@ def send_from(api: ApiService, address: str, **changes: object) -> TestResponse:
     )
 
 
-def said(response: TestResponse) -> tuple[int, str, bytes]:
+def said(response: TestResponse) -> tuple[int, str | None, bytes]:
     return response.status_code, response.mimetype, response.data
 
 

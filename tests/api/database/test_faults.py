@@ -81,7 +81,9 @@ def test_no_use_case_pays_for_a_connection_that_died_in_the_pool(database_url: s
         second = backend_of(engine)
         with connected(engine) as connection:
             # As a console's query that took too long does.
-            connection.connection.driver_connection.close()
+            driver_connection = connection.connection.driver_connection
+            assert driver_connection is not None
+            driver_connection.close()
         third = backend_of(engine)
 
     assert len({first, second, third}) == 3

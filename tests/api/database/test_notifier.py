@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -105,7 +106,7 @@ def test_closing_leaves_neither_thread_nor_connection(database_url: str, listene
         api.sign_up()
         notifications(listener)
 
-    def connections() -> list[object]:
+    def connections() -> list[tuple[Any, ...]]:
         return listener.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'outbox-api'").fetchall()
 
     assert notifier_threads() == []

@@ -10,7 +10,7 @@ OLD_EXPLORER = "text/html, application/xhtml+xml, */*"
 
 
 def wants_page(accept: str | None) -> bool:
-    headers = {} if accept is None else {"Accept": accept}
+    headers = [] if accept is None else [("Accept", accept)]
     return prefers_html(Request(EnvironBuilder(headers=headers).get_environ()))
 
 

@@ -129,7 +129,7 @@ def test_relays_of_yesterday_are_forgotten(connection: Connection) -> None:
 def test_a_relay_without_its_table_goes_on(connection: Connection) -> None:
     connection.execute("DROP TABLE outbox_relays")
 
-    Heartbeat().beat(connection)
+    Heartbeat(beat_seconds=5).beat(connection)
 
     assert connection.execute("SELECT 1").fetchone() == (1,)
 

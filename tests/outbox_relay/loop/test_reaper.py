@@ -32,7 +32,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def redis(emptiable_redis_url: str) -> Iterator["Redis[Any]"]:
+def redis(emptiable_redis_url: str) -> Iterator[Redis]:
     with Redis.from_url(emptiable_redis_url) as client:
         yield client
 
@@ -58,7 +58,7 @@ def end_leases(connection: Connection) -> None:
     )
 
 
-def jobs(redis: "Redis[Any]") -> list[str]:
+def jobs(redis: Redis) -> list[str]:
     return Queue("default", connection=redis).job_ids
 
 
@@ -158,7 +158,7 @@ def test_a_message_within_its_lease_is_no_suspect(connection: Connection, broker
 
 
 def test_a_message_that_merely_waits_is_not_pushed_again(
-    connection: Connection, broker: Broker, reaper: Reaper, clock: Clock, redis: "Redis[Any]"
+    connection: Connection, broker: Broker, reaper: Reaper, clock: Clock, redis: Redis
 ) -> None:
     id_ = add_message(connection)
     publish(connection, broker)
@@ -175,7 +175,7 @@ def test_a_message_that_merely_waits_is_not_pushed_again(
 
 
 def test_a_lost_job_is_pushed_again_when_it_was_missing_in_two_rounds(
-    connection: Connection, broker: Broker, reaper: Reaper, clock: Clock, redis: "Redis[Any]"
+    connection: Connection, broker: Broker, reaper: Reaper, clock: Clock, redis: Redis
 ) -> None:
     id_ = add_message(connection)
     publish(connection, broker)
@@ -197,7 +197,7 @@ def test_a_lost_job_is_pushed_again_when_it_was_missing_in_two_rounds(
 
 
 def test_the_hash_of_a_lost_job_is_deleted(
-    connection: Connection, broker: Broker, reaper: Reaper, clock: Clock, redis: "Redis[Any]"
+    connection: Connection, broker: Broker, reaper: Reaper, clock: Clock, redis: Redis
 ) -> None:
     id_ = add_message(connection)
     publish(connection, broker)
@@ -213,7 +213,7 @@ def test_the_hash_of_a_lost_job_is_deleted(
 
 
 def test_a_hash_that_cannot_be_deleted_hides_no_return(
-    connection: Connection, broker: Broker, reaper: Reaper, monkeypatch: pytest.MonkeyPatch, redis: "Redis[Any]"
+    connection: Connection, broker: Broker, reaper: Reaper, monkeypatch: pytest.MonkeyPatch, redis: Redis
 ) -> None:
     add_message(connection)
     publish(connection, broker)
@@ -241,7 +241,7 @@ def test_a_replica_is_not_asked_what_redis_holds(broker: Broker, own_redis: Redi
 
 
 def test_a_message_that_was_claimed_between_two_rounds_is_left_alone(
-    connection: Connection, broker: Broker, reaper: Reaper, clock: Clock, redis: "Redis[Any]"
+    connection: Connection, broker: Broker, reaper: Reaper, clock: Clock, redis: Redis
 ) -> None:
     id_ = add_message(connection)
     publish(connection, broker)
@@ -268,7 +268,7 @@ def test_only_the_life_that_was_missed_is_returned(connection: Connection) -> No
 
 
 def test_an_emptied_redis_is_noticed_at_once_and_everything_is_pushed_again(
-    connection: Connection, broker: Broker, reaper: Reaper, redis: "Redis[Any]"
+    connection: Connection, broker: Broker, reaper: Reaper, redis: Redis
 ) -> None:
     ids = [add_message(connection) for _ in range(3)]
     publish(connection, broker)
@@ -282,7 +282,7 @@ def test_an_emptied_redis_is_noticed_at_once_and_everything_is_pushed_again(
 
 
 def test_more_suspects_than_one_sweep_reads_are_left_to_the_next(
-    connection: Connection, broker: Broker, redis: "Redis[Any]"
+    connection: Connection, broker: Broker, redis: Redis
 ) -> None:
     for _ in range(5):
         add_message(connection)
@@ -300,7 +300,7 @@ def test_more_suspects_than_one_sweep_reads_are_left_to_the_next(
 
 
 def test_a_wipe_between_push_and_commit_is_noticed(
-    connection: Connection, broker: Broker, reaper: Reaper, redis: "Redis[Any]"
+    connection: Connection, broker: Broker, reaper: Reaper, redis: Redis
 ) -> None:
     id_ = add_message(connection)
     with transaction(connection):
@@ -313,7 +313,7 @@ def test_a_wipe_between_push_and_commit_is_noticed(
 
 
 def test_another_relay_s_push_after_a_wipe_does_not_hide_it(
-    connection: Connection, broker: Broker, reaper: Reaper, redis: "Redis[Any]"
+    connection: Connection, broker: Broker, reaper: Reaper, redis: Redis
 ) -> None:
     lost = add_message(connection)
     publish(connection, broker)
@@ -360,7 +360,7 @@ def test_a_restart_with_older_data_is_mended(connection: Connection, own_redis: 
 
 
 def test_rounds_of_two_relays_at_once_return_a_message_once(
-    connection: Connection, broker: Broker, redis: "Redis[Any]", database_url: str
+    connection: Connection, broker: Broker, redis: Redis, database_url: str
 ) -> None:
     id_ = add_message(connection)
     publish(connection, broker)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -38,7 +38,7 @@ from tests.rows import add_message, message
 from tests.waiting import wait_until
 
 LONG_POLL = 600.0
-Logs = list[dict[str, Any]]
+Logs = list[MutableMapping[str, Any]]
 
 
 def settings(database_url: str, redis_url: str, *, poll_seconds: float = 0.1) -> RelaySettings:
@@ -94,7 +94,7 @@ def running(
 def is_published(database_url: str, id_: int) -> Callable[[], bool]:
     def look() -> bool:
         with connect(database_url, "test") as connection:
-            return message(connection, id_)["status"] == "published"
+            return bool(message(connection, id_)["status"] == "published")
 
     return look
 
@@ -107,7 +107,7 @@ def listens(database_url: str) -> bool:
     return row == (1,)
 
 
-def add(database_url: str, **columns: object) -> int:
+def add(database_url: str, **columns: Any) -> int:
     with connect(database_url, "test") as connection:
         return add_message(connection, **columns)
 

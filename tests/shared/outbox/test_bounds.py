@@ -17,7 +17,7 @@ from tests.rows import add_message, add_user, message
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-LAST = {"generation": LARGEST_NUMBER, "attempt": LARGEST_NUMBER, "max_retries": LARGEST_NUMBER}
+LAST: dict[str, Any] = {"generation": LARGEST_NUMBER, "attempt": LARGEST_NUMBER, "max_retries": LARGEST_NUMBER}
 OF_A_YEAR_1 = "0001-01-01T00:00:00+00:00"
 
 

@@ -198,7 +198,7 @@ def add_history(connection: DbConnection, count: int, finished_in: str) -> None:
 
 
 def test_state_of_a_signup_reads_the_sent_mails_of_its_mailbox_alone(database_url: str) -> None:
-    statement = state_statement().compile(dialect=PGDialect_psycopg())  # type: ignore[no-untyped-call] # has no types
+    statement = state_statement().compile(dialect=PGDialect_psycopg())
     with connect(database_url, "test") as connection:
         connection.execute(
             "INSERT INTO verification_mails (message_id, mailbox_hmac, address_hmac, state, due_at)"

@@ -1,7 +1,6 @@
 """The keys have the names that RQ itself gives them."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from redis import Redis
@@ -18,12 +17,12 @@ from tests.redis_keys import KEYS
 
 
 @pytest.fixture
-def redis(redis_url: str) -> Iterator["Redis[Any]"]:
+def redis(redis_url: str) -> Iterator[Redis]:
     with Redis.from_url(redis_url) as client:
         yield client
 
 
-def test_the_keys_are_rqs(redis: "Redis[Any]") -> None:
+def test_the_keys_are_rqs(redis: Redis) -> None:
     queue = Queue("critical", connection=redis)
     by_rq = {
         KEYS.queue("critical"): queue.key,

@@ -4,7 +4,7 @@ import pickle
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis import Redis
@@ -26,7 +26,7 @@ TIMES = {b"created_at", b"enqueued_at"}
 
 
 @pytest.fixture
-def redis(redis_url: str) -> Iterator["Redis[Any]"]:
+def redis(redis_url: str) -> Iterator[Redis]:
     with Redis.from_url(redis_url) as client:
         yield client
 
@@ -38,12 +38,20 @@ def broker(redis_url: str) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def pushed(redis: "Redis[Any]", broker: Broker) -> dict[bytes, bytes]:
+def pushed(redis: Redis, broker: Broker) -> dict[bytes, bytes]:
     broker.push([ROW])
-    return redis.hgetall(Job.key_for(job_id(42, 3)))
+    return hash_of(redis, Job.key_for(job_id(42, 3)))
 
 
-def enqueued_by_rq(redis: "Redis[Any]") -> dict[bytes, bytes]:
+def hash_of(redis: Redis, key: str | bytes) -> dict[bytes, bytes]:
+    return cast("dict[bytes, bytes]", redis.hgetall(key))
+
+
+def keys(redis: Redis) -> set[bytes]:
+    return cast("set[bytes]", set(redis.keys(f"{RQ_KEY_PREFIX}*")))
+
+
+def enqueued_by_rq(redis: Redis) -> dict[bytes, bytes]:
     job = Queue("critical", connection=redis).enqueue(
         ENTRY_POINT,
         42,
@@ -53,10 +61,10 @@ def enqueued_by_rq(redis: "Redis[Any]") -> dict[bytes, bytes]:
         result_ttl=RESULT_TTL_SECONDS,
         failure_ttl=FAILURE_TTL_SECONDS,
     )
-    return redis.hgetall(job.key)
+    return hash_of(redis, job.key)
 
 
-def test_the_hash_has_the_fields_that_rq_fills_in(redis: "Redis[Any]", pushed: dict[bytes, bytes]) -> None:
+def test_the_hash_has_the_fields_that_rq_fills_in(redis: Redis, pushed: dict[bytes, bytes]) -> None:
     by_rq = {name: value for name, value in enqueued_by_rq(redis).items() if value}
     by_rq[b"data"] = zlib.decompress(by_rq[b"data"])
 
@@ -64,14 +72,14 @@ def test_the_hash_has_the_fields_that_rq_fills_in(redis: "Redis[Any]", pushed: d
 
 
 @pytest.mark.usefixtures("pushed")
-def test_rq_restores_the_job_that_its_own_enqueue_would_have_stored(redis: "Redis[Any]") -> None:
+def test_rq_restores_the_job_that_its_own_enqueue_would_have_stored(redis: Redis) -> None:
     enqueued_by_rq(redis)
 
     assert restored(redis, job_id(42, 3)) == restored(redis, "by-rq")
 
 
-def test_rq_restores_a_job_that_a_former_relay_pushed(redis: "Redis[Any]", broker: Broker) -> None:
-    redis.hset(KEYS.job("former"), mapping=FORMER_JOB)
+def test_rq_restores_a_job_that_a_former_relay_pushed(redis: Redis, broker: Broker) -> None:
+    redis.hset(KEYS.job("former"), mapping=cast("dict[Any, Any]", FORMER_JOB))
     broker.push([JobRef(123_456, 0, "critical")])
 
     assert restored(redis, "former") == restored(redis, job_id(123_456, 0))
@@ -81,7 +89,7 @@ def without_times(fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
     return {name: value for name, value in fields.items() if name not in TIMES}
 
 
-def restored(redis: "Redis[Any]", id_: str) -> dict[str, Any]:
+def restored(redis: Redis, id_: str) -> dict[str, Any]:
     """All attributes of the job that RQ restores, except its id and its times."""
     job = Job.fetch(id_, connection=redis)
     assert job.created_at is not None
@@ -90,7 +98,7 @@ def restored(redis: "Redis[Any]", id_: str) -> dict[str, Any]:
     return {name: value for name, value in vars(job).items() if name not in own}
 
 
-def test_the_times_look_like_rqs(redis: "Redis[Any]", pushed: dict[bytes, bytes]) -> None:
+def test_the_times_look_like_rqs(redis: Redis, pushed: dict[bytes, bytes]) -> None:
     by_rq = enqueued_by_rq(redis)
 
     for name in TIMES:
@@ -99,18 +107,18 @@ def test_the_times_look_like_rqs(redis: "Redis[Any]", pushed: dict[bytes, bytes]
 
 
 @pytest.mark.usefixtures("pushed")
-def test_no_other_key_appears_than_with_rq_but_the_marker(redis: "Redis[Any]") -> None:
-    keys = set(redis.keys(f"{RQ_KEY_PREFIX}*"))
-    redis.delete(*keys)
+def test_no_other_key_appears_than_with_rq_but_the_marker(redis: Redis) -> None:
+    with_ours = keys(redis)
+    redis.delete(*with_ours)
     enqueued_by_rq(redis)
 
-    assert {key.replace(job_id(42, 3).encode(), b"by-rq") for key in keys} - set(redis.keys(f"{RQ_KEY_PREFIX}*")) == {
+    assert {key.replace(job_id(42, 3).encode(), b"by-rq") for key in with_ours} - keys(redis) == {
         KEYS.epoch_marker.encode()
     }
 
 
 @pytest.mark.usefixtures("pushed")
-def test_rq_reads_the_job(redis: "Redis[Any]") -> None:
+def test_rq_reads_the_job(redis: Redis) -> None:
     queue = Queue("critical", connection=redis)
 
     job = queue.fetch_job(job_id(42, 3))
@@ -123,7 +131,7 @@ def test_rq_reads_the_job(redis: "Redis[Any]") -> None:
     assert Queue.all(connection=redis) == [queue]
 
 
-def test_each_job_of_a_batch_carries_its_own_id(redis: "Redis[Any]", broker: Broker) -> None:
+def test_each_job_of_a_batch_carries_its_own_id(redis: Redis, broker: Broker) -> None:
     ids = {"critical": [-7, 1, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, 2**62], "default": list(range(1000, 10_000))}
 
     broker.push([JobRef(id_, 0, queue) for queue, of_queue in ids.items() for id_ in of_queue])
@@ -136,7 +144,7 @@ def test_each_job_of_a_batch_carries_its_own_id(redis: "Redis[Any]", broker: Bro
 
 
 def test_a_job_that_is_pushed_again_keeps_nothing_of_its_last_run(
-    redis: "Redis[Any]", broker: Broker, pushed: dict[bytes, bytes]
+    redis: Redis, broker: Broker, pushed: dict[bytes, bytes]
 ) -> None:
     key = Job.key_for(job_id(42, 3))
     redis.hset(key, mapping={"status": "started", "worker_name": "a worker", "meta": "of its former run"})
@@ -144,7 +152,7 @@ def test_a_job_that_is_pushed_again_keeps_nothing_of_its_last_run(
 
     broker.push([ROW])
 
-    assert without_times(redis.hgetall(key)) == without_times(pushed)
+    assert without_times(hash_of(redis, key)) == without_times(pushed)
     assert redis.ttl(key) == -1
 
 

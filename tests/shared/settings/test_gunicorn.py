@@ -1,10 +1,10 @@
 import errno
+import socket
 from contextlib import nullcontext
 
 import pytest
 
 from shared.errors import SettingsError
-from shared.settings import gunicorn
 from shared.settings.gunicorn import check_server_settings, listen_addresses, read_keepalive_seconds
 
 
@@ -17,7 +17,7 @@ def test_ipv4_is_listened_to_beside_ipv6_whatever_the_kernel_s_default_is(
             self.bind = lambda _: None
             self.getsockopt = lambda *_: takes_ipv6_alone
 
-    monkeypatch.setattr(gunicorn.socket, "socket", lambda *_: nullcontext(Probe()))
+    monkeypatch.setattr(socket, "socket", lambda *_: nullcontext(Probe()))
 
     assert listen_addresses(8080) == addresses
 
@@ -26,7 +26,7 @@ def test_ipv4_alone_is_listened_to_where_there_is_no_ipv6(monkeypatch: pytest.Mo
     def refuse(*_: object) -> None:
         raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
 
-    monkeypatch.setattr(gunicorn.socket, "socket", refuse)
+    monkeypatch.setattr(socket, "socket", refuse)
 
     assert listen_addresses(8080) == ["0.0.0.0:8080"]
 

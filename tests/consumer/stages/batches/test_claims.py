@@ -75,7 +75,7 @@ class LosesTheFirstAnswer(Database):
         self._then: Callable[[], object] | None = then
 
     @contextmanager
-    def transaction(self, **limits: int) -> Iterator[DbConnection]:
+    def transaction(self, **limits: float) -> Iterator[DbConnection]:
         with super().transaction(**limits) as connection:
             yield connection
         if self._then is not None:

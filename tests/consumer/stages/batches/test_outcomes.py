@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -13,7 +14,7 @@ from redis import Redis
 
 from consumer.model.lease import Lease
 from consumer.model.message import Ended, Ready
-from consumer.model.outcomes import Accepted, Discarded, Failed, NotBegun, Outage
+from consumer.model.outcomes import Accepted, Discarded, Failed, NotBegun, Outage, Outcome
 from consumer.model.results import Verdict
 from consumer.stages import busy_server
 from consumer.stages.database import Database
@@ -34,7 +35,7 @@ from tests.waiting import wait_until
 def test_outcomes_of_every_kind_are_written_together(desk: Desk, connection: "Connection[Any]") -> None:
     ids = add_messages(connection, 6)
     held = desk.hold(ids)
-    outcomes = [
+    outcomes: list[Outcome] = [
         *(Accepted(), Failed("451"), Failed("554", is_permanent=True), NotBegun("away"), Outage("gone")),
         Discarded("verified"),
     ]
@@ -65,9 +66,12 @@ def test_whether_others_are_served_is_asked_once_for_all_refusals(
     held = desk.hold(add_messages(connection, 5))
     asked: list[bool] = []
     serves_others = busy_server.serves_others
-    monkeypatch.setattr(
-        busy_server, "serves_others", lambda asking: [asked.append(serves_others(asking)), asked[-1]][1]
-    )
+
+    def count(asking: Any) -> bool:
+        asked.append(serves_others(asking))
+        return asked[-1]
+
+    monkeypatch.setattr(busy_server, "serves_others", count)
 
     for first, *others in (held[:3], held[3:]):
         desk.record((first, Accepted()), *((each, Outage("421 too many", is_busy=True)) for each in others))
@@ -123,7 +127,12 @@ def test_outcomes_that_come_one_by_one_do_not_wait_for_a_row_that_stays_locked(
     first, *others = desk.hold(add_messages(connection, 41))
     tries: list[float] = []
     retry = desk.recorder.retry
-    monkeypatch.setattr(desk.recorder, "retry", lambda: [tries.append(0), retry()][1])
+
+    def count() -> Any:
+        tries.append(0)
+        return retry()
+
+    monkeypatch.setattr(desk.recorder, "retry", count)
     to_write: SimpleQueue[Ended | None] = SimpleQueue()
     with closing(Redis.from_url(redis_url)) as redis:
         broker = WorkerBroker(redis, KEYS, ["q"], "one")
@@ -135,7 +144,7 @@ def test_outcomes_that_come_one_by_one_do_not_wait_for_a_row_that_stays_locked(
             to_write.put(Ended(first, Accepted()))
             for each in others:
                 to_write.put(Ended(each, Accepted()))
-                wait_until(lambda id_=each.claim.id: status_of(connection, id_) == "done", 10, "the outcome")
+                wait_until(partial(is_done, connection, each.claim.id), 10, "the outcome")
             tried_beside_them = len(tries)
         wait_until(lambda: status_of(connection, first.claim.id) == "done", 10, "the locked outcome")
         to_write.put(None)
@@ -147,6 +156,10 @@ def test_outcomes_that_come_one_by_one_do_not_wait_for_a_row_that_stays_locked(
 
 def status_of(connection: "Connection[Any]", message_id: int) -> str:
     return str(message(connection, message_id)["status"])
+
+
+def is_done(connection: "Connection[Any]", message_id: int) -> bool:
+    return status_of(connection, message_id) == "done"
 
 
 def test_an_outcome_that_is_refused_for_good_is_let_go_when_the_lease_is_over(
@@ -176,7 +189,7 @@ def test_a_writer_that_has_to_leave_waits_for_postgresql_as_long_as_it_may(
     def come_back(seconds: float) -> None:
         pauses.append(seconds)
         if len(pauses) == 3:
-            del away.transaction  # type: ignore[method-assign]
+            del away.transaction
 
     with closing(Redis.from_url(redis_url)) as redis:
         broker = WorkerBroker(redis, KEYS, ["q"], "one")

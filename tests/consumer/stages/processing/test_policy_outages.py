@@ -124,7 +124,7 @@ def test_probes_take_turns_and_spend_nothing(road: Road) -> None:
 
     probes = [road.probe() for _ in range(10)]
 
-    assert sorted(probes[:5]) == sorted([*ids, *later])
+    assert set(probes[:5]) == {*ids, *later}
     assert probes[5:] == probes[:5]
     assert road.states([*ids, *later]) == [("pending", 0)] * 5
     assert road.world.breaker()["outages"] == 11
@@ -385,7 +385,7 @@ def test_a_server_that_refuses_our_sender_is_tried_by_each_in_turn(world: World,
         road.work(ids[0])
 
         probes = [road.probe() for _ in range(8)]
-        assert (sorted(probes[:4]), probes[4:]) == (sorted(ids), probes[:4])
+        assert (set(probes[:4]), probes[4:]) == (set(ids), probes[:4])
         assert road.states(ids) == [("pending", 0)] * 4
         refuses.clear()
         road.run(10)

@@ -40,7 +40,7 @@ class LosesAnswers(Database):
         self._number = 0
 
     @contextmanager
-    def transaction(self, **limits: int) -> Iterator[DbConnection]:
+    def transaction(self, **limits: float) -> Iterator[DbConnection]:
         self._number += 1
         with super().transaction(**limits) as connection:
             yield connection
@@ -56,7 +56,7 @@ class CommitsLate(Database):
     is_awaited: Callable[[], bool]
 
     @contextmanager
-    def transaction(self, **limits: int) -> Iterator[DbConnection]:
+    def transaction(self, **limits: float) -> Iterator[DbConnection]:
         if self.commits:
             with super().transaction(**limits) as connection:
                 yield connection
@@ -95,7 +95,7 @@ class AwayAfterTheClaim(LosesAnswers):
     back_at = math.inf
 
     @contextmanager
-    def transaction(self, **limits: int) -> Iterator[DbConnection]:
+    def transaction(self, **limits: float) -> Iterator[DbConnection]:
         if self._number >= 1 and monotonic() < self.back_at:
             raise LOST
         with super().transaction(**limits) as connection:
@@ -138,7 +138,7 @@ def test_a_claim_that_was_rolled_back_is_not_taken_for_anothers(
         """Another consumer takes the message while this one connects anew."""
 
         @contextmanager
-        def transaction(self, **limits: int) -> Iterator[DbConnection]:
+        def transaction(self, **limits: float) -> Iterator[DbConnection]:
             try:
                 with super().transaction(**limits) as connection:
                     yield connection

@@ -18,7 +18,7 @@ from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.rq_format.ids import job_id
 from tests.addresses import with_login
 from tests.outbox_relay.loop.publishing.publishers import publisher_to
-from tests.redis_keys import KEYS
+from tests.redis_keys import KEYS, as_text
 from tests.relay_settings import relay_settings
 from tests.rows import add_message, message
 from tests.waiting import wait_until
@@ -146,7 +146,7 @@ def test_a_redis_that_refuses_info_is_used_without_it(
         epochs = [message(connection, id_)["broker_epoch"], broker.epoch(), broker.read_lists(set())[1]]
 
     assert len(set(epochs)) == 1
-    assert epochs[0] == f"{redis.get(MARKER).decode()}/-"
+    assert epochs[0] == f"{as_text(redis.get(MARKER))}/-"
     assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["redis.info_refused"]
 
 
