@@ -5,7 +5,7 @@ from typing import Final
 
 from bench.environment.servers import Servers
 from bench.environment.sizes import Sizes
-from bench.experiments import burst, concurrency, consumers, expiry, growth, limits, relay, upkeep, waking, writing
+from bench.experiments import burst, concurrency, consumers, expiry, growth, limits, relay, signup, upkeep, waking
 from bench.measuring import Experiment
 
 Group = Callable[[Servers, Sizes], list[Experiment]]
@@ -13,7 +13,7 @@ Group = Callable[[Servers, Sizes], list[Experiment]]
 GROUPS: Final[dict[str, Group]] = {
     "relay": relay.experiments,
     "waking": waking.experiments,
-    "signup": writing.experiments,
+    "signup": signup.experiments,
     "limits": limits.experiments,
     "consumers": consumers.experiments,
     "concurrency": concurrency.experiments,

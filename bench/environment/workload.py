@@ -4,6 +4,7 @@ from typing import Any
 
 import psycopg
 
+from bench.environment.servers import Servers
 from shared.outbox.messages import SendVerifyEmail
 
 
@@ -41,3 +42,11 @@ def pending(database_url: str, count: int) -> None:
         connection.execute("TRUNCATE outbox RESTART IDENTITY")
         add_messages(connection, count)
         settle(connection)
+
+
+def empty(servers: Servers, database_url: str) -> None:
+    """Begin again with empty tables and an empty Redis."""
+    servers.empty_redis()
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("TRUNCATE users, outbox, verification_mails, mail_counts CASCADE")
+        connection.execute("CHECKPOINT")

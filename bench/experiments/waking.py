@@ -15,7 +15,8 @@ from rq import Queue
 from api.database.notifier import Notifier
 from bench.environment.servers import Servers
 from bench.environment.sizes import Sizes
-from bench.experiments.writing import empty, run_writers
+from bench.environment.workload import empty
+from bench.experiments.limits import run_writers
 from bench.measuring import Contender, Experiment, Goal, Measurement, Plot
 from bench.processes.children import Child
 from bench.processes.command_lines import relay_command

@@ -1,7 +1,7 @@
 """Signups written as fast as possible, in a process of its own: `python -m bench.processes.writers KIND`.
 
-All kinds use SQLAlchemy Core, and all but one the API's own engine. The password's hash is left out: it takes 20 ms,
-ten times as long as all of this, and is the same for all.
+All kinds use the API's own engine. The password's hash is left out: it takes ten times as long as all of this, and is
+the same for all.
 """
 
 import os
@@ -12,21 +12,14 @@ from typing import Final
 from unittest import mock
 
 import click
-from redis import Redis
-from rq import Queue
-from sqlalchemy import Engine, Executable, Text, bindparam, create_engine, literal_column, make_url, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Engine
 
 from api.accounts import signup
-from api.accounts.mail_limits.limiter import MailLimiter, MailShape
+from api.accounts.mail_limits.limiter import MailLimiter
 from api.database.engine import build_engine
 from api.database.notifier import Notifier
-from api.tables import users
 from bench.processes.children import ready, report
-from shared.outbox.messages import CRITICAL
 from shared.settings.mail_limits import MailLimits
-
-_COLUMNS: Final = ["username", "email", "full_name", "hashed_password"]
 
 _HOURLY: Final = MailLimits(domain_an_hour=1_000_000, total_an_hour=1_000_000)
 
@@ -34,45 +27,8 @@ Write = Callable[[str], None]
 """Writes the user of that name."""
 
 
-def user_alone(engine: Engine) -> Write:
-    """Return the API's own use case with another statement: the same guards and the same answer, but no message."""
-    values = select(*(bindparam(name, type_=Text()) for name in _COLUMNS))
-    new_user = insert(users).from_select(_COLUMNS, values).on_conflict_do_nothing()
-    statement = new_user.returning(literal_column("0").label("id"), users.c.created_at)
-
-    def without_message(_shape: MailShape) -> Executable:
-        return statement
-
-    mock.patch("api.accounts.signup.signup_statement", without_message).start()
-    return user_and_message(engine)
-
-
-def user_as_usual(_engine: Engine) -> Write:
-    """Return the write of a service without an outbox: an INSERT in a transaction, with SQLAlchemy's own defaults.
-
-    It gives the time that the answer to a signup holds, as all kinds here do.
-    """
-    engine = create_engine(make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql+psycopg"))
-    statement = insert(users).returning(users.c.created_at)
-
-    def write(username: str) -> None:
-        user = {
-            "username": username,
-            "email": f"{username}@example.com",
-            "full_name": "Ada Lovelace",
-            "hashed_password": _no_hash("correct horse"),
-        }
-        with engine.begin() as connection:
-            connection.execute(statement, user).one()
-
-    return write
-
-
 def user_and_message(engine: Engine) -> Write:
     """Return the API's own use case."""
-    # A plain function, for the rest of this process: a mock that counts its calls would take its share of a signup.
-    mock.patch("api.accounts.signup.hash_password", _no_hash).start()
-
     return _signup(engine, MailLimits(), lambda _username: "example.com")
 
 
@@ -98,18 +54,6 @@ def _signup(engine: Engine, limits: MailLimits, domain_of: Callable[[str], str])
     return write
 
 
-def user_and_enqueue(engine: Engine) -> Write:
-    """Return the write of a service that enqueues to RQ after the commit, and loses the mail if it dies in between."""
-    write_user = user_alone(engine)
-    queue = Queue(CRITICAL, connection=Redis.from_url(os.environ["RQ_REDIS_URL"]))
-
-    def write(username: str) -> None:
-        write_user(username)
-        queue.enqueue("tasks.send_verify_email", username, result_ttl=60)
-
-    return write
-
-
 def user_message_and_ring(engine: Engine) -> Write:
     """Return the API's own use case with the notifier behind it, as its route has it."""
     write_both = user_and_message(engine)
@@ -123,10 +67,7 @@ def user_message_and_ring(engine: Engine) -> Write:
 
 
 KINDS: Final[dict[str, Callable[[Engine], Write]]] = {
-    "alone": user_alone,
-    "usual": user_as_usual,
     "message": user_and_message,
-    "enqueue": user_and_enqueue,
     "ring": user_message_and_ring,
     "one-domain": one_domain,
     "own-domains": own_domains,
