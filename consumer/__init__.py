@@ -1,8 +1,7 @@
-"""Takes messages that the relay announced, does what they ask for, and records what came of it.
+"""Takes messages from RQ's queues, does their work (sends mails), and records the outcomes in PostgreSQL.
 
-Guarantee: a message is worked on by whoever holds its claim in PostgreSQL, and only a commit that carries the claim's
-token finishes it. What a crash leaves behind: before the claim, a published row that the relay looks for; after it, a
-running row that the relay takes back when the lease is over, one attempt spent; after the mail server's answer the
-same, and there alone a second copy can be sent: with the same Message-ID and the same link. What is unreachable spends
-no attempt.
+Guarantee: only the process that holds a message's claim in PostgreSQL works on it, and only a commit with the claim's
+token finishes it. After a crash before the claim, the relay finds the published row. After a crash later on, the relay
+takes the running row back when its lease is over, with one attempt spent. Only a crash after the mail server's answer
+can cause a second copy, with the same Message-ID and the same link. An unavailable server spends no attempt.
 """

@@ -1,12 +1,18 @@
-"""The one function that a job on Redis may run, as RQ's stock worker calls it."""
+"""The entry point of the jobs on Redis: the one function that RQ's stock worker may run."""
 
+import math
+import signal
+import threading
 from functools import partial
 from typing import Final
 
 import psycopg
 import structlog
+from redis.exceptions import RedisError
+from rq import get_current_job
+from rq.worker import BaseWorker
 
-from consumer.rq_child import end_job_within, was_worker_told_to_stop
+from consumer.redis_connection import same_redis
 from consumer.stages.database import Database
 from consumer.stages.processor import Processor
 from shared.database.connections import UnsuitableDatabaseError
@@ -20,14 +26,16 @@ from shared.tracing.spans import configure_tracing, tracing
 _log = structlog.get_logger(__name__)
 
 _SETTINGS_SECONDS: Final = 30.0
-"""A worker that cannot start leaves the message alone for this long, so that a healthy one may take it."""
+"""How long a worker that cannot start delays its message, so that another worker may take it."""
+
+_REDIS_SECONDS: Final = 2.0
 
 
 def run_message(message_id: object) -> None:
-    """Work on one message. Lets no exception out: RQ would keep its text, and that may hold an address.
+    """Process one message. Raises nothing: RQ would store the exception's text, which may contain an address.
 
-    RQ's stock worker calls this in a process of its own, which ends with the job. Retries are PostgreSQL's business:
-    whatever becomes of the message, the job itself is done.
+    RQ's stock worker calls this in a child process that ends with the job. Retries are up to PostgreSQL, so the job
+    always succeeds.
     """
     configure_logging()
     if not is_message_id(message_id):
@@ -38,26 +46,53 @@ def run_message(message_id: object) -> None:
         configure_tracing("outbox-worker")
     except SettingsError as exc:
         _log.error("settings.refused", message_id=message_id, problems=exc.problems)
-        _put_back(message_id, f"a worker cannot start: {', '.join(sorted(exc.problems))}")
+        _release_unclaimed(message_id, f"a worker cannot start: {', '.join(sorted(exc.problems))}")
         return
-    end_with_the_lease = partial(end_job_within, settings.run_lease_seconds)
-    end_with_the_lease()
-    processor = Processor(settings, is_leaving=was_worker_told_to_stop, after_renewal=end_with_the_lease)
+    limit_job = partial(end_job_within, settings.run_lease_seconds)
+    limit_job()
+    processor = Processor(settings, shutting_down=was_worker_told_to_stop, after_renewal=limit_job)
     try:
         processor.refuse_unsuitable()
         processor.process(message_id)
     except UnsuitableDatabaseError as exc:
         _log.error("database.refused", message_id=message_id, reason=str(exc))
-        _put_back(message_id, f"a worker cannot start: {exc}")
-    except Exception as exc:  # noqa: BLE001 - RQ's own timeout between two steps: a relay takes the message back
+        _release_unclaimed(message_id, f"a worker cannot start: {exc}")
+    except Exception as exc:  # noqa: BLE001 - RQ's timeout between two steps: a relay takes the message back
         _log.error("message.interrupted", message_id=message_id, error=type(exc).__name__)
     finally:
         processor.close()
         tracing().flush()
 
 
-def _put_back(message_id: int, reason: str) -> None:
-    """Return the message without spending an attempt; if even that is impossible the relay's reaper does it."""
+def end_job_within(seconds: float) -> None:
+    """Make RQ end this job after this time from now, instead of after the job's own limit.
+
+    The job's limit, which the relay sets, leaves time for a late answer of the mail server. A job that hangs for
+    another reason has to end with its lease.
+    """
+    has_rqs_alarm = threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGALRM))
+    if has_rqs_alarm:
+        signal.alarm(math.ceil(seconds))
+
+
+def was_worker_told_to_stop() -> bool:
+    """Return whether this job's worker is shutting down. It says so in Redis; without Redis the answer is False."""
+    job = get_current_job()
+    if job is None or job.worker_name is None:
+        return False
+    try:
+        redis = same_redis(job.connection, _REDIS_SECONDS, _REDIS_SECONDS)
+        try:
+            key = f"{BaseWorker.redis_worker_namespace_prefix}{job.worker_name}"
+            return bool(redis.hexists(key, "shutdown_requested_date"))
+        finally:
+            redis.close()
+    except (RedisError, OSError):
+        return False
+
+
+def _release_unclaimed(message_id: int, reason: str) -> None:
+    """Release the message without spending an attempt. If even that fails, the relay's reaper does it."""
     try:
         database = Database(read_database_url(), any_encoding=True)
     except SettingsError as exc:

@@ -1,6 +1,6 @@
-"""RQ_CONNECTION_CLASS=consumer.redis_connection.SentinelRedis, and the clients that an OutboxWorker makes of RQ's.
+"""The Redis clients of a worker, and SentinelRedis, the class for RQ_CONNECTION_CLASS.
 
-RQ's command line hands RQ_REDIS_URL to this class before it builds a worker, and so do `rq info` and the others.
+RQ's commands, `rq worker` and `rq info` among them, pass RQ_REDIS_URL to that class.
 """
 
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ from shared.settings.sentinel_url import CONNECTION_CLASS, is_sentinel_url
 
 
 class SentinelRedis(Redis):
-    """redis-py's client, which also understands `redis+sentinel://` and then speaks to the master of the moment."""
+    """A redis-py client that also accepts `redis+sentinel://` URLs. It then uses the current master."""
 
     @classmethod
     def from_url(cls, url: str, **kwargs: Any) -> Self:  # noqa: ANN401 - redis-py's signature
-        """Return a client for what the URL names; nothing is sent yet.
+        """Return a client for the URL. Nothing is sent yet.
 
         Raises:
-            ClickException: it names sentinels and is malformed; the text says what is wrong, without a value.
+            ClickException: the URL names sentinels and is malformed. The text says what is wrong, without a value.
 
         """
         if not is_sentinel_url(url):
@@ -40,7 +40,7 @@ class SentinelRedis(Redis):
 
 
 def check_connection_class(params: Mapping[str, Any]) -> None:
-    """Raise SettingsError where redis-py's own class, RQ's default, would be handed a URL that names sentinels."""
+    """Raise SettingsError if the URL names sentinels and RQ would use its default class, which cannot read it."""
     url = params.get("url")
     if url and is_sentinel_url(url) and params.get("connection_class") == DEFAULT_CONNECTION_CLASS:
         raise SettingsError(
@@ -49,13 +49,13 @@ def check_connection_class(params: Mapping[str, Any]) -> None:
 
 
 def open_as_rq_does(params: Mapping[str, Any]) -> Redis:
-    """Return a client like the one that RQ's command line is about to make of its options; nothing is sent yet.
+    """Return a client like the one that RQ's command line creates from its options. Nothing is sent yet.
 
     Args:
-        params: the options of `rq worker`, by name: they may name a module of settings instead of a URL.
+        params: the options of `rq worker`, by name. They may name a settings module instead of a URL.
 
     Raises:
-        SettingsError: RQ cannot make one.
+        SettingsError: RQ cannot create a client.
 
     """
     check_connection_class(params)
@@ -65,13 +65,13 @@ def open_as_rq_does(params: Mapping[str, Any]) -> Redis:
             config=params.get("config"),
             connection_class=params.get("connection_class", DEFAULT_CONNECTION_CLASS),
         ).connection
-    except ValueError:  # its text may hold a part of the URL
+    except ValueError:  # its text may contain a part of the URL
         raise SettingsError({"RQ_REDIS_URL": ["is not a URL that redis-py understands."]}) from None
     return client
 
 
 def same_redis(client: Redis, seconds: float, connect_seconds: float) -> Redis:
-    """Return a client of the same server or the same sentinels, with deadlines of its own, that repeats no command."""
+    """Return a client of the same server or sentinels, with these timeouts, that never retries a command."""
     client_class, connection_class, options = parse_connection(client)
     options.update(socket_timeout=seconds, socket_connect_timeout=connect_seconds, retry=no_retry())
     pool: Any = client.connection_pool

@@ -1,9 +1,9 @@
-"""RQ_WORKER_CLASS=consumer.worker.OutboxWorker.
+"""The worker class for RQ_WORKER_CLASS=consumer.worker.OutboxWorker.
 
-RQ's command line pings Redis before it builds the worker and gives up at once when Redis is away. Looking up the class
-that RQ_WORKER_CLASS names is the one thing of ours that it does earlier; this module answers that look-up itself
-(PEP 562), so that `rq worker` checks its settings and waits for Redis there. RQ's other commands learn whether they can
-read RQ_REDIS_URL. Any other look-up just gets the class.
+RQ's command line pings Redis before it creates the worker, and exits if Redis is unavailable. It looks up the class
+even earlier, and this module answers the look-up itself (PEP 562): for `rq worker` it checks the settings and waits for
+Redis first. For RQ's other commands it checks that they can read RQ_REDIS_URL. Any other look-up just returns the
+class.
 """
 
 import click
@@ -15,7 +15,7 @@ _RQ_COMMAND = "worker"
 
 
 def __getattr__(name: str) -> object:
-    """Give the worker class; to `rq worker` only when the worker could start."""
+    """Return the worker class, for `rq worker` only once the worker can start."""
     if name != "OutboxWorker":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     context = click.get_current_context(silent=True)

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from consumer.model.results import Verdict
+from consumer.model.results import Disposition
 
-EVENTS = frozenset(f"message.{verdict.value}" for verdict in Verdict)
+EVENTS = frozenset(f"message.{verdict.value}" for verdict in Disposition)
 
 
 def disposition_lines(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

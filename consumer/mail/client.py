@@ -9,7 +9,7 @@ from consumer.mail.dialing import OutOfResourcesError
 from consumer.mail.session import ServerUnavailableError, Sessions
 from consumer.mail.transaction import Envelope, NotTaken, Transaction
 from consumer.model.lease import Lease
-from consumer.model.outcomes import Accepted, Failed, NotBegun, Outage, Outcome
+from consumer.model.outcomes import Accepted, Failed, Outcome, Released, ServerUnavailable
 from shared.settings.processes import SmtpServer
 
 __all__ = ["Envelope", "Mailer"]
@@ -58,9 +58,9 @@ class Mailer:
         try:
             return self._send(mail)
         except NoPlaceError:
-            return NotBegun("the mail server takes no further connection at once")
+            return Released("the mail server takes no further connection at once")
         except ServerUnavailableError as exc:
-            return Outage(str(exc), reached=exc.after_mail_from, is_busy=exc.is_busy)
+            return ServerUnavailable(str(exc), after_mail_from=exc.after_mail_from, is_busy=exc.is_busy)
         except Exception as exc:  # noqa: BLE001 - RQ's timeout or a defect ends an attempt, never the worker
             return _outcome_of_our_error(exc, dot_sent=mail.dot_sent)
 
@@ -142,5 +142,5 @@ def _outcome_of_our_error(exc: Exception, *, dot_sent: bool) -> Outcome:
     if dot_sent:
         return Failed(f"{name} after the mail was sent", maybe_accepted=True, is_unanswered=True)
     if isinstance(exc, (MemoryError, OutOfResourcesError)):
-        return NotBegun(f"this worker lacks memory, files or threads ({name})", is_its_own=True)
+        return Released(f"this worker lacks memory, files or threads ({name})", is_delayed=True)
     return Failed(f"{name} while the mail was sent")

@@ -1,1 +1,1 @@
-"""What the consumer knows of a message in hand: the claim, its lease, the outcome, the result."""
+"""A message while the consumer works on it: the claim, its lease, the mail, the outcome and the result."""

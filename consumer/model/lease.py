@@ -1,4 +1,4 @@
-"""The time that a claim gives us, by our own clock."""
+"""The lease of a claim, measured by this process's own clock."""
 
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -6,12 +6,14 @@ from time import monotonic
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Started before the claim's statement, so that it ends before the lease that PostgreSQL counts.
+    """The time for which a claimed message is ours.
+
+    It starts before the claim's statement, so it ends before the lease that PostgreSQL counts.
 
     Attributes:
         started_at: when (monotonic) the message was claimed.
         seconds: how long a lease is.
-        renewed_at: when (monotonic) the latest renewal began; the lease is counted from there.
+        renewed_at: when (monotonic) the latest renewal started. The lease is counted from there.
 
     """
 
@@ -21,11 +23,11 @@ class Lease:
 
     @classmethod
     def start(cls, seconds: float) -> "Lease":
-        """Begin to count now."""
+        """Return a lease that starts now."""
         return cls(monotonic(), seconds)
 
     def renewed(self, at: float) -> "Lease":
-        """Return the lease that PostgreSQL gave the same claim in a statement that was begun at this moment."""
+        """Return this lease as renewed by a statement that started at `at` (monotonic)."""
         return replace(self, renewed_at=at)
 
     @property
@@ -34,14 +36,14 @@ class Lease:
 
     @property
     def send_until(self) -> float:
-        """Give the moment (monotonic) by which a send has to have its final answer: two thirds of the lease."""
+        """The moment (monotonic) by which a send must have its final answer: two thirds of the lease."""
         return self._counted_from + self.seconds * 2 / 3
 
     @property
     def begin_until(self) -> float:
-        """Give the moment (monotonic) after which a send is not begun: half of its time went by with waiting."""
+        """The moment (monotonic) after which no send starts: half of the time to send is gone."""
         return self._counted_from + self.seconds / 3
 
     def is_over(self) -> bool:
-        """Tell whether somebody else may hold the message by now."""
+        """Return whether another process may have taken the message over by now."""
         return monotonic() >= self._counted_from + self.seconds

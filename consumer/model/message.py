@@ -1,26 +1,26 @@
-"""What a consumer has in hand, step by step: a claimed message, one with its mail, one whose outcome is known."""
+"""A message in a consumer's hands, step by step: ClaimedMessage, PreparedMail, AttemptResult."""
 
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from consumer.model.lease import Lease
+from consumer.model.mail import Mail
 from consumer.model.outcomes import Outcome
-from consumer.task import Mail
 from shared.outbox.claims import Breaker, Claim
 from shared.rq_format.read import PoppedJob
 from shared.tracing.spans import NO_SPAN, OpenSpan
 
-NO_OUTAGE: Final = Breaker(is_open=False, probe_id=None)
+CLOSED_BREAKER: Final = Breaker(is_open=False, probe_id=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """A recipient, to be told from others without an address.
+    """A recipient that can be compared with others without storing an address.
 
     Attributes:
-        address_hash: a keyed hash.
-        domain_hash: the same of the domain.
-        domain: itself, which is compared and not kept.
+        address_hash: a keyed hash of the address.
+        domain_hash: a keyed hash of the domain.
+        domain: the domain itself, which is compared and never stored.
 
     """
 
@@ -30,14 +30,14 @@ class Recipient:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ClaimedMessage:
     """A message that is ours for the time of a lease.
 
     Attributes:
         claim: the row, and the token that proves that it is ours.
-        lease: how long, by our own clock.
-        job: the RQ job that named the message, where it is ours to tidy up.
-        span: covers the message's time in our hands, where that is traced.
+        lease: how long it is ours, by this process's clock.
+        job: the RQ job that named the message, if this process has to delete it.
+        span: covers the message's time in this process, if tracing is on.
 
     """
 
@@ -46,43 +46,50 @@ class Held:
     job: PoppedJob | None = None
     span: OpenSpan = NO_SPAN
 
-    def with_lease(self, lease: Lease) -> "Held":
-        """Return the same message under a renewed lease."""
+    def with_lease(self, lease: Lease) -> "ClaimedMessage":
+        """Return the same message with a renewed lease."""
         return replace(self, lease=lease)
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """A message whose mail is prepared; the breaker is what was known of the mail server then."""
+class PreparedMail:
+    """A claimed message with its mail, ready to be sent.
 
-    held: Held
+    Attributes:
+        message: the message.
+        mail: its mail.
+        breaker: the state of the mail server's breaker when the mail was prepared.
+
+    """
+
+    message: ClaimedMessage
     mail: Mail
     breaker: Breaker
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """A message whose outcome is known and not yet written.
+class AttemptResult:
+    """A claimed message with the outcome of this attempt, ready to be recorded.
 
     Attributes:
-        held: the message.
-        outcome: what came of it.
-        breaker: what was known of the mail server when its mail was prepared.
-        recipient: who was refused, if that was by policy.
+        message: the message.
+        outcome: the outcome.
+        breaker: the state of the mail server's breaker when the mail was prepared.
+        recipient: the recipient, if the server rejected the mail by policy.
 
     """
 
-    held: Held
+    message: ClaimedMessage
     outcome: Outcome
-    breaker: Breaker = NO_OUTAGE
+    breaker: Breaker = CLOSED_BREAKER
     recipient: Recipient | None = None
 
     @property
     def is_probe(self) -> bool:
-        """Tell whether this message was the one that tries a mail server that was away."""
-        return self.breaker.is_open and self.breaker.probe_id == self.held.claim.id
+        """Whether this message was the one that tests an unavailable mail server."""
+        return self.breaker.is_open and self.breaker.probe_id == self.message.claim.id
 
     @property
     def reason(self) -> str | None:
-        """Give the outcome's reason, for the operator."""
+        """The outcome's reason, for the operator."""
         return getattr(self.outcome, "reason", None)

@@ -1,30 +1,30 @@
-"""What can come of a message that was claimed, sorted by what it says about the message."""
+"""The possible outcomes of one attempt at a claimed message."""
 
 from dataclasses import dataclass
 from typing import Final
 
 TAKES_NO_MORE: Final = "the mail server takes no more for now"
-"""How the reason of an outage begins that may have to do with its message alone: a 4yz behind RCPT TO."""
+"""The start of the reason of a ServerUnavailable that may be about its message alone: a 4yz reply to RCPT TO."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The mail server took the mail: it answers for it now."""
+    """The mail server accepted the mail and is responsible for it now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The attempt failed, and that says something about this message.
+    """The attempt failed because of this message. It spends an attempt.
 
     Attributes:
-        reason: for the operator; it holds no address and no secret.
-        is_permanent: no later attempt can end better: a dead letter at once.
-        maybe_accepted: the mail may have been taken all the same; another attempt may be a second copy.
-        is_unanswered: nothing was heard after the last dot: silence, a lost connection, or an error of our own. Implies
-            maybe_accepted.
-        policy_code: the enhanced status code, such as "5.7.1", of a refusal by policy. It may be about us rather than
-            about the recipient.
-        is_about_recipient: the server says that there is no such recipient.
+        reason: for the operator. It contains no address and no secret.
+        is_permanent: no later attempt can succeed, so the message becomes a dead letter at once.
+        maybe_accepted: the server may have accepted the mail anyway. Another attempt may send a second copy.
+        is_unanswered: nothing was received after the last dot: a timeout, a lost connection, or an error in this
+            process. Implies maybe_accepted.
+        policy_code: the enhanced status code, such as "5.7.1", of a rejection by policy. Such a rejection may be about
+            us and not about the recipient.
+        is_about_recipient: the server says that the recipient does not exist.
 
     """
 
@@ -37,7 +37,7 @@ class Failed:
 
     @property
     def details(self) -> dict[str, object]:
-        """What the row keeps of this attempt beside its reason."""
+        """What the row keeps of this attempt besides its reason."""
         details: dict[str, object] = {"maybe_accepted": self.maybe_accepted}
         if self.is_unanswered:
             details["unanswered"] = True
@@ -49,12 +49,12 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class NotMade:
-    """There was no mail to send: the attempt failed, and the mail server was not asked.
+class RenderFailed:
+    """There was no mail to send, and the mail server was not contacted. It spends an attempt.
 
     Attributes:
-        reason: for the operator; it holds no address and no secret.
-        is_permanent: no later attempt can end better: a dead letter at once.
+        reason: for the operator. It contains no address and no secret.
+        is_permanent: no later attempt can succeed, so the message becomes a dead letter at once.
 
     """
 
@@ -64,10 +64,10 @@ class NotMade:
 
 @dataclass(frozen=True, slots=True)
 class Discarded:
-    """Nobody needs the work any more: the message ends as discarded, and nothing was sent at this attempt.
+    """The work is no longer needed. The message ends as discarded, and this attempt sent nothing.
 
     Attributes:
-        reason: for the operator; it holds no address and no secret.
+        reason: for the operator. It contains no address and no secret.
 
     """
 
@@ -75,39 +75,39 @@ class Discarded:
 
 
 @dataclass(frozen=True, slots=True)
-class NotBegun:
-    """Something else is out of order, and nothing was done with the message. Its attempt is given back.
+class Released:
+    """The worker could not start the work, for a reason outside the message. It spends no attempt.
 
     Attributes:
-        reason: for the operator; it holds no address and no secret.
-        is_its_own: it has to do with this message, which waits a while and lets others go first.
+        reason: for the operator. It contains no address and no secret.
+        is_delayed: the cause may last for this message, so it waits and lets others go first.
 
     """
 
     reason: str
-    is_its_own: bool = False
+    is_delayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Outage:
-    """The mail server could not be used. It says nothing about the message, whose attempt is given back.
+class ServerUnavailable:
+    """The mail server could not be used. It spends no attempt.
 
     Attributes:
-        reason: for the operator; it holds no address and no secret.
-        reached: the server had taken the sender already when it stopped. Such an outage may have to do with this
-            message after all, so it waits longer and lets others be tried first.
+        reason: for the operator. It contains no address and no secret.
+        after_mail_from: the server had already accepted the sender. This message may be the cause after all, so it
+            waits longer and lets others be tried first.
         is_busy: the server answers, refuses for now, and may serve others meanwhile.
 
     """
 
     reason: str
-    reached: bool = False
+    after_mail_from: bool = False
     is_busy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseOver:
-    """The claim's time was over before the mail was complete: nothing was sent, somebody else may hold it now."""
+    """The lease ended before the mail was complete. Nothing was sent; another process may have the message now."""
 
 
-Outcome = Accepted | Failed | NotMade | Discarded | NotBegun | Outage | LeaseOver
+Outcome = Accepted | Failed | RenderFailed | Discarded | Released | ServerUnavailable | LeaseOver

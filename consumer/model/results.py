@@ -1,46 +1,57 @@
-"""What became of a message in this worker's hands, and the one log line that says so."""
+"""What finally happened to a message in this worker, and the log line that says so."""
 
+from dataclasses import dataclass
 from enum import Enum
 from time import monotonic
 
 import structlog
 
-from consumer.model.message import Held
+from consumer.model.message import AttemptResult, ClaimedMessage
 
 _log = structlog.get_logger(__name__)
 
 
-class Verdict(Enum):
-    """The ways in which a message leaves a worker's hands."""
+class Disposition(Enum):
+    """The ways in which a message leaves a worker."""
 
-    DONE = "delivered"
+    DELIVERED = "delivered"
     FAILED = "failed"
     DEAD = "dead"
     DISCARDED = "discarded"
-    """Nobody needs its mail any more."""
-    PUT_BACK = "released"
+    RELEASED = "released"
+    """It is pending again and spent no attempt."""
     NOT_CLAIMED = "not_claimed"
-    """Somebody has it, it is finished, it is not due, or there is no such message: nothing to do."""
-    NOT_OURS_ANY_MORE = "claim_lost"
-    """The lease was over and the message taken back before the outcome could be written. Or it was written, the answer
-    to its commit was lost, and the lease was over before PostgreSQL could be asked."""
-    DATABASE_AWAY = "unacknowledged"
-    """PostgreSQL did not answer. What was claimed is taken back by a relay when its lease is over."""
+    """Another worker has it, it is finished, it is not due, or it does not exist: there is nothing to do."""
+    CLAIM_LOST = "claim_lost"
+    """The lease ended and a relay took the message back before the outcome was written. Or the outcome was written, the
+    answer to its COMMIT was lost, and the lease ended before PostgreSQL could be asked."""
+    UNACKNOWLEDGED = "unacknowledged"
+    """PostgreSQL did not answer. A relay takes back what was claimed when its lease is over."""
 
 
-def tell(message_id: int, verdict: Verdict, held: Held | None, reason: str | None) -> None:
-    """Write the line, and end the message's span. Neither holds an address or a secret, since no reason does."""
-    write = _log.warning if verdict is Verdict.DEAD else _log.info
+@dataclass(frozen=True, slots=True)
+class RecordedResult:
+    """A result that needs no more work in this process: it is written, or given up."""
+
+    result: AttemptResult
+    disposition: Disposition
+
+
+def log_result(
+    message_id: int, disposition: Disposition, message: ClaimedMessage | None = None, reason: str | None = None
+) -> None:
+    """Log one message's disposition and end its span. A reason contains no address and no secret."""
+    write = _log.warning if disposition is Disposition.DEAD else _log.info
     write(
-        f"message.{verdict.value}",
+        f"message.{disposition.value}",
         message_id=message_id,
-        task=None if held is None else held.claim.task,
-        attempt=None if held is None else held.claim.attempt,
+        task=None if message is None else message.claim.task,
+        attempt=None if message is None else message.claim.attempt,
         reason=reason,
-        seconds=None if held is None else round(monotonic() - held.lease.started_at, 3),
+        seconds=None if message is None else round(monotonic() - message.lease.started_at, 3),
     )
-    if held is not None:
-        held.span.note("outbox.disposition", verdict.value)
-        if verdict in {Verdict.FAILED, Verdict.DEAD, Verdict.DATABASE_AWAY}:
-            held.span.failed()
-        held.span.end()
+    if message is not None:
+        message.span.note("outbox.disposition", disposition.value)
+        if disposition in {Disposition.FAILED, Disposition.DEAD, Disposition.UNACKNOWLEDGED}:
+            message.span.failed()
+        message.span.end()

@@ -1,1 +1,1 @@
-"""The stages of a message in the consumer: claim, prepare, send, record."""
+"""The steps of one message, in order: claim, prepare, send, record. processor.py runs them one after the other."""

@@ -1,4 +1,4 @@
-"""What a mail server's refusal for now means beside the mails that it took meanwhile, from whichever worker."""
+"""Whether a busy mail server accepts other mails meanwhile, from this worker or from another."""
 
 from typing import Final
 
@@ -7,17 +7,17 @@ from shared.database.connections import DbConnection
 from shared.outbox.claims import Claim
 
 WAIT_SECONDS: Final = 2.0
-"""How long a message waits whose worker got no connection while others have some."""
+"""How long a message waits when its worker gets no connection and other workers have some."""
 
 _FREE_HOURS: Final = 1.0
-"""How long such a refusal spends nothing, since a limit of mails in a time looks the same. From then on every message
-comes to its end."""
+"""The age of a message up to which such a refusal spends no attempt, since a rate limit looks the same. An older
+message spends attempts, so that every message ends."""
 
 
 def serves_others(connection: DbConnection) -> bool:
-    """Return whether a mail was accepted in the last seconds: then the server is not away, it has no place for us.
+    """Return whether a mail was accepted in the last seconds: then the server is available, but has no place for us.
 
-    An index is searched only for what cannot change during the statement, so the clock is read by a subquery.
+    The clock is read in subqueries: an index search needs values that cannot change during the statement.
     """
     row = connection.execute(
         """
@@ -34,14 +34,14 @@ def serves_others(connection: DbConnection) -> bool:
 
 
 def refuses_this_one_alone(connection: DbConnection, claim: Claim, delay_seconds: float) -> bool:
-    """Return whether this message is old, was released with TAKES_NO_MORE before, and another was accepted since.
+    """Return whether this message is old, was released with TAKES_NO_MORE before, and another was accepted since then.
 
-    When it was released is read from its due time, which was set then.
+    The time of the release is its due time minus the delay.
 
     Args:
         connection: in a transaction.
         claim: the message, which was refused in the same way again.
-        delay_seconds: how long a message waits that was released so.
+        delay_seconds: how long a message waits after such a release.
 
     """
     row = connection.execute(

@@ -1,7 +1,8 @@
-"""Claiming: from the messages that jobs name to those that are ours."""
+"""The claim step: from the message ids that jobs name to the messages that are ours."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from time import monotonic
 from uuid import uuid4
 
@@ -9,93 +10,93 @@ import psycopg
 from rq.timeouts import BaseTimeoutException
 
 from consumer.model.lease import Lease
-from consumer.model.message import Held
-from consumer.model.results import Verdict
+from consumer.model.message import ClaimedMessage
+from consumer.model.results import Disposition
 from consumer.stages.database import LOCKED, UNREACHABLE, Database
-from consumer.stages.retry_policy import Patience, pauses
-from consumer.stages.spans import begin_span
+from consumer.stages.retry_policy import RetryPolicy, pauses
 from shared.errors import OutboxError
 from shared.outage_causes import postgresql_reason
 from shared.outbox import claims
+from shared.outbox.claims import Claim
 from shared.rq_format.read import PoppedJob
+from shared.tracing.spans import NO_SPAN, OpenSpan, tracing
 
 Wanted = Mapping[int, PoppedJob | None]
-"""Messages by id, with the job that named each."""
+"""Message ids, each with the job that named it."""
 
 
 @dataclass(frozen=True, slots=True)
-class NotHeld:
-    """A message that did not become ours, and why."""
+class NotClaimed:
+    """A message that was not claimed, and why."""
 
     message_id: int
     job: PoppedJob | None
-    verdict: Verdict
+    disposition: Disposition
     reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
-    """What became of the messages that were wanted."""
+class ClaimResult:
+    """The messages that were claimed, and those that were not."""
 
-    held: list[Held] = field(default_factory=list)
-    not_held: list[NotHeld] = field(default_factory=list)
-
-
-class _AwayError(OutboxError):
-    """PostgreSQL cannot be used, and nothing of what was wanted is known to be ours."""
+    claimed: list[ClaimedMessage] = field(default_factory=list)
+    not_claimed: list[NotClaimed] = field(default_factory=list)
 
 
-class _RefusedError(OutboxError):
-    """PostgreSQL refused the claim for a reason that may lie in one of the rows."""
+class _UnavailableError(OutboxError):
+    """PostgreSQL cannot be used, and no message is known to be ours."""
+
+
+class _RejectedError(OutboxError):
+    """PostgreSQL rejected the claim. One of the rows may be the cause."""
 
 
 class Claimer:
-    """Claims messages, many in one transaction of its own.
+    """Claims messages, many in one transaction.
 
-    The commit comes before anything is done with a message. So a message that kills its worker, even while its mail is
-    prepared, has spent an attempt, and is a dead letter in the end.
+    The claim is committed before anything is done with a message. So a message that kills its worker, even while its
+    mail is prepared, has spent an attempt and becomes a dead letter in the end.
     """
 
-    def __init__(self, database: Database, run_lease_seconds: float, patience: Patience) -> None:
-        """Keep what every claim needs."""
+    def __init__(self, database: Database, run_lease_seconds: float, policy: RetryPolicy) -> None:
         self._database = database
         self._run_lease_seconds = run_lease_seconds
-        self._patience = patience
+        self._policy = policy
 
-    def claim(self, wanted: Wanted) -> Claimed:
-        """Claim what can be claimed. A row that cannot be had or read does not keep us from the others."""
+    def claim(self, wanted: Wanted) -> ClaimResult:
+        """Claim what can be claimed. The others are claimed even if one row is locked or cannot be read."""
         try:
-            held = self._claim_patiently(wanted)
-        except _AwayError as exc:
-            return _none_of(wanted, Verdict.DATABASE_AWAY, str(exc))
-        except _RefusedError as exc:
+            claimed = self._claim_with_retries(wanted)
+        except _UnavailableError as exc:
+            return _none_of(wanted, Disposition.UNACKNOWLEDGED, str(exc))
+        except _RejectedError as exc:
             if len(wanted) == 1:
-                return _none_of(wanted, Verdict.DATABASE_AWAY, str(exc))
+                return _none_of(wanted, Disposition.UNACKNOWLEDGED, str(exc))
             return self._claim_each_alone(wanted)
-        ours = {each.claim.id for each in held}
-        rest = {message_id: job for message_id, job in wanted.items() if message_id not in ours}
-        return Claimed(held, _none_of(rest, Verdict.NOT_CLAIMED, None).not_held)
+        ours = {each.claim.id for each in claimed}
+        others = {message_id: job for message_id, job in wanted.items() if message_id not in ours}
+        return ClaimResult(claimed, _none_of(others, Disposition.NOT_CLAIMED, None).not_claimed)
 
-    def _claim_each_alone(self, wanted: Wanted) -> Claimed:
-        together = Claimed()
+    def _claim_each_alone(self, wanted: Wanted) -> ClaimResult:
+        together = ClaimResult()
         for message_id, job in wanted.items():
             alone = self.claim({message_id: job})
-            together.held.extend(alone.held)
-            together.not_held.extend(alone.not_held)
+            together.claimed.extend(alone.claimed)
+            together.not_claimed.extend(alone.not_claimed)
         return together
 
-    def _claim_patiently(self, wanted: Wanted) -> list[Held]:
-        """Claim, and ask again while PostgreSQL is away.
+    def _claim_with_retries(self, wanted: Wanted) -> list[ClaimedMessage]:
+        """Claim, and retry while PostgreSQL is unavailable.
 
-        If the answer to the commit was lost, the claims may stand: their token tells. Their leases are then counted
-        from the first try, and nobody but us can give the attempts back: so we ask until PostgreSQL answers. One that
-        does answer, but lets us not look (somebody holds the whole table locked, say), is asked until the claims' lease
-        is over: a relay takes them back then.
+        If the answer to the COMMIT was lost, the claims may be in the database; their token shows it. Their leases are
+        then counted from the first try. Nobody else can give their attempts back, so this retries until PostgreSQL
+        answers. If PostgreSQL answers but the rows cannot be read (another session has locked the whole table, say), it
+        retries until the claims' lease is over: then a relay takes them back.
         """
         token = uuid4()
-        patience_until = monotonic() + self._run_lease_seconds / 3
+        give_up_at = monotonic() + self._run_lease_seconds / 3
         first_lease: Lease | None = None
-        may_stand: Lease | None = None
+        may_be_ours: Lease | None = None
         is_locked = False
         for pause in pauses():
             lease = Lease.start(self._run_lease_seconds)
@@ -103,35 +104,57 @@ class Claimer:
                 with self._database.transaction() as connection:
                     ids = claims.unlocked_among(connection, list(wanted)) if is_locked else list(wanted)
                     fresh = claims.claim(connection, ids, token, self._run_lease_seconds)
-                    # Second, because the lost commit may still be under way: the claim waits for its end.
+                    # After the claim: the lost COMMIT may still be in progress, and the claim waits until it ends.
                     found = claims.find_own_claims(connection, list(wanted), token) if first_lease else []
-                    may_stand = lease if fresh else may_stand
+                    may_be_ours = lease if fresh else may_be_ours
             except LOCKED as exc:
-                # Whoever holds a row for so long is no process of ours: the others are claimed without it.
-                if is_locked and _is_too_late(may_stand, patience_until):
-                    raise _AwayError(self._database.cause(exc)) from exc
+                # No process of this service holds a row for so long: claim the others without it.
+                if is_locked and _is_too_late(may_be_ours, give_up_at):
+                    raise _UnavailableError(self._database.cause(exc)) from exc
                 is_locked = True
             except UNREACHABLE as exc:
                 first_lease = first_lease or lease
-                impatient = self._patience.is_leaving() or monotonic() + pause > patience_until
-                if self._patience.may_give_up() or (impatient and may_stand is None):
-                    raise _AwayError(self._database.cause(exc)) from exc
-                self._patience.sleep(pause)
+                time_is_up = self._policy.shutting_down() or monotonic() + pause > give_up_at
+                if self._policy.deadline_passed() or (time_is_up and may_be_ours is None):
+                    raise _UnavailableError(self._database.cause(exc)) from exc
+                self._policy.sleep(pause)
             except psycopg.Error as exc:
-                if may_stand is None or may_stand.is_over():
-                    raise _RefusedError(postgresql_reason(exc)) from exc
-                self._patience.sleep(pause)
+                if may_be_ours is None or may_be_ours.is_over():
+                    raise _RejectedError(postgresql_reason(exc)) from exc
+                self._policy.sleep(pause)
             except BaseTimeoutException as exc:
-                raise _AwayError(type(exc).__name__) from exc
+                raise _UnavailableError(type(exc).__name__) from exc
             else:
                 leases = dict.fromkeys(found, first_lease or lease) | dict.fromkeys(fresh, lease)
-                return [Held(claim, each, wanted[claim.id], begin_span(claim)) for claim, each in leases.items()]
+                return [
+                    ClaimedMessage(claim, each, wanted[claim.id], _begin_span(claim)) for claim, each in leases.items()
+                ]
         raise AssertionError  # pauses() never ends
 
 
-def _is_too_late(may_stand: Lease | None, patience_until: float) -> bool:
-    return monotonic() > patience_until if may_stand is None else may_stand.is_over()
+def _is_too_late(may_be_ours: Lease | None, give_up_at: float) -> bool:
+    return monotonic() > give_up_at if may_be_ours is None else may_be_ours.is_over()
 
 
-def _none_of(wanted: Wanted, verdict: Verdict, reason: str | None) -> Claimed:
-    return Claimed([], [NotHeld(message_id, job, verdict, reason) for message_id, job in wanted.items()])
+def _none_of(wanted: Wanted, disposition: Disposition, reason: str | None) -> ClaimResult:
+    return ClaimResult([], [NotClaimed(message_id, job, disposition, reason) for message_id, job in wanted.items()])
+
+
+def _begin_span(claim: Claim) -> OpenSpan:
+    """Begin the span of a claimed message, in the trace that its row names.
+
+    The span of its publication is created here too, from the row's times: the relay reads no message and spends nothing
+    on tracing.
+    """
+    if not tracing().is_on:
+        return NO_SPAN
+    span = tracing().begin(f"process {claim.task}", "consumer", parent=_add_publish_span(claim))
+    span.note("outbox.message_id", claim.id)
+    return span
+
+
+def _add_publish_span(claim: Claim) -> str | None:
+    if claim.traceparent is None or claim.published_at is None or not isfinite(claim.due_at):
+        return claim.traceparent
+    published = tracing().past_span("publish", "producer", claim.traceparent, claim.due_at, claim.published_at)
+    return published or claim.traceparent

@@ -1,4 +1,4 @@
-"""The consumer's connection to PostgreSQL: kept open, replaced when it breaks."""
+"""A connection to PostgreSQL that is kept open between transactions and replaced when it breaks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +18,10 @@ from shared.database.connections import (
 from shared.outage_causes import postgresql_cause
 
 LOCKED: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
-"""Somebody holds a row for longer than we want to wait."""
+"""Another session holds a row lock for longer than we wait."""
 
 OVERTIME: Final = (psycopg.errors.IdleInTransactionSessionTimeout, psycopg.errors.QueryCanceled)
-"""PostgreSQL ended a transaction that took too long, be it that this process stood still."""
+"""PostgreSQL ended a transaction that took too long, because of a slow statement or because this process stalled."""
 
 UNREACHABLE: Final = (
     psycopg.OperationalError,
@@ -29,35 +29,36 @@ UNREACHABLE: Final = (
     psycopg.errors.IdleInTransactionSessionTimeout,
     psycopg.errors.ReadOnlySqlTransaction,
 )
-"""PostgreSQL is away, is going away, has ended our session, or is a standby. LOCKED and QueryCanceled are among its
-OperationalErrors: where they matter they have to be caught first."""
+"""PostgreSQL is unavailable, is shutting down, has ended our session, or is a standby. LOCKED and QueryCanceled are
+OperationalErrors too: code that treats them differently must catch them first."""
 
 
 class Database:
     """One connection, for one thread."""
 
     def __init__(self, database_url: str, *, any_encoding: bool = False) -> None:
-        """Keep the address; the connection is opened at its first use.
+        """Open nothing yet: the first transaction does.
 
         Args:
             database_url: where PostgreSQL is.
-            any_encoding: names are neither read nor written (shared.database.connections.connect).
+            any_encoding: accept any encoding, since no names are read or written (shared.database.connections.connect).
 
         """
         self._database_url = database_url
         self._any_encoding = any_encoding
         self._connection: DbConnection | None = None
         self.busy_since: float | None = None
-        """Since when (monotonic) a transaction is under way, with all that is done inside it; None between two."""
+        """When (monotonic) the transaction in progress started; None between transactions."""
 
     @contextmanager
     def transaction(self, *, lock_seconds: float = LOCK_SECONDS) -> Iterator[DbConnection]:
-        """Run one transaction that waits for each lock for so many seconds at the most.
+        """Run one transaction that waits for each lock at most this long.
 
-        Whatever goes wrong, the connection is not used again.
+        After any error the connection is closed.
 
         Raises:
-            psycopg.Error: it was rolled back, or (the answer to COMMIT was lost) nobody knows; see UNREACHABLE.
+            psycopg.Error: the transaction was rolled back. If the answer to COMMIT was lost, it may have been
+                committed: see UNREACHABLE.
 
         """
         self.busy_since = monotonic()
@@ -72,7 +73,7 @@ class Database:
             self.busy_since = None
 
     def refuse_unsuitable(self) -> None:
-        """Raise UnsuitableDatabaseError where the database cannot be used whatever happens; an outage is none."""
+        """Raise UnsuitableDatabaseError if this database can never be used. An outage raises nothing."""
         try:
             if self._connection is None:
                 self._open()
@@ -82,7 +83,7 @@ class Database:
             return
 
     def answers(self) -> bool:
-        """Tell whether PostgreSQL can be used at this moment; a standby cannot."""
+        """Return whether PostgreSQL can be used now. A standby cannot."""
         try:
             with self.transaction() as connection:
                 return connection.execute("SHOW transaction_read_only").fetchone() == ("off",)
@@ -95,11 +96,11 @@ class Database:
         return self._connection
 
     def cause(self, error: BaseException) -> str:
-        """Return where this database is and why it cannot be used; it holds no secret and no value of a message."""
+        """Return where this database is and why it cannot be used, without a secret or a value of a message."""
         return postgresql_cause(error, self._database_url)
 
     def close(self) -> None:
-        """Drop the connection; the next transaction opens another."""
+        """Close the connection. The next transaction opens another."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -1,7 +1,8 @@
-"""Waiting for a late answer of the mail server, under a lease that is renewed before it is over.
+"""Waits for a late answer of the mail server, under a lease that is renewed before it ends.
 
-A server may take minutes for its answer to the last dot (RFC 5321, 4.5.3.2.6 asks for ten). Who gives up sooner and
-tries again sends a copy. So the first silence fails the attempt, and the next attempts of that message wait.
+A server may take minutes for its answer to the last dot (RFC 5321, section 4.5.3.2.6, asks for ten). A client that
+gives up earlier and tries again sends a second copy. So the first timeout fails the attempt, and the message's next
+attempts wait longer.
 """
 
 import threading
@@ -14,7 +15,7 @@ from typing import Final
 import psycopg
 import structlog
 
-from consumer.model.message import Held
+from consumer.model.message import ClaimedMessage
 from consumer.stages.database import Database
 from consumer.stages.retry_policy import pauses
 from shared.outbox import claims
@@ -23,51 +24,52 @@ from shared.outbox.messages import LONGEST_ANSWER_SECONDS
 _log = structlog.get_logger(__name__)
 
 _LOCK_SECONDS: Final = 1.0
-"""Nobody of ours holds the row of a running message for as long as that."""
+"""No process of this service locks the row of a running message for this long."""
 
 
 class LateAnswers:
-    """Lets some senders of a process wait long for an answer, so that the others go on with their mails."""
+    """Limits how many senders of a process wait for a late answer, so that the others can send their mails."""
 
     def __init__(
         self,
         database_url: str,
         *,
         senders: Callable[[], int],
-        is_leaving: Callable[[], bool] = lambda: False,
+        shutting_down: Callable[[], bool] = lambda: False,
         after_renewal: Callable[[], object] = lambda: None,
         longest_seconds: float = LONGEST_ANSWER_SECONDS,
     ) -> None:
-        """Keep what every wait needs.
+        """Set the limits.
 
         Args:
-            database_url: each renewal has a connection of its own, since a wait lasts much longer than it.
-            senders: how many can send at once at this moment; half of them may wait, one at least.
-            is_leaving: is this process told to leave? Then no lease is renewed, and a wait ends with the one it has.
-            after_renewal: called when a lease was renewed.
-            longest_seconds: of one wait.
+            database_url: where PostgreSQL is. Each renewal opens a connection, since a wait is much longer than that.
+            senders: returns how many mails can be sent at once now. Half of them may wait, but at least one.
+            shutting_down: whether this process is shutting down. Then no lease is renewed, and a wait ends with its
+                lease.
+            after_renewal: called after each renewal of a lease.
+            longest_seconds: the longest wait for one answer.
 
         """
         self._database_url = database_url
         self._senders = senders
-        self._is_leaving = is_leaving
+        self._shutting_down = shutting_down
         self._after_renewal = after_renewal
         self._longest_seconds = longest_seconds
         self._lock = threading.Lock()
         self._waiting = 0
 
     @contextmanager
-    def place(self, held: Held) -> Iterator["LateAnswer | None"]:
-        """Give what one message may wait with; None while as many wait as may."""
+    def place(self, message: ClaimedMessage) -> Iterator["LateAnswer | None"]:
+        """Yield the means to wait for one message's answer, or None if too many wait already."""
         if not self._take_place():
             yield None
             return
         try:
             yield LateAnswer(
-                held,
+                message,
                 Database(self._database_url),
                 until=monotonic() + self._longest_seconds,
-                is_leaving=self._is_leaving,
+                shutting_down=self._shutting_down,
                 after_renewal=self._after_renewal,
             )
         finally:
@@ -85,35 +87,35 @@ class LateAnswer:
     """One message's wait.
 
     Attributes:
-        held: the message, with the lease that it has by now.
+        message: the message, with its present lease.
 
     """
 
     def __init__(
         self,
-        held: Held,
+        message: ClaimedMessage,
         database: Database,
         *,
         until: float,
-        is_leaving: Callable[[], bool],
+        shutting_down: Callable[[], bool],
         after_renewal: Callable[[], object],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Keep what each renewal needs; `until` is the end of the wait (monotonic)."""
-        self.held = held
+        """Open nothing yet. `until` is the end of the wait (monotonic)."""
+        self.message = message
         self._database = database
-        self._is_leaving = is_leaving
+        self._shutting_down = shutting_down
         self._after_renewal = after_renewal
         self._sleep = sleep
         self._until = until
 
     def extend(self) -> float | None:
-        """Renew the lease, and return until when (monotonic) to wait now; None: give up.
+        """Renew the lease and return the moment (monotonic) until which to wait, or None to give up.
 
-        It is called when the time of the present lease for the answer is over. The last third of the lease is left: for
-        the renewal, or for saying that there was none.
+        Call it when the present lease's time for the answer is over. The last third of the lease is left for the
+        renewal, or for recording that there was no answer.
         """
-        if self._until <= monotonic() or self._is_leaving():
+        if self._until <= monotonic() or self._shutting_down():
             return None
         try:
             return self._renewed_until()
@@ -125,18 +127,18 @@ class LateAnswer:
             begun_at = monotonic()
             try:
                 with self._database.transaction(lock_seconds=_LOCK_SECONDS) as connection:
-                    is_ours = claims.renew_claim(connection, self.held.claim, self.held.lease.seconds)
+                    is_ours = claims.renew_claim(connection, self.message.claim, self.message.lease.seconds)
             except psycopg.Error as exc:
-                # Whether it was renewed is not known, so the lease that we know of counts.
-                if self.held.lease.is_over() or self._is_leaving():
-                    _log.warning("lease.not_renewed", message_id=self.held.claim.id, error=type(exc).__name__)
+                # It may have been renewed or not, so the lease that is certain counts.
+                if self.message.lease.is_over() or self._shutting_down():
+                    _log.warning("lease.not_renewed", message_id=self.message.claim.id, error=type(exc).__name__)
                     return None
                 self._sleep(pause)
                 continue
             if not is_ours:
                 return None
-            self.held = self.held.with_lease(self.held.lease.renewed(begun_at))
+            self.message = self.message.with_lease(self.message.lease.renewed(begun_at))
             self._after_renewal()
-            _log.info("lease.renewed", message_id=self.held.claim.id, meaning="the mail server's answer is late")
-            return min(self.held.lease.send_until, self._until)
+            _log.info("lease.renewed", message_id=self.message.claim.id, meaning="the mail server's answer is late")
+            return min(self.message.lease.send_until, self._until)
         raise AssertionError  # pauses() never ends

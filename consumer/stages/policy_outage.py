@@ -1,13 +1,13 @@
-"""Outages by policy: a mail server that refuses several recipients alike means us, and not them.
+"""Outages by policy: a mail server that rejects several recipients with the same policy code rejects us, not them.
 
-A refusal by policy (5.7.x) fails its message's attempt. Three different recipients, refused with the same code and no
-mail accepted between, are an outage: they are noted on the breaker's row, and what they spent is given back. Until a
-mail is accepted, refusals by policy spend nothing.
+A rejection by policy (5.7.x) fails its message's attempt. Three different recipients that are rejected with the same
+code, with no mail accepted in between, are an outage. It is noted on the breaker's row, and the attempts spent on it
+are given back. Until a mail is accepted, rejections by policy spend nothing.
 
-Two rules let every message end, whatever the server does to the few that it never takes. A refusal counts only if
-nothing was accepted since its message's first one: the same few declare an outage once and not for ever. And in an
-outage a message spends an attempt all the same when another was accepted since it last did. tests/model/policy.py has
-all of it, with what goes wrong without each clause.
+Two rules make every message end, even if the server never accepts some of them. First, a rejection counts only if no
+mail was accepted since its message's first rejection, so the same few messages declare an outage once only. Second,
+during an outage a message still spends an attempt if another mail was accepted since it last spent one.
+tests/model/policy.py checks both, and shows what goes wrong without each clause.
 """
 
 import hashlib
@@ -29,17 +29,17 @@ _log = structlog.get_logger(__name__)
 
 ENOUGH_RECIPIENTS: Final = 3
 _REFUSALS_KEPT: Final = 100
-"""More recipients of one domain than that, while other mail waits: those before keep their attempts spent."""
+"""The newest refusals that are kept. Older ones (of one domain, while other mail waits) stay spent."""
 _HASH_CHARACTERS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class RefusedMessage:
-    """A message that was refused by policy, before that is written.
+    """A message that was refused by policy, before the refusal is written.
 
     Attributes:
-        message_id: whose row it is.
-        recipient: who was refused.
+        message_id: its id.
+        recipient: the refused recipient.
         code: the enhanced status code.
         reason: for the operator.
 
@@ -53,11 +53,11 @@ class RefusedMessage:
 
 @dataclass(frozen=True, slots=True)
 class RefusalEffect:
-    """What a message's refusals by policy mean for it.
+    """What a message's refusals by policy mean for this attempt.
 
     Attributes:
-        first_at: when it was first refused so, in seconds since the epoch; None for never before.
-        spends: whether it spends an attempt this time.
+        first_at: when it was first refused by policy, in seconds since the epoch; None for never before.
+        spends: whether this refusal spends an attempt.
 
     """
 
@@ -67,11 +67,11 @@ class RefusalEffect:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """What came of noting refusals.
+    """The result of noting refusals.
 
     Attributes:
-        declared: the one with which an outage is declared.
-        given_back: the messages that got attempts back.
+        declared: the refusal that declares an outage, if one does.
+        given_back: the messages whose attempts were given back.
 
     """
 
@@ -80,17 +80,17 @@ class Noted:
 
 
 def recipient_of(address: str, key: str) -> Recipient:
-    """Return what stands for a recipient."""
+    """Return the recipient as keyed hashes."""
     folded = address.lower()
     domain = folded.rpartition("@")[2]
     return Recipient(_hash(folded, key), _hash(domain, key), domain)
 
 
 def read_effects(connection: DbConnection, message_ids: Sequence[int]) -> dict[int, RefusalEffect]:
-    """Read what the refusals of these messages, which are still running, will mean.
+    """Return what a refusal will mean for each of these messages, which are still running.
 
-    Nothing is locked. When an outage is declared or ends before they are written, one spends an attempt that note gives
-    back at once, or is released once more.
+    Nothing is locked. If an outage starts or ends before the refusals are written, a message either spends an attempt
+    that `note` gives back at once, or is released once more.
     """
     situation = policy_refusals.read_policy_status(connection)
     failures = policy_refusals.read_failures(connection, message_ids)
@@ -100,9 +100,9 @@ def read_effects(connection: DbConnection, message_ids: Sequence[int]) -> dict[i
 def note(
     connection: DbConnection, refused: Sequence[RefusedMessage], effects: Mapping[int, RefusalEffect], scale: float
 ) -> Noted:
-    """Note refusals that were written in this transaction, and declare an outage where they are enough for one.
+    """Note refusals that this transaction has written, and declare an outage if they are enough for one.
 
-    In an outage the pause to the next probe is lengthened where one of them was the probe, and attempts are given back.
+    During an outage, attempts are given back, and a refused probe lengthens the pause before the next probe.
     """
     policy_refusals.lock_breaker(connection)
     situation = policy_refusals.read_policy_status(connection)
@@ -126,18 +126,18 @@ def note(
 
 
 def log_outage(declared: RefusedMessage) -> None:
-    """Write the one loud line about an outage by policy."""
+    """Log an outage by policy as an error."""
     _log.error(
         "mail_server.unavailable",
         error=outage_reason(declared),
         code=declared.code,
-        meaning="the mail server refuses us, not the recipients: their messages wait and spend no attempt;"
-        " ask its operator about this code",
+        meaning="the mail server rejects us, not the recipients: messages wait and spend no attempts",
+        fix="ask the operator of the mail server about this code",
     )
 
 
 def outage_reason(refused: RefusedMessage) -> str:
-    """Return what the breaker's row says about it."""
+    """Return the reason that the breaker's row gives."""
     return f"the mail server refuses every recipient by policy ({refused.code}): {refused.reason}"
 
 
@@ -149,10 +149,10 @@ def _effect(situation: PolicyStatus, times: Sequence[float]) -> RefusalEffect:
 def _noted_again(
     refused: RefusedMessage, life: RowState, effect: RefusalEffect, before: Refusal | None, situation: PolicyStatus
 ) -> dict[int, Refusal]:
-    """Return the message's note after this refusal; nothing where it has none and gets none."""
+    """Return the message's note after this refusal, or nothing if it gets none."""
     follows = before is not None and life.generation == _generation_after(before.generation, life.status)
     if not effect.spends:
-        # It was in hand when it should have got something back.
+        # It was running while attempts were given back, so it still waits for its own.
         return {before.message_id: _moved(before, life)} if before is not None and follows else {}
     if effect.first_at is not None and effect.first_at < situation.accepted_at:
         return {}
@@ -163,7 +163,7 @@ def _noted_again(
 
 
 def _generation_after(generation: int, status: str) -> int:
-    """Return what a failed attempt makes of a generation: a dead letter keeps it."""
+    """Return the generation after a failed attempt: a dead letter keeps it."""
     return generation if status == "dead" else (generation + 1) % (LARGEST_NUMBER + 1)
 
 
@@ -174,7 +174,7 @@ def _moved(refusal: Refusal, life: RowState) -> Refusal:
 def _enough(
     connection: DbConnection, refused: Sequence[RefusedMessage], noted: Mapping[int, Refusal]
 ) -> RefusedMessage | None:
-    """Return one of the refused messages if those that were refused alike are enough to mean us."""
+    """Return a refused message if enough recipients were refused with its code to declare an outage."""
     for each in refused:
         alike = [refusal for refusal in noted.values() if refusal.code == each.code]
         if each.message_id not in noted or len({refusal.recipient for refusal in alike}) < ENOUGH_RECIPIENTS:
@@ -186,7 +186,7 @@ def _enough(
 
 
 def kept_refusals(stored: Any) -> list[Refusal]:  # noqa: ANN401 - JSON
-    """Read what stands on the breaker's row; what is no refusal is not one."""
+    """Return the refusals stored on the breaker's row. Anything else there is skipped."""
     refusals = []
     for each in stored if isinstance(stored, list) else []:
         try:
@@ -197,7 +197,7 @@ def kept_refusals(stored: Any) -> list[Refusal]:  # noqa: ANN401 - JSON
 
 
 def refusal_times(failures: Any) -> list[float]:  # noqa: ANN401 - JSON
-    """Return when a message was refused by policy: each time that spent an attempt, and the first that did not."""
+    """Return the times of a message's refusals by policy that are kept: the first, and each that spent an attempt."""
     times = []
     for each in failures if isinstance(failures, list) else []:
         if isinstance(each, dict) and "policy_code" in each:

@@ -1,74 +1,80 @@
-"""One message from its claim to its outcome, in one thread: what RQ's stock worker does in a process of its own."""
+"""Runs the four steps for one message, in one thread: claim, prepare, send, record. RQ's stock worker uses it."""
 
 import time
 from collections.abc import Callable
 
-from consumer.model.results import Verdict, tell
+from consumer.model.results import Disposition, RecordedResult, log_result
 from consumer.stages.claim import Claimer
 from consumer.stages.database import Database
 from consumer.stages.late_answers import LateAnswers
 from consumer.stages.prepare import Preparer
-from consumer.stages.record import Recorder
-from consumer.stages.retry_policy import Patience, pauses
+from consumer.stages.record import ResultRecorder
+from consumer.stages.retry_policy import RetryPolicy, pauses
 from consumer.stages.send import Sender, open_mailer
 from shared.settings.processes import ConsumerSettings
 
 
 class Processor:
-    """Works on one message at a time."""
+    """Processes one message at a time."""
 
     def __init__(
         self,
         settings: ConsumerSettings,
         *,
+        database: Database | None = None,
         sleep: Callable[[float], None] = time.sleep,
-        may_give_up: Callable[[], bool] = lambda: False,
-        is_leaving: Callable[[], bool] = lambda: False,
+        deadline_passed: Callable[[], bool] = lambda: False,
+        shutting_down: Callable[[], bool] = lambda: False,
         after_renewal: Callable[[], object] = lambda: None,
     ) -> None:
-        """Keep what every message needs; connections are opened at their first use.
+        """Open nothing yet: connections are opened at their first use.
 
         Args:
             settings: the consumer's settings.
+            database: the connection to PostgreSQL; by default one to the settings' database.
             sleep: waits between two tries to reach PostgreSQL.
-            may_give_up: asked while an outcome waits for PostgreSQL to come back: is this process told to leave?
-            is_leaving: asked before a lease is renewed to wait for a late answer: is this process to leave soon?
-            after_renewal: called when that was done.
+            deadline_passed: called while PostgreSQL is unavailable: whether to stop trying.
+            shutting_down: called before a lease is renewed to wait for a late answer: whether this process shuts down.
+            after_renewal: called after each renewal.
 
         """
-        self._patience = Patience(sleep, may_give_up)
-        self._database = Database(settings.database_url)
-        self._claimer = Claimer(self._database, settings.run_lease_seconds, self._patience)
-        self._preparer = Preparer(self._database, settings, self._patience)
+        self._policy = RetryPolicy(sleep, deadline_passed)
+        self._database = database or Database(settings.database_url)
+        self._claimer = Claimer(self._database, settings.run_lease_seconds, self._policy)
+        self._preparer = Preparer(self._database, settings, self._policy)
         late_answers = LateAnswers(
-            settings.database_url, senders=lambda: 1, is_leaving=is_leaving, after_renewal=after_renewal
+            settings.database_url, senders=lambda: 1, shutting_down=shutting_down, after_renewal=after_renewal
         )
         self._sender = Sender(settings, open_mailer(settings), late_answers)
-        self._recorder = Recorder(self._database, settings.backoff_scale)
+        self._recorder = ResultRecorder(self._database, settings.backoff_scale)
 
-    def process(self, message_id: int) -> Verdict:
-        """Claim the message, do what it asks for, and record the outcome: one log line says what became of it."""
-        claimed = self._claimer.claim({message_id: None})
-        for each in claimed.not_held:
-            tell(each.message_id, each.verdict, None, each.reason)
-            return each.verdict
-        prepared = self._preparer.prepare(claimed.held)
-        [ended] = [*prepared.ended, *(self._sender.send(ready) for ready in prepared.ready)]
-        settled = self._recorder.record([ended])
-        for pause in pauses():
-            if settled or self._patience.may_give_up():
-                break
-            self._patience.pause(pause)
-            settled = self._recorder.retry()
-        [last] = settled or self._recorder.give_up()
-        tell(message_id, last.verdict, ended.held, ended.reason)
-        return last.verdict
+    def process(self, message_id: int) -> Disposition:
+        """Claim the message, prepare and send its mail, record the outcome, and log one line about it."""
+        claim_result = self._claimer.claim({message_id: None})
+        for each in claim_result.not_claimed:
+            log_result(each.message_id, each.disposition, None, each.reason)
+            return each.disposition
+        prepared = self._preparer.prepare(claim_result.claimed)
+        [result] = [*prepared.results, *(self._sender.send(mail) for mail in prepared.mails)]
+        [recorded] = self._recorder.record([result]) or self._retry_record()
+        log_result(message_id, recorded.disposition, result.message, result.reason)
+        return recorded.disposition
 
     def refuse_unsuitable(self) -> None:
-        """Raise UnsuitableDatabaseError where the database cannot be used whatever happens; an outage is none."""
+        """Raise UnsuitableDatabaseError if the database can never be used. An outage raises nothing."""
         self._database.refuse_unsuitable()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close all connections."""
         self._sender.close()
         self._database.close()
+
+    def _retry_record(self) -> list[RecordedResult]:
+        """Retry until the outcome is written, or until the deadline has passed."""
+        for pause in pauses():
+            if self._policy.deadline_passed():
+                break
+            self._policy.sleep_before_record(pause)
+            if recorded := self._recorder.retry():
+                return recorded
+        return self._recorder.give_up()

@@ -1,4 +1,4 @@
-"""How a consumer waits for PostgreSQL."""
+"""How a consumer retries while PostgreSQL is unavailable."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,22 +11,22 @@ _LONGEST_PAUSE_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """Pauses between two tries, and when to give up.
+class RetryPolicy:
+    """How to pause between two tries, and when to stop trying.
 
     Attributes:
-        sleep: waits for so many seconds; that of a worker wakes up when the worker is told to stop.
-        may_give_up: is this process told to leave, and has it waited as long as it may?
-        is_leaving: is this process told to leave? Then nothing new is begun.
+        sleep: waits for the given seconds. A worker's returns early when the worker is told to stop.
+        deadline_passed: whether this process is shutting down and has waited as long as it may.
+        shutting_down: whether this process is shutting down. Then it starts nothing new.
 
     """
 
     sleep: Callable[[float], None] = time.sleep
-    may_give_up: Callable[[], bool] = lambda: False
-    is_leaving: Callable[[], bool] = lambda: False
+    deadline_passed: Callable[[], bool] = lambda: False
+    shutting_down: Callable[[], bool] = lambda: False
 
-    def pause(self, seconds: float) -> None:
-        """Sleep; RQ's limit for the job does not matter any more, since an outcome is still to be written."""
+    def sleep_before_record(self, seconds: float) -> None:
+        """Sleep, and ignore RQ's timeout of the job: the outcome still has to be recorded."""
         try:
             self.sleep(seconds)
         except BaseTimeoutException:
@@ -34,7 +34,7 @@ class Patience:
 
 
 def pauses() -> Iterator[float]:
-    """Give the pauses between tries to reach PostgreSQL: 0.1, 0.2, 0.4 … 2 seconds."""
+    """Yield the pauses between tries to reach PostgreSQL: 0.1, 0.2, 0.4 … 2 seconds."""
     seconds = 0.1
     while True:
         yield min(seconds, _LONGEST_PAUSE_SECONDS)

@@ -1,1 +1,1 @@
-"""One module for each task; consumer.tasks.registry lists them."""
+"""The tasks of this service, one module each. consumer.tasks.registry lists them."""

@@ -1,4 +1,4 @@
-"""The tasks that this consumer knows. A new one is a module in consumer/tasks/ and a line here."""
+"""All tasks that this consumer can run. To add one, write a module in consumer/tasks/ and list it here."""
 
 from typing import Final
 

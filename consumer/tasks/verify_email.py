@@ -1,28 +1,27 @@
-"""`task:send_verify_email`: mails the link that verifies an address."""
+"""The task `task:send_verify_email`: the mail with the link that verifies an address."""
 
 from collections.abc import Mapping
 from typing import Final
 
-from consumer.model.outcomes import Discarded
-from consumer.task import Mail, NoSuchUserError, Payload, Preparation, Prepared, Task, UserPayload
+from consumer.task import Discarded, Mail, NoSuchUserError, Payload, Preparation, Prepared, Task, UserPayload
 from shared.links import sign, verification_link
 from shared.outbox.messages import SendVerifyEmail
 from shared.settings.processes import ConsumerSettings
 
 _NOT_NEEDED: Final = {
-    "corrected": "the address was corrected after this mail was asked for, and a newer mail takes its place",
-    "verified": "an account with this address is verified already",
+    "corrected": "the address was corrected later, and a newer mail replaces this one",
+    "verified": "an account with this address is already verified",
 }
 
 
 def prepare(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepared:
-    """Make or renew each message's verification record and the mail with its link.
+    """Create or renew each message's verification record, and return the mails with their links.
 
-    There is one record for a message, whatever the number of attempts, and so one link. Its life is counted from the
-    latest attempt. Only if the user's address has changed since the last attempt does the link change with it.
+    Each message has one record, and so one link, however many attempts it takes. The link's life is counted from the
+    latest attempt. The link changes only if the user's address changed since the last attempt.
 
-    Two kinds of mails are not needed any more, and discarded: those from before a correction of the address, which
-    appended a newer one, and those to an address that is verified, for whichever account.
+    A mail is discarded when the address was corrected after it was requested (the correction appended a newer one), and
+    when any account with its address is verified.
     """
     rows = preparation.connection.execute(
         """
@@ -64,7 +63,7 @@ def prepare(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepar
 
 
 def _mail(settings: ConsumerSettings, record_id: int, email: str, username: str) -> Mail:
-    """Make the mail. A stranger may have typed the address, so the full name, a free text, is not in it."""
+    """Return the mail. It does not show the full name, a free text: a stranger may have entered the address."""
     code = sign(settings.secret_keys, record_id, email)
     return Mail(
         recipient=email,

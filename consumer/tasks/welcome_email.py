@@ -1,4 +1,4 @@
-"""`task:send_welcome_email`: greets a user whose address is verified."""
+"""The task `task:send_welcome_email`: the mail that welcomes a user after the verification."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from shared.outbox.messages import SendWelcomeEmail
 
 
 def prepare(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepared:
-    """Make the greetings."""
+    """Return the welcome mails."""
     usernames = {message_id: payload["username"] for message_id, payload in payloads.items()}
     rows = preparation.connection.execute(
         "SELECT username, email, full_name FROM users WHERE username = ANY(%s)", [list(usernames.values())]

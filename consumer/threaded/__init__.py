@@ -1,1 +1,1 @@
-"""OutboxWorker and its threads: one fetches jobs, several send, one completes."""
+"""OutboxWorker and its threads: one Fetcher claims and prepares, several SenderThreads send, one Completer records."""

@@ -1,4 +1,4 @@
-"""The intake of an OutboxWorker: takes jobs, claims their messages, and hands the mails over to be sent."""
+"""The Fetcher thread of an OutboxWorker: pops jobs, claims their messages and prepares their mails."""
 
 import threading
 from collections.abc import Sequence
@@ -9,86 +9,100 @@ from typing import Final
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
-from consumer.model.message import Ended, Ready
-from consumer.model.results import Verdict, tell
-from consumer.stages.claim import Claimer, NotHeld
+from consumer.model.message import AttemptResult, PreparedMail
+from consumer.model.results import Disposition, log_result
+from consumer.stages.claim import Claimer, NotClaimed
 from consumer.stages.database import Database
 from consumer.stages.prepare import Preparer
 from consumer.threaded.queue import WorkerBroker
-from consumer.threaded.state import Control
+from consumer.threaded.state import WorkerState
+from consumer.threaded.timings import WorkerTimings
 from shared.logs import lines_of
-from shared.outbox.messages import STARVED_SECONDS
 from shared.rq_format.read import PoppedJob
 
 _log = structlog.get_logger(__name__)
 
-_STRAIGHT_JOBS: Final = 9
-"""When the first queue was never empty for STARVED_SECONDS, one job in ten is taken from the last queue first: a queue
-that is never empty does not starve the others."""
+_JOBS_IN_ORDER: Final = 9
+"""While a queue starves, one job in ten is taken from the last queue first, and the other nine in the usual order."""
 
-_Named = tuple[PoppedJob, int | None]
-"""A job, and the message that it names."""
+_NamedJob = tuple[PoppedJob, int | None]
+"""A job, and the id of the message that it names."""
 
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 
 
-class Intake(threading.Thread):
-    """Takes as many jobs as there is room for: many at once when there is a backlog, else each as it comes."""
+class Fetcher(threading.Thread):
+    """Takes as many jobs as there is capacity for: many at once from a backlog, else each as it arrives."""
 
-    def __init__(  # noqa: PLR0913 - all that stands around it
+    def __init__(  # noqa: PLR0913 - the steps before and after it
         self,
         broker: WorkerBroker,
-        control: Control,
+        state: WorkerState,
         database: Database,
         claimer: Claimer,
         preparer: Preparer,
         *,
         burst: bool,
-        to_send: "SimpleQueue[Ready | None]",
-        to_write: "SimpleQueue[Ended | None]",
+        timings: WorkerTimings,
+        prepared_mails: "SimpleQueue[PreparedMail | None]",
+        results: "SimpleQueue[AttemptResult | None]",
     ) -> None:
-        """Keep what the loop needs; `burst` ends it when the queues are empty."""
-        super().__init__(name="intake", daemon=True)
+        """Start nothing yet.
+
+        Args:
+            broker: pops the jobs.
+            state: says how many jobs to take, and when to stop.
+            database: the connection of the claimer and the preparer.
+            claimer: claims the messages.
+            preparer: prepares their mails.
+            burst: end when the queues are empty.
+            timings: says when a queue starves.
+            prepared_mails: where mails go to be sent.
+            results: where results of messages without a mail go to be recorded.
+
+        """
+        super().__init__(name="fetcher", daemon=True)
         self._broker = broker
-        self._control = control
+        self._state = state
         self._database = database
         self._claimer = claimer
         self._preparer = preparer
         self._burst = burst
-        self._to_send = to_send
-        self._to_write = to_write
-        self._unsettled = 0
-        self._straight_jobs = 0
+        self._timings = timings
+        self._prepared_mails = prepared_mails
+        self._results = results
+        self._unfinished = 0
+        self._jobs_in_order = 0
         self._first_queue_empty_at = monotonic()
         self.has_finished = False
-        """Whether it has ended as it should."""
+        """Whether the thread has ended normally."""
 
     @property
     def busy_since(self) -> float | None:
-        """Since when (monotonic) messages are claimed or their mails prepared; None between two times."""
+        """When (monotonic) the claim or preparation in progress started; None between them."""
         return self._database.busy_since
 
     def run(self) -> None:
-        """Take jobs until told to stop; wait while Redis or PostgreSQL is away."""
+        """Take jobs until told to stop; wait while Redis or PostgreSQL is unavailable."""
         pause = _FIRST_PAUSE_SECONDS
-        # In no list any more, and in our hands alone: those that Redis still has to be asked about.
+        # Popped jobs, no longer in any list, whose message Redis has yet to be asked for.
         unread: list[PoppedJob] = []
-        while room := self._control.wait_for_room():
-            named: list[_Named] = []
-            away: str | None = None
+        while capacity := self._state.wait_for_capacity():
+            named: list[_NamedJob] = []
+            error: str | None = None
             try:
-                unread = unread or self._pop(room)
+                unread = unread or self._pop(capacity)
                 while unread:
                     named.append((unread[0], self._broker.message_id(unread[0])))
                     del unread[0]
             except (RedisError, OSError) as exc:
-                away = self._broker.cause(exc)
-            self._control.note_redis(away)
+                error = self._broker.cause(exc)
+            self._state.report_redis(error)
             if named:
-                self._take(named)
-            if away is not None:
-                self._control.stopping.wait(pause)
+                self._process(named)
+            if error is not None:
+                self._state.stopping.wait(pause)
                 pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
                 continue
             pause = _FIRST_PAUSE_SECONDS
@@ -103,80 +117,83 @@ class Intake(threading.Thread):
         self._database.close()
         self.has_finished = True
 
-    def _pop(self, room: int) -> list[PoppedJob]:
-        is_starving = monotonic() - self._first_queue_empty_at > STARVED_SECONDS
-        if is_starving and self._straight_jobs >= _STRAIGHT_JOBS:
-            self._straight_jobs = 0
+    def _pop(self, capacity: int) -> list[PoppedJob]:
+        """Pop jobs of the first queue first. A first queue that is never empty does not starve the others."""
+        is_starving = monotonic() - self._first_queue_empty_at > self._timings.starvation_seconds
+        if is_starving and self._jobs_in_order >= _JOBS_IN_ORDER:
+            self._jobs_in_order = 0
             return self._broker.pop(1, last_queue_first=True)
-        most = min(room, _STRAIGHT_JOBS - self._straight_jobs) if is_starving else room
+        most = min(capacity, _JOBS_IN_ORDER - self._jobs_in_order) if is_starving else capacity
         jobs = self._broker.pop(most)
         if len(jobs) < most or not self._broker.is_of_first_queue(jobs[-1]):
             self._first_queue_empty_at = monotonic()
-        self._straight_jobs = self._straight_jobs + len(jobs) if is_starving else 0
+        self._jobs_in_order = self._jobs_in_order + len(jobs) if is_starving else 0
         return jobs or ([] if self._burst else self._broker.wait_for_one())
 
-    def _take(self, jobs: Sequence[_Named]) -> None:
-        """Work on jobs that only we have now. Whatever happens, each is handed over or let go."""
-        self._control.took(len(jobs))
-        self._unsettled = len(jobs)
+    def _process(self, jobs: Sequence[_NamedJob]) -> None:
+        """Claim the messages of popped jobs, prepare their mails, and hand them over or finish their jobs."""
+        self._state.add_jobs(len(jobs))
+        self._unfinished = len(jobs)
         try:
-            claimed = self._claimer.claim(self._sorted(jobs))
-            prepared = self._preparer.prepare(claimed.held)
-            self._unsettled -= len(claimed.held)
-            for ready in prepared.ready:
-                self._to_send.put(ready)
-            for ended in prepared.ended:
-                self._to_write.put(ended)
-            self._let_go(claimed.not_held)
-            if any(each.verdict is Verdict.DATABASE_AWAY for each in claimed.not_held):
+            claim_result = self._claimer.claim(self._wanted(jobs))
+            prepared = self._preparer.prepare(claim_result.claimed)
+            self._unfinished -= len(claim_result.claimed)
+            for mail in prepared.mails:
+                self._prepared_mails.put(mail)
+            for result in prepared.results:
+                self._results.put(result)
+            self._finish_unclaimed(claim_result.not_claimed)
+            if any(each.disposition is Disposition.UNACKNOWLEDGED for each in claim_result.not_claimed):
                 self._wait_for_postgresql()
-        except Exception as exc:  # noqa: BLE001 - a defect at one batch is not the end of the intake
+        except Exception as exc:  # noqa: BLE001 - a bug in one batch must not end the thread
             for ids in lines_of([message_id for _, message_id in jobs if message_id is not None]):
                 _log.error("fetcher.failed", error=type(exc).__name__, message_ids=ids)
-            self._settle(self._unsettled)
+            self._finish_jobs(self._unfinished)
 
-    def _sorted(self, jobs: Sequence[_Named]) -> dict[int, PoppedJob | None]:
-        """Give the messages that the jobs name; what names none, or one that another job names, is let go."""
+    def _wanted(self, jobs: Sequence[_NamedJob]) -> dict[int, PoppedJob | None]:
+        """Return the messages to claim. A job that names no message, or one that is already named, is finished here."""
         wanted: dict[int, PoppedJob | None] = {}
         for job, message_id in jobs:
             if message_id is None:
-                _log.warning("job.refused", job=repr(job.job_id[:80]), meaning=self._refused(job))
-                self._settle(1)
+                _log.warning("job.refused", job=repr(job.job_id[:80]), meaning=self._move_to_failed(job))
+                self._finish_jobs(1)
             elif message_id in wanted:
-                self._let_go([NotHeld(message_id, job, Verdict.NOT_CLAIMED, "another job names it too")])
+                duplicate = NotClaimed(message_id, job, Disposition.NOT_CLAIMED, "another job names it too")
+                self._finish_unclaimed([duplicate])
             else:
                 wanted[message_id] = job
         return wanted
 
-    def _refused(self, job: PoppedJob) -> str:
-        """Leave the job to its owner, and say where."""
+    def _move_to_failed(self, job: PoppedJob) -> str:
+        """Leave a foreign job to its owner, and return where it is."""
         try:
-            kept = self._broker.refuse(job)
+            kept = self._broker.move_to_failed(job)
         except (RedisError, OSError) as exc:
             return f"it is not run, and in no list any more ({type(exc).__name__})"
         return "it is not run: look among the failed jobs of its queue" if kept else "it is not run: RQ has no such job"
 
-    def _let_go(self, not_held: Sequence[NotHeld]) -> None:
-        if not not_held:
+    def _finish_unclaimed(self, not_claimed: Sequence[NotClaimed]) -> None:
+        if not not_claimed:
             return
-        away = [each.job for each in not_held if each.job and each.verdict is Verdict.DATABASE_AWAY]
-        done = [each.job for each in not_held if each.job and each.verdict is not Verdict.DATABASE_AWAY]
+        unavailable = Disposition.UNACKNOWLEDGED
+        failed = [each.job for each in not_claimed if each.job and each.disposition is unavailable]
+        succeeded = [each.job for each in not_claimed if each.job and each.disposition is not unavailable]
         try:
-            self._broker.finish(done, away)
+            self._broker.finish(succeeded, failed)
         except ResponseError as exc:
-            self._control.note_tidying(self._broker.cause(exc))
+            self._state.report_cleanup(self._broker.cause(exc))
         except (RedisError, OSError):
-            pass  # the next pop tells
-        for each in not_held:
-            tell(each.message_id, each.verdict, None, each.reason)
-        self._settle(len(not_held))
+            pass  # the next pop reports it
+        for each in not_claimed:
+            log_result(each.message_id, each.disposition, None, each.reason)
+        self._finish_jobs(len(not_claimed))
 
-    def _settle(self, jobs: int) -> None:
-        self._unsettled -= jobs
-        self._control.settled(jobs)
+    def _finish_jobs(self, jobs: int) -> None:
+        self._unfinished -= jobs
+        self._state.finish_jobs(jobs)
 
     def _wait_for_postgresql(self) -> None:
-        """Leave the jobs in Redis while nothing can be done with them."""
+        """Leave the jobs in Redis until PostgreSQL is available."""
         pause = _FIRST_PAUSE_SECONDS
-        while not self._control.stopping.wait(pause) and not self._database.answers():
+        while not self._state.stopping.wait(pause) and not self._database.answers():
             pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)

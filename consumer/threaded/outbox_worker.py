@@ -1,4 +1,4 @@
-"""The worker class: RQ's name, RQ's lists, RQ's `rq info`, and a loop of its own that loses nothing."""
+"""OutboxWorker: an RQ worker class that works on RQ's queues with a main loop of its own, which loses no job."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import sys
 import threading
 from time import monotonic
 from types import FrameType
-from typing import Any, Final
+from typing import Any, ClassVar, Final, NoReturn
 
 import click
 import structlog
@@ -21,10 +21,11 @@ from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
 
 from consumer.redis_connection import same_redis
-from consumer.threaded.pool import Team
+from consumer.threaded.pool import WorkerPool
 from consumer.threaded.queue import WorkerBroker
 from consumer.threaded.startup import EXIT_SETTINGS, STOP_SIGNALS
-from consumer.threaded.state import LOOK_SECONDS, Control
+from consumer.threaded.state import POLL_SECONDS, WorkerState
+from consumer.threaded.timings import WorkerTimings
 from redis_client.retrying import no_retry
 from redis_client.sentinels import leave_replaced_master
 from shared.errors import SettingsError
@@ -36,34 +37,39 @@ from shared.tracing.spans import configure_tracing, tracing
 _log = structlog.get_logger(__name__)
 
 _WATCH_SECONDS: Final = 0.5
-_BEAT_SECONDS: Final = 5.0
 
-_TIDYING_SECONDS: Final = 2.0
-"""The longest wait for Redis where outcomes or signals stand behind it."""
+_SHORT_TIMEOUT_SECONDS: Final = 2.0
+"""The longest wait for Redis where results or signals wait behind it."""
 
 
 class OutboxWorker(SimpleWorker):
-    """Works on several messages at once, in threads, with connections that stay open.
+    """Processes several messages at once, in threads, with connections that stay open.
 
-    What it does otherwise than RQ's own classes: nothing that comes out of Redis is run or imported (a job names a
-    message, PostgreSQL decides); callbacks, webhooks and remote commands are not looked at; SIGTERM sets a flag, so
-    that no popped job is dropped; an absent Redis or PostgreSQL is waited for. `rq info`, `rq suspend`, `rq resume`,
-    `--burst`, `--max-jobs` and `--max-idle-time` work as usual; `--with-scheduler` and `--dequeue-strategy` have
-    nothing to do here.
+    It differs from RQ's own classes: nothing that comes from Redis is run or imported (a job names a message, and
+    PostgreSQL decides); callbacks, webhooks and remote commands are ignored; SIGTERM sets a flag, so that no popped job
+    is dropped; it waits for Redis and PostgreSQL while they are unavailable. `rq info`, `rq suspend`, `rq resume`,
+    `--burst`, `--max-jobs` and `--max-idle-time` work as usual. `--with-scheduler` and `--dequeue-strategy` have no
+    effect.
+
+    Attributes:
+        timings: its pauses and limits.
+
     """
 
+    timings: ClassVar[WorkerTimings] = WorkerTimings()
+
     def __init__(self, queues: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - RQ's signature is wider
-        """Build RQ's worker, with queues that read jobs as plain data whatever serializer the command line names."""
+        """Create RQ's worker. Its queues read jobs as plain data, whatever serializer the command line names."""
         names = [queue if isinstance(queue, str) else queue.name for queue in _as_list(queues)]
         kwargs.update(serializer=PlainSerializer, job_class=Job, queue_class=None)
         super().__init__(names, *args, **kwargs)
-        self._beat_at = 0.0
+        self._heartbeat_at = 0.0
         self._clients: tuple[Redis, ...] = ()
 
     @property
     def dequeue_timeout(self) -> int:
-        """Give the seconds that one pop waits; RQ derives the socket's timeout from it."""
-        return LOOK_SECONDS
+        """The seconds that one pop waits. RQ derives the socket's timeout from it."""
+        return POLL_SECONDS
 
     def work(  # noqa: PLR0913, PLR0917 - RQ's signature
         self,
@@ -76,13 +82,13 @@ class OutboxWorker(SimpleWorker):
         with_scheduler: bool = False,  # noqa: ARG002, FBT001, FBT002
         dequeue_strategy: object = None,  # noqa: ARG002
     ) -> bool:
-        """Take and finish jobs until stopped. True when at least one was taken.
+        """Take and finish jobs until stopped. Return whether at least one was taken.
 
         Raises:
             SystemExit: a setting is missing or malformed; its name was printed.
 
         """
-        # A thread begins with the mask of the one that starts it (pthread_sigmask(3)): signals reach this one alone.
+        # A thread inherits the signal mask of the one that starts it (pthread_sigmask(3)): only this one gets signals.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             settings = read_consumer_settings()
@@ -90,58 +96,63 @@ class OutboxWorker(SimpleWorker):
         except SettingsError as exc:
             click.echo(exc, err=True)
             sys.exit(EXIT_SETTINGS)
-        patient = self.connection = self._patient_client()
+        long_timeout = self.connection = self._client_with_long_timeout()
         self._install_signal_handlers()
         self.birth_date = self.last_heartbeat = now()
-        self._beat()
+        self._send_heartbeat()
         _log.info("worker.started", queues=self.queue_names(), at_once=settings.concurrency, name=self.name)
-        control = Control(at_once=_in_hand(settings.concurrency), max_jobs=max_jobs)
-        # It gives up soon, where the other one waits 10 s longer than a pop may take.
-        impatient = same_redis(patient, _TIDYING_SECONDS, _TIDYING_SECONDS)
-        team = Team(settings, self._broker(patient), self._broker(impatient), control, burst=burst)
-        # For all that this thread asks of Redis: it has signals to obey.
-        self.connection = impatient
-        self._clients = (impatient, patient)
-        threading.excepthook = _tell_what_ended_a_thread
-        team.start()
+        state = WorkerState(capacity=_capacity(settings.concurrency), max_jobs=max_jobs)
+        # The client with the long timeout waits 10 s longer than a pop may take; this one does not.
+        short_timeout = same_redis(long_timeout, _SHORT_TIMEOUT_SECONDS, _SHORT_TIMEOUT_SECONDS)
+        fetching, completing = self._broker(long_timeout), self._broker(short_timeout)
+        pool = WorkerPool(settings, fetching, completing, state, burst=burst, timings=self.timings)
+        # This thread has to react to signals, so it uses the client with the short timeout.
+        self.connection = short_timeout
+        self._clients = (short_timeout, long_timeout)
+        threading.excepthook = _log_thread_error
+        pool.start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-        start_anew = False
+        restart = False
         try:
-            start_anew = self._watch(team, control, max_idle_time)
+            restart = self._watch(pool, state, max_idle_time)
         finally:
-            everybody_left = team.leave()
+            all_ended = pool.shutdown()
         tracing().flush()
-        self._say_goodbye()
-        impatient.close()
-        _log.info("worker.stopped", jobs=control.jobs_done, name=self.name)
-        if start_anew or not everybody_left:
-            self._start_anew_or_exit(start_anew=start_anew)
+        self._unregister()
+        short_timeout.close()
+        _log.info("worker.stopped", jobs=state.jobs_done, name=self.name)
+        if restart or not all_ended:
+            self._restart_or_exit(restart=restart)
         self._ignore_signals()
-        return control.jobs_done > 0
+        return state.jobs_done > 0
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Take no more jobs and finish those in hand. A second signal changes nothing."""
+        self._stop_requested = True
+
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Handle a second signal like the first: a cold shutdown would only send a mail twice."""
+        self.request_stop(signum, frame)
+
+    def replace_process(self) -> NoReturn:
+        """Run this program again, in this process."""
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this very program
 
     def _broker(self, client: Redis) -> WorkerBroker:
         return WorkerBroker(client, Keys(RQ_KEY_PREFIX), self.queue_names(), self.name)
 
-    def _patient_client(self) -> Redis:
-        """Return RQ's own connection, whose deadline is longer than a pop may take.
+    def _client_with_long_timeout(self) -> Redis:
+        """Return RQ's own client, whose timeout is longer than a pop may take.
 
-        Behind Sentinel it is one of ours instead: it gives up a sentinel that is silent, whoever configured RQ's.
+        With Sentinel it is a new client instead, which gives up a sentinel that does not answer.
         """
         if isinstance(self.connection.connection_pool, SentinelConnectionPool):
-            patient = same_redis(self.connection, self.connection_timeout, _TIDYING_SECONDS)
+            client = same_redis(self.connection, self.connection_timeout, _SHORT_TIMEOUT_SECONDS)
             self.connection.close()
-            return patient
-        # A pop whose answer was lost must not be repeated silently, and a push is never repeated by us at all.
+            return client
+        # A pop whose answer was lost must not be repeated silently, and this worker never repeats a push.
         self.connection.set_retry(no_retry())
         return self.connection
-
-    def request_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Take no further job; what is in hand is finished. A second signal changes nothing."""
-        self._stop_requested = True
-
-    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
-        """Treat a second signal like the first: a cold shutdown would only repeat a mail."""
-        self.request_stop(signum, frame)
 
     def _install_signal_handlers(self) -> None:
         for each in STOP_SIGNALS:
@@ -149,72 +160,72 @@ class OutboxWorker(SimpleWorker):
 
     @staticmethod
     def _ignore_signals() -> None:
-        """Be deaf from here on: Python drops our handlers while it ends, and another signal would look like a crash."""
+        """Ignore signals from here on: Python drops its handlers at exit, and a signal would then look like a crash."""
         for each in STOP_SIGNALS:
             signal.signal(each, signal.SIG_IGN)
 
-    def _watch(self, team: Team, control: Control, max_idle_time: int | None) -> bool:
-        """Look after the threads until the work is done or the worker is to stop; true when it has to start anew."""
-        while team.is_whole():
+    def _watch(self, pool: WorkerPool, state: WorkerState, max_idle_time: int | None) -> bool:
+        """Watch the threads until the work is done or the worker is told to stop. Return whether to restart."""
+        while pool.all_alive():
             if self._stop_requested:
                 return False
-            if team.is_stuck():
-                _log.error("thread.stuck", meaning="the others finish, then this process starts anew")
+            if pool.has_stuck_thread():
+                _log.error("thread.stuck", meaning="the other threads finish, then this process restarts")
                 return True
-            if max_idle_time is not None and control.idle_seconds >= max_idle_time:
+            if max_idle_time is not None and state.idle_seconds >= max_idle_time:
                 return False
-            self._obey_suspension(control)
-            self._beat(control)
-            team.wait(_WATCH_SECONDS)
-        return not team.ended_as_it_should()
+            self._check_suspension(state)
+            self._send_heartbeat(state)
+            pool.wait(_WATCH_SECONDS)
+        return not pool.has_finished()
 
-    def _start_anew_or_exit(self, *, start_anew: bool) -> None:
-        """Get rid of a thread that cannot be ended: replace this process by a fresh one, or end it if it was told to.
+    def _restart_or_exit(self, *, restart: bool) -> None:
+        """Get rid of a thread that cannot be ended: restart this process, or exit if it was told to stop.
 
-        The message of that thread is taken back by a relay when its lease is over.
+        A relay takes the thread's message back when its lease is over.
 
-        A signal that came between the look at the flag and the exec would be forgotten with this program. Blocked, it
-        stays pending; the new program inherits both (execve(2), signal(7)) and lets it in when it starts
-        (consumer/threaded/startup.py). What came before the block has set the flag: pthread_sigmask runs Python's
-        handlers.
+        A signal between the check of the flag and the exec would be lost with this program. So signals are blocked
+        first and stay pending. The new program inherits the mask and the pending signals (execve(2), signal(7)), and
+        unblocks them when it starts (consumer/threaded/startup.py). A signal from before the block has set the flag,
+        since pthread_sigmask runs Python's handlers.
         """
         sys.stderr.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        if self._stop_requested or not start_anew:
+        if self._stop_requested or not restart:
             os._exit(0)
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
+        self.replace_process()
 
-    def _obey_suspension(self, control: Control) -> None:
+    def _check_suspension(self, state: WorkerState) -> None:
         try:
-            control.suspend(on=bool(self.connection.exists(WORKERS_SUSPENDED)))
+            state.suspend(on=bool(self.connection.exists(WORKERS_SUSPENDED)))
         except (RedisError, OSError):
             return
 
-    def _beat(self, control: Control | None = None) -> None:
-        """Show that this worker lives, in one round trip; a Redis that was emptied learns of it again."""
-        if monotonic() < self._beat_at:
+    def _send_heartbeat(self, state: WorkerState | None = None) -> None:
+        """Register this worker in Redis, in one round trip. This also repairs a Redis that was emptied."""
+        if monotonic() < self._heartbeat_at:
             return
-        self._beat_at = monotonic() + _BEAT_SECONDS
+        self._heartbeat_at = monotonic() + self.timings.heartbeat_seconds
         leave_replaced_master(*self._clients)
         self.last_heartbeat = now()
         try:
             with self.connection.pipeline(transaction=False) as pipe:
-                pipe.hset(self.key, mapping={**self.serialize(), "state": _state(control)})
+                pipe.hset(self.key, mapping={**self.serialize(), "state": _status(state)})
                 worker_registration.register(self, pipe)
                 pipe.expire(self.key, self.worker_ttl + 60)
                 pipe.execute()
         except (RedisError, OSError):
             return
 
-    def _say_goodbye(self) -> None:
+    def _unregister(self) -> None:
         try:
             self.register_death()  # type: ignore[no-untyped-call]
         except (RedisError, OSError):
             return
 
 
-def _tell_what_ended_a_thread(problem: threading.ExceptHookArgs) -> None:
-    """Name the error without its text, which may hold an address."""
+def _log_thread_error(problem: threading.ExceptHookArgs) -> None:
+    """Log the error's name without its text, which may contain an address."""
     name = None if problem.thread is None else problem.thread.name
     _log.error("thread.ended", thread=name, error=problem.exc_type.__name__)
 
@@ -223,15 +234,15 @@ def _as_list(queues: Any) -> list[Any]:  # noqa: ANN401 - names or Queues, one o
     return list(queues) if isinstance(queues, list | tuple) else [queues]
 
 
-def _in_hand(mails_at_once: int) -> int:
-    """Give how many messages to hold, so that no sender waits while others are claimed and acknowledged."""
+def _capacity(mails_at_once: int) -> int:
+    """Return how many messages to have in hand, so that no sender waits while others are claimed and recorded."""
     return mails_at_once + mails_at_once // 4
 
 
-def _state(control: Control | None) -> str:
-    """Say what `rq info` shows."""
-    if control is None:
+def _status(state: WorkerState | None) -> str:
+    """Return the status that `rq info` shows."""
+    if state is None:
         return str(WorkerStatus.STARTED.value)
-    if control.is_suspended:
+    if state.is_suspended:
         return str(WorkerStatus.SUSPENDED.value)
-    return str((WorkerStatus.BUSY if control.is_busy else WorkerStatus.IDLE).value)
+    return str((WorkerStatus.BUSY if state.is_busy else WorkerStatus.IDLE).value)

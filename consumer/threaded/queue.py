@@ -1,4 +1,4 @@
-"""Redis as an OutboxWorker sees it: RQ's lists and hashes, two round trips for any number of jobs."""
+"""The Redis commands of an OutboxWorker on RQ's lists and hashes: two round trips for any number of jobs."""
 
 import re
 import time
@@ -13,15 +13,15 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 from rq.defaults import DEFAULT_FAILURE_TTL
 
-from consumer.threaded.state import LOOK_SECONDS
+from consumer.threaded.state import POLL_SECONDS
 from redis_client.addresses import client_cause
 from shared.rq_format.ids import message_id_of_job
 from shared.rq_format.keys import Keys
 from shared.rq_format.read import LARGEST_DATA_BYTES, PoppedJob, message_id_of_call
 
 _POP_SCRIPT: Final = """
--- Take up to ARGV[1] jobs, all of the first list before any of the second. LPOP's own count needs Redis 6.2.
--- Returns lists and jobs in turns, and the keys that hold something else than a list.
+-- Pop up to ARGV[1] jobs, all of the first list before any of the second. LPOP's own count needs Redis 6.2.
+-- Returns lists and jobs in turns, and the keys that do not hold a list.
 local popped, blocked, wanted = {}, {}, tonumber(ARGV[1])
 for _, list in ipairs(KEYS) do
   while wanted > 0 do
@@ -40,11 +40,11 @@ end
 return {popped, blocked}
 """
 
-_REFUSE_SCRIPT: Final = """
--- Do with a job what RQ does with one that failed, so that its owner finds it: `rq info`, `rq requeue`.
+_FAIL_SCRIPT: Final = """
+-- Treat a job as RQ treats a failed one, so that its owner finds it with `rq info` and `rq requeue`.
 -- KEYS: the job's hash, the registry of its queue's failed jobs, the job's results, the worker's hash.
--- ARGV: job id, end of the registry's entry, present time, worker's name, the reason as RQ stores it, time to live.
--- Returns 1 if the job is there.
+-- ARGV: job id, expiry of the registry's entry, present time, worker's name, the reason as RQ stores it, time to live.
+-- Returns 1 if the job exists.
 redis.pcall('HINCRBY', KEYS[4], 'failed_job_count', 1)
 if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return 0 end
 local entered = redis.pcall('ZADD', KEYS[2], ARGV[2], ARGV[1])
@@ -56,12 +56,12 @@ redis.pcall('EXPIRE', KEYS[3], ARGV[6])
 return 1
 """
 
-_REFUSAL: Final = (
-    "An OutboxWorker runs the outbox's messages alone: let another worker take this job from a queue of its own."
+_REASON: Final = (
+    "An OutboxWorker runs only messages of the outbox. Run this job with another worker, from another queue."
 )
 
 _JOB_ID_OF_RQ: Final = re.compile(rb"[A-Za-z0-9_-]{1,200}")
-"""RQ gives no job another one, and one that is no text would keep it from listing the others."""
+"""RQ uses no other ids, and it cannot list the jobs of a registry that contains an id that is not text."""
 
 _OF_ANOTHER_TYPE: Final = ("WRONGTYPE", "hash value is not an integer", "increment or decrement would overflow")
 
@@ -69,10 +69,10 @@ _log = structlog.get_logger(__name__)
 
 
 class WorkerBroker:
-    """Pops jobs and deletes them. Raises RedisError where Redis cannot be used."""
+    """Pops jobs and deletes them. Raises RedisError if Redis cannot be used."""
 
     def __init__(self, client: Redis, keys: Keys, queues: Sequence[str], worker: str) -> None:
-        """Keep the client, the names of the queues, the most urgent first, and that of this worker."""
+        """Serve these queues, the most urgent first, as the worker with this name."""
         self._client = client
         self._keys = keys
         self._queues = {keys.queue(name): name for name in queues}
@@ -80,36 +80,36 @@ class WorkerBroker:
         self._worker = worker
         self._worker_key = keys.worker(worker)
         self._pop_script = client.register_script(_POP_SCRIPT)
-        self._refuse_script = client.register_script(_REFUSE_SCRIPT)
+        self._fail_script = client.register_script(_FAIL_SCRIPT)
         self._blocked: frozenset[str] = frozenset()
-        """The queues' keys that hold something else than a list."""
+        """The queues' keys that do not hold a list."""
 
     def pop(self, most: int, *, last_queue_first: bool = False) -> list[PoppedJob]:
-        """Take up to so many jobs that wait, in the order of the queues or against it."""
+        """Pop up to this many jobs, in the order of the queues or in the reverse order."""
         keys = self._queue_keys[::-1] if last_queue_first else self._queue_keys
         reply: Any = self._pop_script(keys=keys, args=[most])
         popped, blocked = reply
-        if len(popped) < most * 2:  # else it has not come to the last queue
+        if len(popped) < most * 2:  # else it may not have reached the last queue
             self._note_blocked(frozenset(key.decode() for key in blocked))
         return [PoppedJob(key.decode(), job_id) for key, job_id in zip(popped[::2], popped[1::2], strict=True)]
 
     def wait_for_one(self) -> list[PoppedJob]:
-        """Take the next job that arrives, or none after a second."""
+        """Wait up to a second for the next job and return it, or nothing."""
         keys = [key for key in self._queue_keys if key not in self._blocked]
         if not keys:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
             return []
-        popped: Any = self._client.blpop(keys, LOOK_SECONDS)
+        popped: Any = self._client.blpop(keys, POLL_SECONDS)
         return [] if popped is None else [PoppedJob(popped[0].decode(), popped[1])]
 
     def is_of_first_queue(self, job: PoppedJob) -> bool:
-        """Tell whether the job came from the queue that goes before the others."""
+        """Return whether the job came from the first queue."""
         return job.queue_key == self._queue_keys[0]
 
     def message_id(self, job: PoppedJob) -> int | None:
-        """Give the message that the job names, or None for a job that is not ours.
+        """Return the id of the message that the job names, or None for a foreign job.
 
-        Redis is asked about other jobs than the relay's alone: somebody may have enqueued a message through RQ itself.
+        The ids of the relay's jobs contain it. Other jobs are read from Redis: RQ itself may have enqueued them.
         """
         by_id = message_id_of_job(job.job_id)
         if by_id is not None:
@@ -120,14 +120,14 @@ class WorkerBroker:
                 return None
             data: Any = self._client.hget(key, "data")
         except ResponseError:
-            return None  # the key holds something else than a job
+            return None  # the key does not hold a job
         return None if data is None else message_id_of_call(data)
 
     def finish(self, succeeded: Sequence[PoppedJob], failed: Sequence[PoppedJob]) -> None:
-        """Delete the jobs and count them where `rq info` looks. Redis away: the reaper's next push has another id.
+        """Delete the jobs and count them for `rq info`.
 
         Raises:
-            RedisError: Redis is away, or refuses: a missing right, a full disk, a replica.
+            RedisError: Redis is unavailable, or refuses: a missing permission, a full disk, a replica.
 
         """
         with self._client.pipeline(transaction=False) as pipe:
@@ -135,21 +135,21 @@ class WorkerBroker:
             for name, jobs in (("successful_job_count", succeeded), ("failed_job_count", failed)):
                 if jobs:
                     pipe.hincrby(self._worker_key, name, len(jobs))
-            # Where somebody keeps something else at the counters' key nothing is counted; the jobs are deleted.
+            # If the counters' key holds something else, nothing is counted, but the jobs are deleted.
             refused = [reply for reply in pipe.execute(raise_on_error=False) if isinstance(reply, RedisError)]
         for error in refused:
             if not any(words in str(error) for words in _OF_ANOTHER_TYPE):
-                # A replica keeps its clients. Only an error that it raises itself makes redis-py leave the server.
+                # A replica does not close its connections, and redis-py only leaves it when a command raises by itself.
                 self._client.connection_pool.disconnect(inuse_connections=False)
                 raise error
 
-    def refuse(self, job: PoppedJob) -> bool:
-        """Put a job that is not ours among the failed ones of its queue; false when RQ has no such job."""
+    def move_to_failed(self, job: PoppedJob) -> bool:
+        """Move a foreign job to the failed jobs of its queue. Return False if RQ has no such job."""
         if not _JOB_ID_OF_RQ.fullmatch(job.job_id):
             return False
         job_id, present = job.job_id.decode(), datetime.now(UTC)
-        reason = b64encode(zlib.compress(_REFUSAL.encode()))
-        kept: Any = self._refuse_script(
+        reason = b64encode(zlib.compress(_REASON.encode()))
+        kept: Any = self._fail_script(
             keys=[
                 self._key(job),
                 self._keys.failed(self._queues[job.queue_key]),
@@ -168,20 +168,20 @@ class WorkerBroker:
         return bool(kept)
 
     def _note_blocked(self, keys: frozenset[str]) -> None:
-        """Say once of each key that it holds no list, and once that it does again."""
+        """Log once that a key does not hold a list, and once that it does again."""
         for key in keys - self._blocked:
             _log.error(
                 "queue.blocked",
                 key=key,
-                meaning="the key holds no list: the other queue goes on",
-                fix="rename the key, or delete it if nobody misses what it holds",
+                meaning="the key does not hold a list; the other queues are served",
+                fix="rename the key, or delete it if nobody needs what it holds",
             )
         for key in self._blocked - keys:
             _log.info("queue.unblocked", key=key)
         self._blocked = keys
 
     def cause(self, error: BaseException) -> str:
-        """Return where this Redis is and why it cannot be used; it holds no secret."""
+        """Return where this Redis is and why it cannot be used, without a secret."""
         return client_cause(error, self._client)
 
     def _key(self, job: PoppedJob) -> bytes:

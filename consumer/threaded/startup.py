@@ -1,4 +1,4 @@
-"""What `rq worker` does before OutboxWorker is built: check the settings, wait for Redis."""
+"""Checks the settings and waits for Redis before `rq worker` creates an OutboxWorker."""
 
 import signal
 import sys
@@ -31,40 +31,40 @@ _REDIS_SECONDS: Final = 3.0
 
 
 def check_settings_and_wait_for_redis(params: Mapping[str, Any]) -> None:
-    """Return when the worker can start.
+    """Wait until the worker can start.
 
     Args:
-        params: the options of `rq worker`, by name: they say where Redis is.
+        params: the options of `rq worker`, by name. They say where Redis is.
 
     Raises:
         SystemExit: a setting is missing or malformed; its name was printed.
 
     """
-    # A worker that started anew has them blocked. One that came meanwhile ends this process here, with nothing in hand.
+    # A worker that restarted has blocked them. A signal that is pending ends this process here, with nothing in hand.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     configure_logging()
     try:
         settings = read_consumer_settings()
         check_tracing()
-        of_rq = open_as_rq_does(params)
+        rq_client = open_as_rq_does(params)
     except SettingsError as exc:
         click.echo(exc, err=True)
         sys.exit(EXIT_SETTINGS)
     _refuse_unsuitable_database(settings.database_url)
-    client = same_redis(of_rq, _REDIS_SECONDS, _REDIS_SECONDS)
+    client = same_redis(rq_client, _REDIS_SECONDS, _REDIS_SECONDS)
     pause = 0.1
-    told: str | None = None
+    logged: str | None = None
     while (error := _failure(client)) is not None:
-        if error != told:
+        if error != logged:
             _log.warning("redis.unavailable", error=error)
-            told = error
+            logged = error
         time.sleep(pause)
         pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
     client.close()
 
 
 def _refuse_unsuitable_database(database_url: str) -> None:
-    """End the process where it could never work. A PostgreSQL that is away is waited for, with each message."""
+    """Exit if the database can never be used. An unavailable PostgreSQL is no reason: each message waits for it."""
     database = Database(database_url)
     try:
         database.refuse_unsuitable()
@@ -75,7 +75,7 @@ def _refuse_unsuitable_database(database_url: str) -> None:
 
 
 def stop_without_connection_class(params: Mapping[str, Any]) -> None:
-    """End one of RQ's commands, with the name of the setting, where it could not read RQ_REDIS_URL."""
+    """Exit with the name of the setting if one of RQ's commands cannot use RQ_REDIS_URL."""
     try:
         check_connection_class(params)
     except SettingsError as exc:

@@ -1,4 +1,4 @@
-"""What the threads of an OutboxWorker tell each other."""
+"""The state that an OutboxWorker's threads share: how many messages are in hand, and whether to go on."""
 
 import threading
 from time import monotonic
@@ -8,51 +8,51 @@ import structlog
 
 _log = structlog.get_logger(__name__)
 
-LOOK_SECONDS: Final = 1
-"""How often a thread that waits looks whether it is to stop."""
+POLL_SECONDS: Final = 1
+"""How often a waiting thread checks whether to stop."""
 
 
-class Control:
-    """How many messages may be in hand, and whether to go on."""
+class WorkerState:
+    """Limits the messages in hand, and passes on orders to stop or to pause."""
 
-    def __init__(self, *, at_once: int, max_jobs: int | None) -> None:
-        """Begin.
+    def __init__(self, *, capacity: int, max_jobs: int | None) -> None:
+        """Start without a message.
 
         Args:
-            at_once: how many messages may be in hand, from pop to outcome.
-            max_jobs: how many jobs are taken in all; None for no limit.
+            capacity: how many messages may be in hand at once, from the pop to the outcome.
+            max_jobs: how many jobs to take in all; None for no limit.
 
         """
         self.stopping = threading.Event()
         self._changed = threading.Condition()
         self._suspended = False
-        self._at_once = at_once
-        self._left = max_jobs
+        self._capacity = capacity
+        self._jobs_left = max_jobs
         self._in_hand = 0
         self._redis_error: str | None = None
-        self._tidying_error: str | None = None
+        self._cleanup_error: str | None = None
         self.jobs_done = 0
         self._last_job_at = monotonic()
 
-    def wait_for_room(self) -> int:
-        """Wait until jobs may be taken, and give how many; 0 when no more are to be taken at all."""
+    def wait_for_capacity(self) -> int:
+        """Wait until jobs may be taken and return how many; 0 if no more are to be taken at all."""
         with self._changed:
-            while not self.stopping.is_set() and self._left != 0:
-                room = 0 if self._suspended else self._at_once - self._in_hand
-                if room:
-                    return room if self._left is None else min(room, self._left)
-                self._changed.wait(LOOK_SECONDS)
+            while not self.stopping.is_set() and self._jobs_left != 0:
+                free = 0 if self._suspended else self._capacity - self._in_hand
+                if free:
+                    return free if self._jobs_left is None else min(free, self._jobs_left)
+                self._changed.wait(POLL_SECONDS)
             return 0
 
-    def took(self, jobs: int) -> None:
+    def add_jobs(self, jobs: int) -> None:
         """Count jobs that were popped."""
         with self._changed:
             self._in_hand += jobs
-            if self._left is not None:
-                self._left -= jobs
+            if self._jobs_left is not None:
+                self._jobs_left -= jobs
 
-    def settled(self, jobs: int) -> None:
-        """Count jobs that are out of our hands."""
+    def finish_jobs(self, jobs: int) -> None:
+        """Count jobs that are finished, whatever their outcome."""
         with self._changed:
             self._in_hand -= jobs
             self.jobs_done += jobs
@@ -61,21 +61,21 @@ class Control:
 
     @property
     def is_busy(self) -> bool:
-        """Tell whether a job is in hand."""
+        """Whether a job is in hand."""
         return self._in_hand > 0
 
     @property
     def idle_seconds(self) -> float:
-        """Give for how long no job has been in hand."""
+        """For how long no job has been in hand."""
         return 0.0 if self.is_busy else monotonic() - self._last_job_at
 
     @property
     def is_suspended(self) -> bool:
-        """Tell whether `rq suspend` was said."""
+        """Whether `rq suspend` is in effect."""
         return self._suspended
 
     def suspend(self, *, on: bool) -> None:
-        """Take no further jobs for a while, or take them again."""
+        """Stop taking jobs for a while, or take them again."""
         with self._changed:
             if on != self._suspended:
                 _log.info("worker.suspended" if on else "worker.resumed")
@@ -83,29 +83,29 @@ class Control:
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Take no further jobs."""
+        """Take no more jobs."""
         with self._changed:
             self.stopping.set()
             self._changed.notify_all()
 
     @property
-    def redis_is_away(self) -> bool:
-        """Tell whether Redis failed when it was last used: the next pop that succeeds shows that it is back."""
+    def redis_unavailable(self) -> bool:
+        """Whether the last use of Redis failed. The next pop that succeeds ends it."""
         return self._redis_error is not None
 
-    def note_tidying(self, error: str | None) -> None:
-        """Say once that Redis refuses to delete the jobs that are done, although it can be used."""
-        was, self._tidying_error = self._tidying_error, error
+    def report_cleanup(self, error: str | None) -> None:
+        """Log once that Redis refuses to delete finished jobs although it is available."""
+        was, self._cleanup_error = self._cleanup_error, error
         if error is not None and error != was:
             _log.error(
                 "jobs.not_deleted",
                 error=error,
-                meaning="the jobs are done; their hashes stay in Redis",
+                meaning="the jobs are finished, but their hashes stay in Redis",
                 fix="let this Redis user run UNLINK and HINCRBY; make room on Redis's disk",
             )
 
-    def note_redis(self, error: str | None) -> None:
-        """Say once that Redis went away, and once that it is back."""
+    def report_redis(self, error: str | None) -> None:
+        """Log once that Redis is unavailable, and once that it is available again."""
         if error == self._redis_error:
             return
         was, self._redis_error = self._redis_error, error

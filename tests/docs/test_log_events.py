@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from consumer.model.results import Verdict
+from consumer.model.results import Disposition
 from tests.processes import ROOT
 
 PROCESSES = {"API": "api", "Relay": "outbox_relay", "Worker": "consumer"}
@@ -19,8 +19,9 @@ COMPUTED = {
         for name in ("accounts.not_expired", "verification_mails.not_pruned")
         for level in ("error", "warning")
     ],
-    "f'message.{verdict.value}'": [
-        (f"message.{verdict.value}", "warning" if verdict is Verdict.DEAD else "info") for verdict in Verdict
+    "f'message.{disposition.value}'": [
+        (f"message.{disposition.value}", "warning" if disposition is Disposition.DEAD else "info")
+        for disposition in Disposition
     ],
 }
 """Events whose name is no literal, by the expression that names them."""

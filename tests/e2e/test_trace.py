@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from consumer.model.results import Verdict
+from consumer.model.results import Disposition
 from consumer.stages.processor import Processor
 from embedded.mail.catcher import MailCatcher
 from shared.database.connections import connect
@@ -48,7 +48,7 @@ def settings(
     return read_consumer_settings()
 
 
-def process(settings: ConsumerSettings, message_id: int) -> Verdict:
+def process(settings: ConsumerSettings, message_id: int) -> Disposition:
     processor = Processor(settings)
     try:
         return processor.process(message_id)
@@ -72,7 +72,7 @@ def test_a_signup_and_its_mail_are_one_trace(
         service.sign_up()
     with connect(settings.database_url, "test") as connection:
         publish(connection, redis_url)
-        assert process(settings, 1) is Verdict.DONE
+        assert process(settings, 1) is Disposition.DELIVERED
         row = message(connection, 1)
 
     by_name = {span.name: span for span in exporter.get_finished_spans()}
@@ -109,7 +109,7 @@ def test_a_failed_attempt_is_a_failed_span(exporter: InMemorySpanExporter, setti
     with connect(settings.database_url, "test") as connection:
         id_ = add_message(connection, task="task:unknown", traceparent=PARENT)
 
-    assert process(settings, id_) is Verdict.DEAD
+    assert process(settings, id_) is Disposition.DEAD
 
     [span] = exporter.get_finished_spans()
     assert (span.name, span.status.status_code, span.status.description) == (
@@ -128,7 +128,7 @@ def test_a_malformed_traceparent_harms_nothing(
     with connect(settings.database_url, "test") as connection:
         id_ = add_message(connection, task="task:unknown", traceparent=traceparent)
 
-    assert process(settings, id_) is Verdict.DEAD
+    assert process(settings, id_) is Disposition.DEAD
 
 
 @pytest.mark.parametrize(("proxies", "is_continued"), [(0, False), (1, True)])

@@ -14,17 +14,17 @@ import pytest
 import structlog
 from rq.defaults import RQ_KEY_PREFIX
 
-from consumer.model.message import Ended
+from consumer.model.message import AttemptResult
 from consumer.model.outcomes import Accepted
-from consumer.model.results import Verdict
+from consumer.model.results import Disposition
 from consumer.stages.claim import Claimer
 from consumer.stages.database import Database
 from consumer.stages.late_answers import LateAnswers
 from consumer.stages.prepare import Preparer
 from consumer.stages.processor import Processor
-from consumer.stages.record import Recorder
+from consumer.stages.record import ResultRecorder
 from consumer.stages.retry_policy import _LONGEST_PAUSE_SECONDS as LONGEST_CONSUMER_PAUSE_SECONDS
-from consumer.stages.retry_policy import Patience
+from consumer.stages.retry_policy import RetryPolicy
 from consumer.stages.send import Sender, open_mailer
 from embedded.programs.ports import free_port
 from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
@@ -81,7 +81,7 @@ def mail_server_away(database_url: str, redis_url: str, smtp_port: int, hours: f
             publisher.publish_batch(connection, 1000)
             for message_id in _pop_all(broker):
                 verdict = away.process(message_id)
-                assert verdict is Verdict.PUT_BACK, verdict
+                assert verdict is Disposition.RELEASED, verdict
         away.close()
         pause = connection.execute(
             "SELECT extract(epoch FROM probe_at - clock_timestamp())::float8 FROM outbox_breaker"
@@ -127,7 +127,7 @@ def postgresql_away(database_url: str, redis_url: str, smtp_port: int, hours: fl
         ids = _pop_all(broker)
         mailed, waiting = ids[: MESSAGES // 2], ids[MESSAGES // 2 :]
         database = Database(database_url)
-        recorder = Recorder(database, backoff_scale=1.0)
+        recorder = ResultRecorder(database, backoff_scale=1.0)
         ended = _send(mailed, database, settings)
         nowhere = f"postgresql://postgres@127.0.0.1:{free_port()}/gone"
         _point(database, nowhere)
@@ -142,7 +142,7 @@ def postgresql_away(database_url: str, redis_url: str, smtp_port: int, hours: fl
             ended = []
         _point(database, database_url)
         settled = recorder.record([])
-        assert {each.verdict for each in settled} == {Verdict.DONE}
+        assert {each.disposition for each in settled} == {Disposition.DELIVERED}
         attempts_spent = _attempts(connection)
         processor = Processor(settings)
         for message_id in waiting:
@@ -152,11 +152,11 @@ def postgresql_away(database_url: str, redis_url: str, smtp_port: int, hours: fl
         return Outage(tries, attempts_spent, _done(connection), LONGEST_RELAY_PAUSE_SECONDS)
 
 
-def _send(ids: list[int], database: Database, settings: ConsumerSettings) -> list[Ended]:
+def _send(ids: list[int], database: Database, settings: ConsumerSettings) -> list[AttemptResult]:
     """Claim the messages and hand their mails in; nobody has written yet what came of it."""
-    held = Claimer(database, settings.run_lease_seconds, Patience()).claim(dict.fromkeys(ids)).held
+    held = Claimer(database, settings.run_lease_seconds, RetryPolicy()).claim(dict.fromkeys(ids)).claimed
     sender = Sender(settings, open_mailer(settings), LateAnswers(settings.database_url, senders=lambda: 1))
-    ended = [sender.send(ready) for ready in Preparer(database, settings, Patience()).prepare(held).ready]
+    ended = [sender.send(ready) for ready in Preparer(database, settings, RetryPolicy()).prepare(held).mails]
     sender.close()
     assert {each.outcome for each in ended} == {Accepted()}
     return ended

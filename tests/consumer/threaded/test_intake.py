@@ -8,14 +8,15 @@ import pytest
 import structlog
 from rq import Queue
 
-from consumer.model.message import Ended, Ready
+from consumer.model.message import AttemptResult, PreparedMail
 from consumer.stages.claim import Claimer
 from consumer.stages.database import Database
 from consumer.stages.prepare import Preparer
-from consumer.stages.retry_policy import Patience
-from consumer.threaded.fetcher import Intake
+from consumer.stages.retry_policy import RetryPolicy
+from consumer.threaded.fetcher import Fetcher
 from consumer.threaded.queue import WorkerBroker
-from consumer.threaded.state import Control
+from consumer.threaded.state import WorkerState
+from consumer.threaded.timings import WorkerTimings
 from embedded.mail.catcher import MailCatcher
 from embedded.servers.redis import RedisServer
 from redis_client.retrying import no_retry
@@ -53,29 +54,30 @@ def test_what_was_popped_before_redis_went_away_is_worked_on_or_named(world: Wor
         queue = Queue("default", connection=redis)
         redis.rpush(KEYS.queue(DEFAULT), job_id(ours, 0))
         foreign = [queue.enqueue("a.function").id for _ in range(2)]
-    control = Control(at_once=10, max_jobs=None)
+    control = WorkerState(capacity=10, max_jobs=None)
     database = Database(world.settings.database_url)
-    patience = Patience(time.sleep, lambda: False)
-    ready: SimpleQueue[Ready | None] = SimpleQueue()
-    ended: SimpleQueue[Ended | None] = SimpleQueue()
-    intake = Intake(
+    patience = RetryPolicy(time.sleep, lambda: False)
+    ready: SimpleQueue[PreparedMail | None] = SimpleQueue()
+    ended: SimpleQueue[AttemptResult | None] = SimpleQueue()
+    intake = Fetcher(
         BrokerThatLosesRedis(own_redis),
         control,
         database,
         Claimer(database, 30, patience),
         Preparer(database, world.settings, patience),
         burst=False,
-        to_send=ready,
-        to_write=ended,
+        timings=WorkerTimings(),
+        prepared_mails=ready,
+        results=ended,
     )
 
     with structlog.testing.capture_logs() as logs:
         intake.start()
-        wait_until(lambda: control.redis_is_away, 10, "Redis to be missed")
+        wait_until(lambda: control.redis_unavailable, 10, "Redis to be missed")
         held = ready.get(timeout=10)
         control.stop()
         intake.join(10)
 
     assert held is not None
-    assert held.held.claim.id == ours
+    assert held.message.claim.id == ours
     assert [line["job"] for line in logs if line["event"] == "job.dropped"] == [repr(id_.encode()) for id_ in foreign]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from consumer.model.outcomes import Accepted, Failed, Outage
+from consumer.model.outcomes import Accepted, Failed, ServerUnavailable
 from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import LOOPBACK
 from tests.consumer.mail.smtp.sending import LONG, MAIL, Answers, Open, both_manners, lease, outage, takes, unanswered
@@ -72,7 +72,7 @@ def test_an_answer_before_the_mail_that_is_neither_yes_nor_no_is_an_outage(
 
         outcomes = [sender.send(MAIL, lease()) for _ in range(2)]
 
-    assert outcomes == [outage("the mail server's answer makes no sense", server.port, shown, reached=True)] * 2
+    assert outcomes == [outage("the mail server's answer makes no sense", server.port, shown, after_mail_from=True)] * 2
     assert (len(server.said), server.contents) == (2, [])
 
 
@@ -153,16 +153,28 @@ def test_an_answer_that_is_none_may_mean_acceptance(mailer: Open, manner: Answer
         ({"RCPT": f"550 no {HANG_UP}"}, Failed("refused: 550 no", is_permanent=True)),
         (
             {"RCPT": "421 closing"},
-            Outage("the mail server takes no more for now and closes: {}: 421 closing", reached=True, is_busy=True),
+            ServerUnavailable(
+                "the mail server takes no more for now and closes: {}: 421 closing", after_mail_from=True, is_busy=True
+            ),
         ),
-        ({"RCPT": HANG_UP}, Outage("the mail server went away at RCPT TO: {}: it closed the connection", reached=True)),
-        ({"DATA": HANG_UP}, Outage("the mail server went away at RCPT TO: {}: it closed the connection", reached=True)),
-        ({"MAIL": "550 no"}, Outage("the mail server refuses our sender (MAIL_FROM): {}: 550 no")),
-        ({"MAIL": HANG_UP}, Outage("the mail server went away at MAIL FROM: {}: it closed the connection")),
+        (
+            {"RCPT": HANG_UP},
+            ServerUnavailable(
+                "the mail server went away at RCPT TO: {}: it closed the connection", after_mail_from=True
+            ),
+        ),
+        (
+            {"DATA": HANG_UP},
+            ServerUnavailable(
+                "the mail server went away at RCPT TO: {}: it closed the connection", after_mail_from=True
+            ),
+        ),
+        ({"MAIL": "550 no"}, ServerUnavailable("the mail server refuses our sender (MAIL_FROM): {}: 550 no")),
+        ({"MAIL": HANG_UP}, ServerUnavailable("the mail server went away at MAIL FROM: {}: it closed the connection")),
     ],
 )
 def test_commands_that_were_sent_together_are_answered_one_by_one(
-    mailer: Open, answers: Answers, outcome: Failed | Outage
+    mailer: Open, answers: Answers, outcome: Failed | ServerUnavailable
 ) -> None:
     with ScriptedMailServer({**PIPELINING, **answers}) as server:
         sender = mailer(server.port)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumer.model.outcomes import Accepted, Outage
+from consumer.model.outcomes import Accepted, ServerUnavailable
 from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import free_port
 from tests.consumer.mail.smtp.sending import MAIL, QUICK, Open, lease, outage
@@ -63,7 +63,7 @@ def test_a_server_that_does_not_want_to_talk_is_an_outage(mailer: Open, answers:
     with ScriptedMailServer(answers) as server:
         outcome = mailer(server.port).send(MAIL, lease())
 
-    assert isinstance(outcome, Outage)
+    assert isinstance(outcome, ServerUnavailable)
     assert (outcome.reason.partition(":")[0], outcome.reached) == (
         "the mail server refuses to talk",
         False,
@@ -74,7 +74,7 @@ def test_garbage_for_a_greeting_is_an_outage(mailer: Open) -> None:
     with ScriptedMailServer({GREETING: "HTTP/1.1 400 Bad Request"}) as server:
         outcome = mailer(server.port).send(MAIL, lease())
 
-    assert isinstance(outcome, Outage)
+    assert isinstance(outcome, ServerUnavailable)
     assert not outcome.reached
 
 
@@ -90,7 +90,7 @@ def test_no_server_is_an_outage(mailer: Open) -> None:
 def test_a_wrong_name_is_an_outage(mailer: Open, host: str) -> None:
     outcome = mailer(25, host=host).send(MAIL, lease(3.0))
 
-    assert isinstance(outcome, Outage)
+    assert isinstance(outcome, ServerUnavailable)
     assert outcome.reason.startswith(f"cannot connect to the mail server: {host}:25: ")
     assert not outcome.reached
 
@@ -101,4 +101,4 @@ def test_a_refusal_of_our_sender_is_an_outage_at_whichever_step(mailer: Open, st
     with ScriptedMailServer({step: answer}) as server:
         outcome = mailer(server.port).send(MAIL, lease())
 
-    assert outcome == outage(OUR_SENDER, server.port, answer, reached=True, is_busy=answer.startswith("4"))
+    assert outcome == outage(OUR_SENDER, server.port, answer, after_mail_from=True, is_busy=answer.startswith("4"))

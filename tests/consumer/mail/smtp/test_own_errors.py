@@ -9,7 +9,7 @@ import pytest
 
 from consumer.mail.connection import SmtpConnection
 from consumer.mail.dialing import OutOfResourcesError
-from consumer.model.outcomes import Accepted, Failed, NotBegun
+from consumer.model.outcomes import Accepted, Failed, Released
 from tests.consumer.mail.smtp.sending import MAIL, Open, lease
 from tests.scripted_mail_server import ScriptedMailServer
 
@@ -33,7 +33,7 @@ def test_a_lack_of_memory_before_the_dot_gives_the_attempt_back(
             patch.setattr(SmtpConnection, method, raising(MemoryError()))
             outcomes = [sender.send(MAIL, lease()) for _ in range(3)]
 
-        assert outcomes == [NotBegun(f"{LACKS} (MemoryError)", is_its_own=True)] * 3
+        assert outcomes == [Released(f"{LACKS} (MemoryError)", is_delayed=True)] * 3
         assert sender.send(MAIL, lease()) == Accepted()
     assert len(server.contents) == 1
 
@@ -48,7 +48,7 @@ def test_a_lack_of_files_is_no_outage_of_the_mail_server(
             patch.setattr(socket, "socket", raising(OSError(number, "too many")))
             outcome = sender.send(MAIL, lease())
 
-        assert outcome == NotBegun(f"{LACKS} ({OutOfResourcesError.__name__})", is_its_own=True)
+        assert outcome == Released(f"{LACKS} ({OutOfResourcesError.__name__})", is_delayed=True)
         assert sender.send(MAIL, lease()) == Accepted()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.model.outcomes import Accepted, Outage
+from consumer.model.outcomes import Accepted, ServerUnavailable
 from embedded.mail.catcher import MailCatcher
 from embedded.mail.folder import MailFolder
 from embedded.mail.server import MailServer, Security
@@ -103,7 +103,7 @@ def test_a_wrong_certificate_is_an_outage(
     outcome = mailer(server.smtp_port, security=security).send(MAIL, lease())
 
     what = "cannot connect to the mail server" if security == "smtps" else "STARTTLS with the mail server failed"
-    assert isinstance(outcome, Outage)
+    assert isinstance(outcome, ServerUnavailable)
     cause = f"{what}: {LOOPBACK}:{server.smtp_port}: TLS: certificate verify failed: "
     assert outcome.reason.startswith(cause)
     assert server.folder.mails() == []
@@ -118,7 +118,7 @@ def test_a_wrong_password_is_an_outage(
 
     outcome = mailer(server.smtp_port, security=security, login=(LOGIN[0], password)).send(MAIL, lease())
 
-    assert isinstance(outcome, Outage)
+    assert isinstance(outcome, ServerUnavailable)
     assert outcome.reason.startswith("the mail server refuses our login (SMTP_URL)")
     assert server.folder.mails() == []
 
@@ -152,7 +152,7 @@ def test_a_server_without_tls_where_tls_is_expected_is_an_outage(mailer: Open) -
     with ScriptedMailServer({}) as server, takes(0, 5.0):
         outcome = mailer(server.port, security="smtps", step_seconds=QUICK).send(MAIL, lease())
 
-    assert isinstance(outcome, Outage)
+    assert isinstance(outcome, ServerUnavailable)
 
 
 @both_kinds
@@ -164,4 +164,4 @@ def test_the_deadline_holds_over_tls(start_secure: StartSecure, mailer: Open, se
         outcome = mailer(server.smtp_port, security=security, step_seconds=LONG).send(MAIL, lease(0.75))
 
     gone = "the mail server went away at RCPT TO"
-    assert outcome == outage(gone, server.smtp_port, "no answer in time", reached=True)
+    assert outcome == outage(gone, server.smtp_port, "no answer in time", after_mail_from=True)

@@ -6,14 +6,14 @@ from typing import Any
 
 from psycopg import Connection
 
-from consumer.model.message import Ended, Held
+from consumer.model.message import AttemptResult, ClaimedMessage
 from consumer.model.outcomes import Outcome
-from consumer.model.results import Verdict
-from consumer.stages.claim import Claimed, Claimer
+from consumer.model.results import Disposition
+from consumer.stages.claim import Claimer, ClaimResult
 from consumer.stages.database import Database
 from consumer.stages.prepare import Preparer
-from consumer.stages.record import Recorder
-from consumer.stages.retry_policy import Patience
+from consumer.stages.record import ResultRecorder
+from consumer.stages.retry_policy import RetryPolicy
 from shared.database.connections import connect
 from shared.outbox.messages import SendVerifyEmail, SendWelcomeEmail
 from tests.consumer_settings import consumer_settings
@@ -30,28 +30,28 @@ class Desk:
         self.url = database_url
         self.database = Database(database_url)
         self.settings = settings = consumer_settings(database_url, run_lease_seconds=LEASE, concurrency=10)
-        patience = Patience(sleep=lambda _seconds: None)
+        patience = RetryPolicy(sleep=lambda _seconds: None)
         self.claimer = Claimer(self.database, LEASE, patience)
         self.preparer = Preparer(self.database, settings, patience)
-        self.recorder = Recorder(self.database, 1.0)
+        self.recorder = ResultRecorder(self.database, 1.0)
 
-    def claim(self, ids: Sequence[int]) -> Claimed:
+    def claim(self, ids: Sequence[int]) -> ClaimResult:
         return self.claimer.claim(dict.fromkeys(ids))
 
-    def hold(self, ids: Sequence[int]) -> list[Held]:
-        return sorted(self.claim(ids).held, key=lambda held: ids.index(held.claim.id))
+    def hold(self, ids: Sequence[int]) -> list[ClaimedMessage]:
+        return sorted(self.claim(ids).claimed, key=lambda held: ids.index(held.claim.id))
 
-    def record(self, *ended: tuple[Held, Outcome]) -> dict[int, Verdict]:
-        settled = self.recorder.record([Ended(held, outcome) for held, outcome in ended])
-        return {each.ended.held.claim.id: each.verdict for each in settled}
+    def record(self, *ended: tuple[ClaimedMessage, Outcome]) -> dict[int, Disposition]:
+        settled = self.recorder.record([AttemptResult(held, outcome) for held, outcome in ended])
+        return {each.result.message.claim.id: each.disposition for each in settled}
 
 
 def add_messages(connection: "Connection[Any]", count: int, task: str = VERIFY) -> list[int]:
     return [add_message(connection, task, status="published") for _ in range(count)]
 
 
-def held_ids(claimed: Claimed) -> set[int]:
-    return {held.claim.id for held in claimed.held}
+def held_ids(claimed: ClaimResult) -> set[int]:
+    return {held.claim.id for held in claimed.claimed}
 
 
 @contextmanager

@@ -11,10 +11,10 @@ import pytest
 from psycopg import Connection
 
 from consumer.model.lease import Lease
-from consumer.model.results import Verdict
-from consumer.stages.claim import Claimed, Claimer
+from consumer.model.results import Disposition
+from consumer.stages.claim import Claimer, ClaimResult
 from consumer.stages.database import Database
-from consumer.stages.retry_policy import Patience
+from consumer.stages.retry_policy import RetryPolicy
 from shared.database.connections import DbConnection, connect
 from tests.addresses import with_parameter
 from tests.consumer.stages.batches.desk import Desk, add_messages, held_ids, locked
@@ -28,8 +28,8 @@ def test_only_those_that_can_be_claimed_become_ours(desk: Desk, connection: "Con
     claimed = desk.claim([*ours, *others])
 
     assert held_ids(claimed) == set(ours)
-    assert {(each.message_id, each.verdict) for each in claimed.not_held} == {
-        (other, Verdict.NOT_CLAIMED) for other in others
+    assert {(each.message_id, each.disposition) for each in claimed.not_claimed} == {
+        (other, Disposition.NOT_CLAIMED) for other in others
     }
     assert [message(connection, id_)["attempt"] for id_ in ours] == [1, 1, 1]
 
@@ -41,7 +41,7 @@ def test_two_workers_that_are_told_of_the_same_messages_share_them(
     desks = [desk, Desk(database_url)]
     together = threading.Barrier(2)
 
-    def claim(number: int) -> Claimed:
+    def claim(number: int) -> ClaimResult:
         together.wait()
         return desks[number].claim(ids if number else ids[::-1])
 
@@ -62,8 +62,8 @@ def test_a_row_that_stays_locked_does_not_keep_the_others_waiting(desk: Desk, co
         claimed = desk.claim(ids)
 
     assert held_ids(claimed) == {ids[0], ids[2], ids[3]}
-    [left] = claimed.not_held
-    assert (left.message_id, left.verdict) == (ids[1], Verdict.NOT_CLAIMED)
+    [left] = claimed.not_claimed
+    assert (left.message_id, left.disposition) == (ids[1], Disposition.NOT_CLAIMED)
     assert message(connection, ids[1])["status"] == "published"
 
 
@@ -95,20 +95,20 @@ def test_claims_in_doubt_are_let_go_when_their_lease_is_over(
         human.execute("BEGIN")
         database = LosesTheFirstAnswer(desk.url, lambda: human.execute(trouble))
         lease = Lease.start(1.0)
-        claimed = Claimer(database, lease.seconds, Patience()).claim(dict.fromkeys(ids))
+        claimed = Claimer(database, lease.seconds, RetryPolicy()).claim(dict.fromkeys(ids))
 
-    assert (claimed.held, lease.is_over()) == ([], True)
-    assert {each.verdict for each in claimed.not_held} == {Verdict.DATABASE_AWAY}
+    assert (claimed.claimed, lease.is_over()) == ([], True)
+    assert {each.disposition for each in claimed.not_claimed} == {Disposition.UNACKNOWLEDGED}
 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_table_that_stays_locked_is_postgresql_s_outage(desk: Desk, connection: "Connection[Any]") -> None:
     ids = add_messages(connection, 2)
     with locked(desk.url, "LOCK TABLE outbox"):
-        claimed = Claimer(desk.database, 0.3, Patience()).claim(dict.fromkeys(ids))
+        claimed = Claimer(desk.database, 0.3, RetryPolicy()).claim(dict.fromkeys(ids))
 
-    assert {each.verdict for each in claimed.not_held} == {Verdict.DATABASE_AWAY}
-    assert all("canceling statement due to lock timeout" in str(each.reason) for each in claimed.not_held)
+    assert {each.disposition for each in claimed.not_claimed} == {Disposition.UNACKNOWLEDGED}
+    assert all("canceling statement due to lock timeout" in str(each.reason) for each in claimed.not_claimed)
 
 
 def test_a_time_that_python_does_not_know_is_no_obstacle(desk: Desk, connection: "Connection[Any]") -> None:
@@ -124,7 +124,7 @@ def test_a_row_that_cannot_be_claimed_does_not_spoil_the_others(desk: Desk, conn
     claimed = desk.claim(ids)
 
     assert held_ids(claimed) == {ids[0], ids[2]}
-    assert [(each.message_id, each.reason) for each in claimed.not_held] == [(ids[1], "CheckViolation (23514)")]
+    assert [(each.message_id, each.reason) for each in claimed.not_claimed] == [(ids[1], "CheckViolation (23514)")]
 
 
 def test_a_standby_is_no_postgresql_to_work_with(desk: Desk) -> None:

@@ -17,10 +17,11 @@ from redis.exceptions import ReadOnlyError
 from redis.retry import Retry
 from rq import Queue
 
-from consumer.model.message import Ready
-from consumer.threaded.fetcher import Intake
+from consumer.model.message import PreparedMail
+from consumer.threaded.fetcher import Fetcher
 from consumer.threaded.queue import WorkerBroker
-from consumer.threaded.state import Control
+from consumer.threaded.state import WorkerState
+from consumer.threaded.timings import WorkerTimings
 from embedded.servers.redis import RedisServer
 from redis_client.opening import open_redis
 from shared.outbox.messages import ENTRY_POINT
@@ -43,15 +44,16 @@ def test_an_intake_that_a_defect_ends_has_not_finished(
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     monkeypatch.setattr(WorkerBroker, "pop", Mock(side_effect=defect, return_value=[]))
     with closing(Redis.from_url(redis_url)) as redis:
-        intake = Intake(
+        intake = Fetcher(
             WorkerBroker(redis, KEYS, ["q"], "one"),
-            Control(at_once=1, max_jobs=None),
+            WorkerState(capacity=1, max_jobs=None),
             desk.database,
             desk.claimer,
             desk.preparer,
             burst=True,
-            to_send=SimpleQueue(),
-            to_write=SimpleQueue(),
+            timings=WorkerTimings(),
+            prepared_mails=SimpleQueue(),
+            results=SimpleQueue(),
         )
         intake.start()
         intake.join(10)
@@ -70,30 +72,31 @@ def test_a_job_that_has_to_be_read_is_kept_while_redis_is_away(
             os.kill(own_redis.pid, signal.SIGSTOP)
             return popped
 
-    control = Control(at_once=1, max_jobs=1)
-    to_send: SimpleQueue[Ready | None] = SimpleQueue()
+    control = WorkerState(capacity=1, max_jobs=1)
+    prepared_mails: SimpleQueue[PreparedMail | None] = SimpleQueue()
     with closing(Redis.from_url(own_redis.url, socket_timeout=0.2, retry=Retry(NoBackoff(), 0))) as redis:
         queue = Queue("q", connection=redis)
         queue.enqueue(ENTRY_POINT, id_)
         broker = FreezesAfterThePop(redis, KEYS, ["q"], "one")
-        intake = Intake(
+        intake = Fetcher(
             broker,
             control,
             desk.database,
             desk.claimer,
             desk.preparer,
             burst=False,
-            to_send=to_send,
-            to_write=SimpleQueue(),
+            timings=WorkerTimings(),
+            prepared_mails=prepared_mails,
+            results=SimpleQueue(),
         )
         intake.start()
-        wait_until(lambda: control.redis_is_away or not intake.is_alive(), 10, "the outage to be noticed")
+        wait_until(lambda: control.redis_unavailable or not intake.is_alive(), 10, "the outage to be noticed")
         os.kill(own_redis.pid, signal.SIGCONT)
         intake.join(10)
 
-    ready = to_send.get_nowait()
+    ready = prepared_mails.get_nowait()
     assert ready is not None
-    assert ready.held.claim.id == id_
+    assert ready.message.claim.id == id_
 
 
 def test_a_replica_that_refuses_a_deletion_is_left(tmp_path: Path) -> None:

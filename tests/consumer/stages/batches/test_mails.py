@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
-from consumer.model.outcomes import NotMade
-from consumer.model.results import Verdict
+from consumer.model.outcomes import RenderFailed
+from consumer.model.results import Disposition
 from consumer.task import Mail, Payload, Preparation, Prepared, Task, UserPayload
 from consumer.tasks.registry import TASKS
 from shared.database.connections import LOCK_SECONDS, DbConnection
@@ -26,11 +26,11 @@ def test_mails_of_several_tasks_are_made_together(desk: Desk, connection: "Conne
 
     prepared = desk.preparer.prepare(desk.hold(ids))
 
-    assert {ready.held.claim.id: ready.mail.template for ready in prepared.ready} == {
+    assert {ready.message.claim.id: ready.mail.template for ready in prepared.mails} == {
         **dict.fromkeys(ids[:3], "verify_email"),
         **dict.fromkeys(ids[3:], "welcome_email"),
     }
-    links = {ready.mail.values["link"] for ready in prepared.ready if "link" in ready.mail.values}
+    links = {ready.mail.values["link"] for ready in prepared.mails if "link" in ready.mail.values}
     assert len(links) == 3
 
 
@@ -40,11 +40,11 @@ def test_a_message_without_a_user_ends_alone(desk: Desk, connection: "Connection
 
     prepared = desk.preparer.prepare(desk.hold([*good, bad]))
 
-    assert [ready.held.claim.id for ready in prepared.ready] == good
-    [ended] = prepared.ended
-    assert (ended.held.claim.id, ended.outcome) == (
+    assert [ready.message.claim.id for ready in prepared.mails] == good
+    [ended] = prepared.results
+    assert (ended.message.claim.id, ended.outcome) == (
         bad,
-        NotMade("the user that the payload names does not exist (any more)", is_permanent=True),
+        RenderFailed("the user in the payload does not exist or was deleted", is_permanent=True),
     )
 
 
@@ -67,8 +67,10 @@ def test_a_task_that_raises_at_one_message_is_called_for_each_alone(
     prepared = desk.preparer.prepare(desk.hold(ids))
 
     assert calls == [ids, [ids[0]], [ids[1]], [ids[2]]]
-    assert [ready.held.claim.id for ready in prepared.ready] == [ids[0], ids[2]]
-    assert [ended.outcome for ended in prepared.ended] == [NotMade("ZeroDivisionError while the mail was prepared")]
+    assert [ready.message.claim.id for ready in prepared.mails] == [ids[0], ids[2]]
+    assert [ended.outcome for ended in prepared.results] == [
+        RenderFailed("ZeroDivisionError while the mail was prepared")
+    ]
     assert connection.execute("SELECT full_name FROM users").fetchone() == ("Full name of alice!!",)
 
 
@@ -79,7 +81,7 @@ def test_a_task_that_forgets_a_message_has_failed_at_it(
 
     prepared = desk.preparer.prepare(desk.hold(ids))
 
-    assert [ended.outcome for ended in prepared.ended] == [NotMade("its task made no mail")]
+    assert [ended.outcome for ended in prepared.results] == [RenderFailed("the task returned no mail for this message")]
 
 
 @pytest.mark.usefixtures("impatient")
@@ -101,13 +103,13 @@ def test_a_mail_whose_user_stays_locked_is_put_back_for_a_while(
         monkeypatch.setattr(desk.database, "transaction", note)
         prepared = desk.preparer.prepare(held)
         monkeypatch.undo()
-    [ended] = prepared.ended
+    [ended] = prepared.results
     verdicts = desk.recorder.record([ended])
 
-    assert [ready.held.claim.id for ready in prepared.ready] == [good]
+    assert [ready.message.claim.id for ready in prepared.mails] == [good]
     # The first wait is the whole batch's. Each message that is locked takes a short one more of its neighbours' time.
     assert waits == [LOCK_SECONDS, 1, 1]
-    assert [each.verdict for each in verdicts] == [Verdict.PUT_BACK]
+    assert [each.disposition for each in verdicts] == [Disposition.RELEASED]
     row = message(connection, bad)
     is_late = connection.execute("SELECT due_at > now() + interval '30 s' FROM outbox WHERE id = %s", [bad]).fetchone()
     assert (row["status"], row["attempt"], is_late) == ("pending", 0, (True,))

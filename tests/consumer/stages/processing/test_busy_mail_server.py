@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from consumer.model.results import Verdict
+from consumer.model.results import Disposition
 from tests.consumer.stages.processing.world import Logs, world_of
 from tests.rows import add_message
 from tests.scripted_mail_server import GREETING, HANG_UP, ScriptedMailServer, Session
@@ -28,7 +28,7 @@ def test_a_refused_connection_opens_no_breaker_while_another_worker_is_served(da
 
         row = world.message(refused)
         is_waiting = world.rows("SELECT due_at > clock_timestamp() AS later FROM outbox")[0]["later"]
-        assert verdicts == [Verdict.DONE, Verdict.PUT_BACK]
+        assert verdicts == [Disposition.DELIVERED, Disposition.RELEASED]
         assert (row["attempt"], row["failures"], world.breaker()["opened_at"], is_waiting) == (0, [], None, True)
     assert [line for line in logs if line["event"] == "mail_server.unavailable"] == []
 
@@ -44,13 +44,13 @@ def test_a_refused_connection_is_an_outage_when_nobody_is_served(database_url: s
         assert world.breaker()["opened_at"] is not None
 
 
-OLD = [(Verdict.PUT_BACK, 0), (Verdict.FAILED, 1), (Verdict.FAILED, 2)]
-YOUNG = [(Verdict.PUT_BACK, 0)] * 3
+OLD = [(Disposition.RELEASED, 0), (Disposition.FAILED, 1), (Disposition.FAILED, 2)]
+YOUNG = [(Disposition.RELEASED, 0)] * 3
 
 
 @pytest.mark.parametrize(("minutes", "expected"), [(61, OLD), (50, YOUNG)])
 def test_a_message_that_is_always_refused_spends_attempts_after_an_hour_when_others_are_taken(
-    database_url: str, minutes: int, expected: list[tuple[Verdict, int]]
+    database_url: str, minutes: int, expected: list[tuple[Disposition, int]]
 ) -> None:
     with ScriptedMailServer({"RCPT": refuse_alice}) as server, world_of(database_url, server.port) as world:
         world.connection.execute(
@@ -67,6 +67,6 @@ def test_a_message_that_is_always_refused_spends_attempts_after_an_hour_when_oth
             )
             world.connection.execute("UPDATE outbox SET due_at = clock_timestamp() WHERE id = %s", [id_])
             other = add_message(world.connection, payload={"username": "other"})
-            assert world.process(other) is Verdict.DONE
+            assert world.process(other) is Disposition.DELIVERED
 
     assert seen == expected

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from consumer.model.results import Verdict
+from consumer.model.results import Disposition
 from consumer.stages.processor import Processor
 from embedded.mail.catcher import MailCatcher
 from shared.database.connections import connect
@@ -31,7 +31,7 @@ from tests.waiting import wait_until
 def test_a_message_is_sent_and_done(world: World, mailbox: MailCatcher, logs: Logs, status: str) -> None:
     id_ = add_message(world.connection, status=status)
 
-    assert world.process(id_) is Verdict.DONE
+    assert world.process(id_) is Disposition.DELIVERED
 
     row = world.message(id_)
     assert (row["status"], row["attempt"], row["claim_token"], row["lease_until"]) == ("done", 1, None, None)
@@ -66,7 +66,7 @@ def test_the_link_in_the_mail_is_signed_for_the_record(world: World, mailbox: Ma
 def test_the_welcome_mail_greets_the_user_and_makes_no_record(world: World, mailbox: MailCatcher) -> None:
     id_ = add_message(world.connection, WELCOME)
 
-    assert world.process(id_) is Verdict.DONE
+    assert world.process(id_) is Disposition.DELIVERED
 
     [mail] = mailbox.mails()
     assert ("Full name of alice" in mail.text, mail.links, world.records()) == (True, [], [])
@@ -83,7 +83,7 @@ def test_the_claim_stands_while_the_mail_is_sent(world: World, mailbox: MailCatc
 
     assert (row["attempt"], row["claim_token"] is None) == (1, False)
     assert abs(sending[0]["lease"] - timedelta(seconds=3)) < timedelta(seconds=1)
-    assert verdict.result() is Verdict.FAILED
+    assert verdict.result() is Disposition.FAILED
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_only_a_waiting_message_is_claimed(
     id_ = add_message(world.connection, status=status, **columns)
     before = world.message(id_)
 
-    assert world.process(id_) is Verdict.NOT_CLAIMED
+    assert world.process(id_) is Disposition.NOT_CLAIMED
 
     assert (world.message(id_), mailbox.mails(), dispositions(logs)) == (before, [], ["not_claimed"])
 
@@ -112,14 +112,14 @@ def test_a_finished_message_is_not_sent_again(world: World, mailbox: MailCatcher
     world.process(id_)
     before = world.message(id_)
 
-    assert world.process(id_) is Verdict.NOT_CLAIMED
+    assert world.process(id_) is Disposition.NOT_CLAIMED
 
     assert (world.message(id_), len(mailbox.mails())) == (before, 1)
 
 
 @pytest.mark.parametrize("unknown", [1_000_000, 2**63 - 1])
 def test_a_message_that_does_not_exist_is_not_claimed(world: World, unknown: int) -> None:
-    assert world.process(unknown) is Verdict.NOT_CLAIMED
+    assert world.process(unknown) is Disposition.NOT_CLAIMED
 
 
 @pytest.mark.parametrize("ending", ["commit", "rollback"])
@@ -140,7 +140,7 @@ def test_the_claim_waits_for_the_relay_that_publishes_the_message(
             wait_until(lambda: waits_for_a_lock(world), 10, "the claim to wait for the relay's lock")
             relay.execute(ending)
 
-    assert verdict.result() is Verdict.DONE
+    assert verdict.result() is Disposition.DELIVERED
     assert len(mailbox.mails()) == 1
 
 
@@ -149,14 +149,14 @@ def test_a_message_that_arrives_twenty_times_at_once_is_sent_once(world: World, 
     together = threading.Barrier(20)
     consumers = [world.consumer() for _ in range(20)]
 
-    def process(consumer: Processor) -> Verdict:
+    def process(consumer: Processor) -> Disposition:
         together.wait()
         return consumer.process(id_)
 
     with ThreadPoolExecutor(20) as pool:
         ended = Counter(pool.map(process, consumers))
 
-    assert ended == {Verdict.DONE: 1, Verdict.NOT_CLAIMED: 19}
+    assert ended == {Disposition.DELIVERED: 1, Disposition.NOT_CLAIMED: 19}
     assert (len(mailbox.mails()), len(world.records())) == (1, 1)
     assert world.message(id_)["attempt"] == 1
 
@@ -167,7 +167,7 @@ def test_one_consumer_works_on_many_messages(world: World, mailbox: MailCatcher)
 
     ended = [consumer.process(id_) for id_ in ids]
 
-    assert ended == [Verdict.DONE] * 5
+    assert ended == [Disposition.DELIVERED] * 5
     assert [mail.message["Message-ID"] for mail in mailbox.mails()] == [
         f"<{world.message(id_)['uid']}@example.org>" for id_ in ids
     ]
@@ -182,6 +182,6 @@ def test_a_payload_that_would_unfold_to_much_more_than_is_stored_is_a_dead_lette
     )
     fine = add_message(world.connection)
 
-    assert [world.process(id_) for id_ in (row["id"], fine)] == [Verdict.DEAD, Verdict.DONE]
+    assert [world.process(id_) for id_ in (row["id"], fine)] == [Disposition.DEAD, Disposition.DELIVERED]
 
     assert "larger than 4 MiB" in world.message(row["id"])["last_error"]

@@ -7,7 +7,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from consumer.model.lease import Lease
-from consumer.model.results import Verdict
+from consumer.model.results import Disposition
 from consumer.task import Mail, Payload, Preparation
 from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import LOOPBACK
@@ -34,7 +34,7 @@ def test_a_task_that_raises_fails_with_the_name_of_its_error(
     id_ = add_message(world.connection, register(monkeypatch, prepare), status="published")
     before = datetime.now(UTC)
 
-    assert world.process(id_) is Verdict.FAILED
+    assert world.process(id_) is Disposition.FAILED
 
     row = world.message(id_)
     reason = f"{error} while the mail was prepared"
@@ -50,7 +50,7 @@ def test_what_a_task_wrote_before_it_raised_is_undone(world: World, monkeypatch:
 
     id_ = add_message(world.connection, register(monkeypatch, write_and_raise))
 
-    assert world.process(id_) is Verdict.FAILED
+    assert world.process(id_) is Disposition.FAILED
 
     assert world.rows("SELECT full_name FROM users") == [{"full_name": "Full name of alice"}]
 
@@ -66,7 +66,7 @@ def test_a_refusal_for_now_is_a_failed_attempt(world: World, mailbox: MailCatche
     mailbox.set_fault(fault)
     id_ = add_message(world.connection)
 
-    assert world.process(id_) is Verdict.FAILED
+    assert world.process(id_) is Disposition.FAILED
 
     row = world.message(id_)
     assert (row["status"], row["attempt"], row["generation"], row["last_error"]) == ("pending", 1, 1, reason)
@@ -85,7 +85,7 @@ def test_a_refusal_for_good_is_a_dead_letter(world: World, mailbox: MailCatcher,
     mailbox.set_fault(fault)
     id_ = add_message(world.connection)
 
-    assert world.process(id_) is Verdict.DEAD
+    assert world.process(id_) is Disposition.DEAD
 
     row = world.message(id_)
     assert (row["status"], row["attempt"], row["last_error"]) == ("dead", 1, reason)
@@ -102,7 +102,7 @@ def test_it_is_tried_again_until_the_retries_are_spent(world: World, mailbox: Ma
         ended.append(consumer.process(id_))
         world.make_due(id_)
 
-    assert ended == [Verdict.FAILED, Verdict.FAILED, Verdict.DEAD, Verdict.NOT_CLAIMED]
+    assert ended == [Disposition.FAILED, Disposition.FAILED, Disposition.DEAD, Disposition.NOT_CLAIMED]
     row = world.message(id_)
     assert (row["status"], row["attempt"], row["generation"]) == ("dead", 3, 2)
     assert [failure["attempt"] for failure in row["failures"]] == [1, 2, 3]
@@ -111,7 +111,7 @@ def test_it_is_tried_again_until_the_retries_are_spent(world: World, mailbox: Ma
 def test_without_retries_the_first_failure_is_the_last(world: World, mailbox: MailCatcher) -> None:
     mailbox.set_fault("data-451")
 
-    assert world.process(add_message(world.connection, max_retries=0)) is Verdict.DEAD
+    assert world.process(add_message(world.connection, max_retries=0)) is Disposition.DEAD
 
 
 def test_each_wait_is_longer_than_the_one_before(world: World, mailbox: MailCatcher) -> None:
@@ -152,7 +152,7 @@ def test_silence_after_the_dot_is_a_failure_that_may_have_been_accepted(
     mailbox.set_fault(fault)
     id_ = add_message(world.connection, max_retries=0)
 
-    assert world.process(id_, run_lease_seconds=3.0) is Verdict.DEAD
+    assert world.process(id_, run_lease_seconds=3.0) is Disposition.DEAD
 
     attempt, reason, maybe_accepted = last_failure(world.message(id_))
     assert reason.startswith(f"no answer after the mail was sent: {LOOPBACK}:{mailbox.smtp_port}: ")
@@ -167,9 +167,13 @@ def test_a_lease_that_was_over_before_the_dot_is_a_failure_without_a_mail(
     monkeypatch.setattr(Lease, "is_over", lambda _self: True)
     id_ = add_message(world.connection)
 
-    assert world.process(id_) is Verdict.FAILED
+    assert world.process(id_) is Disposition.FAILED
 
-    assert last_failure(world.message(id_)) == (1, "the worker stood still: the lease was over", False)
+    assert last_failure(world.message(id_)) == (
+        1,
+        "the worker stalled until its lease was over, and sent nothing",
+        False,
+    )
     assert mailbox.mails() == []
 
 
@@ -179,7 +183,7 @@ def test_a_worker_that_stood_still_before_it_could_send_gives_the_attempt_back_a
     monkeypatch.setattr(Lease, "begin_until", 0.0)
     id_ = add_message(world.connection)
 
-    assert world.process(id_) is Verdict.PUT_BACK
+    assert world.process(id_) is Disposition.RELEASED
 
     row = world.message(id_)
     assert (row["status"], row["attempt"], world.breaker()["opened_at"], mailbox.mails()) == ("pending", 0, None, [])

@@ -10,8 +10,8 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from consumer.model.lease import Lease
-from consumer.model.message import Held
-from consumer.model.results import Verdict
+from consumer.model.message import ClaimedMessage
+from consumer.model.results import Disposition
 from consumer.stages.late_answers import LateAnswers
 from consumer.stages.processor import Processor
 from embedded.programs.ports import LOOPBACK, free_port
@@ -42,16 +42,16 @@ def consumer_of(world: World, server: ScriptedMailServer) -> Iterator[Processor]
     yield world.consumer(smtp_server=SmtpServer("smtp", LOOPBACK, server.port), run_lease_seconds=LEASE)
 
 
-def claimed(world: World, message_id: int) -> Held:
+def claimed(world: World, message_id: int) -> ClaimedMessage:
     [claim] = claims.claim(world.connection, [message_id], uuid4(), LEASE)
-    return Held(claim, Lease.start(LEASE))
+    return ClaimedMessage(claim, Lease.start(LEASE))
 
 
 def test_an_answer_that_takes_several_leases_makes_one_copy_and_the_message_is_done(world: World, logs: Logs) -> None:
     id_ = add_message(world.connection)
     reaped = []
     with ScriptedMailServer({CONTENT: late(2.6)}) as server, consumer_of(world, server) as consumer:
-        assert consumer.process(id_) is Verdict.FAILED
+        assert consumer.process(id_) is Disposition.FAILED
         [failure] = world.message(id_)["failures"]
         assert failure["unanswered"] is True
         world.make_due(id_)
@@ -61,7 +61,7 @@ def test_an_answer_that_takes_several_leases_makes_one_copy_and_the_message_is_d
                 reaped += reap_running(world.connection, 10, grace_seconds=0)
                 time.sleep(0.02)
 
-    assert (outcome.result(), reaped, len(server.contents)) == (Verdict.DONE, [], 2)
+    assert (outcome.result(), reaped, len(server.contents)) == (Disposition.DELIVERED, [], 2)
     assert world.message(id_)["attempt"] == 2
     assert [line["message_id"] for line in logs if line["event"] == "lease.renewed"] == [id_, id_]
 
@@ -69,13 +69,13 @@ def test_an_answer_that_takes_several_leases_makes_one_copy_and_the_message_is_d
 def test_a_refusal_that_comes_late_counts(world: World) -> None:
     id_ = add_message(world.connection, failures=SILENCE)
     with ScriptedMailServer({CONTENT: late(1.5, "554 5.6.0 no")}) as server, consumer_of(world, server) as consumer:
-        assert consumer.process(id_) is Verdict.DEAD
+        assert consumer.process(id_) is Disposition.DEAD
 
 
 def test_the_first_attempt_renews_nothing(world: World, logs: Logs) -> None:
     id_ = add_message(world.connection)
     with ScriptedMailServer({CONTENT: late(1.5)}) as server, consumer_of(world, server) as consumer:
-        assert consumer.process(id_) is Verdict.FAILED
+        assert consumer.process(id_) is Disposition.FAILED
 
     assert "lease.renewed" not in {line["event"] for line in logs}
 
@@ -99,19 +99,22 @@ def test_the_wait_ends_when_the_message_was_taken_over(world: World) -> None:
         wait_until(lambda: server.contents, 5, "the mail")
         world.take_back(id_)
         began = monotonic()
-        assert outcome.result(5) is Verdict.NOT_OURS_ANY_MORE
+        assert outcome.result(5) is Disposition.CLAIM_LOST
 
     assert monotonic() - began < 2.0
     assert world.message(id_)["status"] == "pending"
 
 
 @pytest.mark.parametrize(
-    ("longest_seconds", "is_leaving"), [(0.0, False), (600.0, True)], ids=["ten minutes are over", "told to stop"]
+    ("longest_seconds", "shutting_down"), [(0.0, False), (600.0, True)], ids=["ten minutes are over", "told to stop"]
 )
-def test_nothing_is_renewed(world: World, *, longest_seconds: float, is_leaving: bool) -> None:
+def test_nothing_is_renewed(world: World, *, longest_seconds: float, shutting_down: bool) -> None:
     held = claimed(world, add_message(world.connection))
     waits = LateAnswers(
-        world.settings.database_url, senders=lambda: 1, is_leaving=lambda: is_leaving, longest_seconds=longest_seconds
+        world.settings.database_url,
+        senders=lambda: 1,
+        shutting_down=lambda: shutting_down,
+        longest_seconds=longest_seconds,
     )
 
     with waits.place(held) as wait:
@@ -162,7 +165,7 @@ def test_a_message_without_a_place_to_wait_is_put_back_and_not_sent(world: World
     waits_already, id_ = (add_message(world.connection, failures=SILENCE, attempt=1) for _ in range(2))
     with ScriptedMailServer({}) as server, consumer_of(world, server) as consumer:
         with consumer._sender._late_answers.place(claimed(world, waits_already)):  # noqa: SLF001
-            assert consumer.process(id_) is Verdict.PUT_BACK
+            assert consumer.process(id_) is Disposition.RELEASED
         row = world.message(id_)
 
     assert (row["status"], row["attempt"], server.contents) == ("pending", 1, [])

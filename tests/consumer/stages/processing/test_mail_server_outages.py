@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from consumer.model.results import Verdict
+from consumer.model.results import Disposition
 from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import LOOPBACK, free_port
 from shared.settings.processes import SmtpServer
@@ -19,7 +19,7 @@ def test_an_outage_gives_the_attempt_back_and_opens_the_breaker(world: World, lo
     id_ = add_message(world.connection, status="published", attempt=3)
     nobody = SmtpServer("smtp", LOOPBACK, free_port())
 
-    assert world.process(id_, smtp_server=nobody) is Verdict.PUT_BACK
+    assert world.process(id_, smtp_server=nobody) is Disposition.RELEASED
 
     reason = f"cannot connect to the mail server: {LOOPBACK}:{nobody.port}: Connection refused"
     row = world.message(id_)
@@ -49,7 +49,7 @@ def test_a_message_at_which_the_server_went_away_lets_others_be_tried_first(worl
     id_ = add_message(world.connection)
     before = datetime.now(UTC)
 
-    assert world.process(id_) is Verdict.PUT_BACK
+    assert world.process(id_) is Disposition.RELEASED
 
     row = world.message(id_)
     assert timedelta(seconds=59) < row["due_at"] - before < timedelta(seconds=90)
@@ -61,7 +61,7 @@ def test_an_open_breaker_puts_messages_back_unasked(world: World, mailbox: MailC
     before = world.breaker()
     id_ = add_message(world.connection, status="published", attempt=2, last_error="an old reason")
 
-    assert world.process(id_) is Verdict.PUT_BACK
+    assert world.process(id_) is Disposition.RELEASED
 
     row = world.message(id_)
     assert (row["status"], row["attempt"], row["generation"]) == ("pending", 2, 1)
@@ -71,10 +71,10 @@ def test_an_open_breaker_puts_messages_back_unasked(world: World, mailbox: MailC
 
 @pytest.mark.parametrize(
     ("fault", "verdict"),
-    [(None, Verdict.DONE), ("rcpt-550", Verdict.DEAD), ("data-451", Verdict.FAILED)],
+    [(None, Disposition.DELIVERED), ("rcpt-550", Disposition.DEAD), ("data-451", Disposition.FAILED)],
 )
 def test_a_probe_that_the_server_answers_closes_the_breaker(
-    world: World, mailbox: MailCatcher, logs: Logs, fault: str | None, verdict: Verdict
+    world: World, mailbox: MailCatcher, logs: Logs, fault: str | None, verdict: Disposition
 ) -> None:
     mailbox.set_fault(fault)
     id_ = add_message(world.connection)
@@ -94,7 +94,7 @@ def test_each_probe_that_finds_the_outage_doubles_the_pause_up_to_half_a_minute(
     pauses = []
     for _ in range(8):
         before = datetime.now(UTC)
-        assert consumer.process(id_) is Verdict.PUT_BACK
+        assert consumer.process(id_) is Disposition.RELEASED
         after = datetime.now(UTC)
         probe_at = world.breaker()["probe_at"]
         pauses.append(((probe_at - after).total_seconds(), (probe_at - before).total_seconds()))
@@ -113,7 +113,7 @@ def test_ten_mails_that_meet_one_outage_count_it_once(world: World, mailbox: Mai
     with ThreadPoolExecutor(10) as pool:
         ended = list(pool.map(lambda consumer, id_: consumer.process(id_), consumers, ids))
 
-    assert ended == [Verdict.PUT_BACK] * 10
+    assert ended == [Disposition.RELEASED] * 10
     assert world.breaker()["outages"] == 1
     assert {world.message(id_)["attempt"] for id_ in ids} == {0}
 
@@ -137,7 +137,7 @@ def test_a_probe_that_ends_without_asking_lets_the_next_one_go(world: World) -> 
     id_ = add_message(world.connection, payload={"username": "gone"})
     world.open_breaker(probe_id=id_)
 
-    assert world.process(id_) is Verdict.DEAD
+    assert world.process(id_) is Disposition.DEAD
 
     breaker = world.breaker()
     assert (breaker["opened_at"] is None, breaker["probe_id"], breaker["is_probe_due"]) == (False, None, True)
@@ -150,7 +150,7 @@ def test_a_probe_that_met_silence_after_the_dot_proves_nothing_and_the_next_one_
     id_ = add_message(world.connection)
     world.open_breaker(probe_id=id_)
 
-    assert world.process(id_) is Verdict.FAILED
+    assert world.process(id_) is Disposition.FAILED
 
     breaker = world.breaker()
     assert (breaker["opened_at"] is None, breaker["probe_id"], breaker["is_probe_due"]) == (False, None, False)

@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from consumer.model.results import Verdict
+from consumer.model.results import Disposition
 from embedded.mail.catcher import MailCatcher
 from shared.outbox import claims
 from tests.consumer.stages.processing.world import WELCOME, Logs, World
 from tests.dispositions import disposition_lines
 from tests.rows import add_message, add_user
 
-VERIFIED = "an account with this address is verified already"
-CORRECTED = "the address was corrected after this mail was asked for, and a newer mail takes its place"
+VERIFIED = "an account with this address is already verified"
+CORRECTED = "the address was corrected later, and a newer mail replaces this one"
 
 
 def verify(world: World, username: str = "alice") -> None:
@@ -30,7 +30,7 @@ def test_an_account_that_is_verified_gets_no_link(world: World, mailbox: MailCat
     verify(world)
     id_ = add_message(world.connection, status="published")
 
-    assert world.process(id_) is Verdict.DISCARDED
+    assert world.process(id_) is Disposition.DISCARDED
 
     row = world.message(id_)
     assert (row["status"], row["attempt"], row["last_error"]) == ("discarded", 1, f"discarded: {VERIFIED}")
@@ -45,7 +45,7 @@ def test_an_address_that_another_account_has_verified_gets_no_link(world: World,
     verify(world, add_user(world.connection, "owner", email="Alice@Example.com"))
     id_ = add_message(world.connection)
 
-    assert world.process(id_) is Verdict.DISCARDED
+    assert world.process(id_) is Disposition.DISCARDED
     assert (world.message(id_)["last_error"], mailbox.mails()) == (f"discarded: {VERIFIED}", [])
 
 
@@ -54,7 +54,7 @@ def test_of_unverified_accounts_with_one_address_each_gets_its_link(world: World
     add_user(world.connection, "owner", email="alice@example.com")
     ids = [add_message(world.connection, payload={"username": name}) for name in ("alice", "owner")]
 
-    assert [world.process(id_) for id_ in ids] == [Verdict.DONE] * 2
+    assert [world.process(id_) for id_ in ids] == [Disposition.DELIVERED] * 2
     assert len(mailbox.mails()) == 2
 
 
@@ -64,7 +64,7 @@ def test_a_correction_takes_the_place_of_the_mails_before_it(world: World, mailb
 
     verdicts = [world.process(id_) for id_ in (before, correction, after)]
 
-    assert verdicts == [Verdict.DISCARDED, Verdict.DONE, Verdict.DONE]
+    assert verdicts == [Disposition.DISCARDED, Disposition.DELIVERED, Disposition.DELIVERED]
     assert world.message(before)["last_error"] == f"discarded: {CORRECTED}"
     assert [mail.recipients for mail in mailbox.mails()] == [("alice@corrected.example.com",)] * 2
     assert {record["message_id"] for record in world.records()} == {correction, after}
@@ -73,13 +73,13 @@ def test_a_correction_takes_the_place_of_the_mails_before_it(world: World, mailb
 def test_a_retry_is_discarded_too_and_the_link_that_may_have_arrived_stays(world: World, mailbox: MailCatcher) -> None:
     mailbox.set_fault("drop-after-accept")
     id_ = add_message(world.connection)
-    assert world.process(id_) is Verdict.FAILED
+    assert world.process(id_) is Disposition.FAILED
     [record] = world.records()
     verify(world)
     mailbox.set_fault(None)
     world.make_due(id_)
 
-    assert world.process(id_) is Verdict.DISCARDED
+    assert world.process(id_) is Disposition.DISCARDED
 
     row = world.message(id_)
     assert (row["attempt"], len(row["failures"])) == (2, 1)
@@ -90,7 +90,7 @@ def test_a_verified_account_still_gets_its_welcome_mail(world: World, mailbox: M
     verify(world)
     id_ = add_message(world.connection, WELCOME)
 
-    assert (world.process(id_), len(mailbox.mails())) == (Verdict.DONE, 1)
+    assert (world.process(id_), len(mailbox.mails())) == (Disposition.DELIVERED, 1)
 
 
 @pytest.mark.parametrize("policy_code", [None, "5.7.1"])
@@ -101,7 +101,7 @@ def test_a_probe_that_is_not_needed_lets_another_one_be_sent(world: World, polic
     world.open_breaker(probe_id=id_)
     world.connection.execute("UPDATE outbox_breaker SET policy_code = %s", [policy_code])
 
-    assert world.process(id_) is Verdict.DISCARDED
+    assert world.process(id_) is Disposition.DISCARDED
 
     breaker = world.breaker()
     assert (breaker["opened_at"] is None, breaker["probe_id"], breaker["is_probe_due"]) == (False, None, True)
@@ -119,5 +119,5 @@ def test_who_lost_the_claim_discards_nothing(world: World, monkeypatch: pytest.M
 
     monkeypatch.setattr(claims, "discard_claims", after_it_was_taken_over)
 
-    assert world.process(id_) is Verdict.NOT_OURS_ANY_MORE
+    assert world.process(id_) is Disposition.CLAIM_LOST
     assert world.message(id_)["status"] == "running"

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from consumer.model.results import Verdict
+from consumer.model.results import Disposition
 from consumer.stages import processor
 from consumer.stages.policy_outage import kept_refusals
 from consumer.stages.processor import Processor
@@ -42,7 +42,7 @@ class Road:
             add_user(self.world.connection, name, email=address)
         return add_message(self.world.connection, WELCOME, {"username": name}, queue, max_retries=max_retries)
 
-    def work(self, message_id: int) -> Verdict:
+    def work(self, message_id: int) -> Disposition:
         return self.consumer.process(message_id)
 
     def probe(self) -> int | None:
@@ -105,7 +105,7 @@ def test_refusing_everybody_is_an_outage_that_spends_nothing(road: Road, logs: L
 
     verdicts = [road.work(id_) for id_ in ids[:3]]
 
-    assert verdicts == [Verdict.FAILED, Verdict.FAILED, Verdict.PUT_BACK]
+    assert verdicts == [Disposition.FAILED, Disposition.FAILED, Disposition.RELEASED]
     assert road.states(ids) == [("pending", 0)] * 5
     breaker = road.world.breaker()
     reason = "the mail server refuses every recipient by policy (5.7.1): refused: 554 5.7.1 Relay access denied"
@@ -149,7 +149,7 @@ def test_all_are_mailed_when_the_server_accepts_again(road: Road, logs: Logs) ->
 def test_a_message_that_died_of_it_lives_again(road: Road) -> None:
     ids = [road.sign_up(f"user{number}@{'ab'[number % 2]}.example", max_retries=0) for number in range(3)]
 
-    assert [road.work(id_) for id_ in ids] == [Verdict.DEAD, Verdict.DEAD, Verdict.PUT_BACK]
+    assert [road.work(id_) for id_ in ids] == [Disposition.DEAD, Disposition.DEAD, Disposition.RELEASED]
 
     assert road.states(ids) == [("pending", 0)] * 3
     assert {road.world.message(id_)["generation"] for id_ in ids} == {1}
@@ -182,14 +182,14 @@ def test_what_is_in_flight_when_it_is_declared_is_released(road: Road) -> None:
     ids = [road.sign_up(f"user{number}@{'ab'[number % 2]}.example", max_retries=0) for number in range(4)]
     slow = ids[3]
     claimer, preparer, sender = (getattr(road.consumer, f"_{name}") for name in ("claimer", "preparer", "sender"))
-    [held] = claimer.claim({slow: None}).held
-    [ready] = preparer.prepare([held]).ready
+    [held] = claimer.claim({slow: None}).claimed
+    [ready] = preparer.prepare([held]).mails
     for id_ in ids[:3]:
         road.work(id_)
 
     [settled] = road.consumer._recorder.record([sender.send(ready)])  # noqa: SLF001
 
-    assert settled.verdict is Verdict.PUT_BACK
+    assert settled.disposition is Disposition.RELEASED
     assert road.states(ids) == [("pending", 0)] * 4
     [remembered] = road.world.message(slow)["failures"]
     assert (remembered["policy_code"], remembered["given_back"]) == ("5.7.1", True)
@@ -340,7 +340,7 @@ def test_a_refusal_whose_commit_was_not_answered_is_noted_once(road: Road, monke
     monkeypatch.setattr(processor, "Database", LosesAnswers)
     monkeypatch.setattr(LosesAnswers, "lost", (OUTCOME,))
     nobody_answers = road.world.consumer(smtp_server=SmtpServer("smtp", LOOPBACK, road.server.port))
-    assert nobody_answers.process(ids[0]) is Verdict.FAILED
+    assert nobody_answers.process(ids[0]) is Disposition.FAILED
     road.work(ids[1])
     assert [each.spent for each in kept_refusals(road.world.breaker()["refusals"])] == [1, 1]
 
@@ -398,4 +398,4 @@ def test_nothing_that_stands_on_the_breakers_row_stops_the_record(road: Road) ->
     for stored in ("7", '["x"]', '[{"a": 1}]'):
         road.world.connection.execute("UPDATE outbox_breaker SET refusals = %s::jsonb", [stored])
 
-        assert road.work(road.sign_up(f"user{len(stored)}@a.example")) is Verdict.FAILED
+        assert road.work(road.sign_up(f"user{len(stored)}@a.example")) is Disposition.FAILED

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from consumer.model.results import Verdict
+from consumer.model.results import Disposition
 from consumer.stages import processor
 from consumer.stages.database import Database
 from consumer.stages.processor import Processor
@@ -83,7 +83,7 @@ def test_a_claim_whose_answer_was_lost_is_found_by_its_token(
     monkeypatch.setattr(processor, "Database", LosesAnswers)
     id_ = add_message(world.connection, status="published")
 
-    assert world.process(id_) is Verdict.DONE
+    assert world.process(id_) is Disposition.DELIVERED
 
     assert (world.message(id_)["attempt"], len(mailbox.mails()), len(world.records())) == (1, 1, 1)
 
@@ -109,7 +109,7 @@ def test_an_outage_of_postgresql_longer_than_the_lease_of_a_lost_claim_spends_no
     monkeypatch.setattr(processor, "Database", AwayAfterTheClaim)
     id_ = add_message(world.connection, status="published")
 
-    assert world.process(id_, run_lease_seconds=0.5) is Verdict.PUT_BACK
+    assert world.process(id_, run_lease_seconds=0.5) is Disposition.RELEASED
 
     row = world.message(id_)
     assert (row["status"], row["attempt"], len(mailbox.mails())) == ("pending", 0, 0)
@@ -123,7 +123,7 @@ def test_a_claim_whose_commit_is_still_under_way_is_waited_for(
     monkeypatch.setattr(processor, "Database", CommitsLate)
     id_ = add_message(world.connection, status="published")
 
-    assert world.process(id_) is Verdict.DONE
+    assert world.process(id_) is Disposition.DELIVERED
 
     CommitsLate.commits[0].join()
     assert (world.message(id_)["attempt"], len(mailbox.mails()), len(world.records())) == (1, 1, 1)
@@ -153,7 +153,7 @@ def test_a_claim_that_was_rolled_back_is_not_taken_for_anothers(
 
     monkeypatch.setattr(processor, "Database", RollsBack)
 
-    assert world.process(id_) is Verdict.NOT_CLAIMED
+    assert world.process(id_) is Disposition.NOT_CLAIMED
 
     assert (world.message(id_)["status"], mailbox.mails()) == ("running", [])
 
@@ -165,7 +165,7 @@ def test_an_acknowledgement_whose_answer_was_lost_is_done(
     monkeypatch.setattr(processor, "Database", LosesAnswers)
     id_ = add_message(world.connection)
 
-    assert world.process(id_) is Verdict.DONE
+    assert world.process(id_) is Disposition.DELIVERED
 
     assert (world.message(id_)["status"], world.message(id_)["attempt"], len(mailbox.mails())) == ("done", 1, 1)
     assert [line["event"] for line in logs] == ["result.not_written", "message.delivered"]
@@ -174,9 +174,9 @@ def test_an_acknowledgement_whose_answer_was_lost_is_done(
 @pytest.mark.parametrize(
     ("fault", "verdict", "left"),
     [
-        ("data-451", Verdict.FAILED, ("pending", 1, 1, 1)),
-        ("data-554", Verdict.DEAD, ("dead", 1, 0, 1)),
-        ("mail-451", Verdict.PUT_BACK, ("pending", 0, 1, 0)),
+        ("data-451", Disposition.FAILED, ("pending", 1, 1, 1)),
+        ("data-554", Disposition.DEAD, ("dead", 1, 0, 1)),
+        ("mail-451", Disposition.RELEASED, ("pending", 0, 1, 0)),
     ],
 )
 def test_an_outcome_whose_answer_was_lost_is_written_once_and_told_as_it_is(
@@ -185,7 +185,7 @@ def test_an_outcome_whose_answer_was_lost_is_written_once_and_told_as_it_is(
     monkeypatch: pytest.MonkeyPatch,
     logs: Logs,
     fault: str,
-    verdict: Verdict,
+    verdict: Disposition,
     left: tuple[str, int, int, int],
 ) -> None:
     monkeypatch.setattr(LosesAnswers, "lost", (CLAIM + 2,))
@@ -215,7 +215,7 @@ def test_what_a_killed_postgresql_did_not_hear_is_said_again(
             wait_until(lambda: "result.not_written" in [line["event"] for line in logs], 10, "a try to acknowledge")
             own_postgres.start()
 
-        assert verdict.result() is Verdict.DONE
+        assert verdict.result() is Disposition.DELIVERED
     with connect(url, "test") as connection:
         row = message(connection, id_)
     assert (row["status"], row["attempt"], len(mailbox.mails())) == ("done", 1, 1)
@@ -229,7 +229,7 @@ def test_a_claim_waits_for_a_postgresql_that_restarts(own_postgres: PostgresServ
     with world_of_killed(own_postgres, mailbox) as consumer, running(lambda: consumer.process(id_)) as verdict:
         own_postgres.start()
 
-    assert verdict.result() is Verdict.DONE
+    assert verdict.result() is Disposition.DELIVERED
 
 
 @contextmanager
@@ -237,7 +237,7 @@ def world_of_killed(server: PostgresServer, mailbox: MailCatcher) -> Iterator[Pr
     """A consumer whose kept connection has just lost its server."""
     settings = World(server.url("outbox"), mailbox.smtp_port)
     consumer = settings.consumer()
-    assert consumer.process(1_000_000) is Verdict.NOT_CLAIMED
+    assert consumer.process(1_000_000) is Disposition.NOT_CLAIMED
     server.kill()
     try:
         yield consumer
@@ -252,7 +252,7 @@ def test_without_postgresql_the_message_is_left_where_it_is(world: World, logs: 
 
     ended = world.process(1, database_url=f"postgresql://postgres@{LOOPBACK}:{port}/outbox", run_lease_seconds=0.9)
 
-    assert (ended, dispositions(logs)) == (Verdict.DATABASE_AWAY, ["unacknowledged"])
+    assert (ended, dispositions(logs)) == (Disposition.UNACKNOWLEDGED, ["unacknowledged"])
     assert logs[-1]["reason"] == f"{LOOPBACK}:{port}: Connection refused"
     assert monotonic() - started < 5
 
@@ -263,7 +263,7 @@ def test_without_the_tables_the_message_is_left_where_it_is(empty_database_url: 
     ended = world.process(1)
     world.close()
 
-    assert ended is Verdict.DATABASE_AWAY
+    assert ended is Disposition.UNACKNOWLEDGED
 
 
 def test_a_worker_that_has_to_leave_gives_an_outcome_up_that_cannot_be_written(
@@ -273,14 +273,14 @@ def test_a_worker_that_has_to_leave_gives_an_outcome_up_that_cannot_be_written(
     with world_of(own_postgres.url("outbox"), mailbox.smtp_port) as world:
         id_ = add_message(world.connection)
         has_to_leave = threading.Event()
-        consumer = world.consumer(may_give_up=has_to_leave.is_set)
+        consumer = world.consumer(deadline_passed=has_to_leave.is_set)
         with running(lambda: consumer.process(id_)) as verdict:
             wait_until(lambda: bool(world.records()), 10, "the mail to be prepared")
             own_postgres.kill()
             mailbox.wait_for(1)
             has_to_leave.set()
 
-        assert verdict.result() is Verdict.DATABASE_AWAY
+        assert verdict.result() is Disposition.UNACKNOWLEDGED
 
 
 def test_a_transaction_that_stands_still_is_ended_by_postgresql(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """What a second attempt sends is a copy of the first."""
 
-from consumer.model.results import Verdict
+from consumer.model.results import Disposition
 from embedded.mail.catcher import MailCatcher
 from tests.consumer.stages.processing.world import World
 from tests.rows import add_message
@@ -15,7 +15,7 @@ def test_a_second_copy_has_the_same_message_id_and_link_and_a_longer_life(world:
     mailbox.set_fault(None)
     world.make_due(id_)
 
-    assert world.process(id_) is Verdict.DONE
+    assert world.process(id_) is Disposition.DELIVERED
 
     [second] = world.records()
     copies = mailbox.mails()
@@ -35,7 +35,7 @@ def test_an_address_that_changed_in_between_gets_a_link_of_its_own(world: World,
     mailbox.set_fault(None)
     world.make_due(id_)
 
-    assert world.process(id_) is Verdict.DONE
+    assert world.process(id_) is Disposition.DELIVERED
 
     [record] = world.records()
     assert (record["email"], record["used_at"]) == ("new@example.com", None)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumer.model.results import Verdict
+from consumer.model.results import Disposition
 from embedded.mail.catcher import MailCatcher
 from tests.consumer.stages.processing.world import Logs, World, running
 from tests.dispositions import dispositions
@@ -27,7 +27,7 @@ def test_a_worker_that_stood_still_changes_nothing_that_another_holds(
         )
         taken_over = world.message(id_)
 
-    assert verdict.result() is Verdict.NOT_OURS_ANY_MORE
+    assert verdict.result() is Disposition.CLAIM_LOST
     assert world.message(id_) == taken_over
     assert dispositions(logs) == ["claim_lost"]
 
@@ -40,8 +40,8 @@ def test_a_worker_that_stood_still_does_not_call_anothers_work_its_own(world: Wo
         wait_until(lambda: world.message(id_)["status"] == "running", 10, "the claim")
         world.take_back(id_)
         mailbox.set_fault(None)
-        assert world.process(id_) is Verdict.DONE
+        assert world.process(id_) is Disposition.DELIVERED
         finished = world.message(id_)
 
-    assert verdict.result() is Verdict.NOT_OURS_ANY_MORE
+    assert verdict.result() is Disposition.CLAIM_LOST
     assert world.message(id_) == finished

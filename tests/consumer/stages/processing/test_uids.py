@@ -7,7 +7,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from consumer.model.results import Verdict
+from consumer.model.results import Disposition
 from embedded.mail.catcher import MailCatcher
 from embedded.servers.databases import Databases
 from embedded.servers.postgres_files import binaries
@@ -37,7 +37,7 @@ def test_two_databases_with_equal_ids_and_keys_send_mails_of_different_names(
         ended = [each.process(id_) for each, id_ in zip((world, other), ids, strict=True)]
 
     assert ids[0] == ids[1]
-    assert ended == [Verdict.DONE] * 2
+    assert ended == [Disposition.DELIVERED] * 2
     assert len(set(message_ids(mailbox))) == 2
 
 
@@ -46,11 +46,11 @@ def test_a_key_that_is_rotated_between_two_attempts_changes_nothing_of_the_name(
 ) -> None:
     id_ = add_message(world.connection)
     mailbox.set_fault("drop-after-accept")
-    assert world.process(id_) is Verdict.FAILED
+    assert world.process(id_) is Disposition.FAILED
     mailbox.set_fault(None)
     world.make_due(id_)
 
-    assert world.process(id_, secret_keys=("another key, with 32 characters or more", KEY)) is Verdict.DONE
+    assert world.process(id_, secret_keys=("another key, with 32 characters or more", KEY)) is Disposition.DELIVERED
 
     assert message_ids(mailbox) == [name_of(world.message(id_))] * 2
 
@@ -75,8 +75,8 @@ def test_a_dump_that_is_restored_and_written_on_shares_no_later_name_with_its_or
     restored = World(empty_database_url, mailbox.smtp_port)
     try:
         for each in (world, restored):
-            assert each.process(waiting) is Verdict.DONE
-            assert each.process(add_message(each.connection)) is Verdict.DONE
+            assert each.process(waiting) is Disposition.DELIVERED
+            assert each.process(add_message(each.connection)) is Disposition.DELIVERED
     finally:
         restored.close()
 
@@ -96,7 +96,7 @@ def test_a_message_from_before_the_column_gets_its_uid_from_the_claim_and_keeps_
     mailbox.set_fault(None)
     world.make_due(id_)
 
-    assert world.process(id_) is Verdict.DONE
+    assert world.process(id_) is Disposition.DELIVERED
 
     assert world.message(id_)["uid"] == first["uid"]
     assert message_ids(mailbox) == [name_of(first)] * 2

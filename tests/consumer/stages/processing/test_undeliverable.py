@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumer.model.results import Verdict
+from consumer.model.results import Disposition
 from embedded.mail.catcher import MailCatcher
 from tests.consumer.stages.processing.world import VERIFY, WELCOME, World, last_failure
 from tests.rows import add_message, add_user
@@ -11,7 +11,7 @@ from tests.rows import add_message, add_user
 @pytest.mark.parametrize(
     ("task", "payload", "reason"),
     [
-        ("task:unknown", "{}", "this consumer knows no such task: register it or deploy the version that has it"),
+        ("task:unknown", "{}", "unknown task: register it in this consumer, or deploy the version that has it"),
         (VERIFY, "[]", "the payload is malformed: it is not a JSON object"),
         (VERIFY, '"alice"', "the payload is malformed: it is not a JSON object"),
         (VERIFY, "null", "the payload is malformed: it is not a JSON object"),
@@ -24,15 +24,15 @@ from tests.rows import add_message, add_user
         (
             VERIFY,
             f'{{"username": "alice", "n": {"9" * 5000}}}',
-            "the payload is malformed: a number is too long or it is nested too deep",
+            "the payload is malformed: a number is too long, or it is nested too deeply",
         ),
         (
             VERIFY,
             f'{{"username": "alice", "n": {"[" * 2000}{"]" * 2000}}}',
-            "the payload is malformed: a number is too long or it is nested too deep",
+            "the payload is malformed: a number is too long, or it is nested too deeply",
         ),
-        (VERIFY, '{"username": "gone"}', "the user that the payload names does not exist (any more)"),
-        (WELCOME, '{"username": "gone"}', "the user that the payload names does not exist (any more)"),
+        (VERIFY, '{"username": "gone"}', "the user in the payload does not exist or was deleted"),
+        (WELCOME, '{"username": "gone"}', "the user in the payload does not exist or was deleted"),
     ],
 )
 def test_what_cannot_be_delivered_is_dead_at_once(
@@ -41,7 +41,7 @@ def test_what_cannot_be_delivered_is_dead_at_once(
     id_ = add_message(world.connection, task)
     world.connection.execute("UPDATE outbox SET payload = %s::jsonb WHERE id = %s", [payload, id_])
 
-    assert world.process(id_) is Verdict.DEAD
+    assert world.process(id_) is Disposition.DEAD
 
     [row] = world.rows("SELECT status, attempt, generation, last_error, failures FROM outbox")
     assert (row["status"], row["attempt"], row["generation"], row["last_error"]) == ("dead", 1, 0, reason)
@@ -52,13 +52,13 @@ def test_what_cannot_be_delivered_is_dead_at_once(
 def test_a_field_of_a_later_version_is_ignored(world: World) -> None:
     id_ = add_message(world.connection, payload={"username": "alice", "locale": "en"})
 
-    assert world.process(id_) is Verdict.DONE
+    assert world.process(id_) is Disposition.DELIVERED
 
 
 def test_an_address_that_no_mail_can_go_to_is_dead_at_once(world: World) -> None:
     add_user(world.connection, "bob", email="bob")
     id_ = add_message(world.connection, payload={"username": "bob"})
 
-    assert world.process(id_) is Verdict.DEAD
+    assert world.process(id_) is Disposition.DEAD
 
     assert world.message(id_)["last_error"] == "the user's address or name cannot stand in a mail's header"

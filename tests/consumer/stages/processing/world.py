@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from psycopg.rows import dict_row
 
-from consumer.model.results import Verdict
+from consumer.model.results import Disposition
 from consumer.stages.processor import Processor
 from consumer.task import Mail, Payload, Preparation, Prepared, Task, UserPayload
 from consumer.tasks.registry import TASKS
@@ -34,13 +34,13 @@ class World:
         self.connection = connect(database_url, "test")
         self._consumers: list[Processor] = []
 
-    def consumer(self, *, may_give_up: Callable[[], bool] = lambda: False, **settings: Any) -> Processor:
+    def consumer(self, *, deadline_passed: Callable[[], bool] = lambda: False, **settings: Any) -> Processor:
         """Make a consumer, with some settings changed."""
-        consumer = Processor(replace(self.settings, **settings), may_give_up=may_give_up)
+        consumer = Processor(replace(self.settings, **settings), deadline_passed=deadline_passed)
         self._consumers.append(consumer)
         return consumer
 
-    def process(self, message_id: int, **settings: Any) -> Verdict:
+    def process(self, message_id: int, **settings: Any) -> Disposition:
         """Let a new consumer work on the message."""
         return self.consumer(**settings).process(message_id)
 
@@ -94,7 +94,7 @@ def world_of(database_url: str, smtp_port: int) -> Iterator[World]:
 
 
 @contextmanager
-def running(job: Callable[[], Verdict]) -> Iterator["Future[Verdict]"]:
+def running(job: Callable[[], Disposition]) -> Iterator["Future[Disposition]"]:
     """Work in another thread while the test goes on."""
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(job)
