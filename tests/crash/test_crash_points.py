@@ -143,7 +143,6 @@ def start_victim(scene: Scene, point: Point) -> Program:
         return scene.start_relay(*options)
     env = dict(worker_class(point))
     if point.given == "a missing setting":
-        options += ["--set", "consumer.jobs:_SETTINGS_SECONDS=0.1"]
         env["SECRET_KEY"] = ""
     return scene.start("victim", "worker", *options, env=env)
 

@@ -9,8 +9,9 @@ from typing import Any, Final
 import pytest
 
 from embedded.programs.program import Program
+from tests.consumer.threaded import fast_workers
 from tests.crash.playing import played
-from tests.crash.scene import OUTBOX_WORKER, STOCK_WORKER, Scene, Stage
+from tests.crash.scene import STOCK_WORKER, Scene, Stage
 from tests.rows import message
 
 pytestmark = pytest.mark.e2e
@@ -20,6 +21,8 @@ OTHERS: Final = 19
 SLOTS: Final = 4
 MAX_RETRIES: Final = 2
 ATTEMPTS: Final = MAX_RETRIES + 1
+
+OUTBOX_WORKER: Final = {"RQ_WORKER_CLASS": f"{fast_workers.MODULE}.ShortGrace"}
 
 CRASHED: Final = "the worker died or froze: its lease ended without a result"
 
@@ -108,8 +111,7 @@ def play(stage: Stage, poison: Poison) -> None:
 
 
 def start_worker(scene: Scene, poison: Poison) -> Program:
-    options = ("--import", "tests.crash.poisons", "--set", "consumer.threaded.pool:_LEAVE_SECONDS=1")
-    return scene.start("worker", "worker", *options, env=poison.worker_class)
+    return scene.start("worker", "worker", "--import", "tests.crash.poisons", env=poison.worker_class)
 
 
 def said(scene: Scene, program: Program, event: str) -> list[dict[str, Any]]:

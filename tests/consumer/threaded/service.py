@@ -1,6 +1,5 @@
 """What an OutboxWorker works on, and what it says."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from redis_client.opening import open_redis
 from shared.database.connections import connect
 from shared.outbox.messages import SendVerifyEmail
 from shared.settings.sentinel_url import CONNECTION_CLASS
+from tests.consumer.threaded import fast_workers
 from tests.preloading import Preloaded
 from tests.processes import OUTBOX_WORKER, events, publish, started, worker_module, worker_settings
 from tests.rows import add_message, add_user, ids_by_message_id, message
@@ -50,10 +50,9 @@ class Service:
             wait_until(lambda: said(worker, "worker.started"), WAIT, "the worker to start")
         return worker
 
-    def start_impatient(self, constant: str, *options: str, **settings: str) -> Program:
-        """Start a worker with a constant replaced whose time no test can wait for."""
-        argv = [sys.executable, "-m", "tests.crash.launch", "--set", constant, "worker", *options]
-        return self._start(argv, settings)
+    def start_fast(self, worker: str, *options: str, **settings: str) -> Program:
+        """Start one of the fast workers, without waiting for it."""
+        return self.start(*options, wait=False, RQ_WORKER_CLASS=f"{fast_workers.MODULE}.{worker}", **settings)
 
     def publish(self, count: int = 1, task: str = SendVerifyEmail.task, queue: str = "critical") -> list[int]:
         """Write messages and put them on Redis."""

@@ -28,7 +28,7 @@ def test_an_emptied_redis_learns_of_it_again(
     database_url: str, own_redis: RedisServer, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
     with service_of(database_url, own_redis.url, mailbox, origin, tmp_path) as service:
-        service.start_impatient("consumer.threaded.outbox_worker:_BEAT_SECONDS=0.5", "--name", "our-worker")
+        service.start_fast("FastHeartbeat", "--name", "our-worker")
         wait_until(lambda: service.shown_workers() == ["our-worker"], WAIT, "the worker to be shown")
         service.redis.flushall()
 
@@ -54,7 +54,7 @@ def test_a_demoted_redis_is_left_for_its_successor(
     database_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
     with demotable_redis(tmp_path) as redis, service_of(database_url, redis.url, mailbox, origin, tmp_path) as service:
-        service.start_impatient("consumer.threaded.outbox_worker:_BEAT_SECONDS=0.5", "--name", "our-worker")
+        service.start_fast("FastHeartbeat", "--name", "our-worker")
         service.wait_for_done(service.publish())
         redis.demote()
 
@@ -70,7 +70,7 @@ def test_a_replaced_master_is_left_before_sentinel_makes_it_a_replica(
     database_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
     with watched_pair(tmp_path) as pair, service_of(database_url, pair.url, mailbox, origin, tmp_path) as service:
-        service.start_impatient("consumer.threaded.outbox_worker:_BEAT_SECONDS=0.5")
+        service.start_fast("FastHeartbeat")
         service.wait_for_done(service.publish())
         pair.sentinels.order_failover()
         pair.wait_for_promotion()
@@ -122,9 +122,7 @@ def test_a_thread_that_hangs_makes_the_process_start_anew(
     own_postgres: PostgresServer, redis_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
     with service_of(own_postgres.url("outbox"), redis_url, mailbox, origin, tmp_path) as service:
-        worker = service.start_impatient(
-            "consumer.threaded.pool:_LEAVE_SECONDS=0.5", OUTBOX_RUN_LEASE_SECONDS="1", WORKER_CONCURRENCY="1"
-        )
+        worker = service.start_fast("ShortGrace", OUTBOX_RUN_LEASE_SECONDS="1", WORKER_CONCURRENCY="1")
         service.wait_for_done(service.publish())
         pid = worker.pid
         with frozen_sessions(service):
@@ -139,12 +137,7 @@ def test_a_signal_in_the_moment_in_which_it_starts_anew_is_not_forgotten(
     own_postgres: PostgresServer, redis_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
     with service_of(own_postgres.url("outbox"), redis_url, mailbox, origin, tmp_path) as service:
-        worker = service.start_impatient(
-            "consumer.threaded.pool:_LEAVE_SECONDS=0.5",
-            *("--import", "tests.crash.late_signal"),
-            OUTBOX_RUN_LEASE_SECONDS="1",
-            WORKER_CONCURRENCY="1",
-        )
+        worker = service.start_fast("SignalledAtRestart", OUTBOX_RUN_LEASE_SECONDS="1", WORKER_CONCURRENCY="1")
         service.wait_for_done(service.publish())
         with frozen_sessions(service):
             service.publish()

@@ -119,7 +119,7 @@ def test_a_foreign_job_is_found_among_the_failed_ones_of_its_queue(service: Serv
     assert job.meta == {"whose": "a stranger's"}
     result = job.latest_result()
     assert result is not None
-    assert "queue of its own" in str(result.exc_string)
+    assert "from another queue" in str(result.exc_string)
     assert FailedJobRegistry(queue=queue).requeue(job).get_status() == JobStatus.QUEUED
 
 

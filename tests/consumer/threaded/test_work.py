@@ -52,7 +52,7 @@ def test_a_critical_queue_that_is_never_empty_does_not_starve_default(service: S
     urgent = service.publish(20)
     [other] = service.publish(1, SendWelcomeEmail.task, "default")
 
-    service.start_impatient("consumer.threaded.fetcher:STARVED_SECONDS=0", "--burst", WORKER_CONCURRENCY="1").wait(WAIT)
+    service.start_fast("SoonStarving", "--burst", WORKER_CONCURRENCY="1").wait(WAIT)
 
     order = service.sent()
     assert sorted(order) == [*urgent, other]
