@@ -160,7 +160,7 @@ def often(shutdown: Callable[[Stage, int], None], times: int) -> Callable[[Stage
 
 SHUTDOWNS: Final[dict[str, Callable[[Stage], None]]] = {
     # What takes the longest begins first.
-    "a stock worker's cold shutdown is mended by the relay": stop_a_stock_worker_cold,
+    "a stock worker's cold shutdown is repaired by the relay": stop_a_stock_worker_cold,
     **{
         f"{told}, {number}": often(shutdown, times)
         for told, shutdown in ONCE_AND_TWICE.items()

@@ -68,7 +68,7 @@ class Place:
             for job in jobs:
                 message_id = self.broker.message_id(job)
                 if message_id is None:
-                    self.broker.refuse(job)
+                    self.broker.move_to_failed(job)
                 else:
                     self.consumer.process(message_id)
             self.broker.finish(jobs, [])

@@ -40,10 +40,15 @@ OUR_SENDER = "the mail server refuses our sender (MAIL_FROM)"
             "rcpt-421",
             "the mail server takes no more for now and closes",
             "421 fault switched on for rcpt",
-            {"reached": True, "is_busy": True},
+            {"after_mail_from": True, "is_busy": True},
         ),
-        ("rcpt-hang", "the mail server went away at RCPT TO", "no answer in time", {"reached": True}),
-        ("drop-before-data", "the mail server went away at RCPT TO", "it closed the connection", {"reached": True}),
+        ("rcpt-hang", "the mail server went away at RCPT TO", "no answer in time", {"after_mail_from": True}),
+        (
+            "drop-before-data",
+            "the mail server went away at RCPT TO",
+            "it closed the connection",
+            {"after_mail_from": True},
+        ),
     ],
 )
 def test_what_says_nothing_about_the_mail_is_an_outage(
@@ -64,7 +69,7 @@ def test_a_server_that_does_not_want_to_talk_is_an_outage(mailer: Open, answers:
         outcome = mailer(server.port).send(MAIL, lease())
 
     assert isinstance(outcome, ServerUnavailable)
-    assert (outcome.reason.partition(":")[0], outcome.reached) == (
+    assert (outcome.reason.partition(":")[0], outcome.after_mail_from) == (
         "the mail server refuses to talk",
         False,
     )
@@ -75,7 +80,7 @@ def test_garbage_for_a_greeting_is_an_outage(mailer: Open) -> None:
         outcome = mailer(server.port).send(MAIL, lease())
 
     assert isinstance(outcome, ServerUnavailable)
-    assert not outcome.reached
+    assert not outcome.after_mail_from
 
 
 def test_no_server_is_an_outage(mailer: Open) -> None:
@@ -92,7 +97,7 @@ def test_a_wrong_name_is_an_outage(mailer: Open, host: str) -> None:
 
     assert isinstance(outcome, ServerUnavailable)
     assert outcome.reason.startswith(f"cannot connect to the mail server: {host}:25: ")
-    assert not outcome.reached
+    assert not outcome.after_mail_from
 
 
 @pytest.mark.parametrize("answer", ["553 5.1.7 bad sender", "550 5.1.8 sender's domain", "450 4.1.8 domain not found"])
