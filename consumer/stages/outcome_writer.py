@@ -28,7 +28,7 @@ from shared.outbox.claims import Claim
 
 _log = structlog.get_logger(__name__)
 
-_LEASE_OVER: Final = Failed("the worker stalled until its lease was over, and sent nothing")
+_LEASE_OVER: Final = Failed("the worker froze until its lease was over, and sent nothing")
 
 Dispositions = dict[Claim, Disposition]
 

@@ -171,7 +171,7 @@ def test_a_lease_that_was_over_before_the_dot_is_a_failure_without_a_mail(
 
     assert last_failure(world.message(id_)) == (
         1,
-        "the worker stalled until its lease was over, and sent nothing",
+        "the worker froze until its lease was over, and sent nothing",
         False,
     )
     assert mailbox.mails() == []
