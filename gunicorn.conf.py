@@ -57,6 +57,7 @@ from gunicorn.glogging import Logger
 from api.http.logs import WithoutQueryString
 from api.http.problems import PROBLEM_TYPE, ProblemError, detail_of, members
 from shared.errors import SettingsError
+from shared.settings.api import read_api_settings, read_ops_token
 from shared.settings.gunicorn import (
     check_server_settings,
     listen_addresses,
@@ -64,7 +65,6 @@ from shared.settings.gunicorn import (
     read_port,
     read_web_concurrency,
 )
-from shared.settings.processes import read_api_settings, read_ops_token
 from shared.tracing.spans import check_tracing
 
 _STANDSTILL_SECONDS: Final = 10

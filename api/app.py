@@ -37,7 +37,7 @@ from api.ops.routes import ops_blueprint
 from api.status.health import health_blueprint
 from api.status.metrics import add_metrics
 from shared.logs import configure_logging
-from shared.settings.processes import ApiSettings, read_api_settings, read_ops_token
+from shared.settings.api import ApiSettings, read_api_settings, read_ops_token
 from shared.tracing.spans import configure_tracing
 
 _EXTENSION: Final = "outbox-api"

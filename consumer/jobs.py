@@ -20,7 +20,8 @@ from shared.errors import SettingsError
 from shared.logs import configure_logging
 from shared.outbox import claims
 from shared.rq_format.ids import is_message_id
-from shared.settings.processes import read_consumer_settings, read_database_url
+from shared.settings.consumer import read_consumer_settings
+from shared.settings.postgresql_url import read_database_url
 from shared.tracing.spans import configure_tracing, tracing
 
 _log = structlog.get_logger(__name__)

@@ -10,7 +10,7 @@ from consumer.model.mail import Mail
 from consumer.model.outcomes import Discarded
 from shared.database.connections import DbConnection
 from shared.errors import OutboxError
-from shared.settings.processes import ConsumerSettings
+from shared.settings.consumer import ConsumerSettings
 
 __all__ = [
     "Discarded",

@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from shared.database.connections import DbConnection, connect
-from shared.settings.processes import read_database_url
+from shared.settings.postgresql_url import read_database_url
 
 LOCK_MILLISECONDS: Final = 500
 """How long a migration waits for a lock. Everybody who comes after it for the same table waits behind it."""

@@ -23,7 +23,7 @@ from shared.database.connections import UnsuitableDatabaseError
 from shared.errors import SettingsError
 from shared.logs import configure_logging
 from shared.outage_causes import postgresql_cause
-from shared.settings.processes import RelaySettings, read_relay_settings
+from shared.settings.relay import RelaySettings, read_relay_settings
 
 _log = structlog.get_logger("outbox_relay")
 

@@ -15,8 +15,8 @@ from werkzeug.test import TestResponse
 from api.app import close, create_app
 from api.database.notifier import Notifier
 from shared.links import sign, verification_link
+from shared.settings.api import ApiSettings
 from shared.settings.mail_limits import MailLimits
-from shared.settings.processes import ApiSettings
 from tests.roles import limited_role, with_role
 from tests.waiting import wait_until
 

@@ -5,7 +5,8 @@ from email.headerregistry import Address
 from typing import Any
 
 from embedded.programs.ports import LOOPBACK
-from shared.settings.processes import ConsumerSettings, SmtpServer
+from shared.settings.consumer import ConsumerSettings
+from shared.settings.smtp_server import SmtpServer
 
 
 def consumer_settings(database_url: str, smtp_port: int = 1, **others: Any) -> ConsumerSettings:

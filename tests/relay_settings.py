@@ -11,7 +11,7 @@ from outbox_relay.broker import open_broker
 from outbox_relay.loop.pacing import Pacing
 from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup_pipe import WakeupPipe
-from shared.settings.processes import RelaySettings
+from shared.settings.relay import RelaySettings
 
 
 def relay_settings(database_url: str, redis_url: str, **others: Any) -> RelaySettings:

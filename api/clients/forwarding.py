@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from flask import Request
 
-from shared.settings.processes import FORWARDED, ForwardingHeader
+from shared.settings.api import FORWARDED, ForwardingHeader
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

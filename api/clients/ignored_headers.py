@@ -10,7 +10,7 @@ import structlog
 
 from api.database.engine import DatabaseUnavailableError
 from api.database.side_connections import SideConnections
-from shared.settings.processes import is_behind_tls
+from shared.settings.api import is_behind_tls
 
 _AGAIN_SECONDS: Final = 600.0
 _FIX: Final = (

@@ -1,7 +1,7 @@
 """Print how many mails a worker sends at once by default: `python -m bench.processes.in_flight`, in its environment."""
 
 from bench.processes.children import ready, report
-from shared.settings.processes import read_consumer_settings
+from shared.settings.consumer import read_consumer_settings
 
 
 def main() -> None:

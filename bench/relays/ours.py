@@ -8,7 +8,7 @@ from outbox_relay.loop.observer import Observer
 from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.logs import configure_logging
-from shared.settings.processes import RelaySettings
+from shared.settings.relay import RelaySettings
 
 
 def prepare(task: Task) -> MoveBatch:

@@ -10,7 +10,7 @@ from consumer.mail.session import ServerUnavailableError, Sessions
 from consumer.mail.transaction import Envelope, NotTaken, Transaction
 from consumer.model.lease import Lease
 from consumer.model.outcomes import Accepted, Failed, Outcome, Released, ServerUnavailable
-from shared.settings.processes import SmtpServer
+from shared.settings.smtp_server import SmtpServer
 
 __all__ = ["Envelope", "Mailer"]
 

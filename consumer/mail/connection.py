@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from consumer.mail.dialing import connected
 from consumer.mail.reply_codes import START_MAIL_INPUT, is_agreement
-from shared.settings.processes import SmtpServer
+from shared.settings.smtp_server import SmtpServer
 from shared.smtp.login import address_literal
 from shared.smtp.replies import read_reply
 

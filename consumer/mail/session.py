@@ -11,7 +11,7 @@ from typing import Final
 from consumer.mail.connection import SmtpConnection
 from consumer.mail.reply_codes import is_agreement, is_temporary
 from shared.outage_causes import connection_cause
-from shared.settings.processes import SmtpServer
+from shared.settings.smtp_server import SmtpServer
 from shared.smtp.login import LoginRefusedError, log_in
 from shared.smtp.replies import quoted
 

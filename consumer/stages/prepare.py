@@ -19,7 +19,7 @@ from consumer.tasks.registry import TASKS
 from shared.database.connections import LOCK_SECONDS, DbConnection
 from shared.outbox import claims
 from shared.outbox.claims import Breaker
-from shared.settings.processes import ConsumerSettings
+from shared.settings.consumer import ConsumerSettings
 
 _BREAKER_OPEN: Final = Released("the mail server is unavailable")
 _TOO_LATE: Final = Released("too little of the lease was left to prepare and send the mail")

@@ -11,7 +11,7 @@ from consumer.stages.prepare import Preparer
 from consumer.stages.record import ResultRecorder
 from consumer.stages.retry_policy import RetryPolicy, pauses
 from consumer.stages.send import Sender, open_mailer
-from shared.settings.processes import ConsumerSettings
+from shared.settings.consumer import ConsumerSettings
 
 
 class Processor:

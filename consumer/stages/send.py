@@ -12,7 +12,7 @@ from consumer.model.outcomes import Accepted, Failed, Outcome, Released, RenderF
 from consumer.stages.late_answers import LateAnswer, LateAnswers
 from consumer.stages.policy_outage import recipient_of
 from consumer.task import UndeliverableError
-from shared.settings.processes import ConsumerSettings
+from shared.settings.consumer import ConsumerSettings
 from shared.tracing.spans import tracing
 
 _TOO_MANY_WAIT: Final = Released("too many mails already wait for a late answer of the mail server", is_delayed=True)

@@ -6,7 +6,7 @@ from typing import Final
 from consumer.task import Discarded, Mail, NoSuchUserError, Payload, Preparation, Prepared, Task, UserPayload
 from shared.links import sign, verification_link
 from shared.outbox.messages import SendVerifyEmail
-from shared.settings.processes import ConsumerSettings
+from shared.settings.consumer import ConsumerSettings
 
 _NOT_NEEDED: Final = {
     "corrected": "the address was corrected later, and a newer mail replaces this one",

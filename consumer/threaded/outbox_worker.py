@@ -31,7 +31,7 @@ from redis_client.sentinels import leave_replaced_master
 from shared.errors import SettingsError
 from shared.rq_format.keys import Keys
 from shared.rq_format.read import PlainSerializer
-from shared.settings.processes import read_consumer_settings
+from shared.settings.consumer import read_consumer_settings
 from shared.tracing.spans import configure_tracing, tracing
 
 _log = structlog.get_logger(__name__)

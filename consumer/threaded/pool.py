@@ -19,7 +19,7 @@ from consumer.threaded.queue import WorkerBroker
 from consumer.threaded.sender_thread import SenderThread
 from consumer.threaded.state import WorkerState
 from consumer.threaded.timings import WorkerTimings
-from shared.settings.processes import ConsumerSettings
+from shared.settings.consumer import ConsumerSettings
 
 _Thread = Fetcher | SenderThread | Completer
 

@@ -17,7 +17,7 @@ from redis_client.addresses import client_cause
 from shared.database.connections import UnsuitableDatabaseError
 from shared.errors import SettingsError
 from shared.logs import configure_logging
-from shared.settings.processes import read_consumer_settings
+from shared.settings.consumer import read_consumer_settings
 from shared.tracing.spans import check_tracing
 
 _log = structlog.get_logger(__name__)

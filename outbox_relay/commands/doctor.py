@@ -12,7 +12,7 @@ from outbox_relay.commands.session import EXIT_FAILED, EXIT_SETTINGS, json_optio
 from outbox_relay.doctor.examination import examine
 from outbox_relay.doctor.findings import Finding, Verdict
 from shared.errors import SettingsError
-from shared.settings.processes import read_relay_settings
+from shared.settings.relay import read_relay_settings
 
 _STYLES: Final = {
     Verdict.OK: "green",

@@ -13,7 +13,7 @@ from shared.database.read_transaction import TAKES_TOO_LONG
 from shared.errors import SettingsError
 from shared.outage_causes import postgresql_cause
 from shared.outbox.columns import LARGEST_ID
-from shared.settings.processes import read_database_url
+from shared.settings.postgresql_url import read_database_url
 
 EXIT_FAILED: Final = 1
 EXIT_SETTINGS: Final = 2

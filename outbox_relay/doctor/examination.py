@@ -22,7 +22,8 @@ from shared.database.connections import DbConnection, connect
 from shared.database.read_transaction import TAKES_TOO_LONG
 from shared.errors import SettingsError
 from shared.outage_causes import postgresql_cause
-from shared.settings.processes import RelaySettings, read_smtp_helo_name, read_smtp_server
+from shared.settings.relay import RelaySettings
+from shared.settings.smtp_server import read_smtp_helo_name, read_smtp_server
 
 
 def examine(settings: RelaySettings, longest_transaction_seconds: float) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from typing import Final
 
 from outbox_relay.doctor.findings import Finding, fault, ok
 from shared.outage_causes import connection_cause
-from shared.settings.processes import SmtpServer
+from shared.settings.smtp_server import SmtpServer
 from shared.smtp.login import LoginRefusedError, address_literal, log_in
 from shared.smtp.replies import NO_CODE, quoted, read_reply
 

@@ -9,7 +9,7 @@ from shared.database.connections import DbConnection
 from shared.database.read_transaction import read_transaction
 from shared.outbox.dead_letters import count_dead
 from shared.outbox.stats import DependencyStatus, read_dependency_status, read_live_states
-from shared.settings.processes import RelaySettings
+from shared.settings.relay import RelaySettings
 
 _OVERDUE_SECONDS: Final = 60.0
 _LEASES_AGREE_SECONDS: Final = 1.0

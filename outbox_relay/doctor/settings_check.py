@@ -7,14 +7,10 @@ from typing import Final
 from outbox_relay.doctor.findings import Finding, fault, ok, skipped, warning
 from outbox_relay.loop.reaper import POP_TO_CLAIM_SECONDS
 from shared.errors import SettingsError
+from shared.settings.api import is_behind_tls, read_api_settings, read_ops_token
+from shared.settings.consumer import read_consumer_settings
 from shared.settings.gunicorn import check_server_settings
-from shared.settings.processes import (
-    RelaySettings,
-    is_behind_tls,
-    read_api_settings,
-    read_consumer_settings,
-    read_ops_token,
-)
+from shared.settings.relay import RelaySettings
 from shared.settings.sentinel_url import CONNECTION_CLASS, is_sentinel_url
 
 _OF_OTHERS: Final = ("SECRET_KEY", "MAIL_FROM")

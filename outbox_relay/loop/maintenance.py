@@ -14,7 +14,7 @@ from outbox_relay.loop.observer import Observer
 from outbox_relay.loop.pacing import EXPIRY_SHARE, PRUNING_SHARE, Pacing, interval
 from outbox_relay.loop.pruner import PRUNED_AT_ONCE, Pruner
 from shared.database.connections import DbConnection
-from shared.settings.processes import RelaySettings
+from shared.settings.relay import RelaySettings
 
 _log = structlog.get_logger(__name__)
 

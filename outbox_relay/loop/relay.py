@@ -23,7 +23,7 @@ from shared.database.connections import DbConnection, UnsuitableDatabaseError, c
 from shared.doubling_pause import DoublingPause
 from shared.outage_causes import postgresql_cause
 from shared.outbox import publishing
-from shared.settings.processes import RelaySettings
+from shared.settings.relay import RelaySettings
 
 _log = structlog.get_logger(__name__)
 

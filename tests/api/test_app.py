@@ -9,7 +9,7 @@ from flask import Flask, request
 
 from api.app import close, create_app
 from shared.errors import SettingsError
-from shared.settings.processes import ApiSettings
+from shared.settings.api import ApiSettings
 
 ROOT = Path(__file__).parents[2]
 # Nobody listens there: port 1 is reserved.
@@ -39,7 +39,7 @@ def failing_app(error: Exception) -> Flask:
 
 def test_running_api_has_loaded_neither_redis_nor_rq_nor_smtplib() -> None:
     statement = (
-        "from shared.settings.processes import ApiSettings\n"
+        "from shared.settings.api import ApiSettings\n"
         "import api\n"
         f"app = api.create_app(ApiSettings({SETTINGS.database_url!r}, ('x' * 32,), 0.0, 0))\n"
         "assert app.test_client().get('/healthz').status_code == 200"

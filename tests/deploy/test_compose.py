@@ -20,7 +20,9 @@ from ruamel.yaml import YAML
 from consumer.threaded.outbox_worker import OutboxWorker
 from embedded.programs.program import Program
 from embedded.stack import ROOT, Ports, Stack
-from shared.settings.processes import read_api_settings, read_consumer_settings, read_relay_settings
+from shared.settings.api import read_api_settings
+from shared.settings.consumer import read_consumer_settings
+from shared.settings.relay import read_relay_settings
 
 SERVICES: dict[str, dict[str, Any]] = YAML(typ="safe").load(ROOT / "compose.yaml")["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

@@ -10,7 +10,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from shared.database.connections import connect
-from shared.settings.processes import read_api_settings, read_consumer_settings, read_database_url, read_relay_settings
+from shared.settings.api import read_api_settings
+from shared.settings.consumer import read_consumer_settings
+from shared.settings.postgresql_url import read_database_url
+from shared.settings.relay import read_relay_settings
 from shared.version import VERSION
 from tests.processes import ROOT, worker_settings
 

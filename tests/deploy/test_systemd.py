@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.settings.processes import read_api_settings, read_consumer_settings, read_relay_settings
+from shared.settings.api import read_api_settings
+from shared.settings.consumer import read_consumer_settings
+from shared.settings.relay import read_relay_settings
 from tests.processes import ROOT, worker_settings
 
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))

@@ -18,7 +18,7 @@ from consumer.stages.processor import Processor
 from embedded.mail.catcher import MailCatcher
 from shared.database.connections import connect
 from shared.errors import SettingsError
-from shared.settings.processes import ConsumerSettings, read_consumer_settings
+from shared.settings.consumer import ConsumerSettings, read_consumer_settings
 from shared.tracing import spans
 from shared.tracing.otel import OtelTracing
 from tests.api_service import ALICE, api_service

@@ -34,7 +34,8 @@ from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.database.connections import connect
 from shared.outbox.claims import LONGEST_PROBE_PAUSE_SECONDS
-from shared.settings.processes import ConsumerSettings, SmtpServer
+from shared.settings.consumer import ConsumerSettings
+from shared.settings.smtp_server import SmtpServer
 from tests.redis_keys import KEYS, as_text
 from tests.relay_settings import relay_settings
 from tests.rows import add_message, add_user

@@ -14,7 +14,7 @@ from embedded.programs.ports import free_port
 from embedded.servers.databases import Databases
 from outbox_relay.loop.relay import Relay
 from shared.database.connections import connect
-from shared.settings.processes import SmtpServer
+from shared.settings.smtp_server import SmtpServer
 from tests.api_service import ALICE, KEY, api_service
 from tests.consumer.stages.processing.world import World
 from tests.outbox_relay.commands.running import run

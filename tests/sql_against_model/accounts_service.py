@@ -17,7 +17,7 @@ from shared.database.connections import connect
 from shared.outbox import claims, dead_letters
 from shared.outbox.claims import Claim
 from shared.outbox.messages import SendVerifyEmail
-from shared.settings.processes import ConsumerSettings
+from shared.settings.consumer import ConsumerSettings
 from tests.model.accounts import AccountStep
 from tests.model.accounts_state import (
     DONE,

@@ -13,7 +13,7 @@ from api.accounts.passwords.rules import LONGEST_PASSWORD, refusal_reason
 from api.accounts.signup import SignUpRequest
 from api.http.problems import FieldError, invalid_fields
 from shared.addresses import is_mailable
-from shared.settings.processes import DEFAULT_PASSWORD_MIN_LENGTH
+from shared.settings.api import DEFAULT_PASSWORD_MIN_LENGTH
 
 _USERNAME: Final = re.compile(r"[a-z0-9_]*")
 _LONGEST_EMAIL: Final = 254

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.clients.forwarding import Forwarding, client_of, parse_forwarded, read_address
-from shared.settings.processes import FORWARDED, X_FORWARDED_FOR, ForwardingHeader
+from shared.settings.api import FORWARDED, X_FORWARDED_FOR, ForwardingHeader
 
 PROXY = "10.0.0.1"
 

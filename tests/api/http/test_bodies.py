@@ -7,7 +7,7 @@ from werkzeug.test import TestResponse
 
 from api.app import create_app
 from api.http.bodies import MAX_BODY_BYTES
-from shared.settings.processes import ApiSettings
+from shared.settings.api import ApiSettings
 
 # Nobody listens there: what reaches the database is a 503.
 DATABASE_URL = "postgresql://nobody@127.0.0.1:1/none"

@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 from outbox_relay.loop.heartbeat import write_heartbeat
 from shared.database.connections import connect, transaction
 from shared.errors import SettingsError
-from shared.settings.processes import read_ops_token
+from shared.settings.api import read_ops_token
 from shared.settings.rate_limits import RateLimits
 from tests.api_service import ApiService, api_service
 from tests.rows import add_message, history_rows_read, message

@@ -19,7 +19,7 @@ from embedded.mail.catcher import MailCatcher
 from embedded.mail.folder import CaughtMail
 from embedded.programs.ports import LOOPBACK
 from shared.links import sign, verification_link
-from shared.settings.processes import SmtpServer
+from shared.settings.smtp_server import SmtpServer
 
 SENDER = Address("Müller & Söhne", "no-reply", "example.org")
 UID = uuid4()

@@ -7,7 +7,7 @@ import pytest
 from embedded.programs.ports import LOOPBACK
 from outbox_relay.doctor.findings import Verdict
 from outbox_relay.doctor.mail_check import check_mail_server
-from shared.settings.processes import SmtpServer
+from shared.settings.smtp_server import SmtpServer
 from tests.scripted_mail_server import GREETING, Answer, ScriptedMailServer, Session
 
 USER, PASSWORD = "m\u00e4x", "p\u00e4ssword"

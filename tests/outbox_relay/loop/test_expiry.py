@@ -17,7 +17,7 @@ from outbox_relay.loop.pacing import Pacing
 from shared.database.connections import connect, transaction
 from shared.outbox import dead_letters, history
 from shared.outbox.messages import SendVerifyEmail
-from shared.settings.processes import SmtpServer
+from shared.settings.smtp_server import SmtpServer
 from tests.consumer.stages.processing.world import World, world_of
 from tests.relay_settings import open_relay, relay_settings
 from tests.roles import limited_role, with_role

@@ -28,7 +28,7 @@ from shared.database.connections import connect
 from shared.doubling_pause import DoublingPause
 from shared.outbox.messages import NOTIFY_CHANNEL
 from shared.rq_format.ids import job_id
-from shared.settings.processes import RelaySettings
+from shared.settings.relay import RelaySettings
 from tests.addresses import with_login, with_parameter
 from tests.failover.demotion import demotable_redis
 from tests.failover.redis_pair import waiting_jobs

@@ -23,7 +23,7 @@ from outbox_relay.metrics.relay_metrics import RelayMetrics
 from outbox_relay.metrics.server import serve
 from shared.database.connections import connect
 from shared.outbox.reaping import Reaped
-from shared.settings.processes import RelaySettings, read_relay_settings
+from shared.settings.relay import RelaySettings, read_relay_settings
 from tests.clock import Clock
 from tests.operations.scraping import Samples, samples, value
 from tests.roles import limited_role, with_role

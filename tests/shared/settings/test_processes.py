@@ -4,14 +4,12 @@ from collections.abc import Callable
 import pytest
 
 from shared.errors import SettingsError
+from shared.settings.api import read_api_settings
+from shared.settings.consumer import read_consumer_settings
 from shared.settings.mail_limits import MailLimits
-from shared.settings.processes import (
-    SmtpServer,
-    read_api_settings,
-    read_consumer_settings,
-    read_database_url,
-    read_relay_settings,
-)
+from shared.settings.postgresql_url import read_database_url
+from shared.settings.relay import read_relay_settings
+from shared.settings.smtp_server import SmtpServer
 
 KEY = "k" * 32
 GOOD = {"DATABASE_URL": "postgresql://user@host/bank", "SECRET_KEY": KEY, "MAIL_FROM": "Bank <no-reply@bank.example>"}

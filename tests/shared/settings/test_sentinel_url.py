@@ -10,7 +10,7 @@ from redis_client.opening import open_redis
 from redis_client.retrying import no_retry
 from redis_client.sentinels import SENTINEL_SECONDS
 from shared.errors import SettingsError
-from shared.settings.processes import read_relay_settings
+from shared.settings.relay import read_relay_settings
 from shared.settings.sentinel_url import parse_sentinel_url
 
 HOSTS = "redis+sentinel://one,two"

@@ -4,7 +4,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import pytest
 
 from api.app import close, create_app
-from shared.settings.processes import ApiSettings
+from shared.settings.api import ApiSettings
 from tests.api_service import KEY, OLD_KEY, PAGE, ApiService, api_service
 from tests.html_page import Page
 

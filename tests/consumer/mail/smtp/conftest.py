@@ -8,7 +8,7 @@ import pytest
 
 from consumer.mail.client import Mailer
 from embedded.programs.ports import LOOPBACK
-from shared.settings.processes import SmtpSecurity, SmtpServer
+from shared.settings.smtp_server import SmtpSecurity, SmtpServer
 from tests.consumer.mail.smtp.sending import Open
 
 

@@ -17,7 +17,7 @@ from consumer.stages.processor import Processor
 from embedded.programs.ports import LOOPBACK, free_port
 from shared.outbox import claims
 from shared.outbox.reaping import reap_running
-from shared.settings.processes import SmtpServer
+from shared.settings.smtp_server import SmtpServer
 from tests.consumer.stages.processing.world import Logs, World, running
 from tests.rows import add_message
 from tests.scripted_mail_server import CONTENT, Answer, ScriptedMailServer, Session

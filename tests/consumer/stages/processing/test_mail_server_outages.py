@@ -8,7 +8,7 @@ import pytest
 from consumer.model.results import Disposition
 from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import LOOPBACK, free_port
-from shared.settings.processes import SmtpServer
+from shared.settings.smtp_server import SmtpServer
 from tests.consumer.stages.processing.world import Logs, World, running
 from tests.dispositions import EVENTS
 from tests.rows import add_message

@@ -15,7 +15,7 @@ from shared.database.connections import connect, transaction
 from shared.outbox import dead_letters
 from shared.outbox.columns import LARGEST_NUMBER
 from shared.outbox.publishing import mark_probe, take_probe
-from shared.settings.processes import SmtpServer
+from shared.settings.smtp_server import SmtpServer
 from tests.consumer.stages.processing.test_postgresql_away import LosesAnswers
 from tests.consumer.stages.processing.world import WELCOME, Logs, World
 from tests.rows import add_message, add_user

@@ -8,7 +8,7 @@ import pytest
 from consumer.task import Mail, Payload, Preparation
 from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import LOOPBACK, free_port
-from shared.settings.processes import SmtpServer
+from shared.settings.smtp_server import SmtpServer
 from tests.consumer.stages.processing.world import KEY, VERIFY, Logs, Row, World, raise_error, register, world_of
 from tests.rows import add_message
 from tests.scripted_mail_server import CONTENT, ScriptedMailServer

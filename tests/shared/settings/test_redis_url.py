@@ -6,7 +6,7 @@ import pytest
 from environs import ValidationError
 from redis import Redis
 
-from shared.settings.redis_parameters import PARAMETERS, check_redis_parameters
+from shared.settings.redis_url import PARAMETERS, check_redis_parameters
 
 PLACES: Final = {"redis": "redis://host/0", "rediss": "rediss://host/0", "unix": "unix:///run/redis.sock"}
 VALUES: Final = ("1", "2", "771", "1.5", "true", "no", "required", "some text", "-1", "0", "nan", "inf", "")

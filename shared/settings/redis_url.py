@@ -1,15 +1,20 @@
-"""What may follow the question mark of RQ_REDIS_URL: parameters of redis-py, with values that it takes.
+"""RQ_REDIS_URL: its form, and the parameters of redis-py that may follow its question mark.
 
-redis-py reads the URL when a client is built and the parameters' names when the client first connects. Either ends the
-process with a traceback that does not name the variable. This module knows beforehand; the tests hold it against
-redis-py, which `shared` may not import.
+redis-py reads the URL when a client is created, and the names of the parameters when the client first connects. Either
+ends the process with a traceback that does not name the variable. So this module checks both before. A test holds it
+against redis-py, which `shared` may not import.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from environs import ValidationError
+
+from shared.settings.parsing import not_a_url, refuse_blanks, split_url
+from shared.settings.sentinel_url import is_sentinel_url, parse_sentinel_url
+
+_SCHEMES: Final = {"redis", "rediss", "unix"}
 
 _Check = Callable[[str], bool]
 
@@ -63,20 +68,46 @@ _TLS: Final[Mapping[str, _Check]] = {
     "ssl_password": _is_text,
 }
 PARAMETERS: Final[Mapping[str, Mapping[str, _Check]]] = {"redis": _TCP, "rediss": _TLS, "unix": _ANYWHERE}
-"""By the URL's scheme, which parameters there are. One that would change what replies look like is none of them."""
+"""The parameters by the URL's scheme. Parameters that change the form of replies are not among them."""
+
+
+def parse_redis_url(text: str) -> str:
+    """Return the URL if redis-py, or our client for Sentinel, can read it. Raises ValidationError."""
+    if is_sentinel_url(text):
+        return _sentinel_url(text)
+    parts = split_url(text)
+    if parts.scheme not in _SCHEMES or not (parts.hostname or parts.path):
+        raise ValidationError(
+            not_a_url("it has to be redis://host:port/db, rediss://…, redis+sentinel://… or unix://path")
+        )
+    if parts.scheme != "unix" and parts.path not in {"", "/"} and not parts.path[1:].isdecimal():
+        raise ValidationError(not_a_url("what follows the host has to be the number of a database"))
+    check_redis_parameters(parts.scheme, parts.query)
+    return text
+
+
+def _sentinel_url(text: str) -> str:
+    refuse_blanks(text)
+    try:
+        address = parse_sentinel_url(text)
+    except ValueError as exc:
+        raise ValidationError(not_a_url(str(exc))) from None
+    parts = urlsplit(address.master_url)
+    check_redis_parameters(parts.scheme, parts.query)
+    return text
 
 
 def check_redis_parameters(scheme: str, query: str) -> None:
     """Raise ValidationError for a parameter that cannot be used.
 
-    The error never repeats what was given: an unescaped question mark makes a parameter of the rest of a password.
+    The error never repeats the value: after an unescaped question mark the rest of a password looks like a parameter.
     """
     known = PARAMETERS[scheme]
     for name, values in parse_qs(query).items():
         if name not in known:
             raise ValidationError(
-                "is not a usable URL: behind its question mark stands a parameter that is none of"
-                f" {', '.join(sorted(known))}; a question mark in a password is %3F."
+                "is not a usable URL: after its question mark it has a parameter that is none of"
+                f" {', '.join(sorted(known))}; write a question mark in a password as %3F."
             )
         # redis-py takes the first of several.
         if not known[name](values[0]):

@@ -1,10 +1,18 @@
-"""Values in a PostgreSQL URL that libpq reads when it connects: a malformed one would look like an endless outage."""
+"""DATABASE_URL: its form, and the parameters that libpq reads when it connects.
+
+A malformed parameter would look like an outage that never ends.
+"""
 
 from collections.abc import Mapping
 from typing import Final
 
-from environs import ValidationError
+from environs import Env, ValidationError
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 
+from shared.settings.parsing import not_a_url, raise_problems, read_text, refuse_blanks
+
+_SCHEMES: Final = {"postgresql", "postgres", "postgresql+psycopg"}
 _WHOLE_NUMBERS: Final = frozenset(
     {
         "connect_timeout",
@@ -24,6 +32,38 @@ _WORDS: Final[Mapping[str, frozenset[str]]] = {
 }
 _LARGEST_PORT: Final = 65_535
 _LARGEST_NUMBER: Final = 2**31 - 1
+
+
+def read_database_url() -> str:
+    """Read DATABASE_URL alone. Raises SettingsError when it is missing or malformed."""
+    env = Env(eager=False)
+    database_url = read_text(env, "DATABASE_URL", parse_postgresql_url)
+    raise_problems(env)
+    return parse_postgresql_url(database_url)
+
+
+def parse_postgresql_url(text: str) -> str:
+    """Return the URL in the form that libpq reads; it may name several hosts (libpq, 'Connection URIs').
+
+    Raises:
+        ValidationError: it is malformed.
+
+    """
+    refuse_blanks(text)
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme not in _SCHEMES:
+        raise ValidationError(not_a_url("it has to start with postgresql://"))
+    before_options = rest.partition("?")[0]
+    if before_options.count("@") > 1 or "@" in before_options.partition("/")[2]:
+        # Part of the password would be taken for the host or the database, and logged at each outage.
+        raise ValidationError(not_a_url("a password, or a user, with an @ in it needs %40 there, and %2F for a slash"))
+    url = f"postgresql://{rest}"
+    try:
+        options = conninfo_to_dict(url)
+    except ProgrammingError as exc:
+        raise ValidationError(not_a_url("libpq cannot parse it")) from exc
+    check_postgresql_parameters(options)
+    return url
 
 
 def check_postgresql_parameters(options: Mapping[str, object]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from environs import ValidationError
 from psycopg.conninfo import conninfo_to_dict
 
-from shared.settings.postgresql_parameters import check_postgresql_parameters
+from shared.settings.postgresql_url import check_postgresql_parameters
 
 INTEGERS = ("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "tcp_user_timeout")
 WORDS = ("sslmode", "target_session_attrs", "channel_binding", "gssencmode", "load_balance_hosts")

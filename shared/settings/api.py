@@ -1,0 +1,131 @@
+"""The settings of the API, and of its console."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Final, Literal, cast
+from urllib.parse import urlsplit
+
+from environs import Env, ValidationError, validate
+
+from shared.errors import SettingsError
+from shared.settings import mail_limits, rate_limits
+from shared.settings.cors_origins import parse_origins
+from shared.settings.mail_limits import MailLimits
+from shared.settings.parsing import (
+    DEFAULT_UNVERIFIED_DAYS,
+    NO_SECRET,
+    is_secret,
+    parse_base_url,
+    parse_secret_keys,
+    raise_problems,
+    read_text,
+    read_unverified_days,
+)
+from shared.settings.postgresql_url import parse_postgresql_url
+from shared.settings.rate_limits import NONE, RateLimits
+
+DEFAULT_PASSWORD_MIN_LENGTH: Final = 8
+_LONGEST_MINIMUM: Final = 64
+_CONSOLE_VARIABLE: Final = "OPS_TOKEN"
+
+ForwardingHeader = Literal["x-forwarded-for", "forwarded"]
+X_FORWARDED_FOR: Final = "x-forwarded-for"
+FORWARDED: Final = "forwarded"
+"""The header in which proxies name the client: the one that most of them send, or that of RFC 7239."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """The settings of the HTTP API.
+
+    Attributes:
+        trusted_proxies: the number of proxies whose forwarding headers are trusted.
+        forwarding_header: the header in which they name the client.
+        rate_limits: the number of requests that one client may send in a time.
+        mail_limits: the number of verification mails that may be sent in a time.
+        mailbox_url: where a development stack shows the mails that it has caught.
+        unverified_days: how many days an account may wait for the verification of its address.
+        password_min_length: the least number of characters of a new password.
+        cors_origins: the sites whose pages may call the API from a browser.
+
+    """
+
+    database_url: str = field(repr=False)
+    secret_keys: tuple[str, ...] = field(repr=False)
+    signup_mail_delay_seconds: float
+    trusted_proxies: int
+    rate_limits: RateLimits = field(default_factory=RateLimits)
+    mail_limits: MailLimits = field(default_factory=MailLimits)
+    mailbox_url: str | None = None
+    unverified_days: float = DEFAULT_UNVERIFIED_DAYS
+    password_min_length: int = DEFAULT_PASSWORD_MIN_LENGTH
+    cors_origins: tuple[str, ...] = ()
+    forwarding_header: ForwardingHeader = X_FORWARDED_FOR
+
+
+def read_api_settings() -> ApiSettings:
+    """Read the API's settings. Raises SettingsError naming every variable that is missing or malformed."""
+    env = Env(eager=False)
+    database_url = read_text(env, "DATABASE_URL", parse_postgresql_url)
+    secret_keys = read_text(env, "SECRET_KEY", parse_secret_keys)
+    delay = env.float("SIGNUP_MAIL_DELAY_SECONDS", 0.0, validate=validate.Range(min=0, max=86_400 * 365))
+    proxies = env.int("TRUSTED_PROXIES", 0, validate=validate.Range(min=0, max=100))
+    header = read_text(env, "FORWARDING_HEADER", _forwarding_header, X_FORWARDED_FOR)
+    limit_texts = rate_limits.read_texts(env)
+    mail_limit_texts = mail_limits.read_texts(env)
+    mailbox_url = read_text(env, "MAILBOX_URL", _mailbox_url, NONE)
+    password_min_length = env.int(
+        "PASSWORD_MIN_LENGTH",
+        DEFAULT_PASSWORD_MIN_LENGTH,
+        validate=validate.Range(min=DEFAULT_PASSWORD_MIN_LENGTH, max=_LONGEST_MINIMUM),
+    )
+    unverified_days = read_unverified_days(env)
+    cors_origins = read_text(env, "CORS_ALLOWED_ORIGINS", _origins, NONE)
+    raise_problems(env)
+    return ApiSettings(
+        database_url=parse_postgresql_url(database_url),
+        secret_keys=parse_secret_keys(secret_keys),
+        signup_mail_delay_seconds=delay,
+        trusted_proxies=proxies,
+        forwarding_header=_forwarding_header(header),
+        rate_limits=rate_limits.parse_texts(limit_texts),
+        mail_limits=mail_limits.parse_texts(mail_limit_texts, unverified_days),
+        mailbox_url=_mailbox_url(mailbox_url),
+        password_min_length=password_min_length,
+        unverified_days=unverified_days,
+        cors_origins=_origins(cors_origins),
+    )
+
+
+def _forwarding_header(text: str) -> ForwardingHeader:
+    name = text.lower()
+    if name not in {X_FORWARDED_FOR, FORWARDED}:
+        raise ValidationError("has to be X-Forwarded-For or Forwarded: the header in which proxies name the client.")
+    return cast("ForwardingHeader", name)
+
+
+def is_behind_tls() -> bool:
+    """Return whether BASE_URL is https://: the API speaks no TLS, so that a proxy stands in front of it."""
+    return urlsplit(os.environ.get("BASE_URL", "")).scheme == "https"
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    try:
+        return parse_origins(text)
+    except ValueError as exc:
+        raise ValidationError(str(exc)) from None
+
+
+def _mailbox_url(text: str) -> str | None:
+    return None if text == NONE else parse_base_url(text)
+
+
+def read_ops_token() -> str | None:
+    """Read OPS_TOKEN; None when it is not set. Raises SettingsError when it cannot be a secret."""
+    given = os.environ.get(_CONSOLE_VARIABLE)
+    if given is None:
+        return None
+    token = given.strip()
+    if not is_secret(token):
+        raise SettingsError({_CONSOLE_VARIABLE: [NO_SECRET]})
+    return token

@@ -1,0 +1,94 @@
+"""The settings of the consumer, in RQ's stock worker and in OutboxWorker alike."""
+
+from dataclasses import dataclass, field
+from email.errors import MessageError
+from email.headerregistry import Address
+from email.utils import parseaddr
+
+from environs import Env, ValidationError, validate
+
+from shared.addresses import may_be_decoded
+from shared.errors import SettingsError
+from shared.settings.parsing import parse_base_url, parse_secret_keys, positive, raise_problems, read_seconds, read_text
+from shared.settings.postgresql_url import parse_postgresql_url
+from shared.settings.redis_url import parse_redis_url
+from shared.settings.smtp_server import SmtpServer, check_helo_name, parse_smtp_server
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSettings:
+    """The settings of the consumer."""
+
+    database_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    smtp_server: SmtpServer
+    smtp_timeout_seconds: float
+    mail_from: Address
+    base_url: str
+    secret_keys: tuple[str, ...] = field(repr=False)
+    verify_email_minutes: float
+    run_lease_seconds: float
+    backoff_scale: float
+    concurrency: int
+    smtp_helo_name: str | None = None
+
+    @property
+    def send_deadline_seconds(self) -> float:
+        """The longest time for one send, from the name look-up to the final answer: two thirds of the lease.
+
+        The last third is left for the acknowledgement to reach PostgreSQL before the lease is over.
+        """
+        return self.run_lease_seconds * 2 / 3
+
+
+def read_consumer_settings() -> ConsumerSettings:
+    """Read the consumer's settings. Raises SettingsError naming every variable that is missing or malformed."""
+    env = Env(eager=False)
+    database_url = read_text(env, "DATABASE_URL", parse_postgresql_url)
+    redis_url = read_text(env, "RQ_REDIS_URL", parse_redis_url, "redis://localhost:6379/0")
+    smtp_url = read_text(env, "SMTP_URL", parse_smtp_server, "smtp://localhost:25")
+    smtp_timeout = env.float("SMTP_TIMEOUT_SECONDS", None, validate=positive(86_400))
+    helo_name = env.str("SMTP_HELO_NAME", None, validate=check_helo_name)
+    mail_from = read_text(env, "MAIL_FROM", _mail_from)
+    base_url = read_text(env, "BASE_URL", parse_base_url, "http://localhost:8080")
+    secret_keys = read_text(env, "SECRET_KEY", parse_secret_keys)
+    verify_minutes = env.float("VERIFY_EMAIL_MINUTES", 1440.0, validate=validate.Range(min=0, max=525_600 * 10))
+    run_lease = read_seconds(env, "OUTBOX_RUN_LEASE_SECONDS", 60.0)
+    backoff_scale = env.float("OUTBOX_BACKOFF_SCALE", 1.0, validate=validate.Range(min=0, max=1000))
+    concurrency = env.int("WORKER_CONCURRENCY", 10, validate=validate.Range(min=1, max=1000))
+    raise_problems(env)
+    # A short lease shortens the default. Only a value that was set can contradict the lease.
+    smtp_timeout = min(10.0, run_lease * 2 / 3) if smtp_timeout is None else smtp_timeout
+    settings = ConsumerSettings(
+        database_url=parse_postgresql_url(database_url),
+        redis_url=redis_url,
+        smtp_server=parse_smtp_server(smtp_url),
+        smtp_timeout_seconds=smtp_timeout,
+        mail_from=_mail_from(mail_from),
+        base_url=parse_base_url(base_url),
+        secret_keys=parse_secret_keys(secret_keys),
+        verify_email_minutes=verify_minutes,
+        run_lease_seconds=run_lease,
+        backoff_scale=backoff_scale,
+        concurrency=concurrency,
+        smtp_helo_name=helo_name,
+    )
+    if settings.smtp_timeout_seconds > settings.send_deadline_seconds:
+        message = (
+            "must not be longer than two thirds of OUTBOX_RUN_LEASE_SECONDS, the deadline of a whole send: lower it or"
+            " raise the lease. The greeting and the answer to a mail's content get all of that time anyway."
+        )
+        raise SettingsError({"SMTP_TIMEOUT_SECONDS": [message]})
+    return settings
+
+
+def _mail_from(text: str) -> Address:
+    name, address = parseaddr(text)
+    try:
+        parsed = Address(display_name=name, addr_spec=address)
+    except (ValueError, IndexError, MessageError) as exc:
+        raise ValidationError("is not a mail address.") from exc
+    is_usable = address.isascii() and text.isprintable() and not may_be_decoded(address)
+    if not parsed.username or not parsed.domain or not is_usable:
+        raise ValidationError("is not a mail address: write name@domain or 'Name <name@domain>'.")
+    return parsed
