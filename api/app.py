@@ -1,4 +1,4 @@
-"""Wiring: the one place where the API reads its settings and puts its parts together."""
+"""Wire the API: read its settings and connect its resources."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -45,8 +45,8 @@ _WAIT_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
-    """What an app may hold open."""
+class _Resources:
+    """The parts of an application that `close` has to close."""
 
     engine: Engine
     notifier: Notifier
@@ -55,13 +55,12 @@ class _Parts:
 def create_app(
     settings: ApiSettings | None = None, *, notifier: Notifier | None = None, ops_token: str | None = None
 ) -> Flask:
-    """Build the WSGI application, without connecting to anything.
+    """Build the WSGI application. Nothing is connected yet.
 
     Args:
-        settings: what it works with; without them the process is the API's own, and it reads its environment and
-            sets up logging.
-        notifier: notifies the relay; by default one for settings.database_url.
-        ops_token: what opens the console; without one there is none. Read from the environment with the settings.
+        settings: the settings. Without them, the process's own are read from the environment, and logging is set up.
+        notifier: notifies the relay after a commit. Default: one for settings.database_url.
+        ops_token: the token of the console; None for no console. Read from the environment together with the settings.
 
     """
     if settings is None:
@@ -73,10 +72,10 @@ def create_app(
         warn_of_untrusted_proxy(settings.trusted_proxies)
     engine = build_engine(settings.database_url)
     notifier = notifier or Notifier(settings.database_url)
-    # Not of the pool: a probe, a scrape or a look at the console never takes the place of a signup.
-    probes = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
-    scrapes = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
-    looks = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
+    # Outside the pool: a probe, a scrape or the console never takes a connection from a signup.
+    probe_connections = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
+    scrape_connections = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
+    console_connections = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
 
     limiter = MailLimiter(settings.mail_limits, settings.secret_keys)
     accounts = AccountService(
@@ -93,25 +92,25 @@ def create_app(
     app.json.sort_keys = False  # type: ignore[attr-defined] # flask's default provider has it
     app.url_map.merge_slashes = False
     use_request_ids(app)
-    # Before the limits, so that what they refuse is timed and traced too.
+    # Before the rate limits, so that requests which they refuse are measured and traced too.
     registry = CollectorRegistry()
-    add_metrics(app, scrapes, registry)
+    add_metrics(app, scrape_connections, registry)
     trace_requests(app, believe_header=settings.trusted_proxies > 0)
-    warnings = SideConnections(settings.database_url, most=1, wait_seconds=_WAIT_SECONDS)
-    limit_rates(app, RateLimiter(settings.rate_limits), LimitBypasses(registry), IgnoredHeaders(warnings))
-    common_passwords()  # not at the first signup, which would wait for it, or fail where the file is missing
+    warning_connections = SideConnections(settings.database_url, most=1, wait_seconds=_WAIT_SECONDS)
+    limit_rates(app, RateLimiter(settings.rate_limits), LimitBypasses(registry), IgnoredHeaders(warning_connections))
+    common_passwords()  # loads them now: the first signup would wait, or fail where the file is missing
     signup_schema = SignUpSchema(settings.password_min_length)
     app.register_blueprint(signup_blueprint(accounts, signup_schema))
     app.register_blueprint(verification_blueprint(engine, notifier, settings.secret_keys))
     app.register_blueprint(signup_pages(accounts, signup_schema, mailbox_url=settings.mailbox_url))
-    app.register_blueprint(health_blueprint(probes))
+    app.register_blueprint(health_blueprint(probe_connections))
     app.register_blueprint(docs_blueprint(signup_schema))
     if ops_token is not None:
-        app.register_blueprint(ops_blueprint(looks, ops_token))
+        app.register_blueprint(ops_blueprint(console_connections, ops_token))
     app.register_error_handler(Exception, _answer_error)
     app.after_request(add_security_headers)
     allow_origins(app, settings.cors_origins, [IDEMPOTENCY_KEY])
-    app.extensions[_EXTENSION] = _Parts(engine, notifier)
+    app.extensions[_EXTENSION] = _Resources(engine, notifier)
     app.wsgi_app = BodyGuard(app.wsgi_app)  # type: ignore[method-assign]
     app.wsgi_app = Forwarding(  # type: ignore[method-assign]
         app.wsgi_app, settings.trusted_proxies, settings.forwarding_header
@@ -120,14 +119,14 @@ def create_app(
 
 
 def close(app: Flask) -> None:
-    """Close what the application holds open, so that it can be thrown away."""
-    parts: _Parts = app.extensions[_EXTENSION]
-    parts.notifier.close()
-    parts.engine.dispose()
+    """Close the application's connections and threads."""
+    resources: _Resources = app.extensions[_EXTENSION]
+    resources.notifier.close()
+    resources.engine.dispose()
 
 
 def _answer_error(error: Exception) -> ResponseReturnValue:
-    """Answer with a problem; a browser that is at none of our addresses gets a page."""
+    """Return the error as a problem; as a page to a browser at a path without a route."""
     problem = problem_of(error)
     if request.blueprint is not None:
         return respond(problem)

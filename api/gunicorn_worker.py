@@ -1,9 +1,8 @@
-"""The API's worker process: gunicorn's own, in which no client holds another up by doing nothing.
+"""The API's gunicorn worker, in which an idle client never blocks another one.
 
-- A connection over which nothing comes holds no thread. Where there is no place for a new one, the one that has been
-  idle for longest makes room.
-- A stop cuts nobody off.
-- One request gets one answer.
+- A silent connection holds no thread. Where there is no room for a new connection, the longest idle one is closed.
+- A stop cuts off no request.
+- Each request gets exactly one response.
 """
 
 import errno
@@ -18,18 +17,18 @@ from gunicorn.http.errors import InvalidHeader, UnsupportedTransferCoding
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 _FIRST_REQUEST_SECONDS: Final = 10
-"""How long a new connection may be silent at least, however short the time is for which one is kept."""
+"""How long a new connection may stay silent, even where keep-alive is shorter."""
 
 _END_SECONDS: Final = 2.0
 _END_BYTES: Final = 64 * 1024
-"""What is read of a connection after its last answer, so that the answer is not cut off (RFC 9112, section 9.6)."""
+"""How much is read after a connection's last response, so that the response is not cut off (RFC 9112, section 9.6)."""
 
 _NO_MORE_FILES: Final = (errno.EMFILE, errno.ENFILE)
 _IPV4_MAPPED: Final = "::ffff:"
 
 
 class _Connection(TConn):  # type: ignore[misc]
-    """A connection that waits in its worker's poller for the client's end."""
+    """A connection that stays in its worker's poller until the client closes it."""
 
     def __init__(self, worker: "DrainingWorker", *of_tconn: Any) -> None:  # noqa: ANN401 - gunicorn has no types
         super().__init__(worker.cfg, *of_tconn)
@@ -37,7 +36,7 @@ class _Connection(TConn):  # type: ignore[misc]
         self.bytes_after_end = 0
 
     def close(self, graceful: bool = False) -> None:  # noqa: FBT001, FBT002 - gunicorn's own signature
-        """Close it; gracefully: once the client has ended its side too."""
+        """Close the connection; gracefully: once the client has closed its side."""
         if graceful:
             self._worker.end(self)
         else:
@@ -45,23 +44,22 @@ class _Connection(TConn):  # type: ignore[misc]
 
 
 class DrainingWorker(ThreadWorker):  # type: ignore[misc]
-    """Answers everybody who is connected when it is stopped, and then refuses connections at once.
+    """Answers every connected client when it is stopped, then refuses new connections at once.
 
-    gunicorn's worker leaves what waits in the kernel's queue, and keeps the socket open until its last request is
-    answered. So a client that connects during a stop waits for up to graceful_timeout, and is cut off without an
-    answer. A refused connection is what a proxy can repeat elsewhere: nothing was sent.
+    gunicorn's own worker leaves the kernel's queue unanswered and keeps the socket open until its last request is
+    finished. A client that connects during a stop waits for up to graceful_timeout and is cut off without a response. A
+    refused connection is better: nothing was sent, so a proxy can retry elsewhere.
 
-    gunicorn's worker also lets a new connection hold a thread for five seconds until something comes, and lets one
-    whose client does not end its side hold the loop that accepts for two. Here both wait in that loop's poller.
+    gunicorn's own worker also lets a new, silent connection hold a thread for five seconds, and lets a connection whose
+    client does not close its side block the accept loop for two. Here, both wait in that loop's poller.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - gunicorn has no types
-        """Begin without connections."""
         super().__init__(*args, **kwargs)
         self._ending: deque[_Connection] = deque()
 
     def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001 - gunicorn's own signature
-        """Take or leave new connections; in a stop take those that wait, and close the socket."""
+        """Start or stop accepting. On shutdown, accept what is queued and close the socket."""
         super().set_accept_enabled(enabled)
         if not enabled and not self.alive:
             for listener in self.sockets:
@@ -70,7 +68,7 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
                 listener.close()
 
     def accept(self, listener: Any) -> bool:  # noqa: ANN401 - gunicorn has no types
-        """Take a new connection and wait for its request; return whether there was one."""
+        """Accept a connection and wait for its request. Return whether there was one."""
         if self.nr_conns >= self.worker_connections - 1:
             self._close_longest_idle()
         try:
@@ -89,8 +87,9 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
         return True
 
     def _close_longest_idle(self) -> bool:
-        """Close a connection over which nothing comes; return whether there was one."""
-        # Those that end have had their answer; of the others the one that may be closed first has waited longest.
+        """Close the longest idle connection. Return whether there was one."""
+        # Closing connections have had their response. Of the others, the one with the earliest timeout has waited
+        # longest.
         queues = (
             [self._ending] if self._ending else [each for each in (self.keepalived_conns, self.pending_conns) if each]
         )
@@ -105,7 +104,7 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
         connection.close()
 
     def end(self, connection: _Connection) -> None:
-        """End our side of a connection, and read on for a while: a reset would take the last answer with it."""
+        """Close our side and keep reading for a while: a reset would discard the last response."""
         try:
             connection.sock.shutdown(SHUT_WR)
         except OSError:
@@ -130,27 +129,28 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
             self._close(connection)
 
     def murder_pending(self) -> None:
-        """Close what has been silent, or been ending, for too long."""
+        """Close connections that have been silent or closing for too long."""
         super().murder_pending()
         while self._ending and self._ending[0].timeout <= monotonic():
             self._close(self._ending.popleft())
 
     def _cap_keepalive(self, deadline: float) -> None:
-        """In a stop, close connections over which nothing comes by then: kept ones, and silent ones too."""
+        """On shutdown, close every idle connection by then, kept-alive or new."""
         super()._cap_keepalive(deadline)
         for connection in self.pending_conns:
             connection.timeout = min(connection.timeout, deadline)
 
     def handle_request(self, req: Any, conn: Any) -> bool:  # noqa: ANN401 - gunicorn has no types
-        """Answer a request; say so in the answer where the connection ends since its body could not be read."""
+        """Handle a request. The response says so if the connection closes because the body could not be read."""
         should_close = req.should_close
         req.should_close = lambda: req.body.failed or should_close()
         return bool(super().handle_request(req, conn))
 
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:  # noqa: ANN401, FBT001 - gunicorn's own signature
-        """Return whether the connection may be kept; not where a body that the application left unread is malformed.
+        """Return whether the connection may stay open. It may not if the unread rest of the body is malformed.
 
-        gunicorn would send a second answer about it, which the client would take for that to its next request.
+        gunicorn would send a second response about that, which the client would take for the response to its next
+        request.
         """
         try:
             return bool(super()._keepalive_after(conn, keepalive))
@@ -159,14 +159,14 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
             return False
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:  # noqa: ANN401 - gunicorn has no types
-        """Answer what never reaches the application; with 400, not 501, to a coding that the client made up."""
+        """Answer a request that never reaches the application. An unknown transfer coding gets 400, not 501."""
         if isinstance(exc, UnsupportedTransferCoding):
             exc = InvalidHeader("Transfer-Encoding", req=req)
         super().handle_error(req, client, addr, exc)
 
 
 def _plain(address: Any) -> Any:  # noqa: ANN401 - a socket's own, which may be a text
-    """Return a client's address; that of an IPv4 client at a socket for both as it is at one for IPv4."""
+    """Return the client's address, with an IPv4 client of a dual-stack socket in IPv4 form."""
     if not isinstance(address, tuple) or not address[0].startswith(_IPV4_MAPPED):
         return address
     return address[0].removeprefix(_IPV4_MAPPED), address[1]

@@ -1,1 +1,1 @@
-"""What people do with their accounts: sign up, verify, correct an address, ask for the mail again."""
+"""Accounts: sign up, verify the email address, change it, and send the mail again."""

@@ -1,4 +1,4 @@
-"""Conditions on accounts that several statements share."""
+"""SQL conditions on accounts that several statements share."""
 
 from typing import Any
 
@@ -9,31 +9,31 @@ from api.tables import users
 
 
 def as_name(text: str) -> str:
-    """Return a text that somebody sent as a username, such as PostgreSQL can be asked for."""
+    """Return a client's text in a form that PostgreSQL can be asked for as a username."""
     return text.encode("utf-8", "replace").decode().replace("\0", "")
 
 
 def names(table: FromClause, email: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Return the condition that an account names this address, whatever its case, as the indexes have it."""
+    """Return the condition that an account has this address, ignoring case as the indexes do."""
     return func.lower(table.c.email) == func.lower(email)
 
 
 def has_owner(email: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Return the condition that an account was verified with this address, which then belongs to it."""
+    """Return the condition that an account was verified with this address, and so owns it."""
     owner = users.alias("owner")
     return exists().where(and_(names(owner, email), owner.c.is_email_verified))
 
 
 def readable_time(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return a time, or NULL where a row that another service wrote holds one that Python does not have."""
+    """Return a time, or NULL where another service wrote one that Python cannot represent."""
     return case((column.between(text("'0001-01-02'"), text("'9999-12-30'")), column))
 
 
 def of_the_day(times: ColumnElement[Any]) -> str:
-    """Return the query of those of the times that are at most a day old.
+    """Return a query for the times of the last 24 hours.
 
-    What lies ahead, after a clock that was wrong, is forgotten. The present is not the transaction's, which may have
-    waited for the row while others wrote later times into it.
+    Times in the future, from a clock that was wrong, are left out. The present is not the transaction's start: it may
+    have waited for the row while others wrote later times.
     """
     span = "now() - interval '1 day' AND clock_timestamp()"
     return f"SELECT at FROM unnest({times}) AS at WHERE at BETWEEN {span}"  # noqa: S608 - a column

@@ -1,8 +1,7 @@
-"""Correcting the address of one's own account, as long as it is not verified.
+"""Change the address of an unverified account.
 
-The correction is one statement: it locks the account's row, appends the new mail, and sets the address together with
-`first_mail_id`, the new message's id. Existing messages are not touched: a worker discards those of the account with a
-lower id when it prepares them.
+One statement locks the account's row, appends the new mail, and sets the address and `first_mail_id`, the new message's
+id. Existing messages are not touched: workers discard those of the account with a lower id when they prepare them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,8 @@ from sqlalchemy import (
 )
 
 from api.accounts.conditions import has_owner, of_the_day
-from api.accounts.mail_limits.limiter import MailLimiter, MailShape, limited_mail
+from api.accounts.mail_limits.limiter import MailLimiter
+from api.accounts.mail_limits.statements import MailShape, limited_mail
 from api.accounts.mail_limits.waiting_mails import hand_over
 from api.accounts.token_holders import Holder, TokenRefusedError, find_holder
 from api.database.engine import connected
@@ -39,17 +39,17 @@ VERIFIED: Final = "The email address of this account is already verified. It can
 TAKEN: Final = "Already taken: email."
 TAKEN_FIELD: Final = "An account with this email address already exists. Use that account, or another address."
 TOO_OFTEN: Final = f"You have changed the email address {CORRECTIONS_A_DAY} times in a day. Try again tomorrow."
-"""What clients are told."""
+"""Texts for clients."""
 
 
 @dataclass(frozen=True, slots=True)
 class CorrectionRequest:
-    """Whose address is corrected, and by whom.
+    """A request to change an address.
 
     Attributes:
-        token: shows whose.
-        email: the right address.
-        client: the network of whoever asks.
+        token: the signup token, which identifies the account.
+        email: the new address.
+        client: the client's network.
 
     """
 
@@ -61,9 +61,13 @@ class CorrectionRequest:
 def correct_address(
     engine: Engine, secret_keys: Sequence[str], limiter: MailLimiter, request: CorrectionRequest, days: float
 ) -> tuple[Holder, int | None]:
-    """Correct the address and return the account with it, and the new mail's message; None where nothing had changed.
+    """Change the address and return the account and the new mail's message id, None where the address is the same.
 
-    Raises TokenRefusedError, ProblemError when it may not be, or DatabaseUnavailableError.
+    Raises:
+        TokenRefusedError: the token belongs to no account.
+        ProblemError: the address may not be changed.
+        DatabaseUnavailableError: PostgreSQL is away.
+
     """
     with connected(engine, in_transaction=True) as connection:
         holder = find_holder(connection, secret_keys, request.token, days)
@@ -90,10 +94,9 @@ def correct_address(
 
 @cache
 def correct_statement(shape: MailShape) -> Update:
-    """Build the one statement; it returns the new message's id, no row where the address may not be corrected.
+    """Return the statement. It returns the new message's id, or no row where the address may not be changed.
 
-    The message's id is taken once the row is locked, so that it is higher than that of each mail that was asked for
-    before.
+    The id is drawn after the row is locked, so it is higher than that of each mail that was requested before.
     """
     account = (
         select(users.c.username)
@@ -119,7 +122,7 @@ def correct_statement(shape: MailShape) -> Update:
 
 
 def _refusal(connection: Connection, values: Mapping[str, Any]) -> ProblemError:
-    """Say why nothing was corrected."""
+    """Return why the address was not changed."""
     row = connection.execute(
         _state(), {name: values[name] for name in ("holder", "made_at", "new_address")}
     ).one_or_none()

@@ -1,11 +1,11 @@
-"""A request that names itself with an Idempotency-Key is carried out once, however often it is sent.
+"""Run a request with an Idempotency-Key once, however often it is sent.
 
-Follows draft-ietf-httpapi-idempotency-key-header. Guarantee: the outcome is kept by the transaction that brought it
-about. A crash before its commit leaves neither, and the next attempt begins anew; after it the next attempt is told the
-same. A key counts for 24 hours. Rows past that are deleted by the next requests with a key, some of the oldest each.
+Follows draft-ietf-httpapi-idempotency-key-header. Guarantee: the transaction that causes an outcome also stores it. A
+crash before its commit leaves neither, and the next attempt starts over; after the commit the next attempt gets the
+same outcome. A key is valid for 24 hours. Each request with a key deletes some of the oldest expired ones.
 
-A key belongs to the network that it came from: a stranger may choose the same one. The form carries a key of its own,
-which belongs to what was typed: sent twice it is carried out once, and what was corrected is a new request.
+A key belongs to the network that it came from, so another client may choose the same one. The signup form has a key of
+its own, combined with what was typed: sent twice it runs once, and a corrected form is a new request.
 """
 
 import hashlib
@@ -31,15 +31,15 @@ from api.tables import idempotency_keys
 HEADER: Final = "Idempotency-Key"
 KEPT_HOURS: Final = 24
 KEY_PATTERN: Final = r'"[ !#-\[\]-~]{1,255}"|[A-Za-z0-9._~:/+=-]{1,255}'
-"""A string as structured fields have it (RFC 9651), without escapes; its quotation marks may be left out."""
+"""A string of structured fields (RFC 9651) without escapes. The quotation marks are optional."""
 
 MALFORMED: Final = f"{HEADER} must be a quoted string of 1 to 255 printable ASCII characters. Send a UUID."
 IN_FLIGHT: Final = f"A request with this {HEADER} is still in progress. Try again in a moment."
 USED: Final = f"This {HEADER} was already used with another body. Use a new key for a new request."
-"""What clients are told."""
+"""Texts for clients."""
 
 FORM_FIELD: Final = "idempotency_key"
-"""The field of a form that names it."""
+"""The form field with the key."""
 
 _KEPT: Final = timedelta(hours=KEPT_HOURS)
 _DELETED_AT_ONCE: Final = 20
@@ -51,13 +51,13 @@ _FORM_KEY_BYTES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class RequestKey:
-    """The name of a request among those of its client, and what tells its body from others.
+    """The identity of a request among its client's, and of its body.
 
     Attributes:
-        names: HMACs of what the client chose and of whose it is, one by each secret key: what is kept names no network.
-        lock: who holds it is working on the request.
-        body_hmacs: HMACs of the body, one by each secret key: a password cannot be guessed from what is kept.
-        is_of_form: another request of the same name is waited for, instead of refused, and a refusal is not kept.
+        names: HMACs of the key and its owner, one per secret key, so that the stored name reveals no network.
+        lock: the advisory lock of the request in progress.
+        body_hmacs: HMACs of the body, one per secret key, so that nobody can guess a password from what is stored.
+        is_of_form: wait for another request of the same name instead of refusing, and do not store a refusal.
 
     """
 
@@ -68,13 +68,13 @@ class RequestKey:
 
 
 def read_key(request: Request, body: Mapping[str, Any], secret_keys: Sequence[str]) -> RequestKey | None:
-    """Read the header, if there is one. Raises ProblemError when it is malformed."""
+    """Return the key in the header; None without one. Raises ProblemError if it is malformed."""
     given = request.headers.get(HEADER)
     if given is None:
         return None
     if not re.fullmatch(KEY_PATTERN, given):
         raise ProblemError(400, MALFORMED)
-    # Clients that cannot be told apart would share their keys: behind a proxy whose header nothing believes, for one.
+    # Clients that look alike would share their keys, such as those behind a proxy that is not trusted.
     client = client_of(request)
     network = client.network if client.ignored is None else None
     owner = ["username", body["username"]] if network is None else ["network", network]
@@ -82,32 +82,32 @@ def read_key(request: Request, body: Mapping[str, Any], secret_keys: Sequence[st
 
 
 def read_form_key(request: Request, body: Mapping[str, str], secret_keys: Sequence[str]) -> RequestKey | None:
-    """Read the form's own key; None where it has none that could be ours.
+    """Return the form's own key; None where there is none that could be ours.
 
-    It names the form together with what was typed, so that nobody is refused for correcting it. Sent twice at once, the
-    second waits for the first.
+    The key is combined with what was typed, so that a corrected form is a new request. If a form is sent twice at once,
+    the second one waits for the first.
     """
     given = request.form.get(FORM_FIELD, "")
     if not _FORM_KEY.fullmatch(given):
         return None
     hmacs = _hmacs(body, secret_keys)
-    # By the last key, which the processes have in common while a new one is put in front.
+    # By the last key, which all processes have while a new one is being introduced.
     return replace(_request_key(["form", given, hmacs[-1].hex()], hmacs, secret_keys), is_of_form=True)
 
 
 def new_form_key() -> str:
-    """Return a key for a form that is shown now."""
+    """Return a key for a new form."""
     return secrets.token_urlsafe(_FORM_KEY_BYTES)
 
 
 def _hmacs(body: Mapping[str, Any], secret_keys: Sequence[str]) -> tuple[bytes, ...]:
-    # The same values in another order or with other blanks are the same body.
+    # Order and spaces do not matter.
     return _digests(_SALT, body, secret_keys)
 
 
 def _request_key(name: Sequence[str], body_hmacs: tuple[bytes, ...], secret_keys: Sequence[str]) -> RequestKey:
     names = tuple(digest.hex() for digest in _digests(_NAME_SALT, name, secret_keys))
-    # Without a secret, so that processes with other keys respect it. It is nowhere kept.
+    # Without a secret, so that processes with other secret keys use the same lock. It is not stored.
     lock = hashlib.sha256(_NAME_SALT + json.dumps(name).encode("ascii")).digest()
     return RequestKey(names, int.from_bytes(lock[:8], signed=True), body_hmacs)
 
@@ -118,11 +118,14 @@ def _digests(salt: bytes, content: object, secret_keys: Sequence[str]) -> tuple[
 
 
 def find_outcome(connection: Connection, key: RequestKey) -> dict[str, Any] | None:
-    """Take the key for this transaction and give what came of it earlier, or None the first time.
+    """Lock the key for this transaction and return its earlier outcome; None the first time.
 
-    Raises ProblemError when another request had it with another body, or holds it and is not waited for. The key is an
-    advisory lock, which ends with the transaction. Two statements, since the second has to see what was committed
-    before the first got the lock.
+    The lock is an advisory lock, which ends with the transaction. There are two statements because the second one has
+    to see what was committed before the lock was acquired.
+
+    Raises:
+        ProblemError: the key was used with another body, or another request holds it and this one does not wait.
+
     """
     is_ours = connection.execute(_wait() if key.is_of_form else _try(), {"lock": key.lock}).scalar_one()
     if is_ours is False:
@@ -137,7 +140,7 @@ def find_outcome(connection: Connection, key: RequestKey) -> dict[str, Any] | No
 
 
 def keep_outcome(connection: Connection, key: RequestKey, outcome: Mapping[str, Any]) -> None:
-    """Keep what came of the request, in its own transaction."""
+    """Store the outcome of the request, in its own transaction."""
     kept = {"key": key.names[0], "body_hmac": key.body_hmacs[0], "outcome": dict(outcome)}
     connection.execute(keep_statement(), kept)
     connection.execute(delete_expired_statement())
@@ -163,7 +166,7 @@ def _kept() -> Select[Any]:
 
 @cache
 def keep_statement() -> Insert:
-    """Build the statement that writes the row, over one of the same key that is past its time."""
+    """Return the statement that stores an outcome, replacing an expired one of the same key."""
     statement = postgresql_insert(idempotency_keys).values(
         {name: bindparam(name) for name in ("key", "body_hmac", "outcome")}
     )
@@ -175,7 +178,7 @@ def keep_statement() -> Insert:
 
 @cache
 def delete_expired_statement() -> Delete:
-    """Build the statement that deletes some of the keys that count no longer."""
+    """Return the statement that deletes some of the expired keys."""
     oldest = (
         select(idempotency_keys.c.key)
         .where(idempotency_keys.c.created_at <= func.now() - _KEPT)

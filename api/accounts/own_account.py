@@ -1,6 +1,6 @@
-"""The way back to one's own account before its address is verified: its username and password.
+"""Find an unverified account by its username and password.
 
-Whoever lost the answer to a signup, or the browser that made it, signs up again. Nothing but the tries is written.
+People who lost the response to a signup, or the browser that made it, sign up again. Only failed tries are written.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ WRONG_PASSWORDS_A_DAY: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class OwnAccount:
-    """An unverified account, as it stands."""
+    """An unverified account."""
 
     username: str
     full_name: str
@@ -29,10 +29,10 @@ class OwnAccount:
 
 
 def find_own_account(engine: Engine, username: str, password: str) -> OwnAccount | None:
-    """Return the unverified account of this name if the password is its own. Raises DatabaseUnavailableError.
+    """Return the unverified account of this username if the password is right. Raises DatabaseUnavailableError.
 
-    Each try is counted, and committed, before it is compared: many at once are no more than five. It takes as long
-    where there is nothing to compare.
+    Each try is counted and committed before the comparison, so many at once are still at most five. It takes equally
+    long where there is nothing to compare.
     """
     with connected(engine) as connection:
         row = connection.execute(count_statement(), {"name": username}).one_or_none()
@@ -46,7 +46,7 @@ def find_own_account(engine: Engine, username: str, password: str) -> OwnAccount
 
 @cache
 def count_statement() -> Update:
-    """Build the statement that counts a try and returns what it is compared with; no row after five a day."""
+    """Return the statement that counts a try and returns what to compare it with; no row after five tries a day."""
     tries = of_the_day(users.c.wrong_passwords_at)
     return (
         update(users)
@@ -65,7 +65,7 @@ def count_statement() -> Update:
 
 @cache
 def uncount_statement() -> Update:
-    """Build the statement that takes a count back: the password was right."""
+    """Return the statement that removes a count after a right password."""
     counted_at = bindparam("counted_at", type_=DateTime(timezone=True))
     return (
         update(users)

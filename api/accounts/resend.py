@@ -1,7 +1,7 @@
-"""Sending the verification mail again, to whoever may ask for it.
+"""Send the verification mail again, without revealing who has an account.
 
-Nobody learns who has an account. The answer is the same for every address; the same is written for every address, but
-for the message itself; and the answer is held back until a fixed time has passed, in which that difference disappears.
+The response is the same for every address. The same rows are written for every address, except for the message itself.
+The response is held back for a fixed time, which hides that difference.
 """
 
 import hashlib
@@ -17,13 +17,14 @@ from sqlalchemy import CTE, Delete, Engine, LargeBinary, Select, Text, bindparam
 from sqlalchemy.dialects.postgresql import insert
 
 from api.accounts.conditions import as_name, names
-from api.accounts.mail_limits.limiter import MailLimiter, MailShape, limited_mail
+from api.accounts.mail_limits.limiter import MailLimiter
+from api.accounts.mail_limits.statements import MailShape, limited_mail
 from api.accounts.token_holders import find_holder
 from api.database.engine import connected
 from api.tables import resends, users
 
 ANSWER_SECONDS: Final = 0.05
-"""No answer leaves earlier: several times as long as the statements take where PostgreSQL is not overloaded."""
+"""No response is sent earlier. Several times what the statements take while PostgreSQL is not overloaded."""
 
 MAILS_A_DAY: Final = 5
 
@@ -35,13 +36,13 @@ _WITHIN_A_MINUTE: Final = "now() - interval '1 minute' < ANY (resends.mailed_at)
 
 @dataclass(frozen=True, slots=True)
 class ResendRequest:
-    """Who asks for a mail.
+    """A request to send the mail again.
 
     Attributes:
-        email: the address that it is to go to.
-        client: the network of whoever asks.
-        username: the account that is meant, if somebody says so.
-        token: the signup token that came along.
+        email: the address.
+        client: the client's network.
+        username: the username of the account; None where the client named none.
+        token: the client's signup token.
 
     """
 
@@ -52,22 +53,21 @@ class ResendRequest:
 
 
 def send_again(engine: Engine, secret_keys: Sequence[str], limiter: MailLimiter, request: ResendRequest) -> int | None:
-    """Append the message if an account with this address waits for its verification, and return the message's id.
+    """Append the message if an unverified account has this address, and return the message's id.
 
-    Of several accounts it is that of the token, else that of the username, else the newest.
-
-    An address is mailed by this at most once a minute and five times a day, and the mail counts in the limits of its
-    mailbox. What was asked too often is answered alike.
-    Of the address only an HMAC is kept: most may belong to people who never were here. Raises DatabaseUnavailableError.
+    Of several accounts it is that of the token, else that of the username, else the newest. An address gets at most one
+    mail a minute and five a day this way, and the mail counts in the limits of its mailbox. Requests beyond that get
+    the same response. Only an HMAC of the address is stored, because most addresses may belong to people who never
+    signed up. Raises DatabaseUnavailableError.
     """
     digest = hmac.digest(secret_keys[0].encode(), _SALT + request.email.lower().encode(), hashlib.sha256)
     with _held_back():
-        # Each is a transaction of its own: two that deleted each other's row would wait for each other.
+        # Separate transactions: two that delete each other's row would wait for each other.
         with connected(engine) as connection:
             connection.execute(delete_expired_statement())
         with connected(engine, in_transaction=True) as connection:
             decision = limiter.decide(connection, request.email, request.client)
-            # As long as it is not verified; how long a token serves past that does not matter here.
+            # Only the unverified account matters, so the days after the verification are 0.
             holder = find_holder(connection, secret_keys, request.token, days=0)
             values = {
                 "email_hmac": digest,
@@ -82,7 +82,7 @@ def send_again(engine: Engine, secret_keys: Sequence[str], limiter: MailLimiter,
 
 @contextmanager
 def _held_back() -> Iterator[None]:
-    """Let no less than ANSWER_SECONDS pass, also when it fails."""
+    """Take at least ANSWER_SECONDS, also on failure."""
     end = time.monotonic() + ANSWER_SECONDS
     try:
         yield
@@ -92,7 +92,7 @@ def _held_back() -> Iterator[None]:
 
 @cache
 def ask_statement(shape: MailShape) -> Select[Any]:
-    """Build the one statement: it counts a mail to the address, and appends it for whoever waits for it."""
+    """Return the statement that counts a mail to the address, and appends it for the unverified account."""
     count = _count()
     email = bindparam("email", type_=Text())
     waits = select(users.c.username).where(names(users, email), not_(users.c.is_email_verified))
@@ -101,7 +101,7 @@ def ask_statement(shape: MailShape) -> Select[Any]:
         waits.where(users.c.username == bindparam("of_name", type_=Text())).scalar_subquery(),
         waits.order_by(users.c.created_at.desc()).limit(1).scalar_subquery(),
     )
-    # The account's row is locked, so that it is not deleted meanwhile, and judged as it is by then.
+    # Locks the account's row so that it is not deleted meanwhile, and checks it again after the lock.
     unverified = (
         select(users.c.username)
         .join_from(users, count, count.c.is_allowed)
@@ -113,9 +113,9 @@ def ask_statement(shape: MailShape) -> Select[Any]:
 
 
 def _count() -> CTE:
-    """Give the CTE of one row that counts a mail, and tells whether it was allowed: then it is the last one counted.
+    """Return the CTE with one row that counts a mail. Its `is_allowed` says whether the mail may be sent.
 
-    Of two at once the second waits for the first one's row and judges what it finds there by then.
+    Of two requests at once, the second waits for the first one's row and checks what it finds there.
     """
     first = select(bindparam("email_hmac", type_=LargeBinary()), text("ARRAY[now()]"))
     is_allowed = f"NOT {_WITHIN_A_MINUTE} AND (SELECT count(*) FROM ({_OF_THE_DAY}) AS mails) < {MAILS_A_DAY}"  # noqa: S608 - constants
@@ -131,7 +131,7 @@ def _count() -> CTE:
 
 @cache
 def delete_expired_statement() -> Delete:
-    """Build the statement that deletes some of the rows that nobody asked for in a day."""
+    """Return the statement that deletes some of the rows that are older than a day."""
     oldest = (
         select(resends.c.email_hmac)
         .where(resends.c.asked_at <= text("now() - interval '1 day'"))

@@ -1,4 +1,4 @@
-"""Signing up: a user and the message that asks for the verification mail, in one statement.
+"""Sign up: create a user and the message that requests the verification mail, in one statement.
 
 Its transaction begins with the decision when the mail is due (api.accounts.mail_limits.limiter).
 """
@@ -24,7 +24,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from api.accounts.conditions import has_owner, names
 from api.accounts.idempotency import RequestKey, find_outcome, keep_outcome
-from api.accounts.mail_limits.limiter import MailDecision, MailLimiter, MailShape, limited_mail
+from api.accounts.mail_limits.limiter import MailDecision, MailLimiter
+from api.accounts.mail_limits.statements import MailShape, limited_mail
 from api.accounts.passwords.hashing import hash_password
 from api.database.engine import DatabaseUnavailableError, connected
 from api.tables import users
@@ -34,14 +35,14 @@ _ATTEMPTS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class SignUpRequest:
-    """What somebody who signs up tells us, checked.
+    """A validated signup.
 
     Attributes:
         username: the account's name.
         full_name: the person's name.
         email: the address.
-        password: of an account that is made now or that was made before.
-        weakness: why the password may belong to no new account; None where it may.
+        password: of a new account, or of an existing unverified one.
+        weakness: why a new account may not have this password; None where it may.
 
     """
 
@@ -54,12 +55,12 @@ class SignUpRequest:
 
 @dataclass(frozen=True, slots=True)
 class MailRules:
-    """What the mail of a signup is subject to.
+    """How the mail of a signup is limited.
 
     Attributes:
         limiter: decides when it is due.
-        client: the network that the signup came from; None where it is not known.
-        delay_seconds: how much later it is wanted than now.
+        client: the client's network; None where it is not known.
+        delay_seconds: how long the mail is delayed in any case.
 
     """
 
@@ -68,13 +69,13 @@ class MailRules:
     delay_seconds: float = 0
 
     def decide(self, connection: Connection, email: str) -> MailDecision:
-        """Decide about a mail to the address."""
+        """Return the decision about a mail to the address."""
         return self.limiter.decide(connection, email, self.client, delay_seconds=self.delay_seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class SignedUp:
-    """A user, and the id of the message that was committed with it; None for whoever had signed up before."""
+    """A user, and the id of the message that was committed with it; None for an existing account."""
 
     username: str
     full_name: str
@@ -86,13 +87,13 @@ class SignedUp:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The names of the fields whose values belong to another user already."""
+    """The names of the fields whose values belong to another account."""
 
     fields: tuple[str, ...]
 
 
 def sign_up(engine: Engine, request: SignUpRequest, rules: MailRules) -> SignedUp | Taken:
-    """Create the user and append its message, or name every taken field. Raises DatabaseUnavailableError.
+    """Create the user and append its message, or return every taken field. Raises DatabaseUnavailableError.
 
     The password is hashed before a connection is borrowed: hashing takes ten times as long as writing.
     """
@@ -104,10 +105,14 @@ def sign_up(engine: Engine, request: SignUpRequest, rules: MailRules) -> SignedU
 def sign_up_once(
     engine: Engine, request: SignUpRequest, key: RequestKey, rules: MailRules
 ) -> tuple[SignedUp | Taken, bool]:
-    """Do the same in one transaction with the request's key, and tell whether it was done now.
+    """Do the same in one transaction with the request's key. The second value is False if it had been done before.
 
-    A request that was answered before is told the same again and changes nothing. Raises DatabaseUnavailableError, or
-    ProblemError when the key is in use or was used with another body.
+    A repeated request gets the stored outcome and changes nothing.
+
+    Raises:
+        ProblemError: the key is in use, or was used with another body.
+        DatabaseUnavailableError: PostgreSQL is away.
+
     """
     values = _values(request)
     with connected(engine, in_transaction=True) as connection:
@@ -137,9 +142,9 @@ def _write(connection: Connection, values: Mapping[str, str], rules: MailRules) 
             return _signed_up(values, written.id, written.created_at)
         if fields := _taken_fields(connection, values):
             return Taken(fields)
-        # Whoever held the name was deleted between the two statements: it is free again.
+        # The account with that name was deleted between the two statements: the name is free again.
     if _is_named(connection, values["email"]):
-        # A database whose migration is still to come lets an address be named but once.
+        # A database before its migration allows each address only once.
         return Taken(("email",))
     raise DatabaseUnavailableError(f"a name was taken and free again {_ATTEMPTS} times")
 
@@ -159,13 +164,13 @@ def _outcome_of(kept: Mapping[str, Any]) -> SignedUp | Taken:
 
 @cache
 def signup_statement(shape: MailShape) -> Select[Any]:
-    """Build the one statement of a signup: it gives the message's id and the time, or no row if something is taken.
+    """Return the statement of a signup. It returns the message's id and the time, or no row if something is taken.
 
-    A username belongs to the first who takes it, an address to the account that was verified with it.
+    A username belongs to its first account, an address to the account that was verified with it.
 
-    ON CONFLICT DO NOTHING instead of a unique violation: the DETAIL of that error would put the address into
-    PostgreSQL's log. The time is the transaction's, and so the user's as well as the message's; asking the user's row
-    for it, and for what we have just given it, would cost as much as writing the message.
+    ON CONFLICT DO NOTHING, because the DETAIL of a unique violation would put the address into PostgreSQL's log. The
+    time is the transaction's, which is also the user's and the message's: reading it back from the user's row would
+    cost as much as writing the message.
     """
     columns = ["username", "full_name", "email", "hashed_password"]
     given = select(*(bindparam(name, type_=Text()) for name in columns)).where(

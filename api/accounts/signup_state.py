@@ -1,4 +1,4 @@
-"""What is known of a signup and its mail, for whoever holds its token."""
+"""Read the state of a signup and its mail, for the holder of its token."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ from sqlalchemy import Connection, Select, Text, bindparam, exists, func, litera
 
 from api.accounts.conditions import has_owner, names, readable_time
 from api.accounts.mail_limits.hourly_counts import hour_of
-from api.accounts.mail_limits.limiter import MailLimiter, is_to_address
+from api.accounts.mail_limits.limiter import MailLimiter
+from api.accounts.mail_limits.statements import is_to_address
 from api.accounts.mail_limits.waiting_mails import is_held_back
 from api.accounts.token_holders import Holder
 from api.tables import users, verification_mails, verify_emails
@@ -23,13 +24,13 @@ _HOUR: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class MailState:
-    """What is known of the mail.
+    """The state of the mail.
 
     Attributes:
-        state: `pending`, on its way; `waiting` for a limit; `sent`, handed to the mail server; `taken`, another
-            account was verified with the address.
-        until: when a waiting mail leaves at the latest, up to a full hour: a stranger's signup with the same address
-            may be what it waits for, and nobody shall learn when that was.
+        state: `pending`, on its way; `waiting`, delayed by a limit; `sent`, accepted by the mail server; `taken`,
+            another account was verified with the address.
+        until: when a waiting mail is sent at the latest, rounded up to an hour. It may wait because of another person's
+            signup with the same address, and the exact time would reveal when that was.
 
     """
 
@@ -39,7 +40,7 @@ class MailState:
 
 @dataclass(frozen=True, slots=True)
 class SignupState:
-    """An account, and what is known of its mail."""
+    """An account and the state of its mail."""
 
     username: str
     email: str
@@ -47,7 +48,7 @@ class SignupState:
     mail: MailState
 
     def as_json(self) -> Mapping[str, Any]:
-        """Return it as the API answers."""
+        """Return the state as the API's JSON."""
         mail: dict[str, Any] = {"state": self.mail.state}
         if self.mail.until is not None:
             mail["until"] = self.mail.until.astimezone(UTC).isoformat()
@@ -60,7 +61,7 @@ class SignupState:
 
 
 def read_state(connection: Connection, limiter: MailLimiter, holder: Holder) -> SignupState:
-    """Return what is known."""
+    """Return the state of the holder's account."""
     values = {"holder": holder.username, **limiter.address_values(holder.email)}
     row = connection.execute(state_statement(), values).one_or_none()
     return SignupState(holder.username, holder.email, holder.is_email_verified, _mail_state(row, holder))
@@ -84,7 +85,10 @@ def _full_hour(moment: datetime) -> datetime:
 
 @cache
 def state_statement() -> Select[Any]:
-    """Build the statement. A mail to the address for another account counts, since its link serves this one too."""
+    """Return the statement.
+
+    Another account's mail to the address counts, because its link works for this account too.
+    """
     waits = (
         select(func.min(readable_time(outbox.c.due_at)))
         .join_from(verification_mails, outbox, outbox.c.id == verification_mails.c.message_id)
@@ -95,7 +99,7 @@ def state_statement() -> Select[Any]:
     is_covered = (
         exists()
         .select_from(verification_mails.join(outbox_finished, outbox_finished.c.id == verification_mails.c.message_id))
-        # The message of a discarded mail is never done: saying so lets the index serve.
+        # Redundant, because a discarded mail's message is never done, but it makes the index usable.
         .where(is_to_address(), verification_mails.c.state != literal_column("'discarded'", Text()))
         .where(outbox_finished.c.status == "done")
         .where(verification_mails.c.due_at >= func.coalesce(users.c.email_set_at, users.c.created_at))

@@ -1,8 +1,8 @@
-"""The signup token: what shows that somebody made an account, before its address is verified.
+"""The signup token, which proves who created an account before its address is verified.
 
-It is a signature over the account's name and the time of its creation, `<username in base64url>.<signature>`. It is
-derived, never stored: a repeated answer holds the same token, and an account that takes a freed name has another. A
-browser holds it as a cookie, a program sends it as `Authorization: Bearer`.
+It is `<username in base64url>.<signature>`, a signature over the account's name and creation time. It is derived and
+never stored: a repeated response contains the same token, and a later account with the same name has another one.
+Browsers keep it as a cookie; programs send it as `Authorization: Bearer`.
 """
 
 import hashlib
@@ -26,12 +26,12 @@ _LONGEST: Final = 4096
 
 
 def sign_token(secret_keys: Sequence[str], username: str, created_at: datetime) -> str:
-    """Return the token of an account, made with the first key."""
+    """Return the token of an account, signed with the first key."""
     return _token(secret_keys[0], username, created_at)
 
 
 def username_in(token: str | None) -> str | None:
-    """Return the name of the account that a token claims to be of, None for what is no token."""
+    """Return the username that a token claims; None for what is not a token."""
     name, dot, _ = (token or "").partition(".")
     if not dot or not name.isascii() or len(name) > _LONGEST:
         return None
@@ -43,7 +43,7 @@ def username_in(token: str | None) -> str | None:
 
 
 def is_token_of(secret_keys: Sequence[str], token: str | None, username: str, created_at: datetime | None) -> bool:
-    """Return whether we made the token, with any of the keys, for the account of this name and time of creation."""
+    """Return whether the token is ours, signed with any of the keys, for this username and creation time."""
     if token is None or created_at is None:
         return False
     given = token.encode("utf-8", "replace")
@@ -52,9 +52,9 @@ def is_token_of(secret_keys: Sequence[str], token: str | None, username: str, cr
 
 
 def read_token(request: Request) -> str | None:
-    """Return the token that the request brings, the header's before the cookie's.
+    """Return the request's token: the header's, else the cookie's.
 
-    Raises ProblemError for a form of another site that would use the cookie.
+    Raises ProblemError for another site's form that would use the cookie.
     """
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == _SCHEME:
@@ -65,7 +65,7 @@ def read_token(request: Request) -> str | None:
 
 
 def keep_token(response: Response, request: Request, token: str, days: float) -> None:
-    """Let the browser keep the token, for a day at least. A link of a mail brings it along, hence Lax."""
+    """Set the token's cookie for at least a day. Lax, because a mail's link has to send it along."""
     response.set_cookie(
         COOKIE,
         token,

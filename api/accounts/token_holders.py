@@ -1,4 +1,4 @@
-"""The account that a signup token is of, as long as the token serves."""
+"""Find the account that a signup token belongs to, while the token is valid."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ NOT_KNOWN: Final = (
     "We don't recognize this signup. Sign up again with the same username and password, or send its signup_token as"
     " Authorization: Bearer."
 )
-"""What clients are told."""
+"""Texts for clients."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """An account whose token somebody holds."""
+    """An account whose token was presented."""
 
     username: str
     email: str
@@ -31,21 +31,20 @@ class Holder:
 
 
 class TokenRefusedError(ProblemError):
-    """There is no token, or it is of no account by now."""
+    """The token is missing, or belongs to no account any more."""
 
     def __init__(self) -> None:
-        """Say how a token is sent."""
         super().__init__(401, NOT_KNOWN, headers={"WWW-Authenticate": "Bearer"})
 
 
 def find_holder(connection: Connection, secret_keys: Sequence[str], token: str | None, days: float) -> Holder | None:
-    """Return the account of the token.
+    """Return the account of the token; None where there is none.
 
     Args:
         connection: to the database.
-        secret_keys: with any of which it may be signed.
-        token: as it came.
-        days: how long it serves past the account's verification.
+        secret_keys: the keys that may have signed it.
+        token: as the client sent it.
+        days: how long it is valid after the account's verification.
 
     """
     values = {"holder": username_in(token), "seconds": days * 86_400}

@@ -1,7 +1,7 @@
-"""The statements that look a link up and use it.
+"""The statements that read a link and use it.
 
-Lock order: the address (an advisory lock), then the account's row, then the link's. All statements that look at the
-address's accounts compare addresses whatever their case, as the unique index does.
+Lock order: the address (an advisory lock), the account's row, the link's row. All statements compare addresses ignoring
+case, as the unique index does.
 """
 
 from functools import cache
@@ -33,9 +33,9 @@ from shared.outbox.messages import SendWelcomeEmail
 from shared.outbox.tables import outbox
 
 WRONG_PASSWORDS: Final = 5
-"""So many end a link."""
+"""A link ends after this many wrong passwords."""
 
-# SQLAlchemy takes a parameter named like a column for a value of an UPDATE: none is.
+# SQLAlchemy would take a parameter with a column's name for a value of an UPDATE.
 _RECORD_ID: Final = bindparam("record_id", type_=BigInteger())
 
 
@@ -45,13 +45,13 @@ def _is_over() -> ColumnElement[bool]:
 
 @cache
 def find_statement() -> Select[Any]:
-    """Build the statement that reads a link's record, and what the accounts that name its address allow.
+    """Return the statement that reads a link's record and the accounts of its address.
 
-    `owner` is the verified account of the address, `is_waiting` tells of the account that the link was made for whether
-    it names the address and waits, `are_others` whether other accounts do. `meant_…` describe the account that somebody
-    says is meant.
+    `owner` is the verified account of the address. `is_waiting` says whether the account that the link was made for
+    still has the address unverified, `has_others` whether other accounts do. `chosen_…` describe the account that the
+    client says is theirs.
     """
-    own, owner, meant, other = (users.alias(name) for name in ("own", "owner", "meant", "other"))
+    own, owner, chosen, other = (users.alias(name) for name in ("own", "owner", "chosen", "other"))
     is_for_own = own.c.username == verify_emails.c.username
     is_for_owner = and_(names(owner, verify_emails.c.email), owner.c.is_email_verified)
     return (
@@ -65,15 +65,15 @@ def find_statement() -> Select[Any]:
             exists()
             .where(names(other, verify_emails.c.email), not_(other.c.is_email_verified))
             .where(other.c.username != verify_emails.c.username)
-            .label("are_others"),
-            meant.c.username.label("chosen_username"),
-            readable_time(meant.c.created_at).label("chosen_created_at"),
-            meant.c.hashed_password.label("chosen_hash"),
+            .label("has_others"),
+            chosen.c.username.label("chosen_username"),
+            readable_time(chosen.c.created_at).label("chosen_created_at"),
+            chosen.c.hashed_password.label("chosen_hash"),
         )
         .select_from(verify_emails.join(own, is_for_own).outerjoin(owner, is_for_owner))
         .outerjoin(
-            meant,
-            and_(meant.c.username == bindparam("meant", type_=Text()), names(meant, verify_emails.c.email)),
+            chosen,
+            and_(chosen.c.username == bindparam("chosen", type_=Text()), names(chosen, verify_emails.c.email)),
         )
         .where(verify_emails.c.id == _RECORD_ID)
     )
@@ -81,7 +81,7 @@ def find_statement() -> Select[Any]:
 
 @cache
 def count_statement() -> Update:
-    """Build the statement that counts a password before it is compared: many at once are no more tries."""
+    """Return the statement that counts a try before the comparison, so that many at once are no more tries."""
     return (
         update(verify_emails)
         .where(verify_emails.c.id == _RECORD_ID, not_(_is_over()))
@@ -92,7 +92,7 @@ def count_statement() -> Update:
 
 @cache
 def uncount_statement() -> Update:
-    """Build the statement that takes a count back: the password was right."""
+    """Return the statement that removes a count after a right password."""
     return (
         update(verify_emails)
         .where(verify_emails.c.id == _RECORD_ID, verify_emails.c.wrong_passwords > 0)
@@ -102,10 +102,11 @@ def uncount_statement() -> Update:
 
 @cache
 def lock_statement() -> Select[Any]:
-    """Build the statement that takes an address for a transaction: one verification of it at a time.
+    """Return the statement that locks an address for a transaction, so that it is verified once at a time.
 
-    A statement of its own, since the next one has to see what was committed before the lock was had. Without it two
-    verifications would meet in the unique index, whose error writes the address into PostgreSQL's log.
+    It is a statement of its own because the next one has to see what was committed before the lock was acquired.
+    Without it, two verifications would collide in the unique index, whose error writes the address into PostgreSQL's
+    log.
     """
     name = literal("address:", Text()).concat(func.lower(bindparam("address", type_=Text())))
     return select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0)))
@@ -113,13 +114,14 @@ def lock_statement() -> Select[Any]:
 
 @cache
 def use_statement() -> Select[Any]:
-    """Build the one statement that uses a link and returns the welcome message's id if it verified the address.
+    """Return the statement that uses a link and returns the welcome message's id if it verified the address.
 
-    `meant` and `meant_at` are the name and the creation of an account that was shown to be meant. Without them it
-    verifies the account that the link was made for, if no other one names the address. The account's row is waited for,
-    and judged as it is by then. The link becomes the account's own, whoever's it was: it answers the same for good.
+    `chosen` and `chosen_at` are the username and creation time of the account that the client has shown to be theirs.
+    Without them, the statement verifies the account that the link was made for, if no other one has the address. It
+    waits for the account's row and checks it again then. The link then belongs to that account, whoever it was made
+    for, and answers the same from then on.
     """
-    username, created_at = bindparam("meant", type_=Text()), bindparam("meant_at", type_=DateTime(timezone=True))
+    username, created_at = bindparam("chosen", type_=Text()), bindparam("chosen_at", type_=DateTime(timezone=True))
     record = (
         select(verify_emails.c.id, verify_emails.c.username, verify_emails.c.email)
         .where(verify_emails.c.id == _RECORD_ID, verify_emails.c.email == bindparam("address", type_=Text()))
@@ -127,13 +129,13 @@ def use_statement() -> Select[Any]:
         .cte("record")
     )
     other = users.alias("other")
-    are_others = (
+    has_others = (
         exists()
         .where(names(other, record.c.email), not_(other.c.is_email_verified))
         .where(other.c.username != record.c.username)
     )
     is_meant = case(
-        (created_at.is_(None), and_(users.c.username == record.c.username, not_(are_others))),
+        (created_at.is_(None), and_(users.c.username == record.c.username, not_(has_others))),
         else_=users.c.created_at == created_at,
     )
     verified = (
@@ -164,7 +166,10 @@ def use_statement() -> Select[Any]:
 
 @cache
 def mark_used_statement() -> Update:
-    """Build the statement that marks a link as used whose address is verified already: it says so past its life too."""
+    """Return the statement that marks a link as used whose address is verified already.
+
+    The link then says so after its expiry too.
+    """
     is_verified = exists().where(
         users.c.username == bindparam("owner", type_=Text()),
         names(users, verify_emails.c.email),

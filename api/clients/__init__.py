@@ -1,1 +1,1 @@
-"""Who a client is behind proxies, and how often one client may ask."""
+"""The client's address behind proxies, and limits on how often a client may send requests."""

@@ -1,7 +1,7 @@
-"""Who the client is: the other end of the connection, or whom the proxies in front name, as far as they are trusted.
+"""Determine the client's address: the other end of the connection, or what trusted proxies in front name.
 
-Each proxy writes the address that its request came from behind what its client sent. So only the entries that the
-trusted proxies wrote are believed, counted from the end; the client may have made up all that stands before them.
+Each proxy appends the address that its request came from to what its client sent. So only the entries that trusted
+proxies wrote are believed, counted from the end. The client may have invented everything before them.
 """
 
 import re
@@ -23,9 +23,9 @@ _CLIENT: Final = "outbox.client"
 _NAMING_A_CLIENT: Final = ("X-Forwarded-For", "Forwarded", "X-Real-IP")
 _SCHEMES: Final = frozenset({"http", "https"})
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-# With a client's port, or what a proxy writes in the place of one (RFC 7239, section 6).
+# With a port, or what a proxy writes in its place (RFC 7239, section 6).
 _WITH_PORT: Final = re.compile(r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[^\[\]]+)\])(?::[A-Za-z0-9._-]+)?")
-# Parameters as RFC 7239 has them; and addresses without the quotes that it asks for, as proxies write them.
+# The parameters of RFC 7239, and addresses without the quotes that it requires, as some proxies write them.
 _PARAMETER: Final = re.compile(
     r'(?P<name>[A-Za-z0-9!#$%&\'*+.^_`|~-]+)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[A-Za-z0-9!#$%&\'*+.^_`|~:\[\]-]+))'
 )
@@ -35,12 +35,13 @@ _IPV6_PREFIX: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who asks.
+    """The client of a request.
 
     Attributes:
-        address: None where it is not known: over a Unix socket, or where what a trusted proxy wrote cannot be read.
-        is_forwarded: whether a trusted proxy named it; otherwise it is the other end of the connection.
-        ignored: the header that names a client and that nothing believes, so that the other end is likely a proxy.
+        address: the IP address. None where it is not known: over a Unix socket, or where a trusted proxy's entry is
+            unreadable.
+        is_forwarded: a trusted proxy named the address; else it is the other end of the connection.
+        ignored: the header that names a client and is not believed. The other end is then probably a proxy.
 
     """
 
@@ -50,9 +51,9 @@ class Client:
 
     @property
     def network(self) -> str | None:
-        """Return what counts as one client: an IPv4 address, or an IPv6 /64, whose addresses its owner chooses freely.
+        """Return the network that counts as one client: an IPv4 address or an IPv6 /64. None where it is not known.
 
-        None where the address is not known: all such clients count as one.
+        The owner of a /64 chooses its addresses freely.
         """
         if isinstance(self.address, IPv6Address):
             return str(IPv6Network((int(self.address), _IPV6_PREFIX), strict=False))
@@ -60,21 +61,21 @@ class Client:
 
 
 def client_of(request: Request) -> Client:
-    """Return who asks, as far as the proxies in front are trusted."""
+    """Return the client of a request, as far as proxies are trusted."""
     client: Client = request.environ[_CLIENT]
     return client
 
 
 class Forwarding:
-    """Tells the application whom the trusted proxies speak for, and over which scheme and host they were asked."""
+    """WSGI middleware that determines the client, the scheme and the host from the headers of trusted proxies."""
 
     def __init__(self, app: "WSGIApplication", trusted_proxies: int, header: ForwardingHeader) -> None:
         """Wrap the application.
 
         Args:
             app: the application.
-            trusted_proxies: how many proxies are in front of it, none to believe no header.
-            header: the one in which they name the client.
+            trusted_proxies: how many proxies are in front; 0 to believe no header.
+            header: the header in which they name the client.
 
         """
         self._app = app
@@ -82,7 +83,7 @@ class Forwarding:
         self._reads_forwarded = header == FORWARDED
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer a request."""
+        """Handle a request."""
         named = self._forwarded(environ) if self._reads_forwarded else self._x_forwarded(environ)
         if "for" in named:
             client = Client(read_address(named["for"]), is_forwarded=True)
@@ -98,7 +99,7 @@ class Forwarding:
         return self._app(environ, start_response)
 
     def _x_forwarded(self, environ: "WSGIEnvironment") -> Mapping[str, str]:
-        """Return what the trusted proxies say, nothing where there are fewer than are trusted."""
+        """Return what the trusted proxies say; nothing where fewer proxies wrote than are trusted."""
         if not self._count:
             return {}
         named: dict[str, str] = {}
@@ -106,13 +107,13 @@ class Forwarding:
         if len(clients) >= self._count:
             named["for"] = clients[-self._count]
         for name, header in (("proto", "X-Forwarded-Proto"), ("host", "X-Forwarded-Host")):
-            # Many proxies overwrite these where they extend the other, so that there are fewer.
+            # Many proxies overwrite these headers instead of appending, so there may be fewer entries.
             if given := _entries(environ, header)[-self._count :]:
                 named[name] = given[0]
         return named
 
     def _forwarded(self, environ: "WSGIEnvironment") -> Mapping[str, str]:
-        """Return the same of the header of RFC 7239, in which a client that is not named is one that cannot be read."""
+        """Return the same for a Forwarded header (RFC 7239). A client that it does not name is unreadable."""
         text = environ.get(_variable("Forwarded"))
         if not self._count or text is None:
             return {}
@@ -123,11 +124,14 @@ class Forwarding:
 
 
 def read_address(text: str) -> Address | None:
-    """Return the address in a text, with or without port, brackets and IPv6 around an IPv4 one; None without one."""
+    """Return the address in a text, with or without port and brackets; None without one.
+
+    An IPv4 address that is mapped into IPv6 becomes IPv4.
+    """
     if found := _WITH_PORT.fullmatch(text):
         text = found["v4"] or found["v6"]
     try:
-        # A zone says by which of its own interfaces a proxy was reached.
+        # A zone names one of the proxy's own interfaces.
         address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
@@ -135,10 +139,10 @@ def read_address(text: str) -> Address | None:
 
 
 def parse_forwarded(text: str) -> list[dict[str, str]] | None:
-    """Return the elements of a Forwarded header (RFC 7239), None if any of it is malformed.
+    """Return the elements of a Forwarded header (RFC 7239); None if any part is malformed.
 
-    Malformed as a whole, since a client may send the first half of a quoted text: what a proxy wrote behind it would
-    then be a part of that text.
+    One malformed part makes all of it malformed: a client may send the first half of a quoted string, and what a proxy
+    appends would then be inside that string.
     """
     elements: list[dict[str, str]] = [{}]
     at = 0
@@ -166,7 +170,10 @@ def _after_blanks(text: str, at: int) -> int:
 
 
 def _entries(environ: "WSGIEnvironment", header: str) -> list[str]:
-    """Return the entries of a list; these headers know no quotes, in which a client could hide what a proxy writes."""
+    """Return the entries of a list header.
+
+    These headers have no quotes in which a client could hide a proxy's entry.
+    """
     text = environ.get(_variable(header))
     return [] if text is None else [entry.strip(_BLANKS) for entry in text.split(",")]
 

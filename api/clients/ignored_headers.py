@@ -1,6 +1,6 @@
-"""Saying that a proxy names its clients and is not believed: in the log at once, and in PostgreSQL for `doctor`.
+"""Report a proxy that names its clients but is not trusted: in the log, and in PostgreSQL for `doctor`.
 
-Behind such a proxy all clients look like the proxy and share its limit. Nothing depends on what is written here.
+Behind such a proxy, all clients look like the proxy and share one limit. Nothing depends on what is written here.
 """
 
 from time import monotonic
@@ -26,28 +26,27 @@ _log = structlog.get_logger(__name__)
 
 
 def warn_of_untrusted_proxy(trusted_proxies: int) -> None:
-    """Log at the start that links lead to a proxy of which the API does not know, if BASE_URL says so."""
+    """Log a warning at the start if BASE_URL shows that there is a proxy which is not trusted."""
     if not trusted_proxies and is_behind_tls():
         _log.warning("proxy.not_trusted", reason="BASE_URL is https:// and TRUSTED_PROXIES is 0", fix=_FIX)
 
 
 class IgnoredHeaders:
-    """Logs each header once in a process, and keeps in PostgreSQL every ten minutes that it still comes."""
+    """Logs each ignored header once per process, and records in PostgreSQL every ten minutes that it still arrives."""
 
     def __init__(self, connections: SideConnections) -> None:
-        """Begin without having seen one."""
         self._connections = connections
         self._logged: set[str] = set()
         self._kept_at: dict[str, float] = {}
 
     def log(self, header: str) -> None:
-        """Say that this header came and nothing believes it."""
+        """Log that this header was ignored."""
         if header not in self._logged:
             self._logged.add(header)
             _log.warning("forwarding_header.ignored", header=header, fix=_FIX)
 
     def keep(self, header: str) -> None:
-        """Keep it, with a request that needs PostgreSQL anyway: no question after the process's health waits for it."""
+        """Record the header in PostgreSQL. Only for requests that need PostgreSQL anyway, never for health checks."""
         now, kept_at = monotonic(), self._kept_at.get(header)
         if kept_at is not None and now - kept_at < _AGAIN_SECONDS:
             return

@@ -1,4 +1,4 @@
-"""Requests that a limit counts for no client of their own: their client is not known, or the limiter failed."""
+"""Count requests that were not limited by their own client: it is not known, or the limiter failed."""
 
 from typing import Final
 
@@ -13,16 +13,15 @@ _UNKNOWN: Final = {
     NOT_BELIEVED: "set TRUSTED_PROXIES to the number of proxies in front, and FORWARDING_HEADER to what they send",
     UNREADABLE: "let the proxy send an IP address in the header that FORWARDING_HEADER names",
 }
-_UNLIMITED: Final = {FAILED: "look at the error"}
+_UNLIMITED: Final = {FAILED: "see the error"}
 
 _log = structlog.get_logger(__name__)
 
 
 class LimitBypasses:
-    """Counts them, and logs the first of each reason in this process."""
+    """Counts such requests, and logs the first of each reason in this process."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        """Count from zero."""
         unknown = Counter(
             "http_unknown_clients",
             "Requests that share one limit since their client is not known, by reason",
@@ -42,7 +41,7 @@ class LimitBypasses:
         self._logged: set[str] = set()
 
     def note(self, reason: str, **fields: str) -> None:
-        """Count a request."""
+        """Count a request, and log it if it is the first of its reason."""
         self._counts[reason].inc()
         if reason in self._logged:
             return

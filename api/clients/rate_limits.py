@@ -1,6 +1,7 @@
-"""Limits on how often one client may ask, counted in this process's memory.
+"""Limit how often one client may send requests, counted in this process's memory.
 
-They slow down one client, not a network of them. Nothing depends on them: a limiter that fails lets the request pass.
+The limits slow down a single client, not a network of them. No guarantee depends on them: if the limiter fails, the
+request passes.
 """
 
 import time
@@ -30,14 +31,14 @@ LIMITED: Final[Mapping[str, str]] = {
     "signup.show": "verify",
     "ops.login": "ops_login",
 }
-"""The limit that each endpoint counts towards: a form and its address for programs share one."""
+"""The limit that each endpoint counts towards. A form and its JSON route share one."""
 
 UNKNOWN: Final = "unknown"
-"""The one client that all are whose address is not known."""
+"""The name under which all clients without a known address are counted together."""
 
 
 class RateLimitStatus(NamedTuple):
-    """Where a client stands with one limit."""
+    """How much of one limit a client has left."""
 
     name: str
     quota: int
@@ -48,36 +49,35 @@ class RateLimitStatus(NamedTuple):
 
 
 class RateLimiter:
-    """Counts the requests of each client in fixed windows."""
+    """Counts each client's requests in fixed windows."""
 
     def __init__(self, limits: RateLimits) -> None:
-        """Keep the limits. Counting starts with the first request that is limited."""
         self._limits = limits
 
     @cached_property
     def _counter(self) -> FixedWindowRateLimiter:
-        # Its storage starts threads: not before a fork.
+        # Created on first use: its storage starts threads, which do not survive a fork.
         return FixedWindowRateLimiter(MemoryStorage())
 
     def count(self, name: str, client: Client) -> RateLimitStatus | None:
-        """Count a request and return where its client stands; None for one that is not limited."""
+        """Count a request and return what its client has left; None where no limit applies."""
         limit = self._limits.by_name.get(name)
         if limit is None or (counted := self.counted_as(client)) is None:
             return None
         is_within = self._counter.hit(limit, name, counted)
         reset_at, remaining = self._counter.get_window_stats(limit, name, counted)
         if reset_at - time.time() > limit.get_expiry() + 1:
-            # The clock was put back. Windows would last until it is where it was.
+            # The clock was set back. Without this, the window would last until the clock catches up.
             self._counter.clear(limit, name, counted)
             return self.count(name, client)
         reset = max(1, round(reset_at - time.time()))
         return RateLimitStatus(name, limit.amount, limit.get_expiry(), remaining, reset, is_over=not is_within)
 
     def counted_as(self, client: Client) -> str | None:
-        """Return whom a request is counted for: a network, UNKNOWN, or None for nobody.
+        """Return the name that a request is counted under: a network, or UNKNOWN; None for an exempt client.
 
-        An exemption is for the client itself: neither for a proxy that speaks for others, nor for an address of
-        loopback that a header holds.
+        Exemptions apply only to the client itself: not to a proxy that speaks for others, and not to a loopback address
+        in a header.
         """
         if client.address is None:
             return UNKNOWN
@@ -90,7 +90,7 @@ class RateLimiter:
 
 
 def limit_rates(app: Flask, limiter: RateLimiter, bypasses: LimitBypasses, ignored: IgnoredHeaders) -> None:
-    """Refuse what comes too often, and say in each answer how much is left."""
+    """Refuse requests beyond the limits, and report in each response what is left."""
 
     def check() -> None:
         g.rate_limit = None
@@ -112,7 +112,7 @@ def limit_rates(app: Flask, limiter: RateLimiter, bypasses: LimitBypasses, ignor
             raise _too_many(g.rate_limit)
 
     app.before_request(check)
-    app.after_request(_tell)
+    app.after_request(_add_headers)
 
 
 def _too_many(status: RateLimitStatus) -> ProblemError:
@@ -124,7 +124,7 @@ def _too_many(status: RateLimitStatus) -> ProblemError:
     )
 
 
-def _tell(response: Response) -> Response:
+def _add_headers(response: Response) -> Response:
     """Add the headers of draft-ietf-httpapi-ratelimit-headers."""
     status: RateLimitStatus | None = g.get("rate_limit")
     if status is not None:

@@ -1,1 +1,1 @@
-"""The API's connections to PostgreSQL, and the NOTIFY that wakes the relay after a commit."""
+"""The API's connections to PostgreSQL, and the notifier of the relay."""

@@ -1,8 +1,8 @@
-"""The API's way to PostgreSQL: a small pool, one statement a use case, and an answer within seconds.
+"""The API's connection pool: one statement per use case where possible, and an error within seconds.
 
-A connection is in autocommit mode, since most use cases are one statement; the others begin a transaction. Behind a
-PgBouncer that pools transactions, where the settings of a session would be handed on to strangers, each is a
-transaction that states what it depends on.
+Connections are in autocommit mode, because most use cases are one statement; the others begin a transaction. Behind a
+PgBouncer in transaction mode, session settings would leak to other clients, so there each statement is a transaction
+that sets what it needs.
 """
 
 from collections.abc import Iterator
@@ -29,15 +29,15 @@ from shared.errors import OutboxError
 from shared.outage_causes import postgresql_cause
 
 LOCK_SECONDS: Final = 3
-"""How long a statement waits for a row that somebody else holds: below ANSWER_SECONDS, so that PostgreSQL ends it."""
+"""How long a statement waits for a lock: less than ANSWER_SECONDS, so that PostgreSQL ends the wait."""
 
 _POOL_SECONDS: Final = 3.0
 _AWAY: Final = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
-    # A primary that became a standby; the next connection finds the new one.
+    # The primary became a standby; the next connection finds the new primary.
     psycopg.errors.ReadOnlySqlTransaction,
-    # Nothing was written, and it is for the operator to mend.
+    # Nothing was written; the operator has to grant the privilege.
     psycopg.errors.InsufficientPrivilege,
 )
 
@@ -46,21 +46,21 @@ _ADDRESS: Final = "outbox_address"
 
 
 class DatabaseUnavailableError(OutboxError):
-    """PostgreSQL is away or did not answer in time. What was asked of it may have been committed."""
+    """PostgreSQL is unreachable or did not answer in time. The statement may have been committed."""
 
     def __init__(self, reason: str) -> None:
-        """Keep why, for the log; it holds nothing that a client sent."""
+        """Store the reason, which goes to the log and contains nothing that a client sent."""
         self.reason = reason
         super().__init__(reason)
 
 
 class SchemaMissingError(DatabaseUnavailableError):
-    """The database has no tables yet."""
+    """A table, column or function is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Address:
-    """Where the engine connects to, for the words about an outage."""
+    """The engine's URL, for the texts about outages."""
 
     url: str = field(repr=False)
 
@@ -83,15 +83,15 @@ def connect(database_url: str) -> PromptConnection:
 
 
 def build_engine(database_url: str) -> Engine:
-    """Build the pool. It connects at its first use, so that it may be built before a fork or without PostgreSQL."""
+    """Return the pool. It connects on first use, so it can be built before a fork and without PostgreSQL."""
     engine = create_engine(
         "postgresql+psycopg://",
-        # SQLAlchemy's own URL type cannot hold several hosts; libpq's can.
+        # libpq's URLs can name several hosts, SQLAlchemy's cannot.
         creator=lambda: connect(database_url),
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,
         use_native_hstore=False,
-        # An error's text shall not hold an address.
+        # Parameters include addresses, which must not get into an error's text.
         hide_parameters=True,
         pool_timeout=_POOL_SECONDS,
         execution_options={_ADDRESS: _Address(database_url)},
@@ -103,21 +103,21 @@ def build_engine(database_url: str) -> Engine:
 def _replace_if_dead(
     connection: psycopg.Connection[Any], record: ConnectionPoolEntry, _borrowed: PoolProxiedConnection
 ) -> None:
-    """Let the pool open another connection in place of one that died in it: a restart shall cost no signup.
+    """Make the pool replace a connection that died while idle, so that a restart of PostgreSQL costs no signup.
 
-    A server hardly says anything to an idle client but that it leaves, so a look at the socket is enough. pool_pre_ping
-    would ask it, in a round trip that takes a fifth of a signup's write (docs/decisions/0021).
+    A server sends almost nothing to an idle client except its goodbye, so polling the socket is enough. pool_pre_ping
+    would query it, a round trip that takes a fifth of a signup's write (docs/decisions/0021).
     """
     if connection.closed:
-        # By us: it was used without SQLAlchemy, which would have noticed.
+        # It was used without SQLAlchemy, which would have noticed.
         raise DisconnectionError("the connection is closed")
     if _LENT_BEFORE not in record.info:
-        # A new one is not looked at: the pool gives up, with an error of its own, when it is refused twice.
+        # Not checked when new: after two refusals in a row the pool raises an error of its own.
         record.info[_LENT_BEFORE] = True
         return
-    look = poll()
-    look.register(connection, POLLIN)
-    if look.poll(0):
+    poller = poll()
+    poller.register(connection, POLLIN)
+    if poller.poll(0):
         raise DisconnectionError("the server has ended this connection")
 
 
@@ -127,11 +127,12 @@ def connected(engine: Engine, *, in_transaction: bool = False, is_deferred: bool
 
     Args:
         engine: the pool.
-        in_transaction: several statements are one transaction, which a frozen process holds open for a moment only.
-        is_deferred: the first of them opens it (shared.database.connections.opening), which saves a round trip.
+        in_transaction: begin a transaction, which a frozen process can hold open only briefly.
+        is_deferred: the first statement opens the transaction (shared.database.connections.opening), which saves a
+            round trip.
 
     Raises:
-        DatabaseUnavailableError: there is no connection, or it was lost meanwhile. Nothing is known to be committed.
+        DatabaseUnavailableError: there is no connection, or it was lost. It is unknown what was committed.
 
     """
     try:
@@ -151,7 +152,7 @@ def connected(engine: Engine, *, in_transaction: bool = False, is_deferred: bool
 
 
 def _opened(connection: Connection, in_transaction: bool, is_deferred: bool) -> AbstractContextManager[None]:  # noqa: FBT001 - as connected has them
-    """Begin a transaction where one is asked for, or where a pooler stands in between: there it states the settings."""
+    """Begin a transaction where one is requested, or where a pooler is in between and it has to set what it needs."""
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
     if not in_transaction and not states_settings(driver):
         return nullcontext()
@@ -159,6 +160,6 @@ def _opened(connection: Connection, in_transaction: bool, is_deferred: bool) -> 
 
 
 def cause_of(engine: Engine, error: BaseException) -> str:
-    """Return where the engine's database is and why it cannot be used; it holds nothing that a client sent."""
+    """Return the database's host and why it is unavailable. The text contains nothing that a client sent."""
     address: _Address = engine.get_execution_options()[_ADDRESS]
     return postgresql_cause(error, address.url)

@@ -1,4 +1,4 @@
-"""Connections beside the pool: health, metrics and console have their own, so that a signup never waits for them."""
+"""Connections outside the pool, for health, metrics and the console, so that a signup never waits for them."""
 
 import threading
 from collections.abc import Iterator
@@ -16,27 +16,26 @@ _APPLICATION: Final = "outbox-api"
 
 
 class DatabaseSlowError(DatabaseUnavailableError):
-    """PostgreSQL is there, and the answer takes longer than somebody waits for it."""
+    """PostgreSQL is reachable but did not answer in time."""
 
     def __init__(self, reason: str, *, was_asked: bool) -> None:
-        """Keep whether PostgreSQL was asked at all."""
         self.was_asked = was_asked
         super().__init__(reason)
 
 
 class GrantMissingError(DatabaseUnavailableError):
-    """Our role may not do what it has to."""
+    """The API's role lacks a privilege."""
 
 
 class SideConnections:
-    """A few connections of one purpose, each opened for one request: it shows that PostgreSQL takes new ones."""
+    """Connections for one purpose. Each is opened for one request, which shows that PostgreSQL accepts new ones."""
 
     def __init__(self, database_url: str, *, most: int, wait_seconds: float) -> None:
-        """Keep how to connect.
+        """Create the pool of places; nothing is connected.
 
         Args:
-            database_url: where.
-            most: how many requests may use one at the same time.
+            database_url: the database.
+            most: how many requests may use a connection at the same time.
             wait_seconds: how long a further request waits.
 
         """
@@ -49,9 +48,9 @@ class SideConnections:
         """Open a connection in autocommit mode.
 
         Raises:
-            DatabaseSlowError: all are in use, or a statement was cancelled since it took too long.
+            DatabaseSlowError: all places are in use, or a statement took too long and was cancelled.
             SchemaMissingError: a table, a column or a function is missing.
-            GrantMissingError: our role may not do it.
+            GrantMissingError: the role lacks a privilege.
             DatabaseUnavailableError: PostgreSQL cannot be used.
 
         """

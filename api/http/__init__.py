@@ -1,1 +1,1 @@
-"""What every request and answer has, whatever its route: problems, bodies, request ids, logs, traces, headers."""
+"""What all requests share, whatever their route: problems, bodies, request ids, logs, traces and headers."""

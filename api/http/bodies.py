@@ -1,4 +1,4 @@
-"""Reading a request's body: JSON, nothing else, and never more of it than MAX_BODY_BYTES."""
+"""Read request bodies: JSON only, and never more than MAX_BODY_BYTES."""
 
 import json
 from typing import Any, Final, NoReturn
@@ -11,19 +11,18 @@ from api.http.problems import FieldError, ProblemError
 MAX_BODY_BYTES: Final = 16 * 1024
 
 READ_LIMIT_BYTES: Final = MAX_BODY_BYTES + 1
-"""What werkzeug is told. It cuts a body without Content-Length off at its limit and says nothing, so that one byte
-more than we take has to come through to be seen.
-"""
+"""One byte more than we accept. werkzeug truncates a body without Content-Length at its limit, without an error, so the
+extra byte has to come through to be noticed."""
 
 
 def is_json(request: Request) -> bool:
-    """Tell whether the body claims to be JSON, with whatever parameters."""
+    """Return whether the content type is JSON, with or without parameters."""
     kind = request.mimetype
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def read(request: Request) -> bytes:
-    """Read the whole body and keep it for the parsers of forms. Raises RequestEntityTooLarge."""
+    """Read the whole body and keep it for the form parsers. Raises RequestEntityTooLarge."""
     data = request.get_data()
     if len(data) > MAX_BODY_BYTES:
         raise RequestEntityTooLarge
@@ -31,7 +30,7 @@ def read(request: Request) -> bytes:
 
 
 def read_object(request: Request) -> dict[str, Any]:
-    """Read the JSON object that the body is. Raises ProblemError, or what becomes one."""
+    """Return the JSON object in the body. Raises ProblemError, or an HTTPException that becomes one."""
     if not is_json(request):
         raise ProblemError(415, "The body must be JSON. Send it with Content-Type: application/json.")
     body = _parse(read(request))
@@ -58,5 +57,5 @@ def _parse(data: bytes) -> object:
 
 
 def _refuse(_constant: str) -> NoReturn:
-    """Refuse NaN and Infinity, which Python's parser takes and JSON does not have."""
+    """Refuse NaN and Infinity, which Python's parser accepts although JSON does not have them."""
     raise ValueError

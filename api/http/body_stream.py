@@ -1,7 +1,7 @@
-"""The body's stream as the server gives it, with the server's own exceptions made into errors of the client.
+"""Turn the server's exceptions while a body is read into client errors.
 
-gunicorn parses chunks and trailers while the application reads, and raises what it finds: exceptions that Flask does
-not know and would answer with 500. Whatever it raises there is about what the client has sent, or has not.
+gunicorn parses chunks and trailers while the application reads, and raises exceptions that Flask does not know and
+would answer with 500. All of them are about what the client sent or did not send.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _WAITED_TOO_LONG: Final = (BlockingIOError, TimeoutError)
-"""What a read raises at a socket with a timeout: the first where the kernel keeps it (SO_RCVTIMEO)."""
+"""What a read raises at a socket with a timeout: the first where the kernel enforces it (SO_RCVTIMEO)."""
 
 
 class BodyStream:
-    """Reads the body once. What failed once fails again at once: a second read would wait as long as the first."""
+    """The body of a request. After a failure each read fails at once, instead of waiting as long as the first."""
 
     def __init__(self, stream: IO[bytes], length: int | None) -> None:
         """Wrap the server's stream.
 
         Args:
             stream: the server's `wsgi.input`.
-            length: what Content-Length says, None without one.
+            length: the value of Content-Length; None without one.
 
         """
         self._stream = stream
@@ -35,7 +35,7 @@ class BodyStream:
         self._error: HTTPException | None = None
 
     def read(self, size: int = -1) -> bytes:
-        """Read some bytes, none at the end. Raises BadRequest, or RequestTimeout."""
+        """Read some bytes, none at the end. Raises BadRequest or RequestTimeout."""
         if self._error is not None:
             raise self._error
         try:
@@ -45,47 +45,46 @@ class BodyStream:
         if self._missing is not None:
             self._missing -= len(data)
             if not data and size and self._missing > 0:
-                # gunicorn says nothing of it. Half of a form may look like a whole one.
+                # gunicorn does not report it, and half a form may look like a whole one.
                 raise self._failed(EOFError())
         return data
 
     def readline(self, size: int = -1) -> bytes:
-        """Read up to the end of a line."""
+        """Read one line."""
         line = bytearray()
         while len(line) != size and not line.endswith(b"\n") and (byte := self.read(1)):
             line += byte
         return bytes(line)
 
     def readlines(self, hint: int = -1) -> list[bytes]:
-        """Read all lines that are left."""
+        """Read all remaining lines."""
         del hint  # PEP 3333 lets it be ignored
         return list(self)
 
     def __iter__(self) -> Iterator[bytes]:
-        """Give line after line."""
+        """Return an iterator over the lines."""
         return iter(self.readline, b"")
 
     def _failed(self, cause: Exception) -> HTTPException:
         self._error = RequestTimeout() if isinstance(cause, _WAITED_TOO_LONG) else BadRequest()
-        # Its text may hold what the client has sent.
+        # Only the type: the text may contain what the client sent.
         _log.info("body.refused", error=type(cause).__name__)
         return self._error
 
 
 class BodyGuard:
-    """Hands a BodyStream on to the application."""
+    """WSGI middleware that gives the application a BodyStream."""
 
     def __init__(self, app: "WSGIApplication") -> None:
-        """Wrap the application."""
         self._app = app
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer a request."""
+        """Handle a request."""
         stream: Any = environ["wsgi.input"]
         environ["wsgi.input"] = BodyStream(stream, _length(environ.get("CONTENT_LENGTH", "")))
         return self._app(environ, start_response)
 
 
 def _length(text: str) -> int | None:
-    """Return what Content-Length says; gunicorn has refused what is no number."""
+    """Return the value of Content-Length; gunicorn has already refused anything but a number."""
     return int(text) if text.isascii() and text.isdecimal() else None

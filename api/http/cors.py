@@ -1,4 +1,4 @@
-"""Browsers of other sites: which of them may read what `/v1/*` answers (CORS)."""
+"""Cross-origin requests: which sites' pages may read the responses of `/v1/*` (CORS)."""
 
 import re
 from collections.abc import Sequence
@@ -10,25 +10,29 @@ from flask_cors import CORS
 from api.http.request_ids import REQUEST_ID_HEADER
 
 PREFLIGHT_SECONDS: Final = 7200
-"""How long a browser may keep the answer to its question whether it may ask; none keeps it for longer than a day."""
+"""How long a browser may cache the preflight response. Browsers cap it at a day or less."""
 
 _ASKED_WITH: Final = ("Authorization", "Content-Type", REQUEST_ID_HEADER, "traceparent", "tracestate")
 _READ: Final = ("RateLimit", "RateLimit-Policy", "Retry-After", REQUEST_ID_HEADER)
 
 
 def allow_origins(app: Flask, origins: Sequence[str], headers: Sequence[str]) -> None:
-    """Let the pages of these sites call `/v1/*` and read the answers, without cookies; no site where none is named.
+    """Allow the pages of these sites to call `/v1/*` and read the responses, without cookies.
 
-    They may send these headers beside those that every request may have.
+    Browsers may still send other requests, but no page of another site can read their responses.
 
-    Whatever is not allowed, a browser may still send, but no page of another site reads what is answered.
+    Args:
+        app: the application.
+        origins: the sites; none to allow no site.
+        headers: headers that a request may have beside the usual ones.
+
     """
     if not origins:
         return
     CORS(
         app,
         resources=re.compile("/v1/"),
-        # flask-cors would take the brackets of an IPv6 address for a regular expression.
+        # flask-cors would treat the brackets of an IPv6 address as a regular expression.
         origins=[re.compile(re.escape(origin) + r"\Z", re.IGNORECASE) for origin in origins],
         methods=["GET", "HEAD", "POST"],
         allow_headers=[*_ASKED_WITH, *headers],
@@ -36,6 +40,6 @@ def allow_origins(app: Flask, origins: Sequence[str], headers: Sequence[str]) ->
         max_age=PREFLIGHT_SECONDS,
         supports_credentials=False,
         always_send=False,
-        # after_request sees the answers to errors as well.
+        # after_request also sees the responses to errors.
         intercept_exceptions=False,
     )

@@ -1,4 +1,4 @@
-"""Pages for browsers: when one is wanted, and how it finds what belongs to it."""
+"""Render pages, for clients that prefer HTML to JSON."""
 
 from flask import Request, Response, make_response, render_template, request
 from werkzeug.datastructures import MIMEAccept
@@ -11,9 +11,9 @@ _ANYTHING = "*/*"
 
 
 def prefers_html(request: Request) -> bool:
-    """Tell whether a page is wanted: `text/html` has to be named and liked better than JSON.
+    """Return whether the client prefers a page: it names `text/html` and ranks it above JSON.
 
-    A browser names it and takes anything else too, at the same quality in some; a program that says `*/*` gets JSON.
+    A browser names it and also accepts `*/*`, some at the same quality. A program that only sends `*/*` gets JSON.
     """
     qualities = _qualities(request.accept_mimetypes)
     html = qualities.get(_HTML, 0.0)
@@ -23,13 +23,16 @@ def prefers_html(request: Request) -> bool:
 
 
 def page(template: str, status: int = 200, **values: object) -> Response:
-    """Render a page. `root` is the way up from the request's path to `/`, also behind a proxy that adds a prefix."""
+    """Render a page.
+
+    Its `root` is the relative path from the request to `/`, which also works behind a proxy that adds a prefix.
+    """
     root = "../" * request.path.count("/", 1)
     return make_response(render_template(template, root=root, **values), status)
 
 
 def problem_page(template: str, problem: ProblemError, /, **values: object) -> Response:
-    """Render a page about a problem, with its status and its headers (Allow, Retry-After)."""
+    """Render a page about a problem, with the problem's status and headers (Allow, Retry-After)."""
     response = page(template, problem.status, **values)
     response.headers.extend(problem.headers)
     return response

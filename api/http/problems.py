@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 has them: every error leaves as application/problem+json, those of Flask's own included."""
+"""Errors in the format of RFC 9457: every error response is application/problem+json, Flask's own included."""
 
 import json
 import traceback
@@ -19,7 +19,7 @@ from shared.outage_causes import postgresql_reason
 RETRY_AFTER_SECONDS: Final = "5"
 
 NO_KIND: Final = "about:blank"
-"""The type of a problem that its status tells from others."""
+"""The type of a problem that its status alone identifies."""
 
 PROBLEM_TYPE: Final = "application/problem+json"
 _DETAILS: Final[Mapping[int, str]] = {
@@ -42,7 +42,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """What is wrong with one field, or with the whole body, and how to mend it; never its value."""
+    """What is wrong with one field, or with the whole body, and how to fix it. Never contains the value."""
 
     field: str
     detail: str
@@ -50,7 +50,10 @@ class FieldError:
     is_whole_body: bool = False
 
     def as_json(self) -> dict[str, str]:
-        """Give the members of one entry of `errors`; a parameter of a URL has no place that a pointer could name."""
+        """Return the entry for `errors`.
+
+        A URL parameter gets no pointer, because pointers refer to the body.
+        """
         if not self.in_body:
             return {"field": self.field, "detail": self.detail}
         pointer = "#" if self.is_whole_body else _pointer(self.field)
@@ -58,7 +61,7 @@ class FieldError:
 
 
 class ProblemError(OutboxError):
-    """An answer that is an error."""
+    """An error response."""
 
     def __init__(
         self,
@@ -69,7 +72,7 @@ class ProblemError(OutboxError):
         headers: Mapping[str, str] | None = None,
         kind: str = NO_KIND,
     ) -> None:
-        """Keep what the client is told; `kind` is the problem's type, where a program has to tell it from others."""
+        """Create the error. A `kind` tells problems of the same status apart."""
         self.kind = kind
         self.status = status
         self.title = HTTPStatus(status).phrase
@@ -80,12 +83,12 @@ class ProblemError(OutboxError):
 
 
 def invalid_fields(errors: Iterable[FieldError]) -> ProblemError:
-    """Return the refusal of a body of which each of these fields is not valid."""
+    """Return the error for a body with these invalid fields."""
     return ProblemError(422, "Some fields are not valid. See errors for each one.", errors=errors)
 
 
 def problem_of(error: Exception) -> ProblemError:
-    """Say what the client is told about an error; log those that are ours."""
+    """Return the problem that the client gets for an error. Logs errors of our own."""
     if isinstance(error, ProblemError):
         return error
     if isinstance(error, DatabaseUnavailableError):
@@ -98,7 +101,7 @@ def problem_of(error: Exception) -> ProblemError:
 
 
 def members(problem: ProblemError) -> dict[str, Any]:
-    """Give the members of a problem's JSON object."""
+    """Return the members of the problem's JSON object."""
     named: dict[str, Any] = {
         "type": problem.kind,
         "title": problem.title,
@@ -111,32 +114,33 @@ def members(problem: ProblemError) -> dict[str, Any]:
 
 
 def respond(problem: ProblemError) -> Response:
-    """Write a problem as JSON."""
-    # ASCII alone, since the name of an unknown field may hold half of a surrogate pair, which has no UTF-8.
+    """Return the problem as a JSON response."""
+    # ASCII only, because an unknown field's name may contain half a surrogate pair, which UTF-8 cannot encode.
     body = json.dumps(members(problem), ensure_ascii=True) + "\n"
     return Response(body, problem.status, problem.headers, mimetype=PROBLEM_TYPE)
 
 
 def _problem_of_http(error: HTTPException) -> ProblemError:
-    """Keep the status and the headers that belong to it (Allow, Retry-After), not werkzeug's HTML."""
+    """Return a problem with the status and headers of werkzeug's error (Allow, Retry-After), without its HTML."""
     status = error.code or 500
     headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
     return ProblemError(status, detail_of(status), headers=headers)
 
 
 def detail_of(status: int) -> str:
-    """Give the words for a status of which nothing more is known."""
+    """Return the default text for a status."""
     return _DETAILS.get(status, f"{HTTPStatus(status).phrase}.")
 
 
 def _pointer(field: str) -> str:
-    """Point into the body: a JSON Pointer as a URI fragment (RFC 6901, 6)."""
-    # What a fragment may hold (RFC 3986, 3.5); the name may hold half of a surrogate pair, which has no UTF-8.
+    """Return the field's JSON Pointer as a URI fragment (RFC 6901, section 6)."""
+    # The characters that a fragment may contain (RFC 3986, section 3.5). A name may contain half a surrogate pair,
+    # which UTF-8 cannot encode.
     return "#/" + quote(field.replace("~", "~0").replace("/", "~1"), safe="~!$&'()*+,;=:@", errors="replace")
 
 
 def _chain(error: BaseException) -> list[str]:
-    """Name the error and what it came from. Their texts are left out: they may hold what the client sent."""
+    """Return the names of the error and its causes. Their texts are left out: they may contain what the client sent."""
     names: list[str] = []
     current: BaseException | None = error
     while current is not None and len(names) < _FRAMES:

@@ -1,4 +1,4 @@
-"""One id for each request: the client's own if it sends a usable one, in the answer and in every log line."""
+"""Give each request an id, in its response and log lines: the client's own if it is usable, else a new one."""
 
 import re
 import uuid
@@ -9,12 +9,12 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 
-# What a log line or a header can hold without quotes: UUIDs, ULIDs, and what proxies make.
+# UUIDs, ULIDs and the ids of proxies: characters that need no quotes in a log line or a header.
 _USABLE: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 def use_request_ids(app: Flask) -> None:
-    """Give every request an id before anything else sees it."""
+    """Give every request an id, before other handlers run."""
     app.before_request(_begin)
     app.after_request(_return_id)
 
@@ -22,7 +22,7 @@ def use_request_ids(app: Flask) -> None:
 def _begin() -> None:
     given = request.headers.get(REQUEST_ID_HEADER, "")
     g.request_id = given if _USABLE.fullmatch(given) else uuid.uuid4().hex
-    # A thread serves one request after the other.
+    # Threads are reused: remove the previous request's values.
     clear_contextvars()
     bind_contextvars(request_id=g.request_id)
 

@@ -1,7 +1,7 @@
-"""Forms are taken from our own pages alone.
+"""Accept forms only from our own pages.
 
-A foreign page could make its visitors sign up, from their addresses, or use the cookie that shows whose account is
-meant. The browser itself says where a form comes from, so no token is needed.
+A page of another site could make its visitors sign up from their own IP addresses, or use the cookie that identifies
+their account. Browsers say where a form comes from, so no token is needed.
 """
 
 from typing import Final
@@ -15,11 +15,10 @@ _OWN_SITES: Final = frozenset({"same-origin", "none"})
 
 
 def refuse_foreign_forms(request: Request) -> None:
-    """Raise ProblemError for a form that another site has sent.
+    """Raise ProblemError if another site sent the form.
 
-    `Sec-Fetch-Site` is what browsers send over TLS and on the own machine. Elsewhere there is `Origin`, which our own
-    pages send as "null", since they keep their address to themselves (Referrer-Policy): it is believed there. A
-    program sends neither.
+    Browsers send `Sec-Fetch-Site` over TLS and to localhost. Elsewhere they send `Origin`, which is "null" for our own
+    pages because of their Referrer-Policy, so "null" is accepted there. Programs send neither.
     """
     if request.method in _SAFE_METHODS:
         return

@@ -1,10 +1,10 @@
-"""What every answer tells the browser that it may not do."""
+"""Security headers of every response."""
 
 from typing import Final
 
 from flask import Response, request
 
-# No script at all, nothing from anywhere else, and no frame around it.
+# No scripts, nothing from other sites, and no framing.
 _CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
@@ -16,14 +16,14 @@ _ONE_YEAR_SECONDS: Final = 365 * 24 * 3600
 
 
 def add_security_headers(response: Response) -> Response:
-    """Every answer is about one user at one moment: none is for a cache, and none is what its type does not say.
+    """Forbid caching, content sniffing and framing: every response is about one user at one moment.
 
-    No address of ours leaves in a Referer header: those of links hold their codes.
+    Referer headers are suppressed because the URLs of links contain their codes.
     """
     headers = response.headers
     headers.setdefault("Cache-Control", "no-store")
     headers.extend(_FIXED)
-    # The console allows itself a script of its own.
+    # The console sets a policy of its own, which allows its script.
     headers.setdefault("Content-Security-Policy", _CONTENT_SECURITY_POLICY)
     if request.is_secure:
         headers["Strict-Transport-Security"] = f"max-age={_ONE_YEAR_SECONDS}"

@@ -1,4 +1,4 @@
-"""One span for each request, named by its route; what the request appends to the outbox goes on with its trace."""
+"""Record one span per request, named after its route. Messages that the request appends continue its trace."""
 
 from contextlib import ExitStack
 
@@ -10,13 +10,13 @@ _SERVER_ERROR = 500
 
 
 def trace_requests(app: Flask, *, believe_header: bool) -> None:
-    """Record the requests from now on; when nothing is traced, nothing is added to them.
+    """Trace the application's requests. Without tracing, nothing is added to them.
 
-    Neither the path nor the query is recorded: a query holds the codes of links.
+    Neither the path nor the query is recorded: a query contains the codes of links.
 
     Args:
         app: the application.
-        believe_header: whether a request's own traceparent is gone on with: only behind a proxy that is trusted.
+        believe_header: continue the trace of a request's traceparent header; only behind a trusted proxy.
 
     """
     if not tracing().is_on:

@@ -1,1 +1,1 @@
-"""The OpenAPI document of the API, and the page that shows it."""
+"""The OpenAPI document, and the page that shows it."""

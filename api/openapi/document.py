@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document: the marshmallow schemas say what a body holds, this module which answers there are."""
+"""Build the OpenAPI 3.1 document: bodies come from the marshmallow schemas, responses from this package."""
 
 from typing import Any, Final
 
@@ -41,7 +41,12 @@ Pages of other sites may call `/v1/*` if the operator has allowed their origin (
 
 
 def build_document(signup_schema: SignUpSchema) -> dict[str, Any]:
-    """Build the document, with what a signup may hold."""
+    """Return the document.
+
+    Args:
+        signup_schema: the schema of a signup, with the configured password length.
+
+    """
     spec = APISpec(
         title="Outbox signup service",
         version=VERSION,

@@ -1,4 +1,4 @@
-"""The answers of the OpenAPI document: each with an example, as the running API gives it."""
+"""Responses of the OpenAPI document, each with an example."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -52,95 +52,95 @@ HEADERS: Final[Mapping[str, Part]] = {
     },
     "Retry-After": {"description": "Seconds to wait before the next try.", "schema": {"type": "string"}},
 }
-"""The headers that answers share, by name."""
+"""Headers that responses share, by name."""
 
 SIGNUP_TOKEN: Final[Part] = {
     "type": "http",
     "scheme": "bearer",
     "description": "The `signup_token` of the account.",
 }
-"""How somebody shows whose account is meant."""
+"""The security scheme of the signup token."""
 
 _LIMITED: Final = (REQUEST_ID_HEADER, "RateLimit-Policy", "RateLimit")
 
 
 def created() -> Part:
-    """Describe the answer to a signup."""
+    """Return the response to a signup."""
     return _json("The user and the message that requests the email are committed.", UserSchema, _USER)
 
 
 def resumed() -> Part:
-    """Describe the answer to a client that signs up again with the password of an unverified account."""
+    """Return the response to a signup with the password of an existing unverified account."""
     return _json("Your existing unverified account. Nothing was written.", UserSchema, _USER)
 
 
 def signup_state() -> Part:
-    """Describe what is known of a signup."""
+    """Return the response with the state of a signup."""
     state = {"username": "ada", "email": "ada@example.com", "is_email_verified": False, "mail": {"state": "pending"}}
     return _json("The account of the token and its email.", SignupStateSchema, state)
 
 
 def unknown_token() -> Part:
-    """Describe the answer to a client without a token."""
+    """Return the error for a missing or unknown token."""
     return problem(401, "The token is missing, or belongs to no account.", NOT_KNOWN)
 
 
 def not_corrected() -> Part:
-    """Describe an address that is not corrected."""
+    """Return the error for an address that may not be changed."""
     description = "A verified account has the address, or the account itself is verified."
     error = FieldError("email", TAKEN_FIELD)
     return problem(409, description, EMAIL_TAKEN, [error], or_else=ALREADY_VERIFIED)
 
 
 def verified() -> Part:
-    """Describe the answer to a link that is or was good."""
+    """Return the response to a link that has verified its address."""
     return _json(
         "The email address is verified, by this request or an earlier one.", VerifiedSchema, {"is_verified": True}
     )
 
 
 def shown() -> Part:
-    """Describe the answer to a client that only looks at a link that is good."""
+    """Return the response to a GET of a valid link."""
     return _json("The link is valid. Says whether its address is verified.", VerifiedSchema, {"is_verified": False})
 
 
 def accepted() -> Part:
-    """Describe the answer to whoever asks for a mail."""
+    """Return the response to a resend."""
     return _json("The same response for every address.", AcceptedSchema, {"detail": SENT_AGAIN})
 
 
 def health(status: str, description: str) -> Part:
-    """Describe the answer of a service that is well."""
+    """Return the response of a healthy service."""
     return _json(description, HealthSchema, {"status": status})
 
 
 def taken() -> Part:
-    """Describe a signup whose name or address belongs to somebody, or whose key is in use."""
+    """Return the error for a taken username or address, or a key in use."""
     description = "The username, the address or both are taken, or a request with the same key is still in progress."
     return problem(409, description, "Already taken: username.", [_TAKEN], or_else=IN_FLIGHT)
 
 
 def not_json(*, or_else: str = "") -> Part:
-    """Describe a body that cannot be parsed."""
+    """Return the error for a body that cannot be parsed."""
     detail = "The body is not valid JSON at line 1, column 1. Send one JSON object."
     return problem(400, "The body cannot be parsed.", detail, or_else=or_else)
 
 
 def invalid_body(*, or_else: str = "") -> Part:
-    """Describe a body that breaks a rule."""
+    """Return the error for a body with invalid fields."""
     detail = "Some fields are not valid. See errors for each one."
     return problem(422, "Fields are not valid. Lists all of them.", detail, [_INVALID], or_else=or_else)
 
 
 def proof_required() -> Part:
-    """Describe the question whose account is meant."""
+    """Return the error that asks which account is the client's."""
     return problem(
         403, "Several unverified accounts have the address.", PROOF_REQUIRED, or_else=PROOF_REFUSED, kind=PROOF_KIND
     )
 
 
 def incomplete_link() -> Part:
-    """Describe a link without one of its parameters."""
+    """Return the error for a link without one of its parameters."""
     return problem(422, "A parameter is missing.", INCOMPLETE, [_MISSING])
 
 
@@ -153,14 +153,14 @@ def problem(
     or_else: str = "",
     kind: str = NO_KIND,
 ) -> Part:
-    """Describe an error; its examples are what `api.http.problems` writes.
+    """Return an error response with examples in the form that `api.http.problems` writes.
 
     Args:
-        status: the answer's status.
-        description: when it is given.
-        detail: the example's words.
+        status: the status.
+        description: when the client gets it.
+        detail: the example's detail.
         errors: the example's fields.
-        or_else: the words of another example, for another reason.
+        or_else: the detail of a second example.
         kind: the examples' type.
 
     """

@@ -1,4 +1,4 @@
-"""GET /openapi.json, and GET /docs, which shows it to a person."""
+"""GET /openapi.json, and GET /docs, which shows the document as a page."""
 
 import json
 from functools import cache
@@ -12,10 +12,10 @@ from api.openapi.document import build_document
 
 
 def docs_blueprint(signup_schema: SignUpSchema) -> Blueprint:
-    """Build both addresses. The document is put together at the first request for either.
+    """Build both routes. The document is built at the first request.
 
     Args:
-        signup_schema: what a signup may hold.
+        signup_schema: the schema of a signup.
 
     """
     blueprint = Blueprint("docs", __name__)
@@ -33,7 +33,7 @@ def docs_blueprint(signup_schema: SignUpSchema) -> Blueprint:
 
 
 def _resolve(document: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
-    """Give what a reference of the document refers to, or the part itself."""
+    """Return what a `$ref` refers to, or the part itself."""
     found: Any = part
     while "$ref" in found:
         steps = found["$ref"].removeprefix("#/").split("/")

@@ -1,7 +1,7 @@
-"""Who may use the console: whoever knows OPS_TOKEN, for the time of a session.
+"""Authenticate operators: OPS_TOKEN opens a session.
 
-The token is sent once, in the body of the form that opens the session; it stands in no address and in no cookie. The
-cookie holds a random secret; what it opens stands in PostgreSQL (api.ops.sessions).
+The token is sent once, in the body of the login form, and never appears in a URL or a cookie. The cookie contains a
+random secret; the session itself is a row in PostgreSQL (api.ops.sessions).
 """
 
 import hashlib
@@ -24,35 +24,34 @@ _SALT: Final = b"outbox-signup.ops.session\n"
 
 
 class Access:
-    """Recognises the token and sessions, and tells a form of ours from somebody else's."""
+    """Checks the token, the sessions' cookies, and the forms' keys."""
 
     def __init__(self, token: str) -> None:
-        """Keep the token."""
         self._token = token.encode("utf-8", "replace")
         self._forms = Signer(token, salt="outbox-signup.ops.form", key_derivation="hmac")
 
     def is_token(self, given: str) -> bool:
-        """Compare in constant time."""
+        """Return whether this is the token. Compares in constant time."""
         return hmac.compare_digest(given.encode("utf-8", "replace"), self._token)
 
     @staticmethod
     def new_secret() -> str:
-        """Return what the cookie of a new session holds."""
+        """Return a random secret for a new session's cookie."""
         return secrets.token_urlsafe(_SECRET_BYTES)
 
     def secret_hmac(self, secret: str) -> bytes:
-        """Return what is kept of a session's secret."""
+        """Return the HMAC of a secret, which PostgreSQL stores instead of it."""
         return hmac.digest(self._token, _SALT + secret.encode("ascii"), hashlib.sha256)
 
     @staticmethod
     def secret_of(request: Request) -> str | None:
-        """Return the secret in the request's cookie; None when there is none that could be ours."""
+        """Return the secret in the request's cookie; None where there is none that could be ours."""
         given = request.cookies.get(_COOKIE, "")
         return given if _SECRET.fullmatch(given) else None
 
     @staticmethod
     def set_cookie(request: Request, response: Response, secret: str) -> None:
-        """Give the browser a session's secret. No other site's page can use it, and no script can read it."""
+        """Set the session's cookie. Other sites cannot use it and scripts cannot read it."""
         response.set_cookie(
             _COOKIE,
             secret,
@@ -65,13 +64,13 @@ class Access:
 
     @staticmethod
     def delete_cookie(response: Response) -> None:
-        """Take the cookie away."""
+        """Delete the cookie."""
         response.delete_cookie(_COOKIE, path=PATH, httponly=True, samesite="Strict")
 
     def form_key(self, session: Session) -> str:
-        """Give what each form of this session has to send back."""
+        """Return the key that every form of this session has to send back."""
         return self._forms.get_signature(session.secret).decode()
 
     def is_own_form(self, request: Request, session: Session) -> bool:
-        """Tell whether the form was made by us for this session."""
+        """Return whether we made the form for this session."""
         return self._forms.verify_signature(session.secret, request.form.get("form_key", ""))

@@ -1,4 +1,4 @@
-"""The lag of the last hour as a drawing: two lines, the minutes from left to right."""
+"""Draw the last hour's latency: two lines, with the minutes from left to right."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ HEIGHT: Final = 160
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """What the template draws: the points of each line, and the value of the upper edge."""
+    """What the template draws: each line's points, and the value at the top."""
 
     p50: str
     p99: str
@@ -20,7 +20,7 @@ class Plot:
 
 
 def draw(minutes: Sequence[Minute]) -> Plot:
-    """Place each minute; the upper edge is the largest p99, and never less than a second."""
+    """Return the plot. The top is the largest p99, at least one second."""
     top = max([1.0, *(minute.p99 for minute in minutes)])
 
     def line(value: Callable[[Minute], float]) -> str:

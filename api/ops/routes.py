@@ -1,4 +1,4 @@
-"""The console's pages and forms."""
+"""Routes of the console: its pages and forms."""
 
 import secrets
 from collections.abc import Callable, Iterator
@@ -48,14 +48,14 @@ def ops_blueprint(connections: SideConnections, token: str) -> Blueprint:
 
 
 class _Console:
-    """The views; all but the login are for whoever has a session."""
+    """The views. All but the login require a session."""
 
     def __init__(self, connections: SideConnections, access: Access) -> None:
         self._connections = connections
         self._access = access
 
     def guarded(self, view: Callable[_Arguments, AnyResponse]) -> Callable[_Arguments, AnyResponse]:
-        """Ask for the token instead, unless there is a session; take a form only if it is our own."""
+        """Show the login page unless there is a session, and refuse forms that are not this session's."""
 
         @wraps(view)
         def guarded_view(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> AnyResponse:
@@ -72,7 +72,7 @@ class _Console:
 
     @contextmanager
     def _session(self) -> Iterator[Session | None]:
-        """Find the request's session, and keep the connection for the view."""
+        """Yield the request's session, and keep the connection for the view."""
         secret = self._access.secret_of(request)
         if secret is None:
             yield None
@@ -158,8 +158,8 @@ def _dead_letters(connection: DbConnection) -> dict[str, Any]:
 
 
 def _decide(event: str, message_id: int, act: Callable[[DbConnection, int], bool]) -> AnyResponse:
-    """Do it to a dead letter, once for each form that was shown, however often it is sent."""
-    # PostgreSQL keeps no text with a NUL in it.
+    """Retry or discard a dead letter, once per shown form, however often it is sent."""
+    # PostgreSQL stores no NUL.
     form = f"{event} {message_id} {request.form.get('form_id', '')}".replace("\0", "")[:_LONGEST_FORM]
     with _writing() as connection:
         is_done = act(connection, message_id)
@@ -179,7 +179,7 @@ def _id(text: str) -> int | None:
 
 
 def _show_problem(problem: ProblemError) -> Response:
-    """Answer a login that is refused (429) with its page, everything else like the rest of the API."""
+    """Show a refused login (429) on the login page; other problems are JSON."""
     if request.endpoint != "ops.login":
         return respond(problem)
     response = _page("ops/login.html", problem.status, problem=problem.detail)
@@ -188,7 +188,7 @@ def _show_problem(problem: ProblemError) -> Response:
 
 
 def _page(template: str, status: int = 200, **values: object) -> Response:
-    """Render a page whose one script may ask this site alone, and that cannot be framed."""
+    """Render a page. Its one script may only contact this site, and the page cannot be framed."""
     nonce = secrets.token_urlsafe(16)
     response = make_response(
         render_template(template, nonce=nonce, form_key=g.get("form_key"), form_id=secrets.token_urlsafe(16), **values),

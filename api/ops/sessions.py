@@ -1,6 +1,7 @@
-"""The console's sessions, as rows: each ends when somebody signs out, or after eight hours, for every process at once.
+"""The console's sessions, stored as rows: signing out or eight hours end one for every process at once.
 
-PostgreSQL keeps an HMAC of the cookie's secret by the token, so that a row opens nothing, and a new token ends all.
+PostgreSQL stores an HMAC of the cookie's secret by the token. So a row opens nothing, and a new token ends all
+sessions.
 """
 
 from dataclasses import dataclass, field
@@ -13,11 +14,11 @@ SESSION_SECONDS: Final = 8 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session that is open.
+    """An open session.
 
     Attributes:
-        id: what log lines name.
-        secret: what its cookie holds.
+        id: its name in log lines.
+        secret: what its cookie contains.
 
     """
 
@@ -26,7 +27,7 @@ class Session:
 
 
 def open_session(connection: DbConnection, secret_hmac: bytes) -> int:
-    """Open a session, forget those that are over, and return its id."""
+    """Create a session, delete expired ones, and return its id."""
     connection.execute("DELETE FROM ops_sessions WHERE ends_at <= now()")
     [(session_id,)] = connection.execute(
         "INSERT INTO ops_sessions (secret_hmac, ends_at) VALUES (%s, now() + make_interval(secs => %s)) RETURNING id",
@@ -36,7 +37,7 @@ def open_session(connection: DbConnection, secret_hmac: bytes) -> int:
 
 
 def find_session(connection: DbConnection, secret_hmac: bytes) -> int | None:
-    """Return the id of the open session; None when it is over or never was."""
+    """Return the id of the open session; None if it has ended or never existed."""
     row = connection.execute(
         "SELECT id FROM ops_sessions WHERE secret_hmac = %s AND ends_at > now()", [secret_hmac]
     ).fetchone()
@@ -44,16 +45,16 @@ def find_session(connection: DbConnection, secret_hmac: bytes) -> int | None:
 
 
 def end_session(connection: DbConnection, session_id: int) -> None:
-    """End the session: its cookie opens nothing any more."""
+    """End the session: its cookie opens nothing from now on."""
     connection.execute("DELETE FROM ops_sessions WHERE id = %s", [session_id])
 
 
 def keep_form(connection: DbConnection, session_id: int, form: str) -> None:
-    """Keep which form the session carried out last, in its own transaction."""
+    """Record the session's last form, in that form's transaction."""
     connection.execute("UPDATE ops_sessions SET last_form = %s WHERE id = %s", [form, session_id])
 
 
 def is_last_form(connection: DbConnection, session_id: int, form: str) -> bool:
-    """Return whether this is the form that the session carried out last: somebody pressed its button twice."""
+    """Return whether this form is the session's last one, so that its button was pressed twice."""
     row = connection.execute("SELECT FROM ops_sessions WHERE id = %s AND last_form = %s", [session_id, form]).fetchone()
     return row is not None

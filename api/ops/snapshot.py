@@ -1,4 +1,4 @@
-"""What the console shows, read so that it stays fast however long the backlog and the history grow."""
+"""Read what the console shows. Stays fast however large the backlog and the history grow."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,7 +15,7 @@ _READ_FOR_RATES: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """How many messages passed each station each second, within the last minute or, where many did, lately."""
+    """How many messages entered each status per second: in the last minute, or recently where there were many."""
 
     appended: float
     pushed: float
@@ -25,11 +25,11 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """What deliveries took that ended in one minute.
+    """The latency of the deliveries that ended in one minute.
 
     Attributes:
         ago: how many minutes ago it was.
-        p50, p99: seconds from creation, or the end of the wait for a limit, to acknowledgement, of a sample.
+        p50, p99: seconds from creation, or from the end of a limit's delay, to acknowledgement, of a sample.
 
     """
 
@@ -40,7 +40,7 @@ class Minute:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The road at this moment, and the last hour."""
+    """The outbox at this moment, and the last hour."""
 
     live: list[LiveState]
     dependencies: DependencyStatus
@@ -49,20 +49,20 @@ class Snapshot:
     minutes: list[Minute]
 
     def messages(self, state: str) -> int:
-        """Count the messages in a state, in both queues."""
+        """Return the number of messages in a state, in both queues."""
         return sum(each.messages for each in self.live if each.state == state)
 
     def is_estimate(self, state: str) -> bool:
-        """Tell whether there were too many of them to be counted."""
+        """Return whether there were too many of them to count."""
         return any(each.is_estimate for each in self.live if each.state == state)
 
     def oldest_seconds(self, state: str) -> float:
-        """Tell how long the oldest has been in a state."""
+        """Return how long the oldest message has been in a state."""
         return max(each.oldest_seconds for each in self.live if each.state == state)
 
 
 def read_snapshot(connection: DbConnection) -> Snapshot:
-    """Look at everything once."""
+    """Read everything once."""
     return Snapshot(
         live=read_live_states(connection),
         dependencies=read_dependency_status(connection),
@@ -73,12 +73,12 @@ def read_snapshot(connection: DbConnection) -> Snapshot:
 
 
 def _rates(connection: DbConnection) -> Rates:
-    """Count who passed each station: among those that finished lately, and among the unfinished.
+    """Return the rates, from recently finished and unfinished messages.
 
-    Of each kind the newest are read. Where those are not all of the last minute, the rate is that of the time in which
-    they came.
+    The newest of each kind are read. Where these do not cover the last minute, the rate is that of the time that they
+    cover.
     """
-    # The newest pushed messages are about those with the longest leases.
+    # The newest published messages are approximately those with the latest leases.
     return Rates(
         *_one_row(
             connection,
@@ -120,7 +120,7 @@ def _rates(connection: DbConnection) -> Rates:
 
 
 def _last_hour(connection: DbConnection) -> list[Minute]:
-    """Measure a sample of each minute, through the index on the time of the finish."""
+    """Return the latency of a sample of each minute, through the index on finished_at."""
     rows = connection.execute(
         f"""
         SELECT ago, percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds),

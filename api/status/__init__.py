@@ -1,1 +1,1 @@
-"""What supervisors and monitoring ask: /healthz, /readyz and /metrics."""
+"""Endpoints for supervisors and monitoring: /healthz, /readyz and /metrics."""

@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it can take signups."""
+"""/healthz, whether the process runs, and /readyz, whether it accepts signups."""
 
 import structlog
 from flask import Blueprint

@@ -1,7 +1,7 @@
-"""`/metrics` of the API: its requests, and what the outbox looks like, a missing relay included.
+"""/metrics: the API's requests and the outbox's state. It shows a missing relay too.
 
-With several gunicorn processes each scrape adds up what all of them counted: gunicorn.conf.py names the folder in which
-prometheus-client lets them share it.
+With several gunicorn processes, each scrape adds up what all of them counted. gunicorn.conf.py creates the folder
+through which prometheus-client shares the counts.
 """
 
 import os
@@ -26,7 +26,7 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 
 
 def add_metrics(app: Flask, connections: SideConnections, registry: CollectorRegistry) -> None:
-    """Count the application's requests from now on in the registry, and answer /metrics with it."""
+    """Count the application's requests in the registry, and serve /metrics."""
     requests = Counter(
         "http_requests",
         "Requests by method, route and status",
@@ -43,7 +43,7 @@ def add_metrics(app: Flask, connections: SideConnections, registry: CollectorReg
 
     @app.after_request
     def count(response: Response) -> Response:
-        # The route's pattern, never the path: nobody can make a label by asking for something.
+        # The route's pattern, not the path: requests must not be able to create labels.
         route = _NO_ROUTE if request.url_rule is None else request.url_rule.rule
         method = request.method if request.method in _METHODS else "other"
         requests.labels(method, route, str(response.status_code)).inc()

@@ -1,7 +1,7 @@
-"""Whether a signup would be taken: PostgreSQL plans the very statements of the use cases, without executing them.
+"""Check that a signup would succeed: PostgreSQL plans the statements of the use cases without executing them.
 
-Planning names a missing table or column, and the planned statement is refused where a grant is missing. What only an
-execution would show is asked beside it: whether this server takes writes.
+Planning finds a missing table or column, and is refused where a grant is missing. Other checks find what only execution
+would show, such as a read-only server.
 """
 
 from functools import cache
@@ -14,7 +14,7 @@ from sqlalchemy.sql.selectable import Select
 
 from api.accounts import idempotency, resend
 from api.accounts.corrections import correct_statement
-from api.accounts.mail_limits.limiter import SHAPES
+from api.accounts.mail_limits.statements import SHAPES
 from api.accounts.mail_limits.waiting_mails import hand_over_statement, release_statement
 from api.accounts.signup import signup_statement
 from api.accounts.verification_statements import use_statement
@@ -28,7 +28,7 @@ _TAKES_WRITES: Final = "SELECT pg_is_in_recovery(), current_setting('default_tra
 
 
 class NotReadyError(DatabaseUnavailableError):
-    """A signup would be answered with 503 or 500.
+    """A signup would get 503 or 500.
 
     Attributes:
         reason: for the log, with PostgreSQL's host and port.
@@ -37,13 +37,12 @@ class NotReadyError(DatabaseUnavailableError):
     """
 
     def __init__(self, reason: str, detail: str) -> None:
-        """Keep both."""
         self.detail = detail
         super().__init__(reason)
 
 
 def check_readiness(connections: SideConnections) -> None:
-    """Return when signups, verifications and "send it again" would be taken. Raises NotReadyError."""
+    """Check that signups, verifications and resends would succeed. Raises NotReadyError."""
     try:
         with connections.borrow() as connection, read_transaction(connection):
             _check_encoding(connection)
@@ -94,7 +93,7 @@ def _check_writes(connection: psycopg.Connection[Any]) -> None:
 
 
 def _check_ids(connection: psycopg.Connection[Any]) -> None:
-    """Check what planning does not: whether a mail that a limit discards may get an id of the outbox."""
+    """Check the grant that planning does not: on the sequence that gives a discarded mail its id."""
     [(may_count,)] = connection.execute("SELECT has_sequence_privilege('outbox_id_seq', 'USAGE, UPDATE')").fetchall()
     if not may_count:
         raise NotReadyError(
@@ -105,7 +104,7 @@ def _check_ids(connection: psycopg.Connection[Any]) -> None:
 
 @cache
 def _statements() -> tuple[tuple[str, dict[str, Any]], ...]:
-    """Return each use case's statement as the driver sends it, with NULL for what a request would bring."""
+    """Return each use case's statement in the driver's form, with NULL for each parameter."""
     used: list[Insert | Select[Any] | Delete | Update] = [
         *map(signup_statement, SHAPES),
         idempotency.keep_statement(),

@@ -17,7 +17,8 @@ from sqlalchemy import CTE, Connection, Engine, FromClause, literal_column, sele
 
 from api import app
 from api.accounts import service, signup
-from api.accounts.mail_limits.limiter import MailDecision, MailShape
+from api.accounts.mail_limits.limiter import MailDecision
+from api.accounts.mail_limits.statements import MailShape
 from api.database.engine import connected
 from api.database.notifier import Notifier
 from shared.outbox.appending import append_for_each

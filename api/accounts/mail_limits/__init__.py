@@ -1,1 +1,1 @@
-"""How many verification mails a mailbox, a recipient domain and the whole service may get."""
+"""Limit how many verification mails a mailbox, a recipient domain and the whole service get."""

@@ -1,7 +1,7 @@
-"""Limits of all verification mails that are due in one hour of the clock: to one recipient domain, and in total.
+"""Limit the verification mails that are due in one hour of the clock: to one recipient domain, and in total.
 
-Nobody waits for a count. Each backend of PostgreSQL adds to a row of its own, and who decides sums the rows that are
-committed. So a limit is good to the signups that are in flight at the same moment.
+Counting never blocks. Each PostgreSQL backend adds to a row of its own, and a decision sums the committed rows. So a
+limit can be exceeded by the signups that are in flight at the same moment.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,32 +36,32 @@ _HOUR: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class HourlyLimits:
-    """How many mails may be due in an hour, by scope: TOTAL, or the HMAC of a domain. Empty where there is no limit."""
+    """How many mails may be due in an hour, by scope: TOTAL, or the HMAC of a domain. Empty without limits."""
 
     by_scope: Mapping[bytes, int]
 
-    def place(self, connection: Connection, place: Callable[[datetime | None], Schedule]) -> Schedule:
-        """Return where the mail fits in all hours too: it waits for the next one that has room.
+    def schedule(self, connection: Connection, schedule: Callable[[datetime | None], Schedule]) -> Schedule:
+        """Return when the mail is due within the hourly limits too: it waits for the next hour that has room.
 
         Args:
             connection: in the transaction of the decision.
-            place: where the mailbox's own limits place a mail that is not due before a time.
+            schedule: the schedule by the mailbox's own limits, for a mail that is not due before a time.
 
         """
-        placed = place(None)
-        if not self.by_scope or placed.reason is not None:
-            return placed
-        counts = self._read(connection, hour_of(placed.due_at))
-        while self._is_full(counts, hour_of(placed.due_at)) and placed.reason is None:
-            placed = place(hour_of(placed.due_at) + _HOUR)
-        return placed
+        scheduled = schedule(None)
+        if not self.by_scope or scheduled.reason is not None:
+            return scheduled
+        counts = self._read(connection, hour_of(scheduled.due_at))
+        while self._is_full(counts, hour_of(scheduled.due_at)) and scheduled.reason is None:
+            scheduled = schedule(hour_of(scheduled.due_at) + _HOUR)
+        return scheduled
 
     def _is_full(self, counts: Mapping[tuple[bytes, datetime], int], hour: datetime) -> bool:
         return any(counts.get((scope, hour), 0) >= limit for scope, limit in self.by_scope.items())
 
-    def values(self, placed: Schedule) -> dict[str, object]:
-        """Return what `counted` is to be executed with."""
-        return {"mail_scopes": list(self.by_scope), "mail_hour": hour_of(placed.due_at)} if self.by_scope else {}
+    def values(self, scheduled: Schedule) -> dict[str, object]:
+        """Return the values for the statement of `counted`."""
+        return {"mail_scopes": list(self.by_scope), "mail_hour": hour_of(scheduled.due_at)} if self.by_scope else {}
 
     def _read(self, connection: Connection, since: datetime) -> dict[tuple[bytes, datetime], int]:
         statement = (
@@ -78,7 +78,7 @@ def hour_of(moment: datetime) -> datetime:
 
 
 def counted(message: CTE) -> Insert:
-    """Build the INSERT that counts each row of `message` in all scopes of its hour."""
+    """Return the INSERT that counts each row of `message` in all scopes of its hour."""
     scopes = (
         func.unnest(bindparam("mail_scopes", type_=ARRAY(LargeBinary)))
         .table_valued(column("scope", LargeBinary))
@@ -91,7 +91,7 @@ def counted(message: CTE) -> Insert:
         "mails": cast(func.count(message.c.id), Integer),
     }
     rows = select(*row.values()).select_from(message).join(scopes, true()).group_by(scopes.c.scope)
-    # In one order everywhere: two backends of one slot would else wait for each other.
+    # In one order everywhere: else two backends with the same slot could wait for each other.
     rows = rows.order_by(scopes.c.scope)
     statement = insert(mail_counts).from_select(list(row), rows)
     total = mail_counts.c.mails + statement.excluded.mails

@@ -1,7 +1,7 @@
-"""What becomes of a mail that waits for a limit when the account that it was asked for moves to another address.
+"""Hand over a waiting mail when its account changes to another address.
 
-Of one address one mail waits, and its link serves each account of the address: those that came later rely on it. The
-worker discards it once its account has moved, so another account's mail takes its place.
+Only one mail per address waits, and its link works for each account of the address: later accounts rely on it. The
+worker discards it once its account has moved, so another account's mail replaces it.
 """
 
 from functools import cache
@@ -26,7 +26,8 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningDelete
 
 from api.accounts.conditions import names
-from api.accounts.mail_limits.limiter import MailLimiter, is_to_address
+from api.accounts.mail_limits.limiter import MailLimiter
+from api.accounts.mail_limits.statements import is_to_address
 from api.accounts.token_holders import Holder
 from api.tables import users, verification_mails
 from shared.outbox.appending import append_for_each
@@ -35,15 +36,15 @@ from shared.outbox.tables import outbox
 
 
 def is_held_back() -> ColumnElement[bool]:
-    """Return the condition that a mail was not to leave at once."""
+    """Return the condition that a limit delayed a mail."""
     return or_(*(verification_mails.c.state == literal_column(f"'{state}'", Text()) for state in ("waiting", "daily")))
 
 
 def hand_over(connection: Connection, limiter: MailLimiter, holder: Holder) -> None:
-    """Let the account's waiting mails to its address count no longer, and append one for the newest other account.
+    """Stop counting the account's waiting mails to its address, and append one for the newest other account.
 
-    In a transaction that has locked the mailbox and no row yet. So a signup with the address comes before or after it,
-    and the next decision counts the mail. An account whose row is locked is left out instead of being waited for.
+    Call it in a transaction that has locked the mailbox and no row yet. So a signup with the address comes before or
+    after it, and the next decision counts the mail. An account whose row is locked is skipped instead of waited for.
     """
     values = {**limiter.address_values(holder.email), "holder": holder.username}
     released = connection.execute(release_statement(), values).all()
@@ -55,7 +56,7 @@ def hand_over(connection: Connection, limiter: MailLimiter, holder: Holder) -> N
 
 @cache
 def release_statement() -> ReturningDelete[Any, Any, Any, Any, Any]:
-    """Build the statement. The messages themselves stay: their worker discards them."""
+    """Return the statement that deletes the limits' rows. The messages stay: their worker discards them."""
     held_back = verification_mails.c
     return (
         delete(verification_mails)
@@ -74,19 +75,19 @@ def release_statement() -> ReturningDelete[Any, Any, Any, Any, Any]:
 
 @cache
 def hand_over_statement() -> Select[Any]:
-    """Build the statement."""
-    heir = (
+    """Return the statement that appends the mail of the newest other account."""
+    successor = (
         select(users.c.username)
         .where(names(users, bindparam("old_address", type_=Text())), not_(users.c.is_email_verified))
         .where(users.c.username != bindparam("holder", type_=Text()))
         .order_by(users.c.created_at.desc())
         .limit(1)
         .with_for_update(key_share=True, skip_locked=True)
-        .cte("heir")
+        .cte("successor")
     )
     due_at = bindparam("due", type_=DateTime(timezone=True))
     message = (
-        append_for_each(heir, SendVerifyEmail, {"username": heir.c.username}, due_at=due_at)
+        append_for_each(successor, SendVerifyEmail, {"username": successor.c.username}, due_at=due_at)
         .returning(outbox.c.id)
         .cte("message")
     )

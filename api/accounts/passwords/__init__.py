@@ -1,1 +1,1 @@
-"""Which passwords are accepted, and how they are hashed and compared."""
+"""Password rules, hashing and comparison."""

@@ -1,7 +1,7 @@
-"""Passwords that attackers try first: those of api/data/common_passwords.txt.gz, whose README says where they are from.
+"""The list of common passwords, from api/data/common_passwords.txt.gz (see the README there for its sources).
 
-They are kept as one text for each beginning of two letters: 1 MB in each process, where a set of all would take 9 MB. A
-look-up takes some microseconds.
+It is stored as one text for each two-letter prefix: 1 MB per process, where a set would take 9 MB. A lookup takes some
+microseconds.
 """
 
 import gzip
@@ -16,7 +16,7 @@ _BEGINNING: Final = 2
 
 
 def is_common(password: str) -> bool:
-    """Return whether the password, in lower case, is on the list; nothing shorter than six characters is."""
+    """Return whether the password, in lower case, is on the list. The list has nothing shorter than six characters."""
     if "\n" in password:
         return False
     return f"\n{password}\n" in common_passwords().get(password[:_BEGINNING], "")
@@ -24,7 +24,7 @@ def is_common(password: str) -> bool:
 
 @cache
 def common_passwords() -> Mapping[str, str]:
-    """Return the list by the words' beginnings, read once in a process. Raises FileNotFoundError."""
+    """Return the list by prefix, read once per process. Raises FileNotFoundError."""
     packed = files("api").joinpath("data/common_passwords.txt.gz").read_bytes()
     with gzip.open(BytesIO(packed), "rt", encoding="utf-8", newline="\n") as lines:
         parts = groupby(lines, key=lambda line: line[:_BEGINNING])

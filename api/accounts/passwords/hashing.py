@@ -1,4 +1,4 @@
-"""Hashing passwords: argon2id with the first choice of OWASP's cheat sheet."""
+"""Hash and verify passwords with argon2id, with the parameters that OWASP recommends first."""
 
 import secrets
 from functools import cache
@@ -12,19 +12,19 @@ _HASHER: Final = PasswordHasher(memory_cost=19 * 1024, time_cost=2, parallelism=
 
 
 def hash_password(password: str) -> str:
-    """Give the text that the password can be checked against: algorithm, parameters, salt and hash."""
+    """Return the hash of the password, with algorithm, parameters and salt."""
     return _HASHER.hash(password)
 
 
 def is_password(hashed: str | None, password: str) -> bool:
-    """Return whether the password is the one of this hash; nobody's hash takes as long, and is never right."""
+    """Return whether the password matches the hash. Without a hash it takes equally long and returns False."""
     try:
-        # A half of a surrogate pair, which JSON can hold, is in no password that was taken.
+        # JSON can contain half a surrogate pair. No accepted password does.
         _HASHER.verify(hashed or _hash_of_nobody(), password.encode("utf-8", "surrogatepass"))
     except VerificationError:
         return False
     except InvalidHashError:
-        # Written by another service, in another form.
+        # Another service wrote a hash in another format.
         return is_password(None, password)
     return hashed is not None
 

@@ -1,6 +1,6 @@
-"""Which passwords are refused: what an attacker tries first (NIST SP 800-63B-4, 3.1.1.2).
+"""Refuse passwords that attackers try first (NIST SP 800-63B-4, section 3.1.1.2).
 
-No composition is asked for.
+There are no rules about the composition of a password.
 """
 
 import re
@@ -21,15 +21,15 @@ _SHORTEST_NAME: Final = 3
 _SHORTEST_PART: Final = 4
 _SHORTEST_REST: Final = 6
 _SIGNS: Final = re.compile(r"[\W_]+")
-# What is written for a letter, as in "p@ssw0rd".
+# Common substitutes for letters, as in "p@ssw0rd".
 _ALIKE: Final = str.maketrans("1!|l0@345$7+", "iiiioaeasstt")
 
 
 def refusal_reason(password: str, username: str, email: str) -> str | None:
-    """Return why the password is refused, None where it is not.
+    """Return why the password is refused; None if it is accepted.
 
     Args:
-        password: of a length that is allowed.
+        password: a password of an allowed length.
         username: the account's; empty where it is not known.
         email: the account's; empty where it is not known.
 
@@ -52,7 +52,7 @@ def _compact(text: str) -> str:
 
 
 def _names(username: str, email: str) -> set[str]:
-    """Return what belongs to the account: the username, the address, and the parts of both, but no top-level domain."""
+    """Return the account's names: the username, the address, and the parts of both except the top-level domain."""
     local_part, _, domain = email.partition("@")
     owner, site = local_part.partition("+")[0], domain.rpartition(".")[0]
     parts = {part for text in (username, local_part, site) for part in _SIGNS.split(text)}
@@ -62,7 +62,7 @@ def _names(username: str, email: str) -> set[str]:
 
 
 def _is_made_of(password: str, names: Iterable[str]) -> bool:
-    """Return whether too little is left of the password when the names, read in either direction, are taken out."""
+    """Return whether too little of the password is left without the names, spelled in either direction."""
     given = rest = _compact(password)
     for name in sorted(set(filter(None, map(_compact, names))), key=len, reverse=True):
         rest = rest.replace(name, " ").replace(name[::-1], " ")

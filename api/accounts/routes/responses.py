@@ -1,4 +1,4 @@
-"""What a client gets: the shape of each JSON answer, for writing it and for the OpenAPI document."""
+"""Schemas of the JSON responses, for writing them and for the OpenAPI document."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +9,7 @@ from api.accounts.routes.schemas import FULL_NAME_RULE, USERNAME_RULE
 
 
 class _Moment(fields.AwareDateTime):
-    """A time in UTC, as RFC 3339 writes it."""
+    """A time in UTC, in the format of RFC 3339."""
 
     def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - marshmallow's own signature
         return super()._serialize(value and value.astimezone(UTC), attr, obj, **kwargs)
@@ -39,7 +39,7 @@ class UserSchema(_Answer):
 
 
 class MailStateSchema(_Answer):
-    """What is known of the mail."""
+    """The state of the mail."""
 
     state = fields.String(
         required=True,
@@ -52,7 +52,7 @@ class MailStateSchema(_Answer):
 
 
 class SignupStateSchema(_Answer):
-    """An account, and what is known of its mail."""
+    """An account and the state of its mail."""
 
     username = fields.String(required=True, metadata=USERNAME_RULE)
     email = fields.String(required=True, metadata={"format": "email"})
@@ -61,25 +61,25 @@ class SignupStateSchema(_Answer):
 
 
 class VerifiedSchema(_Answer):
-    """Whether the link has verified its address, now or before."""
+    """Whether the address of a link is verified."""
 
     is_verified = fields.Boolean(required=True)
 
 
 class AcceptedSchema(_Answer):
-    """The same words for every address."""
+    """The same text for every address."""
 
     detail = fields.String(required=True)
 
 
 class HealthSchema(_Answer):
-    """How the service is."""
+    """The health of the service."""
 
     status = fields.String(required=True)
 
 
 class FieldErrorSchema(_Answer):
-    """What is wrong with one field, and how to mend it."""
+    """What is wrong with one field, and how to fix it."""
 
     field = fields.String(required=True, metadata={"description": "The field's name. Empty for the whole body."})
     pointer = fields.String(

@@ -1,4 +1,4 @@
-"""What a client may send: each rule says what is wrong and how to mend it, and never repeats the value."""
+"""Schemas of the requests. Each error says how to fix the field, and never repeats its value."""
 
 import re
 import unicodedata
@@ -17,12 +17,13 @@ from shared.settings.api import DEFAULT_PASSWORD_MIN_LENGTH
 
 _USERNAME: Final = re.compile(r"[a-z0-9_]*")
 _LONGEST_EMAIL: Final = 254
-# Line and paragraph separators, and what turns the direction of the text that follows a name in a mail.
+# Line and paragraph separators, and characters that change the writing direction of the text after a name in a mail.
 _REFUSED_IN_NAMES: Final = frozenset("\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-# Letters and symbols that show nothing: the Hangul fillers and the empty Braille pattern.
+# Characters that are invisible although they count as letters or symbols: the Hangul fillers and the empty Braille
+# pattern.
 _BLANK: Final = frozenset("\u115f\u1160\u3164\uffa0\u2800")
 
-# For the OpenAPI document: what the checks below hold, as far as its language can say it.
+# For the OpenAPI document: the checks below, as far as JSON Schema can express them.
 USERNAME_RULE: Final[Mapping[str, Any]] = {
     "pattern": "^[a-z0-9_]*$",
     "description": "3 to 100 characters: a-z, 0-9 and _.",
@@ -62,7 +63,7 @@ _SizedT = TypeVar("_SizedT", bound=Sized)
 
 
 class _Text(fields.String):
-    """A JSON string, and nothing that could be turned into one."""
+    """A JSON string. Other types are not converted."""
 
     default_error_messages = {  # noqa: RUF012 - marshmallow declares it so
         "required": "This field is required.",
@@ -91,7 +92,7 @@ class _TextLength(Length):
 
 
 class _Digits(_Text):
-    """A string; a whole number is taken for its digits, as which a JSON document may well hold an id."""
+    """A string, or an integer, which becomes a string: JSON documents may well contain an id as a number."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:  # noqa: ANN401 - marshmallow's own signature
         if isinstance(value, int) and not isinstance(value, bool):
@@ -100,9 +101,9 @@ class _Digits(_Text):
 
 
 class _Email(_Text):
-    """One address that mail can be sent to, kept with its domain in IDNA form; blanks around it are left out.
+    """One email address, stored with its domain in IDNA form and without surrounding spaces.
 
-    Nobody is asked whether the domain exists.
+    The domain's existence is not checked.
     """
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:  # noqa: ANN401 - marshmallow's own signature
@@ -117,10 +118,10 @@ class _Email(_Text):
 
 
 def _normalized(text: str) -> str:
-    # The library's own words would quote parts of the address.
+    # The library's own texts would quote parts of the address.
     refusal = ValidationError("Enter an email address like name@example.com, without spaces or quotes.")
     try:
-        # `.test` names are not special to applications (RFC 6761); the library lets them pass for this flag alone.
+        # `.test` names are not special for applications (RFC 6761). Only this flag makes the library accept them.
         address = validate_email(text, check_deliverability=False, allow_smtputf8=False, test_environment=True)
     except EmailNotValidError:
         raise refusal from None
@@ -149,7 +150,7 @@ def _check_password(text: str) -> None:
 
 
 def _is_visible(character: str) -> bool:
-    """Tell whether a character shows something. One that Python's Unicode does not know yet is given credit."""
+    """Return whether a character is visible. Characters unknown to Python's Unicode version count as visible."""
     category = unicodedata.category(character)
     return not (category[0] in "ZM" or category in {"Cc", "Cf", "Cs"} or character in _BLANK)
 
@@ -178,7 +179,7 @@ class SignUpSchema(_StrictSchema):
     password = _Text(required=True)
 
     def __init__(self, shortest_password: int = DEFAULT_PASSWORD_MIN_LENGTH) -> None:
-        """Keep how short a password may be."""
+        """Create the schema with the shortest allowed length of a password."""
         super().__init__()
         self.shortest_password = shortest_password
         bounds = {"shortest": shortest_password, "longest": LONGEST_PASSWORD}
@@ -192,7 +193,7 @@ class SignUpSchema(_StrictSchema):
 
     @validates_schema(pass_original=True, skip_on_field_errors=False)
     def _name_weakness(self, data: Mapping[str, str], original: Mapping[str, Any], **_kwargs: object) -> None:
-        """Name a weak password beside what else is wrong; alone it is for the code that makes an account to refuse."""
+        """Report a weak password together with other errors. Alone, it is refused only where an account is created."""
         if (len(data) < len(self.fields) or original.keys() - data) and (weakness := self._weakness(data)):
             raise ValidationError(weakness, "password")
 
@@ -201,7 +202,7 @@ class SignUpSchema(_StrictSchema):
         return SignUpRequest(**data, weakness=self._weakness(data))
 
     def _weakness(self, data: Mapping[str, str]) -> str | None:
-        """Return why the password may belong to no new account, judged by those fields that are valid."""
+        """Return why a new account may not have this password, judged by the valid fields."""
         if "password" not in data:
             return None
         if len(data["password"]) < self.shortest_password:
@@ -219,19 +220,19 @@ class VerifySchema(_StrictSchema):
 
 
 class LinkSchema(Schema):
-    """The two parameters of a link, in a query or a form, as the OpenAPI document names them."""
+    """The two parameters of a link, in a query or a form, for the OpenAPI document."""
 
     email_id = fields.String(required=True, metadata=_EMAIL_ID_RULE)
     secret_code = fields.String(required=True, metadata=_SECRET_CODE_RULE)
 
     class Meta:
-        """Marshmallow's options: what else stands there is ignored."""
+        """Marshmallow's options: unknown fields are ignored."""
 
         unknown = EXCLUDE
 
 
 class VerifyFormSchema(LinkSchema):
-    """The form that verifies, as the OpenAPI document names its fields."""
+    """The form that verifies, for the OpenAPI document."""
 
     username = fields.String(metadata=_MEANT_USERNAME_RULE)
     password = fields.String(metadata=_MEANT_PASSWORD_RULE)
@@ -254,12 +255,12 @@ class ResendSchema(AddressSchema):
 
 
 def load(schema: Schema, body: Mapping[str, Any]) -> Any:  # noqa: ANN401 - what the schema makes of it
-    """Check a body. Raises ProblemError naming every invalid field at once."""
+    """Return the validated body. Raises ProblemError with every invalid field."""
     try:
         return schema.load(body)
     except ValidationError as exc:
         problems = exc.messages_dict
-        # marshmallow gives the unknown fields in no order; an answer has one.
+        # marshmallow reports unknown fields in no order; a response has one.
         names = [name for name in dict.fromkeys([*schema.fields, *body]) if name in problems]
         errors = [FieldError(name, detail) for name in names for detail in problems[name]]
     raise invalid_fields(errors)

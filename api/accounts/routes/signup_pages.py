@@ -1,4 +1,4 @@
-"""The pages of a signup: `/` with its form, `/inbox` with "send it again", and `/address` to correct the address."""
+"""The pages of a signup: `/` with the form, `/inbox` with "send it again", and `/address` to change the address."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -31,8 +31,8 @@ def signup_pages(accounts: AccountService, signup_schema: SignUpSchema, *, mailb
     """Build the pages.
 
     Args:
-        accounts: what the forms do.
-        signup_schema: what the form of a signup may hold.
+        accounts: the use cases of the forms.
+        signup_schema: the schema of the signup form.
         mailbox_url: where a development stack shows the mails that it has caught.
 
     """
@@ -49,7 +49,7 @@ def signup_pages(accounts: AccountService, signup_schema: SignUpSchema, *, mailb
         key = read_form_key(request, typed, accounts.secret_keys)
         signup = load(signup_schema, typed)
         user = accounts.sign_up(signup, client_of(request).network, key)
-        # Whoever signs up again with another address means to correct it.
+        # Signing up again with another address means that the person wants to change it.
         is_another = user.message_id is None and user.email.lower() != signup.email.lower()
         response = _to_inbox("address" if is_another else "inbox", signup.email)
         keep_token(response, request, accounts.signup_token(user), accounts.unverified_days * 2)
@@ -99,7 +99,7 @@ def signup_pages(accounts: AccountService, signup_schema: SignUpSchema, *, mailb
 
 
 def _typed(names: Mapping[str, object]) -> dict[str, str]:
-    """Read the form's fields of these names; what a browser or an extension adds is left alone."""
+    """Return the form's fields of these names, without what a browser or an extension adds."""
     read(request)
     if request.mimetype != _FORM:
         raise ProblemError(415, f"The body must be a form. Send it with Content-Type: {_FORM}.")
@@ -107,9 +107,9 @@ def _typed(names: Mapping[str, object]) -> dict[str, str]:
 
 
 def _to_inbox(where: str, email: str) -> Response:
-    """Lead on to the page about the mail, so that loading it again sends nothing again.
+    """Redirect to the page about the mail, so that reloading it sends nothing again.
 
-    The address travels in a cookie for that page: in the URL it would stand in logs and histories.
+    A cookie passes the address to that page: a URL would put it into logs and histories.
     """
     response = Response(status=303, headers={"Location": where})
     response.set_cookie(
@@ -119,7 +119,7 @@ def _to_inbox(where: str, email: str) -> Response:
 
 
 def _remembered_address(schema: ResendSchema) -> str | None:
-    """Give the address in the cookie, if it is one: anybody may write anything into a cookie."""
+    """Return the address in the cookie if it is valid: clients may write anything into a cookie."""
     try:
         address: str = schema.load({"email": request.cookies.get(_COOKIE, "")})["email"]
     except ValidationError:
@@ -128,21 +128,21 @@ def _remembered_address(schema: ResendSchema) -> str | None:
 
 
 def _show_error(error: Exception) -> ResponseReturnValue:
-    """Show the form again with what was typed, but the password, and what is wrong beside each field."""
+    """Show the form again with what was typed, except the password, and with each error at its field."""
     problem = problem_of(error)
     template = _TEMPLATES.get(request.path, "sign_up.html")
     errors: dict[str, list[str]] = {}
     for each in problem.errors:
         errors.setdefault(each.field, []).append(each.detail)
     typed = _typed_before()
-    # What failed on our side may have been done all the same: sent again as it is, it is the same request.
+    # The request may have been committed although we failed: the same form has to be the same request.
     is_ours = problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR or problem.status == HTTPStatus.TOO_MANY_REQUESTS
     key = (is_ours and typed.get(FORM_FIELD)) or new_form_key()
     return problem_page(template, problem, typed=typed, errors=errors, problem=problem.detail, idempotency_key=key)
 
 
 def _typed_before() -> Mapping[str, str]:
-    """Give what the form held, nothing if it is too large to be read."""
+    """Return the form's values; nothing if it is too large to read."""
     try:
         return request.form
     except HTTPException:

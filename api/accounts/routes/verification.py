@@ -1,7 +1,7 @@
-"""GET and POST /v1/verify_email, and their pages.
+"""GET and POST /v1/verify_email, as JSON and as pages.
 
-Mail scanners, previews and prefetchers open links, whatever they accept. A GET therefore shows what the link is worth
-and changes nothing; a POST verifies, such as the page's button sends.
+Mail scanners, previews and prefetchers open links, whatever they accept. So a GET only shows the state of a link, and a
+POST, such as the page's button sends, verifies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,13 +30,13 @@ PROOF_REQUIRED: Final = (
     " password, with the link."
 )
 PROOF_REFUSED: Final = "This username and password don't match an account that uses this email address. Try again."
-"""What clients are told."""
+"""Texts for clients."""
 
 SHOWN: Final = "account"
-"""The field of the page's form that holds the username which the page names."""
+"""The form field with the username that the page shows."""
 
 PROOF_KIND: Final = "proof-required"
-"""The type of the problem that asks whose account is meant."""
+"""The type of the problem that asks which account is the client's."""
 
 _log = structlog.get_logger(__name__)
 _FORMS = {"application/x-www-form-urlencoded", "multipart/form-data"}
@@ -44,12 +44,12 @@ _PAGES = {404: "not_valid.html", 422: "not_valid.html"}
 
 
 class LinkError(ProblemError):
-    """An authentic link that does not verify, and what its page has to know."""
+    """An authentic link that does not verify, with what its page shows."""
 
     def __init__(
         self, status: int, detail: str, page: str, found: LinkResult, link: Link, kind: str | None = None
     ) -> None:
-        """Keep the link, whom it was mailed to, and the template."""
+        """Create the error for a page template."""
         self.page = page
         self.address = found.address
         self.username = found.username
@@ -59,7 +59,7 @@ class LinkError(ProblemError):
 
 
 def verification_blueprint(engine: Engine, notifier: Notifier, secret_keys: Sequence[str]) -> Blueprint:
-    """Build the addresses that verify."""
+    """Build the routes."""
     blueprint = Blueprint("verification", __name__)
 
     def use(link: Link, proof: Proof) -> ResponseReturnValue:
@@ -88,7 +88,7 @@ def verification_blueprint(engine: Engine, notifier: Notifier, secret_keys: Sequ
 
 
 def _link(parameters: Mapping[str, str]) -> Link:
-    """Take the two parameters. Raises ProblemError naming those that are missing or empty."""
+    """Return the link in the parameters. Raises ProblemError with those that are missing or empty."""
     missing = [
         FieldError(name, "Required: copy it from the link.", in_body=False)
         for name in ("email_id", "secret_code")
@@ -100,14 +100,14 @@ def _link(parameters: Mapping[str, str]) -> Link:
 
 
 def _proof(parameters: Mapping[str, str]) -> Proof:
-    """Take what shows whose account is meant. A username without a password names it, and shows nothing."""
+    """Return what shows which account is the client's. A username without a password only names it."""
     username, password = parameters.get("username", ""), parameters.get("password", "")
     login = Login(username, password) if password else None
     return Proof(read_token(request), login, parameters.get(SHOWN) or username or None)
 
 
 def _posted() -> Mapping[str, str]:
-    """Read the parameters; a password in the query would stand in logs."""
+    """Return the parameters. From the query only the link's: a password there would get into logs."""
     if is_json(request):
         parameters: Mapping[str, str] = load(VerifySchema(), read_object(request))
         return parameters
@@ -121,7 +121,7 @@ def _posted() -> Mapping[str, str]:
 
 
 def _answer(verification: LinkResult, link: Link) -> Response:
-    """Answer with what a link is worth. One that is OPEN still was only looked up."""
+    """Return the response for a link's state. An OPEN link was only read."""
     state = verification.state
     if state is LinkState.NOT_VALID:
         raise ProblemError(404, NOT_VALID)

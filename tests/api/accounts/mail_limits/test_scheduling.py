@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.accounts.mail_limits.scheduling import NO_ROOM, ONE_WAITS, KnownMail, RequestedMail, Schedule, State, place
+from api.accounts.mail_limits.scheduling import NO_ROOM, ONE_WAITS, KnownMail, RequestedMail, Schedule, State, schedule
 from shared.settings.mail_limits import MailLimits
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -29,10 +29,10 @@ class Mailbox:
         self, address: bytes = OWN, client: bytes | None = b"client", *, delay: timedelta = timedelta(0)
     ) -> Schedule:
         asked = RequestedMail(self.now, self.now + delay, address, client, is_plain=address == OWN)
-        placed = place(asked, self.known, self.limits)
-        if placed.state != "discarded":
-            self.known.append(KnownMail(placed.due_at, address, client, placed.state))
-        return placed
+        scheduled = schedule(asked, self.known, self.limits)
+        if scheduled.state != "discarded":
+            self.known.append(KnownMail(scheduled.due_at, address, client, scheduled.state))
+        return scheduled
 
     def tags(self, number: int, client: bytes | None = b"client") -> list[Schedule]:
         """Ask for mails to so many addresses of the mailbox, all of them different."""
@@ -45,19 +45,19 @@ class Mailbox:
 def test_one_client_has_three_mails_an_hour_and_five_in_the_days() -> None:
     mailbox = Mailbox()
 
-    placed = mailbox.tags(6)
+    scheduled = mailbox.tags(6)
 
-    assert [each.due_at - NOW for each in placed[:5]] == [0 * HOUR] * 3 + [HOUR] * 2
-    assert [each.state for each in placed] == ["prompt"] * 3 + ["waiting"] * 2 + ["daily"]
+    assert [each.due_at - NOW for each in scheduled[:5]] == [0 * HOUR] * 3 + [HOUR] * 2
+    assert [each.state for each in scheduled] == ["prompt"] * 3 + ["waiting"] * 2 + ["daily"]
 
 
 def test_a_mailbox_has_five_mails_an_hour_and_ten_in_the_days() -> None:
     mailbox = Mailbox()
 
-    placed = [mailbox.tags(1, b"client %d" % number)[0] for number in range(11)]
+    scheduled = [mailbox.tags(1, b"client %d" % number)[0] for number in range(11)]
 
-    assert [each.due_at - NOW for each in placed] == [0 * HOUR] * 5 + [HOUR] * 5 + [DAY]
-    assert [each.state for each in placed] == ["prompt"] * 5 + ["waiting"] * 5 + ["daily"]
+    assert [each.due_at - NOW for each in scheduled] == [0 * HOUR] * 5 + [HOUR] * 5 + [DAY]
+    assert [each.state for each in scheduled] == ["prompt"] * 5 + ["waiting"] * 5 + ["daily"]
 
 
 def test_whoever_is_unknown_shares_what_one_client_has() -> None:
@@ -67,10 +67,10 @@ def test_whoever_is_unknown_shares_what_one_client_has() -> None:
 def test_of_one_address_one_mail_waits() -> None:
     mailbox = Mailbox()
 
-    placed = [mailbox.ask() for _ in range(6)]
+    scheduled = [mailbox.ask() for _ in range(6)]
 
-    assert [each.state for each in placed] == ["prompt"] * 3 + ["waiting"] + ["discarded"] * 2
-    assert placed[-1] == Schedule(NOW, "discarded", ONE_WAITS)
+    assert [each.state for each in scheduled] == ["prompt"] * 3 + ["waiting"] + ["discarded"] * 2
+    assert scheduled[-1] == Schedule(NOW, "discarded", ONE_WAITS)
 
 
 def test_what_fits_is_not_discarded_because_another_one_waits() -> None:
@@ -99,17 +99,17 @@ def test_the_owner_gets_a_mail_within_two_days_however_many_of_strangers_wait() 
     for number in range(200):
         mailbox.tags(1, b"stranger %d" % number)
 
-    placed = mailbox.ask(OWN, b"owner")
+    scheduled = mailbox.ask(OWN, b"owner")
 
-    assert (placed.state, placed.due_at - NOW) == ("daily", 2 * DAY)
+    assert (scheduled.state, scheduled.due_at - NOW) == ("daily", 2 * DAY)
 
 
 def test_what_finds_no_room_in_the_days_is_discarded() -> None:
     mailbox = Mailbox()
 
-    placed = mailbox.tags(200)
+    scheduled = mailbox.tags(200)
 
-    assert placed[-1] == Schedule(NOW, "discarded", NO_ROOM)
+    assert scheduled[-1] == Schedule(NOW, "discarded", NO_ROOM)
     assert max(mailbox.due()) <= NOW + 7 * DAY
 
 
@@ -126,7 +126,7 @@ def test_a_delay_that_was_asked_for_is_no_waiting() -> None:
 def test_another_limit_makes_a_mail_wait() -> None:
     asked = RequestedMail(NOW, NOW, OWN, None, is_plain=True)
 
-    assert place(asked, [], MailLimits(), not_before=NOW + HOUR) == Schedule(NOW + HOUR, "waiting")
+    assert schedule(asked, [], MailLimits(), not_before=NOW + HOUR) == Schedule(NOW + HOUR, "waiting")
 
 
 def test_a_decision_among_as_many_mails_as_are_read_takes_no_seconds() -> None:
@@ -135,9 +135,9 @@ def test_a_decision_among_as_many_mails_as_are_read_takes_no_seconds() -> None:
     asked = RequestedMail(NOW, NOW, OWN, b"client", is_plain=True)
     begin = time.thread_time()
 
-    placed = place(asked, known, MailLimits(mailbox=1000, client=1000))
+    scheduled = schedule(asked, known, MailLimits(mailbox=1000, client=1000))
 
-    assert placed.state == "daily"
+    assert scheduled.state == "daily"
     assert time.thread_time() - begin < 2
 
 
@@ -148,10 +148,10 @@ def test_a_clock_that_jumps_locks_nobody_out(jump: timedelta) -> None:
         mailbox.tags(1, b"client %d" % number)
     mailbox.now += jump
 
-    placed = mailbox.ask(OWN, b"owner")
+    scheduled = mailbox.ask(OWN, b"owner")
 
-    assert placed.state != "discarded"
-    assert placed.due_at - mailbox.now <= 12 * DAY
+    assert scheduled.state != "discarded"
+    assert scheduled.due_at - mailbox.now <= 12 * DAY
 
 
 Step = tuple[timedelta, bytes, bytes | None]
@@ -179,12 +179,12 @@ def test_no_window_ever_has_more_mails_than_allowed(steps: Sequence[Step], limit
     mailbox = Mailbox(limits)
     for pause, address, client in steps:
         mailbox.now += pause
-        placed = mailbox.ask(address, client)
+        scheduled = mailbox.ask(address, client)
         waiting = [mail.address for mail in mailbox.known if mail.state != "prompt" and mail.due_at > mailbox.now]
         assert len(waiting) == len(set(waiting))
-        assert placed.due_at >= mailbox.now
-        assert (placed.state == "prompt") <= (placed.due_at == mailbox.now)
-        assert (placed.state == "discarded") == (placed.reason is not None)
+        assert scheduled.due_at >= mailbox.now
+        assert (scheduled.state == "prompt") <= (scheduled.due_at == mailbox.now)
+        assert (scheduled.state == "discarded") == (scheduled.reason is not None)
 
     days = timedelta(days=limits.days)
     assert most_within(mailbox.due(), HOUR) <= (limits.mailbox_an_hour or 0)
@@ -204,14 +204,14 @@ def test_the_own_address_always_gets_a_mail_within_days(steps: Sequence[Step]) -
         mailbox.now += pause
         mailbox.ask(address, client)
 
-    placed = mailbox.ask(OWN, b"owner")
+    scheduled = mailbox.ask(OWN, b"owner")
 
     until = (
-        placed.due_at
-        if placed.reason is None
+        scheduled.due_at
+        if scheduled.reason is None
         else min(mail.due_at for mail in mailbox.known if mail.address == OWN and mail.due_at > mailbox.now)
     )
-    assert placed.reason in {None, ONE_WAITS}
+    assert scheduled.reason in {None, ONE_WAITS}
     assert until - mailbox.now <= 2 * DAY + HOUR
 
 
