@@ -19,8 +19,8 @@ CREATE TABLE IF NOT EXISTS users (
     CONSTRAINT users_email_not_empty CHECK (email <> '')
 );
 
--- An address belongs to the account that was verified with it, whatever its case; before that, several accounts may name
--- it.
+-- An address belongs to the account that was verified with it, whatever its case. Before that, several accounts may
+-- name it.
 CREATE UNIQUE INDEX IF NOT EXISTS users_email_key ON users (lower(email)) WHERE is_email_verified;
 
 -- Serves links (do several accounts name the address?) and "send it again" (the newest of them).
