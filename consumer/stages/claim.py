@@ -13,7 +13,7 @@ from consumer.model.lease import Lease
 from consumer.model.message import ClaimedMessage
 from consumer.model.results import Disposition
 from consumer.stages.database import LOCKED, UNREACHABLE, Database
-from consumer.stages.retry_policy import RetryPolicy, pauses
+from consumer.stages.retry_policy import RetryPolicy, database_pause
 from shared.errors import OutboxError
 from shared.outage_causes import postgresql_reason
 from shared.outbox import claims
@@ -98,7 +98,8 @@ class Claimer:
         first_lease: Lease | None = None
         may_be_ours: Lease | None = None
         is_locked = False
-        for pause in pauses():
+        pause = database_pause()
+        while True:
             lease = Lease.start(self._run_lease_seconds)
             try:
                 with self._database.transaction() as connection:
@@ -114,14 +115,15 @@ class Claimer:
                 is_locked = True
             except UNREACHABLE as exc:
                 first_lease = first_lease or lease
-                time_is_up = self._policy.shutting_down() or monotonic() + pause > give_up_at
+                seconds = pause.next()
+                time_is_up = self._policy.shutting_down() or monotonic() + seconds > give_up_at
                 if self._policy.deadline_passed() or (time_is_up and may_be_ours is None):
                     raise _UnavailableError(self._database.cause(exc)) from exc
-                self._policy.sleep(pause)
+                self._policy.sleep(seconds)
             except psycopg.Error as exc:
                 if may_be_ours is None or may_be_ours.is_over():
                     raise _RejectedError(postgresql_reason(exc)) from exc
-                self._policy.sleep(pause)
+                self._policy.sleep(pause.next())
             except BaseTimeoutException as exc:
                 raise _UnavailableError(type(exc).__name__) from exc
             else:
@@ -129,7 +131,6 @@ class Claimer:
                 return [
                     ClaimedMessage(claim, each, wanted[claim.id], _begin_span(claim)) for claim, each in leases.items()
                 ]
-        raise AssertionError  # pauses() never ends
 
 
 def _is_too_late(may_be_ours: Lease | None, give_up_at: float) -> bool:

@@ -17,7 +17,7 @@ import structlog
 
 from consumer.model.message import ClaimedMessage
 from consumer.stages.database import Database
-from consumer.stages.retry_policy import pauses
+from consumer.stages.retry_policy import database_pause
 from shared.outbox import claims
 from shared.outbox.messages import LONGEST_ANSWER_SECONDS
 
@@ -123,7 +123,8 @@ class LateAnswer:
             self._database.close()
 
     def _renewed_until(self) -> float | None:
-        for pause in pauses():
+        pause = database_pause()
+        while True:
             begun_at = monotonic()
             try:
                 with self._database.transaction(lock_seconds=_LOCK_SECONDS) as connection:
@@ -133,7 +134,7 @@ class LateAnswer:
                 if self.message.lease.is_over() or self._shutting_down():
                     _log.warning("lease.not_renewed", message_id=self.message.claim.id, error=type(exc).__name__)
                     return None
-                self._sleep(pause)
+                self._sleep(pause.next())
                 continue
             if not is_ours:
                 return None
@@ -141,4 +142,3 @@ class LateAnswer:
             self._after_renewal()
             _log.info("lease.renewed", message_id=self.message.claim.id, meaning="the mail server's answer is late")
             return min(self.message.lease.send_until, self._until)
-        raise AssertionError  # pauses() never ends

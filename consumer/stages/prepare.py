@@ -13,7 +13,7 @@ from consumer.model.mail import Mail
 from consumer.model.message import AttemptResult, ClaimedMessage, PreparedMail
 from consumer.model.outcomes import Discarded, Outcome, Released, RenderFailed
 from consumer.stages.database import LOCKED, OVERTIME, UNREACHABLE, Database
-from consumer.stages.retry_policy import RetryPolicy, pauses
+from consumer.stages.retry_policy import RetryPolicy, database_pause
 from consumer.task import Payload, Preparation, UndeliverableError
 from consumer.tasks.registry import TASKS
 from shared.database.connections import LOCK_SECONDS, DbConnection
@@ -47,7 +47,8 @@ class Preparer:
     def prepare(self, messages: Sequence[ClaimedMessage], *, lock_seconds: float = LOCK_SECONDS) -> PrepareResult:
         """Prepare the mails. A message whose mail cannot be prepared does not affect the others."""
         prepared = PrepareResult()
-        for pause in pauses():
+        pause = database_pause()
+        while True:
             messages = self._in_time_to_be_sent(messages, prepared)
             if not messages:
                 return prepared
@@ -61,14 +62,13 @@ class Preparer:
                 if self._policy.deadline_passed():
                     prepared.results.extend(_unprepared(each, Released(self._database.cause(exc))) for each in messages)
                     return prepared
-                self._policy.sleep(pause)
+                self._policy.sleep(pause.next())
                 continue
             except UndeliverableError as exc:
                 self._divide(messages, RenderFailed(exc.reason, is_permanent=True), prepared)
             except Exception as exc:  # noqa: BLE001 - a task's bug fails its message, not the worker
                 self._divide(messages, RenderFailed(f"{type(exc).__name__} while the mail was prepared"), prepared)
             return prepared
-        raise AssertionError  # pauses() never ends
 
     @staticmethod
     def _in_time_to_be_sent(messages: Sequence[ClaimedMessage], prepared: PrepareResult) -> Sequence[ClaimedMessage]:

@@ -9,7 +9,7 @@ from consumer.stages.database import Database
 from consumer.stages.late_answers import LateAnswers
 from consumer.stages.prepare import Preparer
 from consumer.stages.record import ResultRecorder
-from consumer.stages.retry_policy import RetryPolicy, pauses
+from consumer.stages.retry_policy import RetryPolicy, database_pause
 from consumer.stages.send import Sender, open_mailer
 from shared.settings.consumer import ConsumerSettings
 
@@ -71,10 +71,9 @@ class Processor:
 
     def _retry_record(self) -> list[RecordedResult]:
         """Retry until the outcome is written, or until the deadline has passed."""
-        for pause in pauses():
-            if self._policy.deadline_passed():
-                break
-            self._policy.sleep_before_record(pause)
+        pause = database_pause()
+        while not self._policy.deadline_passed():
+            self._policy.sleep_before_record(pause.next())
             if recorded := self._recorder.retry():
                 return recorded
         return self._recorder.give_up()

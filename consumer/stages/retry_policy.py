@@ -1,13 +1,15 @@
 """How a consumer retries while PostgreSQL is unavailable."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from rq.timeouts import BaseTimeoutException
 
-_LONGEST_PAUSE_SECONDS: Final = 2.0
+from shared.doubling_pause import DoublingPause
+
+LONGEST_PAUSE_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +35,6 @@ class RetryPolicy:
             return
 
 
-def pauses() -> Iterator[float]:
-    """Yield the pauses between tries to reach PostgreSQL: 0.1, 0.2, 0.4 … 2 seconds."""
-    seconds = 0.1
-    while True:
-        yield min(seconds, _LONGEST_PAUSE_SECONDS)
-        seconds *= 2
+def database_pause() -> DoublingPause:
+    """Return the pause between tries to reach PostgreSQL: 0.1, 0.2, 0.4 … 2 seconds."""
+    return DoublingPause(0.1, LONGEST_PAUSE_SECONDS)

@@ -14,7 +14,7 @@ from consumer.model.message import AttemptResult
 from consumer.model.results import Disposition, RecordedResult, log_result
 from consumer.stages.database import Database
 from consumer.stages.record import ResultRecorder
-from consumer.stages.retry_policy import RetryPolicy, pauses
+from consumer.stages.retry_policy import RetryPolicy, database_pause
 from consumer.threaded.queue import WorkerBroker
 from consumer.threaded.state import WorkerState
 from shared.rq_format.read import PoppedJob
@@ -48,7 +48,7 @@ class Completer(threading.Thread):
         self._state = state
         self._policy = policy
         self._results = results
-        self._pauses = pauses()
+        self._pause = database_pause()
         self._retry_at: float | None = None
         self._undeleted: deque[tuple[PoppedJob, Disposition]] = deque(maxlen=_UNDELETED_KEPT)
 
@@ -63,10 +63,9 @@ class Completer(threading.Thread):
             if batch:
                 self._complete(self._recorder.record(batch))
             self._retry_if_due()
-        for pause in pauses():
-            if not self._recorder.has_unwritten or self._policy.deadline_passed():
-                break
-            self._policy.sleep(pause)
+        pause = database_pause()
+        while self._recorder.has_unwritten and not self._policy.deadline_passed():
+            self._policy.sleep(pause.next())
             self._complete(self._recorder.retry())
         self._complete(self._recorder.give_up())
         self._database.close()
@@ -74,12 +73,13 @@ class Completer(threading.Thread):
     def _retry_if_due(self) -> None:
         """Retry unwritten results after pauses of their own, so that new results do not wait for them."""
         if not self._recorder.has_unwritten:
-            self._pauses, self._retry_at = pauses(), None
+            self._pause.reset()
+            self._retry_at = None
         elif self._retry_at is None:
-            self._retry_at = monotonic() + next(self._pauses)
+            self._retry_at = monotonic() + self._pause.next()
         elif monotonic() >= self._retry_at:
             self._complete(self._recorder.retry())
-            self._retry_at = monotonic() + next(self._pauses)
+            self._retry_at = monotonic() + self._pause.next()
 
     def _next_batch(self) -> list[AttemptResult] | None:
         """Wait for a result and return it with all others that are waiting.

@@ -17,6 +17,7 @@ from consumer.stages.prepare import Preparer
 from consumer.threaded.queue import WorkerBroker
 from consumer.threaded.state import WorkerState
 from consumer.threaded.timings import WorkerTimings
+from shared.doubling_pause import DoublingPause
 from shared.logs import lines_of
 from shared.rq_format.read import PoppedJob
 
@@ -27,9 +28,6 @@ _JOBS_IN_ORDER: Final = 9
 
 _NamedJob = tuple[PoppedJob, int | None]
 """A job, and the id of the message that it names."""
-
-_FIRST_PAUSE_SECONDS: Final = 0.1
-_LONGEST_PAUSE_SECONDS: Final = 5.0
 
 
 class Fetcher(threading.Thread):
@@ -85,7 +83,7 @@ class Fetcher(threading.Thread):
 
     def run(self) -> None:
         """Take jobs until told to stop; wait while Redis or PostgreSQL is unavailable."""
-        pause = _FIRST_PAUSE_SECONDS
+        pause = _outage_pause()
         # Popped jobs, no longer in any list, whose message Redis has yet to be asked for.
         unread: list[PoppedJob] = []
         while capacity := self._state.wait_for_capacity():
@@ -102,10 +100,9 @@ class Fetcher(threading.Thread):
             if named:
                 self._process(named)
             if error is not None:
-                self._state.stopping.wait(pause)
-                pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+                self._state.stopping.wait(pause.next())
                 continue
-            pause = _FIRST_PAUSE_SECONDS
+            pause.reset()
             if not named and self._burst:
                 break
         for job in unread:
@@ -194,6 +191,10 @@ class Fetcher(threading.Thread):
 
     def _wait_for_postgresql(self) -> None:
         """Leave the jobs in Redis until PostgreSQL is available."""
-        pause = _FIRST_PAUSE_SECONDS
-        while not self._state.stopping.wait(pause) and not self._database.answers():
-            pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+        pause = _outage_pause()
+        while not self._state.stopping.wait(pause.next()) and not self._database.answers():
+            pass
+
+
+def _outage_pause() -> DoublingPause:
+    return DoublingPause(0.1, 5.0)

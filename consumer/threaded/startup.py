@@ -15,6 +15,7 @@ from consumer.redis_connection import check_connection_class, open_as_rq_does, s
 from consumer.stages.database import Database
 from redis_client.addresses import client_cause
 from shared.database.connections import UnsuitableDatabaseError
+from shared.doubling_pause import DoublingPause
 from shared.errors import SettingsError
 from shared.logs import configure_logging
 from shared.settings.consumer import read_consumer_settings
@@ -52,14 +53,13 @@ def check_settings_and_wait_for_redis(params: Mapping[str, Any]) -> None:
         sys.exit(EXIT_SETTINGS)
     _refuse_unsuitable_database(settings.database_url)
     client = same_redis(rq_client, _REDIS_SECONDS, _REDIS_SECONDS)
-    pause = 0.1
+    pause = DoublingPause(0.1, _LONGEST_PAUSE_SECONDS)
     logged: str | None = None
     while (error := _failure(client)) is not None:
         if error != logged:
             _log.warning("redis.unavailable", error=error)
             logged = error
-        time.sleep(pause)
-        pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+        time.sleep(pause.next())
     client.close()
 
 

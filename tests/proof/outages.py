@@ -23,7 +23,7 @@ from consumer.stages.late_answers import LateAnswers
 from consumer.stages.prepare import Preparer
 from consumer.stages.processor import Processor
 from consumer.stages.record import ResultRecorder
-from consumer.stages.retry_policy import _LONGEST_PAUSE_SECONDS as LONGEST_CONSUMER_PAUSE_SECONDS
+from consumer.stages.retry_policy import LONGEST_PAUSE_SECONDS as LONGEST_CONSUMER_PAUSE_SECONDS
 from consumer.stages.retry_policy import RetryPolicy
 from consumer.stages.send import Sender, open_mailer
 from embedded.programs.ports import free_port
