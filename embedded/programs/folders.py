@@ -14,25 +14,32 @@ from embedded.programs.accounts import Account, may_enter
 
 ELSEWHERE_NOTE = "postgres-data-is-elsewhere.txt"
 
-# A cache may vanish: temporary folders do. Data may not: a temporary folder is only the second choice for them.
-_CACHE_PARENTS: tuple[Path, ...] = (Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/var/cache"))  # noqa: S108  # see _accept
-_DATA_PARENTS = (Path("/var/lib"), Path("/var/tmp"), Path(tempfile.gettempdir()))  # noqa: S108  # see _accept
+DATA_PARENTS = (Path("/var/lib"), Path("/var/tmp"), Path(tempfile.gettempdir()))  # noqa: S108  # see _accept
+"""Data must not vanish, as temporary folders do, so those come last."""
 
 
 def cache_folder(account: Account | None) -> Path:
-    """Return the folder for what can be made again: ours alone to write, for the account to enter."""
-    parents = _CACHE_PARENTS
+    """Return the folder for what can be made again: only we may write to it, and the account may enter it."""
+    parents = [Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/var/cache")]  # noqa: S108  # see _accept
     if account is not None:
         # Root's copy of the programs runs from there.
-        parents = tuple(parent for parent in parents if not _forbids_programs(parent))
+        parents = [parent for parent in parents if not _forbids_programs(parent)]
     return _own_folder(parents, account)
 
 
-def data_folder(folder: Path, account: Account | None) -> Path:
-    """Return where the data of the server in `folder` lie: below it, or elsewhere if the account may not enter it.
+def data_folder(folder: Path, account: Account | None, parents: Sequence[Path] = DATA_PARENTS) -> Path:
+    """Return where the data of the server in `folder` is: below it, or elsewhere if the account may not enter it.
 
-    A text file in `folder` then says where. It is also what is read the next time, so that a folder that was moved
-    keeps its data.
+    A text file in `folder` then says where. The next call reads it, so that a folder that was moved keeps its data.
+
+    Args:
+        folder: the server's folder.
+        account: who has to reach the data; None for this process's own account.
+        parents: where "elsewhere" may be, the first choice first.
+
+    Raises:
+        NoUsableFolderError: none of them can hold a folder of ours that the account may enter.
+
     """
     folder.mkdir(parents=True, exist_ok=True)
     if account is None or may_enter(folder, account):
@@ -41,13 +48,13 @@ def data_folder(folder: Path, account: Account | None) -> Path:
     with suppress(FileNotFoundError):
         return Path(note.read_text().splitlines()[-1])
     name = sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-    data = _own_folder(_DATA_PARENTS, account) / f"data-{name}"
+    data = _own_folder(parents, account) / f"data-{name}"
     if data.exists():
-        # The folder that it belonged to was deleted, and its note with it: so were the data meant to be.
+        # The folder that it belonged to was deleted with its note, so the data was meant to be deleted too.
         remove(data)
     note.write_text(
         "PostgreSQL does not run as root, and the account it runs as may not enter this folder.\n"
-        "Its data are kept here instead:\n"
+        "Its data is here instead:\n"
         f"{data}\n"
     )
     return data

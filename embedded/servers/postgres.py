@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -31,7 +31,7 @@ _PID_LINE, _STATUS_LINE = 0, 7
 
 
 class PostgresServer(Databases):
-    """One cluster in one folder: `data` (or a note that says where it lies), `pgpass` and `postgres.log`.
+    """One cluster in one folder: `data` (or a note that says where it is), `pgpass` and `postgres.log`.
 
     The port is chosen at the first start and kept from then on. Unix sockets are off: their path may be at most 107
     bytes long, which deep folders exceed. Any local user can reach the port, so each connection needs the password in
@@ -40,23 +40,37 @@ class PostgresServer(Databases):
     """
 
     def __init__(
-        self, folder: Path, *, port: int | None = None, settings: Mapping[str, str] = MappingProxyType({})
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        settings: Mapping[str, str] = MappingProxyType({}),
+        data_parents: Sequence[Path] = folders.DATA_PARENTS,
     ) -> None:
-        """Prepare a server in the folder; start nothing yet."""
+        """Prepare a server in the folder; start nothing yet.
+
+        Args:
+            folder: for everything of this server.
+            port: None for a free one.
+            settings: of postgresql.conf.
+            data_parents: where its data may be if PostgreSQL's account may not enter the folder.
+
+        """
         self.folder = folder.absolute()
         self.settings = dict(settings)
         self.log_file = self.folder / "postgres.log"
         self.password_file = self.folder / "pgpass"
         self._port = port
         self._port_was_chosen = port is not None
+        self._data_parents = data_parents
         self._data: Path | None = None
         self._program: Program | None = None
 
     @property
     def data(self) -> Path:
-        """Where the cluster's files lie."""
+        """The folder of the cluster's files."""
         if self._data is None:
-            self._data = folders.data_folder(self.folder, unprivileged_account())
+            self._data = folders.data_folder(self.folder, unprivileged_account(), self._data_parents)
         return self._data
 
     @property

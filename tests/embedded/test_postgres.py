@@ -5,6 +5,7 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Path]:
     """An empty place for what is made once."""
     parent = folder / "cache"
     parent.mkdir(mode=0o755)
-    monkeypatch.setattr(folders, "_CACHE_PARENTS", (parent,))
+    monkeypatch.setattr(tempfile, "tempdir", str(parent))
     postgres_files.binaries.cache_clear()
     yield parent / f"outbox-embedded-{os.geteuid()}"
     postgres_files.binaries.cache_clear()
@@ -203,18 +204,15 @@ def test_root_runs_it_as_somebody_else_from_a_copy_that_is_roots(own_postgres: P
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="only root lends an account")
-def test_data_lie_elsewhere_where_the_account_may_not_enter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
-) -> None:
-    monkeypatch.setattr(folders, "_DATA_PARENTS", (folder,))
+def test_data_lie_elsewhere_where_the_account_may_not_enter(tmp_path: Path, folder: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    server = PostgresServer(closed, settings=SETTINGS)
+    server = PostgresServer(closed, settings=SETTINGS, data_parents=[folder])
     server.start()
     write_note(server.url())
     server.stop()
 
-    again = PostgresServer(closed, settings=SETTINGS)
+    again = PostgresServer(closed, settings=SETTINGS, data_parents=[folder])
     again.start()
 
     assert folder in again.data.parents
@@ -230,19 +228,16 @@ def test_data_lie_elsewhere_where_the_account_may_not_enter(
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="only root lends an account")
-def test_a_deleted_folder_does_not_get_its_data_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
-) -> None:
-    monkeypatch.setattr(folders, "_DATA_PARENTS", (folder,))
+def test_a_deleted_folder_does_not_get_its_data_back(tmp_path: Path, folder: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     account = unprivileged_account()
-    data = folders.data_folder(closed, account)
+    data = folders.data_folder(closed, account, [folder])
     data.mkdir()
     (data / "PG_VERSION").touch()
     (closed / folders.ELSEWHERE_NOTE).unlink()
 
-    assert folders.data_folder(closed, account) == data
+    assert folders.data_folder(closed, account, [folder]) == data
     assert not data.exists()
 
 
