@@ -15,6 +15,7 @@ import structlog
 from outbox_relay.broker import BrokerUnavailableError, open_broker
 from outbox_relay.commands import COMMANDS
 from outbox_relay.commands.session import EXIT_SETTINGS
+from outbox_relay.loop.pacing import Pacing
 from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from outbox_relay.metrics.relay_metrics import RelayMetrics
@@ -62,6 +63,7 @@ def main(context: click.Context, batch_size: int | None, poll_seconds: float | N
     """
     if context.invoked_subcommand is not None:
         return
+    # click passes `obj` of a caller in Python on; from a shell it is None.
     configure_logging()
     try:
         settings = read_relay_settings()
@@ -72,18 +74,18 @@ def main(context: click.Context, batch_size: int | None, poll_seconds: float | N
         settings = replace(settings, batch_size=batch_size)
     if poll_seconds is not None:
         settings = replace(settings, poll_seconds=poll_seconds)
-    _run(settings, once=once)
+    _run(settings, once=once, pacing=context.obj)
 
 
 for _command in COMMANDS:
     main.add_command(_command)
 
 
-def _run(settings: RelaySettings, *, once: bool) -> None:
+def _run(settings: RelaySettings, *, once: bool, pacing: Pacing | None) -> None:
     broker = open_broker(settings.redis_url, settings.key_prefix, settings.run_lease_seconds)
     wakeup = WakeupPipe()
     metrics = RelayMetrics(settings.database_url)
-    relay = Relay(settings, broker, wakeup, metrics)
+    relay = Relay(settings, broker, wakeup, metrics, pacing=pacing)
     _stop_on_signals(relay)
     if not once:
         _serve_metrics(settings, metrics)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from outbox_relay.doctor.findings import Finding, fault, ok, skipped, warning
-from outbox_relay.loop.reaper import POP_TO_CLAIM_SECONDS
+from outbox_relay.loop.pacing import POP_TO_CLAIM_SECONDS
 from shared.errors import SettingsError
 from shared.settings.api import is_behind_tls, read_api_settings, read_ops_token
 from shared.settings.consumer import read_consumer_settings

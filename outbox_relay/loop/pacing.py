@@ -5,6 +5,7 @@ from time import monotonic
 from typing import Final
 
 from shared.doubling_pause import DoublingPause
+from shared.outbox.reaping import POSTMASTER_GRACE_SECONDS
 
 REAPING_SHARE: Final = 0.2
 """With a million jobs in Redis one step of a sweep takes seconds, and the leases of the first rows are over again
@@ -23,6 +24,12 @@ POLLING_SHARE: Final = 0.05
 
 ACCOUNTS_AT_ONCE: Final = 100
 
+POP_TO_CLAIM_SECONDS: Final = 5.0
+"""The longest time between a job's pop and its claim, unless its worker died or froze."""
+
+RECONNECT_GRACE_SECONDS: Final = 15.0
+"""After an outage of PostgreSQL the consumers have this time to acknowledge what they finished during it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pacing:
@@ -34,6 +41,9 @@ class Pacing:
         prune_seconds, expire_seconds: between two steps of a deletion that has nothing more to delete.
         longest_outage_pause_seconds: between two passes while a server is away; the first pauses are shorter.
         accounts_at_once: the largest number of accounts that one step of the expiry checks.
+        pop_to_claim_seconds: how long a job may be missing in Redis before its message is pending again.
+        postmaster_grace_seconds, reconnect_grace_seconds: after a start of PostgreSQL, and after an outage that the
+            relay has seen, no claim is taken back for this long.
 
     """
 
@@ -43,6 +53,9 @@ class Pacing:
     expire_seconds: float = 60.0
     longest_outage_pause_seconds: float = 5.0
     accounts_at_once: int = ACCOUNTS_AT_ONCE
+    pop_to_claim_seconds: float = POP_TO_CLAIM_SECONDS
+    postmaster_grace_seconds: float = POSTMASTER_GRACE_SECONDS
+    reconnect_grace_seconds: float = RECONNECT_GRACE_SECONDS
 
 
 _FIRST_GATHERING_SECONDS: Final = 0.002

@@ -9,17 +9,15 @@ from typing import Final
 import structlog
 
 from outbox_relay.broker import Broker, BrokerUnavailableError
+from outbox_relay.loop.pacing import POP_TO_CLAIM_SECONDS
 from shared.database.connections import DbConnection
 from shared.logs import lines_of
 from shared.outbox import reaping
 from shared.outbox.messages import JobRef
-from shared.outbox.reaping import LeaseExpired, Reaped
+from shared.outbox.reaping import POSTMASTER_GRACE_SECONDS, LeaseExpired, Reaped
 from shared.rq_format.ids import job_id
 
 _log = structlog.get_logger(__name__)
-
-POP_TO_CLAIM_SECONDS: Final = 5.0
-"""The longest time between a job's pop and its claim, unless its worker died or froze."""
 
 EXPIRED_AT_ONCE: Final = 50_000
 """The largest number of rows in one sweep. More would delay publishing by seconds; the next sweep continues."""
@@ -62,17 +60,21 @@ class Reaper:
         *,
         publish_lease_seconds: float,
         expired_at_once: int = EXPIRED_AT_ONCE,
+        pop_to_claim_seconds: float = POP_TO_CLAIM_SECONDS,
+        postmaster_grace_seconds: float = POSTMASTER_GRACE_SECONDS,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._broker = broker
         self._publish_lease_seconds = publish_lease_seconds
         self._expired_at_once = expired_at_once
+        self._pop_to_claim_seconds = pop_to_claim_seconds
+        self._postmaster_grace_seconds = postmaster_grace_seconds
         self._clock = clock
         self._missed_since: dict[JobRef, float] = {}
 
     def reap_running(self, connection: DbConnection) -> tuple[Reaped, ...]:
         """Take back claims whose lease is over, and return them. Redis is not used."""
-        return tuple(reaping.reap_running(connection, _REAPED_AT_ONCE))
+        return tuple(reaping.reap_running(connection, _REAPED_AT_ONCE, self._postmaster_grace_seconds))
 
     def reap_published(self, connection: DbConnection) -> SweepResult:
         """Look up the jobs of expired published rows in Redis, and make the rows pending whose job is missing.
@@ -104,11 +106,11 @@ class Reaper:
         return SweepResult(renewed, len(by_lease), len(by_epoch), is_partial, len(expired))
 
     def _missed_long_enough(self, missing: list[LeaseExpired]) -> list[JobRef]:
-        """Return the jobs that an earlier sweep missed too, longer ago than POP_TO_CLAIM_SECONDS."""
+        """Return the jobs that an earlier sweep missed too, longer ago than a claim may take."""
         now = self._clock()
         jobs = [each.job for each in missing if each.same_epoch]
         self._missed_since = {job: self._missed_since.get(job, now) for job in jobs}
-        return [job for job in jobs if now - self._missed_since[job] >= POP_TO_CLAIM_SECONDS]
+        return [job for job in jobs if now - self._missed_since[job] >= self._pop_to_claim_seconds]
 
     def _renew(self, connection: DbConnection, jobs: list[JobRef], epoch: str) -> int:
         return sum(

@@ -27,9 +27,6 @@ from shared.settings.relay import RelaySettings
 
 _log = structlog.get_logger(__name__)
 
-_RECONNECT_GRACE_SECONDS: Final = 15.0
-"""After an outage of PostgreSQL the consumers have this time to acknowledge what they finished during it."""
-
 _FIRST_OUTAGE_PAUSE_SECONDS: Final = 0.25
 _SHORTEST_SLEEP_SECONDS: Final = 0.02
 """When messages are due but another relay has locked them, an immediate second try would only cost time."""
@@ -83,7 +80,12 @@ class Relay:
             publish_lease_seconds=settings.publish_lease_seconds,
             probe_timeout_seconds=settings.run_lease_seconds,
         )
-        self._reaper = Reaper(broker, publish_lease_seconds=settings.publish_lease_seconds)
+        self._reaper = Reaper(
+            broker,
+            publish_lease_seconds=settings.publish_lease_seconds,
+            pop_to_claim_seconds=self._pacing.pop_to_claim_seconds,
+            postmaster_grace_seconds=self._pacing.postmaster_grace_seconds,
+        )
         self._listener = Listener(settings.listen_url)
         self._maintenance = Maintenance(settings, self._observer, self._pacing)
         self._heartbeat = Heartbeat(self._pacing.beat_seconds)
@@ -180,7 +182,7 @@ class Relay:
             self._connection = connect(self._settings.database_url, "outbox-relay")
             keep_plans(self._connection)
             if self._outage is not None:
-                self._reap_running_from = monotonic() + _RECONNECT_GRACE_SECONDS
+                self._reap_running_from = monotonic() + self._pacing.reconnect_grace_seconds
         return self._connection
 
     def close(self) -> None:

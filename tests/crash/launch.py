@@ -2,54 +2,44 @@
 
     python -m tests.crash.launch [OPTIONS] relay|worker [the program's own arguments]
 
-Everything is done from outside: functions are wrapped and constants replaced before the program's own entry point is
-called. What kills it is a real SIGKILL.
+Functions are wrapped from outside before the program's own entry point is called. What kills it is a real SIGKILL. The
+relay gets a Pacing that waits less than in production.
 """
 
 import dataclasses
 import functools
 import importlib
 import inspect
-import json
 import os
-import runpy
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
+from outbox_relay.__main__ import main as relay
+from outbox_relay.loop.pacing import Pacing
 from tests.crash.points import POINTS, Point
 
-NO_WAITING = (
-    # As if PostgreSQL had been running for long, and no pop could be followed late by its claim.
-    "shared.outbox.reaping:reap_running.__wrapped__.__defaults__=[0]",
-    "outbox_relay.loop.relay:_RECONNECT_GRACE_SECONDS=0",
-    "outbox_relay.loop.reaper:POP_TO_CLAIM_SECONDS=0.5",
-)
-"""Constants that make a relay act sooner than in production."""
+NO_WAITING: Final = Pacing(pop_to_claim_seconds=0.5, postmaster_grace_seconds=0.0, reconnect_grace_seconds=0.0)
+"""As if PostgreSQL had been running for long, and no pop could be followed late by its claim."""
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--die", "point", type=click.Choice(list(POINTS)), help="Die at this moment, once.")
 @click.option("--note", type=click.Path(path_type=Path), help="The file that says that the moment was reached.")
-@click.option("--set", "constants", multiple=True, help="module:name=JSON, a constant to be replaced.")
 @click.option("--import", "modules", multiple=True, help="A module to be imported first: it registers tasks, say.")
 @click.argument("program", type=click.Choice(["relay", "worker"]))
 @click.argument("arguments", nargs=-1)
 def main(
     point: str | None,
     note: Path | None,
-    constants: tuple[str, ...],
     modules: tuple[str, ...],
     program: str,
     arguments: tuple[str, ...],
 ) -> None:
-    for constant in constants:
-        name, _, value = constant.partition("=")
-        _replace(name, json.loads(value))
     for module in modules:
         importlib.import_module(module)
     if point is not None:
@@ -57,19 +47,11 @@ def main(
             raise click.UsageError("--die needs --note")
         _arrange_death(POINTS[point], note)
     if program == "relay":
-        sys.argv = ["outbox_relay", *arguments]
-        runpy.run_module("outbox_relay", run_name="__main__", alter_sys=True)
+        relay.main(arguments, prog_name="outbox_relay", obj=NO_WAITING)
     else:
         rq = importlib.import_module("rq.cli")
         sys.argv = ["rq", "worker", "critical", "default", *arguments]
         rq.main(prog_name="rq")
-
-
-def _replace(name: str, value: object) -> None:
-    owner, attribute = _find(name)
-    if not hasattr(owner, attribute):
-        raise click.UsageError(f"{name} is not there: nothing would be replaced")
-    setattr(owner, attribute, tuple(value) if isinstance(value, list) else value)
 
 
 def _arrange_death(point: Point, note: Path) -> None:

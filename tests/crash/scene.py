@@ -23,7 +23,6 @@ from embedded.servers.redis import RedisServer
 from shared.database.connections import connect
 from shared.outbox.messages import SendVerifyEmail
 from shared.rq_format.keys import Keys
-from tests.crash.launch import NO_WAITING
 from tests.preloading import Preloaded, PreloadedProgram, rq_key_prefix
 from tests.rows import ids_by_message_id
 from tests.waiting import wait_until
@@ -151,11 +150,11 @@ class Scene:
         return started
 
     def start_relay(self, *options: str) -> Program:
-        """Start a relay that is less patient than production wants it."""
-        return self.start("relay", "relay", *(part for each in NO_WAITING for part in ("--set", each)), *options)
+        """Start a relay with the launcher's short waits."""
+        return self.start("relay", "relay", *options)
 
     def log(self, program: Program) -> str:
-        """Read what a program has said."""
+        """Return a program's log."""
         return program.command.log_file.read_text(errors="replace")
 
     def end(self, but: Program | None = None) -> None:

@@ -12,8 +12,9 @@ from rq.job import Job
 
 from embedded.servers.redis import RedisServer
 from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
+from outbox_relay.loop.pacing import POP_TO_CLAIM_SECONDS
 from outbox_relay.loop.publisher import Publisher
-from outbox_relay.loop.reaper import POP_TO_CLAIM_SECONDS, Reaper, SweepResult
+from outbox_relay.loop.reaper import Reaper, SweepResult
 from shared.database.connections import connect, transaction
 from shared.outbox import publishing, reaping
 from shared.outbox.messages import JobRef
