@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Final
 
@@ -105,7 +106,7 @@ class Broker:
 
         """
         command = "LPUSH" if in_front else "RPUSH"
-        head = (self._keys.job(""), timestamp(), self._job_timeout_seconds, uuid.uuid4().hex, command)
+        head = (self._keys.job(""), timestamp(datetime.now(UTC)), self._job_timeout_seconds, uuid.uuid4().hex, command)
         with _translated(self._client):
             reply: Any = self._push(
                 keys=[self._keys.epoch_marker, self._keys.queues], args=[*head, *push_arguments(rows, self._keys)]

@@ -18,6 +18,7 @@ from redis_client.addresses import client_cause
 from shared.rq_format.ids import message_id_of_job
 from shared.rq_format.keys import Keys
 from shared.rq_format.read import LARGEST_DATA_BYTES, PoppedJob, message_id_of_call
+from shared.rq_format.write import timestamp
 
 _POP_SCRIPT: Final = """
 -- Pop up to ARGV[1] jobs, all of the first list before any of the second. LPOP's own count needs Redis 6.2.
@@ -159,7 +160,7 @@ class WorkerBroker:
             args=[
                 job_id,
                 int(present.timestamp()) + DEFAULT_FAILURE_TTL,
-                present.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+                timestamp(present),
                 self._worker,
                 reason,
                 DEFAULT_FAILURE_TTL,

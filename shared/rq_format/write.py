@@ -6,7 +6,7 @@ it fails there and not in production.
 
 import pickle
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from shared.outbox.messages import ENTRY_POINT, QUEUES, JobRef
@@ -76,9 +76,9 @@ def push_arguments(jobs: Sequence[JobRef], keys: Keys) -> Iterator[str | bytes]:
                 yield _pickled_call(job.id)
 
 
-def timestamp() -> str:
-    """Return the current time as RQ writes it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def timestamp(moment: datetime) -> str:
+    """Return the moment, which is in UTC, as RQ writes it."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _pickled_call(message_id: int) -> bytes:
