@@ -23,7 +23,7 @@ ACTORS = (
 def claims() -> Iterator[list[str]]:
     """Return the cells of each row of the tables of what holds."""
     for line in MODEL.splitlines():
-        if line.startswith("| ") and not line.startswith(("| What", "|---")):
+        if line.startswith("| ") and not line.startswith(("| What holds |", "|---")):
             yield [cell.strip() for cell in line.strip("|").split(" | ")]
 
 
