@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 
 AS_ROOT = os.geteuid() == 0
 ROOT = Path(__file__).parents[2]
-MAKE_CLUSTER = "import sys; from pathlib import Path; from embedded import postgres_files; "
+MAKE_CLUSTER = "import sys; from pathlib import Path; from embedded.servers import postgres_files; "
 MAKE_CLUSTER += "postgres_files.make_cluster(Path(sys.argv[1]), durable=False)"
 
 # As in the session's own server: nobody pulls a plug.
