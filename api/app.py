@@ -53,13 +53,20 @@ class _Resources:
 
 
 def create_app(
-    settings: ApiSettings | None = None, *, notifier: Notifier | None = None, ops_token: str | None = None
+    settings: ApiSettings | None = None,
+    *,
+    engine: Engine | None = None,
+    notifier: Notifier | None = None,
+    rate_limiter: RateLimiter | None = None,
+    ops_token: str | None = None,
 ) -> Flask:
     """Build the WSGI application. Nothing is connected yet.
 
     Args:
         settings: the settings. Without them, the process's own are read from the environment, and logging is set up.
+        engine: the connection pool. Default: one for settings.database_url.
         notifier: notifies the relay after a commit. Default: one for settings.database_url.
+        rate_limiter: limits the clients' requests. Default: one for settings.rate_limits.
         ops_token: the token of the console; None for no console. Read from the environment together with the settings.
 
     """
@@ -70,7 +77,7 @@ def create_app(
         configure_tracing("outbox-api")
         hide_query_strings()
         warn_of_untrusted_proxy(settings.trusted_proxies)
-    engine = build_engine(settings.database_url)
+    engine = engine or build_engine(settings.database_url)
     notifier = notifier or Notifier(settings.database_url)
     # Outside the pool: a probe, a scrape or the console never takes a connection from a signup.
     probe_connections = SideConnections(settings.database_url, most=2, wait_seconds=_WAIT_SECONDS)
@@ -97,7 +104,12 @@ def create_app(
     add_metrics(app, scrape_connections, registry)
     trace_requests(app, believe_header=settings.trusted_proxies > 0)
     warning_connections = SideConnections(settings.database_url, most=1, wait_seconds=_WAIT_SECONDS)
-    limit_rates(app, RateLimiter(settings.rate_limits), LimitBypasses(registry), IgnoredHeaders(warning_connections))
+    limit_rates(
+        app,
+        rate_limiter or RateLimiter(settings.rate_limits),
+        LimitBypasses(registry),
+        IgnoredHeaders(warning_connections),
+    )
     common_passwords()  # loads them now: the first signup would wait, or fail where the file is missing
     signup_schema = SignUpSchema(settings.password_min_length)
     app.register_blueprint(signup_blueprint(accounts, signup_schema))

@@ -10,9 +10,11 @@ import psycopg
 from flask import Flask
 from flask.testing import FlaskClient
 from psycopg.rows import dict_row
+from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
 from api.app import close, create_app
+from api.clients.rate_limits import RateLimiter
 from api.database.notifier import Notifier
 from shared.links import sign, verification_link
 from shared.settings.api import ApiSettings
@@ -90,7 +92,9 @@ class ApiService:
 def api_service(
     database_url: str,
     *,
+    engine: Engine | None = None,
     notifier: Notifier | None = None,
+    rate_limiter: RateLimiter | None = None,
     ops_token: str | None = None,
     **changes: Any,
 ) -> Iterator[ApiService]:
@@ -104,7 +108,7 @@ def api_service(
             **changes,
         }
     )
-    app = create_app(settings, notifier=notifier, ops_token=ops_token)
+    app = create_app(settings, engine=engine, notifier=notifier, rate_limiter=rate_limiter, ops_token=ops_token)
     try:
         yield ApiService(app, database_url)
     finally:

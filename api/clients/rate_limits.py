@@ -5,7 +5,7 @@ request passes.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Final, NamedTuple
 
@@ -51,13 +51,14 @@ class RateLimitStatus(NamedTuple):
 class RateLimiter:
     """Counts each client's requests in fixed windows."""
 
-    def __init__(self, limits: RateLimits) -> None:
+    def __init__(self, limits: RateLimits, storage: Callable[[], MemoryStorage] = MemoryStorage) -> None:
         self._limits = limits
+        self._storage = storage
 
     @cached_property
     def _counter(self) -> FixedWindowRateLimiter:
         # Created on first use: its storage starts threads, which do not survive a fork.
-        return FixedWindowRateLimiter(MemoryStorage())
+        return FixedWindowRateLimiter(self._storage())
 
     def count(self, name: str, client: Client) -> RateLimitStatus | None:
         """Count a request and return what its client has left; None where no limit applies."""

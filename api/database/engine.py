@@ -24,7 +24,7 @@ from shared.database.connections import (
     states_settings,
     transaction,
 )
-from shared.database.prompt_connection import PromptConnection
+from shared.database.prompt_connection import ANSWER_SECONDS, PromptConnection
 from shared.errors import OutboxError
 from shared.outage_causes import postgresql_cause
 
@@ -65,8 +65,8 @@ class _Address:
     url: str = field(repr=False)
 
 
-def connect(database_url: str) -> PromptConnection:
-    """Open a connection.
+def connect(database_url: str, *, answer_seconds: float = ANSWER_SECONDS) -> PromptConnection:
+    """Open a connection, which gives up on a statement after answer_seconds.
 
     Raises:
         psycopg.OperationalError: PostgreSQL is unreachable, or the database is an UnsuitableDatabaseError.
@@ -76,24 +76,34 @@ def connect(database_url: str) -> PromptConnection:
     try:
         check_encoding(connection)
         prepare_session(connection, lock_seconds=LOCK_SECONDS)
+        connection.answer_seconds = answer_seconds
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def build_engine(database_url: str) -> Engine:
-    """Return the pool. It connects on first use, so it can be built before a fork and without PostgreSQL."""
+def build_engine(
+    database_url: str, *, answer_seconds: float = ANSWER_SECONDS, pool_seconds: float = _POOL_SECONDS
+) -> Engine:
+    """Return the pool. It connects on first use, so it can be built before a fork and without PostgreSQL.
+
+    Args:
+        database_url: the database.
+        answer_seconds: how long a statement may take.
+        pool_seconds: how long to wait for a connection while all of the pool are in use.
+
+    """
     engine = create_engine(
         "postgresql+psycopg://",
         # libpq's URLs can name several hosts, SQLAlchemy's cannot.
-        creator=lambda: connect(database_url),
+        creator=lambda: connect(database_url, answer_seconds=answer_seconds),
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,
         use_native_hstore=False,
         # Parameters include addresses, which must not get into an error's text.
         hide_parameters=True,
-        pool_timeout=_POOL_SECONDS,
+        pool_timeout=pool_seconds,
         execution_options={_ADDRESS: _Address(database_url)},
     )
     event.listen(engine, "checkout", _replace_if_dead)

@@ -20,13 +20,15 @@ class PromptConnection(psycopg.Connection[Any]):
     libpq has a timeout for connecting and none for a statement, and PostgreSQL's own needs a server that runs.
     """
 
+    answer_seconds: float = ANSWER_SECONDS
+
     def wait(self, gen: PQGen[_Result], *args: Any, **kwargs: Any) -> _Result:  # noqa: ANN401 - as psycopg has them
-        """Wait for an answer as psycopg does. Raises psycopg.OperationalError after ANSWER_SECONDS."""
+        """Wait for an answer as psycopg does. Raises psycopg.OperationalError after answer_seconds."""
         return super().wait(self._limited(gen), *args, **kwargs)
 
     def _limited(self, gen: PQGen[_Result]) -> PQGen[_Result]:
         """Pass on what psycopg's generator waits for; psycopg resumes it ten times a second if nothing happens."""
-        deadline = time.monotonic() + ANSWER_SECONDS
+        deadline = time.monotonic() + self.answer_seconds
         try:
             state = next(gen)
             while True:
@@ -34,7 +36,7 @@ class PromptConnection(psycopg.Connection[Any]):
                 if not ready and time.monotonic() > deadline:
                     # The statement's state is unknown, so the connection cannot be used again.
                     self.close()
-                    raise psycopg.OperationalError(f"PostgreSQL did not answer within {ANSWER_SECONDS:g} s")
+                    raise psycopg.OperationalError(f"PostgreSQL did not answer within {self.answer_seconds:g} s")
                 state = gen.send(ready)
         except StopIteration as end:
             result: _Result = end.value

@@ -14,6 +14,7 @@ from limits.storage import MemoryStorage
 from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
+from api.clients.rate_limits import RateLimiter
 from shared.settings.rate_limits import RateLimits
 from tests.api_service import ALICE, PAGE, ApiService, api_service, limited_api
 from tests.operations.scraping import samples
@@ -248,13 +249,14 @@ def test_a_role_that_may_not_keep_the_header_signs_people_up(api: ApiService) ->
     assert answer.status_code == 201
 
 
-def test_limiter_that_fails_refuses_nobody(api: ApiService, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
+class FailingStorage(MemoryStorage):
+    def incr(self, *_: object, **__: object) -> int:
         raise MemoryError
 
-    monkeypatch.setattr(MemoryStorage, "incr", fail)
 
-    response = api.client().post("/v1/users", json=ALICE, environ_base={"REMOTE_ADDR": "203.0.113.9"})
+def test_limiter_that_fails_refuses_no_request(database_url: str) -> None:
+    with api_service(database_url, rate_limiter=RateLimiter(LIMITS, FailingStorage)) as api:
+        response = api.client().post("/v1/users", json=ALICE, environ_base={"REMOTE_ADDR": "203.0.113.9"})
 
     assert response.status_code == 201
     assert "RateLimit" not in response.headers

@@ -96,11 +96,9 @@ def backend_of(engine: Engine) -> int:
         return int(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
 
 
-def test_frozen_postgresql_is_told_within_seconds(
-    own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("shared.database.prompt_connection.ANSWER_SECONDS", 2.0)
-    with api_service(own_postgres.url("outbox")) as api:
+def test_frozen_postgresql_is_reported_within_seconds(own_postgres: PostgresServer) -> None:
+    url = own_postgres.url("outbox")
+    with api_service(url, engine=build_engine(url, answer_seconds=2.0)) as api:
         api.sign_up()
         with frozen(own_postgres):
             before = time.monotonic()

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 import structlog
 
+from api.database.engine import build_engine
 from embedded.servers.postgres import PostgresServer
 from tests.api_service import ApiService, api_service, limited_api
 
@@ -79,16 +80,16 @@ def test_a_standby_is_not_ready(own_postgres: PostgresServer) -> None:
     assert (status, "is a standby. Set DATABASE_URL to the primary" in detail) == (503, True)
 
 
-def test_readiness_needs_no_connection_of_the_pool(api: ApiService, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = api.app.extensions["outbox-api"].engine
-    monkeypatch.setattr(engine.pool, "_timeout", 0.1)
-    lent = [engine.connect() for _ in range(15)]  # all that the pool has
-    assert api.sign_up().status_code == 503
-    try:
-        assert readiness(api) == (200, "ready")
-    finally:
-        for connection in lent:
-            connection.close()
+def test_readiness_needs_no_connection_of_the_pool(database_url: str) -> None:
+    engine = build_engine(database_url, pool_seconds=0.1)
+    with api_service(database_url, engine=engine) as api:
+        lent = [engine.connect() for _ in range(15)]  # all that the pool has
+        try:
+            assert api.sign_up().status_code == 503
+            assert readiness(api) == (200, "ready")
+        finally:
+            for connection in lent:
+                connection.close()
 
 
 def test_a_reason_is_logged_once_and_so_is_its_end(api: ApiService) -> None:
