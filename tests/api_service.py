@@ -1,4 +1,4 @@
-"""The API in this process, on a database of the test's own."""
+"""The API in this process, on the test's own database."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,22 +32,22 @@ ALICE = {
     "password": "correct horse",
 }
 PAGE = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
-"""What a browser sends."""
+"""The headers of a browser."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiService:
-    """What a test does to the API from outside."""
+    """What a test does with the API from outside."""
 
     app: Flask
     database_url: str
 
     def client(self) -> FlaskClient:
-        """Return a client of one's own, as each thread needs."""
+        """Return a new client: each thread needs its own."""
         return self.app.test_client()
 
     def sign_up(self, **changes: object) -> TestResponse:
-        """Sign Alice up, with some of her fields changed."""
+        """Sign up Alice, with changes to her fields."""
         return self.client().post("/v1/users", json={**ALICE, **changes})
 
     def sql(self, statement: str, values: Mapping[str, object] | None = None) -> list[dict[str, Any]]:
@@ -63,17 +63,17 @@ class ApiService:
         return [(row["task"], row["username"]) for row in rows]
 
     def is_verified(self, username: str = "alice") -> bool:
-        """Tell whether the user's address is verified."""
+        """Return whether the user's address is verified."""
         [row] = self.sql("SELECT is_email_verified FROM users WHERE username = %(name)s", {"name": username})
         return bool(row["is_email_verified"])
 
     def wait_for_a_lock(self, *, statements: int = 1) -> None:
-        """Wait until so many statements in this database wait for a lock that another holds."""
+        """Wait until this many statements in the database wait for another's lock."""
         waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         wait_until(lambda: len(self.sql(waiting)) >= statements, 10, f"{statements} statement(s) that wait for a lock")
 
     def record(self, username: str = "alice", *, life: str = "1 hour") -> int:
-        """Make a verification record as the consumer does at a message's first claim, and return its id."""
+        """Create a verification record as the consumer does at a message's first claim, and return its id."""
         [row] = self.sql(
             "INSERT INTO verify_emails (username, email, message_id, expires_at)"
             " SELECT username, email, (SELECT count(*) FROM verify_emails) + 1, now() + %(life)s::interval"
@@ -98,7 +98,7 @@ def api_service(
     ops_token: str | None = None,
     **changes: Any,
 ) -> Iterator[ApiService]:
-    """Build the API and close what it holds open in the end."""
+    """Build the API, and close its resources at the end."""
     settings = ApiSettings(
         **{
             "database_url": database_url,
@@ -117,7 +117,7 @@ def api_service(
 
 @contextmanager
 def limited_api(api: ApiService) -> Iterator[tuple[ApiService, str]]:
-    """An API with a role that may use the tables and nothing else, and the role's name."""
+    """Yield an API whose role may only use the tables, and the role's name."""
     tables = (
         "users",
         "verify_emails",

@@ -12,7 +12,7 @@ from shared.errors import SettingsError
 from shared.settings.api import ApiSettings
 
 ROOT = Path(__file__).parents[2]
-# Nobody listens there: port 1 is reserved.
+# Nothing listens there: port 1 is reserved.
 SETTINGS = ApiSettings(
     database_url="postgresql://nobody@127.0.0.1:1/none",
     secret_keys=("x" * 32,),
@@ -82,7 +82,7 @@ def test_process_is_alive_without_postgresql() -> None:
     assert (response.status_code, response.get_json()) == (200, {"status": "ok"})
 
 
-def test_failure_of_ours_tells_the_client_nothing() -> None:
+def test_failure_of_ours_reveals_nothing() -> None:
     with structlog.testing.capture_logs():
         response = failing_app(RuntimeError("alice@example.com")).test_client().get("/fails")
 

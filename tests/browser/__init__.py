@@ -1,4 +1,4 @@
-"""A person with a browser: headless Chromium against the whole service.
+"""Tests in a browser: headless Chromium against the whole service.
 
-`make screenshots` writes docs/images anew from the same walk.
+They go through every page as a person does, and take the pictures of docs/images.
 """

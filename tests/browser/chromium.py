@@ -1,4 +1,4 @@
-"""The distribution's Chromium, without a window, driven by Selenium."""
+"""Debian's Chromium without a window, driven by Selenium."""
 
 import base64
 import shutil
@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 _PROGRAMS = ("chromium", "chromedriver")
 _OPTIONS = (
     "--headless=new",
-    # Root, as in CI, gets no sandbox; nothing foreign is opened.
+    # Root, as in CI, has no sandbox. No foreign page is opened.
     "--no-sandbox",
     "--disable-dev-shm-usage",
     "--disable-gpu",
@@ -30,16 +30,16 @@ WIDE = 900
 NARROW = 360
 """Widths of a window and of a small phone, in CSS pixels."""
 TALLEST = 1400
-"""What a picture shows of a long page, in CSS pixels."""
+"""The height of the picture of a long page, in CSS pixels."""
 
 
 def missing_programs() -> list[str]:
-    """Give the names of the programs that are not on the PATH."""
+    """Return the names of the missing programs."""
     return [name for name in _PROGRAMS if shutil.which(name) is None]
 
 
 class Browser:
-    """One window, and what a person does in it."""
+    """One window, and a person's actions in it."""
 
     def __init__(self, folder: Path) -> None:
         options = ChromeOptions()
@@ -56,26 +56,26 @@ class Browser:
         self.driver.get(url)
 
     def look_at(self, width: int, height: int = 640, *, dark: bool = False) -> None:
-        """Make the window so large; a narrow one is a phone's."""
+        """Set the window's width; a narrow one is a phone's."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width == NARROW}
         self._devtools("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._devtools("Emulation.setEmulatedMedia", features=[scheme])
 
     def let_a_minute_pass(self) -> None:
-        """Let what appears after a minute do so at once."""
+        """Show at once what appears after a minute."""
         self._devtools("Animation.enable")
         self._devtools("Animation.setPlaybackRate", playbackRate=10_000)
 
     def find(self, selector: str) -> WebElement:
-        """Give the one element, as soon as there is one."""
+        """Return the only such element, as soon as it exists."""
         found = wait_until(
             lambda: self.driver.find_elements(By.CSS_SELECTOR, selector), _PATIENCE_SECONDS, f"{selector} on the page"
         )
         return found[0]
 
     def text(self) -> str:
-        """Give the words of the page that is there at the moment."""
+        """Return the text of the current page."""
         return str(self._evaluate("document.querySelector('main')?.innerText ?? ''"))
 
     def heading(self, text: str) -> None:
@@ -84,7 +84,7 @@ class Browser:
         wait_until(lambda: self._evaluate(heading) == text, _PATIENCE_SECONDS, f"the page {text!r}")
 
     def fill_in(self, **fields: str) -> None:
-        """Type into the fields, over what they hold, and press the form's button."""
+        """Replace the fields' values and press the form's button."""
         for name, text in fields.items():
             field = self.find(f"input[name={name}]")
             field.clear()
@@ -92,7 +92,7 @@ class Browser:
         self.find("form button").click()
 
     def click(self, text: str) -> None:
-        """Follow the link of this text; it may open a window of its own."""
+        """Follow the link with this text. It may open a new window."""
         before = set(self.driver.window_handles)
         wait_until(lambda: self.driver.find_elements(By.LINK_TEXT, text), _PATIENCE_SECONDS, f"the link {text!r}")
         self.driver.find_element(By.LINK_TEXT, text).click()
@@ -101,12 +101,12 @@ class Browser:
             self.look_at(WIDE)
 
     def overflow(self) -> int:
-        """Give by how many pixels the page is wider than the window."""
+        """Return by how many pixels the page is wider than the window."""
         return int(self._evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
     def picture(self) -> bytes:
-        """Give a PNG of the page, as wide as the window, from its top to its end or TALLEST."""
-        # A cursor blinks.
+        """Return a PNG of the page, from its top to its end or TALLEST."""
+        # The cursor blinks.
         self._evaluate("document.documentElement.style.caretColor = 'transparent'")
         width = int(self._evaluate("innerWidth"))
         height = min(int(self._evaluate("document.documentElement.scrollHeight")), TALLEST)

@@ -1,6 +1,6 @@
-"""The whole service and one browser for all tests of this folder, and where their pictures go.
+"""The service and one browser for all tests of this folder, and their pictures.
 
-Both end with the folder's tests: they would go on polling and repainting beside all others.
+Both end with the folder's tests, because they would keep polling and repainting beside all others.
 """
 
 from collections.abc import Callable, Iterator
@@ -48,7 +48,7 @@ def browser(chromium: Browser) -> Browser:
 
 @pytest.fixture
 def keep(chromium: Browser, pytestconfig: pytest.Config) -> Keep:
-    """Hold a page against the window's width; with --screenshots its picture becomes the one of docs/images."""
+    """Check that a page fits the window's width. With --screenshots, store its picture in docs/images."""
 
     def picture(name: str) -> None:
         assert chromium.overflow() <= 0, f"{name} is wider than its window"

@@ -1,4 +1,4 @@
-"""Every colour of pages and mails can be read on what it stands on: WCAG 2.2, contrast of level AA."""
+"""The contrast of every colour of pages and mails with its background: WCAG 2.2, level AA."""
 
 import re
 from itertools import pairwise
@@ -12,7 +12,7 @@ MAIL = ROOT / "consumer" / "templates" / "layout.html"
 
 TEXT = 4.5
 EDGE = 3.0
-"""What a border needs that shows where an input is."""
+"""The contrast that an input's border needs."""
 
 PAIRS = [
     *[(text, ground, TEXT) for text in ("ink", "soft", "accent") for ground in ("card", "paper", "tint")],
@@ -28,7 +28,7 @@ MAIL_PAIRS = [("ink", "card"), ("ink", "paper"), ("soft", "card"), ("soft", "pap
 
 
 def palette(scheme: str) -> dict[str, str]:
-    """Give the colours of one scheme: those of the light one, over which the dark one's are laid."""
+    """Return the colours of one scheme: the light one's, overridden by the dark one's."""
     colours: dict[str, str] = {}
     for sheet in ("pages.css", "docs.css"):
         text = (CSS / sheet).read_text()
@@ -77,7 +77,7 @@ def test_colours_of_the_mails_by_day_can_be_read(template: str) -> None:
     text = re.sub(r"<style>.*</style>", "", (MAIL.parent / template).read_text(), flags=re.DOTALL)
 
     found = set(re.findall(r"(?<!-)color:(#[0-9a-f]{6})", text))
-    # White stands on the button alone.
+    # White is only used on the button.
     grounds = {colour: ["#2250cc"] if colour == "#ffffff" else ["#ffffff", "#f2f4f8"] for colour in found}
     assert found
     assert all(contrast(colour, ground) >= TEXT for colour, on in grounds.items() for ground in on)

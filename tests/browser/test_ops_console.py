@@ -1,4 +1,4 @@
-"""The console, as whoever looks after the service uses it."""
+"""The console, as an operator uses it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,7 +90,7 @@ def test_operator_sees_the_messages_and_decides_about_dead_letters(
     wait_until(lambda: message(connection, 1)["status"] == "discarded", 10, "the dead letter to be discarded")
     browser.find("form[action$='/2/retry'] button").click()
     wait_until(lambda: message(connection, 2)["status"] == "pending", 10, "the dead letter to be retried")
-    wait_until(lambda: "Dead letters\nNone." in browser.text(), 10, "the console without dead letters")
+    wait_until(lambda: "No dead letters." in browser.text(), 10, "the console without dead letters")
 
 
 def test_the_console_refreshes_itself_and_fits_a_phone(

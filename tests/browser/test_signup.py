@@ -1,4 +1,4 @@
-"""From the form to the verified address, as a newcomer walks it."""
+"""From the form to the verified address, as a new user goes."""
 
 import psycopg
 import pytest
@@ -28,7 +28,7 @@ def mails_to(stack: Stack, email: str) -> list[CaughtMail]:
 
 
 def newest_link(stack: Stack, email: str, *, mails: int = 1) -> str:
-    """Give the link of the last of so many mails."""
+    """Return the link in the last of so many mails."""
     wait_until(lambda: len(mails_to(stack, email)) >= mails, 30, f"{mails} mail(s) to {email}")
     return mails_to(stack, email)[-1].links[0]
 
@@ -142,7 +142,7 @@ def test_owner_of_an_address_is_asked_which_account_is_theirs(browser: Browser, 
         browser.fill_in(**someone)
         browser.heading("Check your inbox")
 
-    # In the stranger's browser the link means the stranger's account; the owner opens it elsewhere.
+    # In the stranger's browser the link verifies the stranger's account; the owner opens it elsewhere.
     browser.driver.delete_all_cookies()
     browser.open(newest_link(stack, "user5@example.com", mails=2))
     browser.heading("Which account is yours?")
@@ -157,7 +157,7 @@ def test_owner_of_an_address_is_asked_which_account_is_theirs(browser: Browser, 
         assert rows.fetchall() == [("user5",)]
 
 
-def test_altered_link_is_told_so(browser: Browser, stack: Stack, keep: Keep) -> None:
+def test_altered_link_is_not_valid(browser: Browser, stack: Stack, keep: Keep) -> None:
     browser.open(f"{stack.api_url}/v1/verify_email?email_id=1&secret_code=altered")
     browser.heading("This link is not valid")
     keep("not-valid")

@@ -1,9 +1,9 @@
-"""What schemathesis cannot know of this API; it loads this module.
+"""What schemathesis cannot know about this API. It loads this module.
 
-- Values of the formats that the OpenAPI document names.
-- A name is for one request: the document's example of an Idempotency-Key, sent with many bodies, is refused.
-- Which passwords are common: the least of eight characters is "00000000".
-- Which link there is: one in two well-formed requests gets it, or none would find any.
+- Values for the formats in the OpenAPI document.
+- An Idempotency-Key is for one request: the document's example with many bodies would be refused.
+- Which passwords are common: the smallest one of eight characters is "00000000".
+- Which link exists: every second valid request gets it, because none would find one by chance.
 """
 
 import os
@@ -30,7 +30,7 @@ schemathesis.openapi.format("email", st.builds("{}@{}.example.com".format, _LOCA
 schemathesis.openapi.format(
     "full-name", st.builds("{}{}".format, _LETTERS, st.text(_NAME_CHARACTERS, max_size=99)).map(lambda name: name[:100])
 )
-# Its beginning keeps it off the list of common passwords, and apart from the other fields.
+# The prefix keeps it off the list of common passwords, and different from the other fields.
 schemathesis.openapi.format(
     "password", st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=115).map("correct horse{}".format)
 )
@@ -42,7 +42,7 @@ _TURNS = cycle((True, False))
 
 @schemathesis.hook
 def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
-    """Give each well-named request a name of its own, and some the link that there is."""
+    """Give each valid request its own username, and some the existing link."""
     is_good = case.meta is not None and case.meta.generation.mode.is_positive
     if is_good and case.path == VERIFY_PATH and next(_TURNS):
         if case.method == "GET":

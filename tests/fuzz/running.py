@@ -1,4 +1,4 @@
-"""Running schemathesis as a program of its own."""
+"""Run schemathesis as a program of its own."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ EMAIL = "fuzz@example.com"
 
 
 def usable_link(database_url: str, secret_key: str) -> str:
-    """Make a user and the link that verifies its address; give the link's query."""
+    """Create a user and the link that verifies its address. Return the link's query."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO users (username, email, full_name, hashed_password) VALUES ('fuzz', %s, 'Fuzz', '!')", [EMAIL]
@@ -32,7 +32,7 @@ def usable_link(database_url: str, secret_key: str) -> str:
 
 
 def usable_token(database_url: str, secret_key: str) -> str:
-    """Make a user whose address is not verified and return its signup token."""
+    """Create a user with an unverified address and return its signup token."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         row = connection.execute(
             "INSERT INTO users (username, email, full_name, hashed_password)"
@@ -81,5 +81,5 @@ def fuzz(
 
 
 def failures(log: str) -> list[str]:
-    """Give the lines of the API's log that tell of a failure of ours."""
+    """Return the lines of the API's log that report a failure of ours."""
     return [line for line in log.splitlines() if "request.failed" in line or "Traceback" in line or '" 500 ' in line]

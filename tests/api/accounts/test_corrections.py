@@ -1,4 +1,4 @@
-"""What somebody may do who holds the token of an account: see its state, correct its address, have a mail sent."""
+"""What the holder of a signup token may do: see the account's state, change its address, and get a mail again."""
 
 import threading
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def api(database_url: str) -> Iterator[ApiService]:
 
 @pytest.fixture
 def alice(api: ApiService) -> dict[str, str]:
-    """Alice has signed up; the header that shows it."""
+    """Alice has signed up. Returns the header with her token."""
     return bearer(api.sign_up())
 
 
@@ -59,7 +59,7 @@ def finish(api: ApiService, message_id: int, status: str = "done") -> None:
 
 
 def mailed(api: ApiService) -> list[str]:
-    """Return whose mails were asked for, in order."""
+    """Return the usernames of the requested mails, in order."""
     return [name for task, name in api.messages() if task == "task:send_verify_email"]
 
 
@@ -82,7 +82,7 @@ def test_correction_sets_the_address_and_mails_to_it(api: ApiService, alice: dic
     assert mailed(api) == ["alice", "alice"]
 
 
-def test_old_link_is_worth_nothing_and_the_new_one_verifies(api: ApiService, alice: dict[str, str]) -> None:
+def test_old_link_is_invalid_and_the_new_one_verifies(api: ApiService, alice: dict[str, str]) -> None:
     old = api.link(api.record())
     correct(api, alice)
     new = api.link(api.record(), email=RIGHT)
@@ -130,7 +130,7 @@ def test_nothing_is_done_without_the_token(api: ApiService, alice: dict[str, str
     assert mailed(api) == ["alice"]
 
 
-def test_token_of_a_freed_name_is_worth_nothing(api: ApiService, alice: dict[str, str]) -> None:
+def test_token_of_a_freed_name_is_invalid(api: ApiService, alice: dict[str, str]) -> None:
     api.sql("DELETE FROM users")
     api.sign_up()
 
@@ -138,7 +138,7 @@ def test_token_of_a_freed_name_is_worth_nothing(api: ApiService, alice: dict[str
     assert api.client().get(SIGNUP, headers=alice).status_code == 401
 
 
-def test_token_serves_reading_for_some_days_past_the_verification(api: ApiService, alice: dict[str, str]) -> None:
+def test_token_allows_reading_for_some_days_after_the_verification(api: ApiService, alice: dict[str, str]) -> None:
     api.client().post(api.link(api.record()))
     after = state(api, alice)
     api.sql("UPDATE users SET verified_at = now() - interval '7 days 1 second'")
@@ -175,7 +175,7 @@ def test_correction_waits_for_the_verification_beside_it(api: ApiService, alice:
     assert mailed(api) == ["alice"]
 
 
-def test_resend_beside_a_correction_goes_to_nobody_at_the_old_address(api: ApiService, alice: dict[str, str]) -> None:
+def test_resend_beside_a_correction_sends_no_mail_to_the_old_address(api: ApiService, alice: dict[str, str]) -> None:
     with ThreadPoolExecutor(1) as thread, psycopg.connect(api.database_url) as other:
         other.execute("UPDATE users SET email = %s", [RIGHT])
         waiting = thread.submit(lambda: api.client().post(RESEND, json={"email": ALICE["email"]}).status_code)
@@ -190,7 +190,7 @@ def test_resend_beside_a_correction_goes_to_nobody_at_the_old_address(api: ApiSe
 
 
 def let_mails_wait(api: ApiService, email: str) -> None:
-    """Use the mailbox's limits up, as five mails of this hour do: the next one waits."""
+    """Use up the mailbox's limits with five mails of this hour: the next one waits."""
     api.sql(
         "INSERT INTO verification_mails (message_id, mailbox_hmac, address_hmac, state, due_at)"
         " SELECT -n, %(of_mailboxes)s[1], %(of_addresses)s[1], 'prompt', now() FROM generate_series(1, 5) AS n",
@@ -255,7 +255,7 @@ def test_signup_beside_the_correction_of_a_stranger_is_mailed(api: ApiService) -
     let_mails_wait(api, ALICE["email"])
     mallory = bearer(api.sign_up(**MALLORY))
     with ThreadPoolExecutor(2) as threads, psycopg.connect(api.database_url) as other:
-        # Holds the signup up once it is decided that the mail of the stranger serves it too.
+        # Delays the signup after the decision that the stranger's mail is enough for it.
         other.execute("INSERT INTO users (username, email, full_name, hashed_password) VALUES ('alice', 'a', 'a', '!')")
         signup = threads.submit(api.sign_up)
         api.wait_for_a_lock()
@@ -268,7 +268,7 @@ def test_signup_beside_the_correction_of_a_stranger_is_mailed(api: ApiService) -
 
 
 def test_corrections_within_a_mailbox_bring_it_no_more_mails(database_url: str) -> None:
-    """An account that moves on leaves its place to another one of the old address, and needs a place of its own."""
+    """An account that changes its address leaves its place to another account of the old one, and needs a new place."""
     with api_service(database_url, mail_limits=MailLimits(mailbox=6)) as api:
         let_mails_wait(api, ALICE["email"])
         mallory = bearer(api.sign_up(**MALLORY))
@@ -307,7 +307,7 @@ def test_mail_that_was_discarded_was_not_sent(api: ApiService, alice: dict[str, 
 # ---- sending it again
 
 
-def test_mail_is_sent_again_to_whoever_is_meant(api: ApiService) -> None:
+def test_mail_is_sent_again_to_the_right_account(api: ApiService) -> None:
     alice = bearer(api.sign_up())
     api.sign_up(**MALLORY)
     api.sign_up(username="carol", email="carol@example.com")
@@ -326,7 +326,7 @@ def test_mail_is_sent_again_to_whoever_is_meant(api: ApiService) -> None:
         asked("ALICE@example.com", {}, "nobody\0\ud800")[-1:],
         asked(ALICE["email"], alice)[-1:],
         asked(ALICE["email"], alice, "mallory")[-1:],
-        # Whoever has another address is not mailed.
+        # An account with another address gets no mail.
         asked("carol@example.com", alice, "alice")[-1:],
     ]
 
@@ -366,7 +366,7 @@ def test_form_that_is_filled_in_again_with_another_address_leads_to_the_correcti
     assert (sent.status_code, page.fields) == (303, {"email": RIGHT})
 
 
-def test_address_that_cannot_be_taken_is_told_so_beside_the_field(api: ApiService) -> None:
+def test_address_that_cannot_be_taken_is_reported_at_the_field(api: ApiService) -> None:
     api.sign_up(**{**MALLORY, "email": "taken@example.com"})
     api.sql("UPDATE users SET is_email_verified = true")
     client = api.client()
@@ -379,7 +379,7 @@ def test_address_that_cannot_be_taken_is_told_so_beside_the_field(api: ApiServic
         assert page.texts["email-error"]
 
 
-def test_browser_without_the_token_is_told_how_to_get_it_back(api: ApiService, alice: dict[str, str]) -> None:
+def test_page_without_the_token_says_how_to_get_it_back(api: ApiService, alice: dict[str, str]) -> None:
     assert alice
     shown = api.client().get("/address", headers=PAGE)
     posted = api.client().post("/address", data={"email": RIGHT}, headers=PAGE)
@@ -390,7 +390,7 @@ def test_browser_without_the_token_is_told_how_to_get_it_back(api: ApiService, a
     assert mailed(api) == ["alice"]
 
 
-def test_page_after_signup_tells_what_has_become_of_it(api: ApiService) -> None:
+def test_page_after_a_signup_shows_its_state(api: ApiService) -> None:
     api.sign_up(**MALLORY)
     client = api.client()
     client.post("/", data=ALICE)

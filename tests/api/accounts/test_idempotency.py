@@ -1,4 +1,4 @@
-"""Idempotency-Key on POST /v1/users: carried out once, answered alike."""
+"""Idempotency-Key on POST /v1/users: the signup runs once, and each repetition gets the same response."""
 
 import threading
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def said(response: TestResponse) -> tuple[int, str | None, bytes]:
     return response.status_code, response.mimetype, response.data
 
 
-def test_repeated_signup_is_told_the_first_answer_and_changes_nothing(api: ApiService) -> None:
+def test_repeated_signup_gets_the_first_answer_and_changes_nothing(api: ApiService) -> None:
     first, second = send(api), send(api)
 
     assert first.status_code == 201
@@ -163,7 +163,7 @@ def test_key_holds_while_secret_keys_change(database_url: str) -> None:
     with api_service(database_url, secret_keys=(KEY, OLD_KEY)) as after:
         second = send(after)
 
-    # The token is signed anew: it is kept nowhere.
+    # The token is signed again, because it is not stored.
     assert second.status_code == 201
     assert {**second.get_json(), "signup_token": ""} == {**first.get_json(), "signup_token": ""}
 

@@ -40,7 +40,7 @@ def test_verified_account_gets_none(api: ApiService) -> None:
     assert api.messages() == [(VERIFY, "alice")]
 
 
-def test_answer_is_the_same_whoever_has_an_account(api: ApiService) -> None:
+def test_answer_does_not_show_who_has_an_account(api: ApiService) -> None:
     api.sign_up(username="bob", email="bob@example.com")
     api.sql("UPDATE users SET is_email_verified = true WHERE username = 'bob'")
 
@@ -53,7 +53,7 @@ def test_answer_is_the_same_whoever_has_an_account(api: ApiService) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"email": None}, {"email": 1}, {"email": "a@@b"}, {"email": "a@b.test", "x": 1}])
-def test_what_is_no_address_is_told_so(api: ApiService, body: dict[str, object]) -> None:
+def test_what_is_no_address_is_refused(api: ApiService, body: dict[str, object]) -> None:
     response = api.client().post(PATH, json=body)
 
     assert (response.status_code, response.mimetype) == (422, "application/problem+json")
@@ -64,7 +64,7 @@ def ask(api: ApiService, email: str = "alice@example.com") -> int:
 
 
 def age(api: ApiService, by: str) -> None:
-    """Let time pass for the mails that were counted."""
+    """Let time pass for the counted mails."""
     api.sql(
         "UPDATE resends SET asked_at = asked_at - %(by)s::interval,"
         " mailed_at = ARRAY(SELECT mail - %(by)s::interval FROM unnest(mailed_at) AS mail)",
@@ -73,7 +73,7 @@ def age(api: ApiService, by: str) -> None:
 
 
 def mails(api: ApiService) -> int:
-    """Count the mails that were asked for, without the signup's own."""
+    """Return the number of requested mails, without the signup's own."""
     return api.messages().count((VERIFY, "alice")) - 1
 
 
@@ -138,7 +138,7 @@ def test_no_address_is_kept(api: ApiService) -> None:
     assert b"nobody".hex() not in row["text"]
 
 
-def test_what_nobody_asked_for_in_a_day_is_deleted(api: ApiService) -> None:
+def test_rows_older_than_a_day_are_deleted(api: ApiService) -> None:
     ask(api, "nobody@example.com")
     ask(api, "somebody@example.com")
     age(api, "24 hours 1 second")
@@ -157,7 +157,7 @@ def test_a_mail_is_not_made_when_the_answer_is_an_error(api: ApiService) -> None
         assert (answer.status_code, len(api.messages())) == (503, 1)
 
 
-def test_answer_takes_the_same_time_whoever_has_an_account(api: ApiService) -> None:
+def test_answer_takes_the_same_time_for_every_address(api: ApiService) -> None:
     api.sql("UPDATE users SET is_email_verified = true WHERE username = 'alice'")
     for number in range(15):
         api.sign_up(username=f"user{number}", email=f"user{number}@example.com")

@@ -75,7 +75,7 @@ def test_password_is_kept_as_argon2id_at_owasps_first_choice(api: ApiService) ->
     assert PasswordHasher().verify(user["hashed_password"], ALICE["password"])
 
 
-def test_first_mail_waits_as_long_as_it_is_told_to(database_url: str) -> None:
+def test_first_mail_waits_for_the_configured_delay(database_url: str) -> None:
     with api_service(database_url, signup_mail_delay_seconds=90.5) as api:
         api.sign_up()
 
@@ -91,7 +91,7 @@ def test_name_of_any_script_comes_back_as_it_was_sent(api: ApiService, full_name
     assert [{"full_name": full_name}] == api.sql("SELECT full_name FROM users")
 
 
-def test_domain_of_other_letters_is_kept_in_idna_form(api: ApiService) -> None:
+def test_domain_in_another_script_is_stored_in_idna_form(api: ApiService) -> None:
     response = api.sign_up(email="Alice@BÜCHER.test")
 
     assert response.get_json()["email"] == "Alice@xn--bcher-kva.test"

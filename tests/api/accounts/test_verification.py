@@ -215,7 +215,7 @@ def test_address_changed_while_the_link_is_used_is_not_verified(api: ApiService)
     assert welcomes(api) == []
 
 
-def test_expiry_is_told_to_nobody_without_the_code(api: ApiService) -> None:
+def test_expiry_is_shown_only_with_the_code(api: ApiService) -> None:
     record = api.record(life="-1 second")
 
     response = api.client().post(PATH, query_string={"email_id": record, "secret_code": "x" * 43})
@@ -279,7 +279,7 @@ def test_link_signed_with_a_key_that_is_gone_is_not_valid(api: ApiService) -> No
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_whoever_only_opens_a_link_changes_nothing(api: ApiService, method: str, headers: dict[str, str]) -> None:
+def test_opening_a_link_changes_nothing(api: ApiService, method: str, headers: dict[str, str]) -> None:
     response = api.client().open(api.link(api.record()), method=method, headers=headers)
 
     assert response.status_code == 200
@@ -288,7 +288,7 @@ def test_whoever_only_opens_a_link_changes_nothing(api: ApiService, method: str,
     assert welcomes(api) == []
 
 
-def test_get_tells_a_program_whether_the_link_has_verified_its_address(api: ApiService) -> None:
+def test_get_says_whether_the_link_has_verified_its_address(api: ApiService) -> None:
     link = api.link(api.record())
 
     before = api.client().get(link)
@@ -300,7 +300,7 @@ def test_get_tells_a_program_whether_the_link_has_verified_its_address(api: ApiS
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_opening_a_link_tells_what_it_is_worth(api: ApiService, method: str) -> None:
+def test_opening_a_link_shows_its_state(api: ApiService, method: str) -> None:
     expired = api.link(api.record(life="-1 second"))
     altered = api.link(api.record(), key=OLD_KEY)
 

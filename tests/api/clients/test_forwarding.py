@@ -1,4 +1,4 @@
-"""Who the client is, behind proxies of every kind."""
+"""The client's address behind proxies of every kind."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -171,7 +171,7 @@ pieces = st.lists(
     st.one_of(anything, pieces), st.sampled_from(["for=203.0.113.8", 'for="[2001:db8::9]:443";proto=https;by="_us"'])
 )
 def test_no_client_can_hide_what_a_proxy_writes_behind_its_header(sent: str, written: str) -> None:
-    """A quoted text that a client begins would take in what the proxy appends."""
+    """A quoted string that the client begins would contain what the proxy appends."""
     asked = Asked(1, FORWARDED, forwarded=f"{sent}, {written}")
 
     assert asked.address in {"203.0.113.8", "2001:db8::9", ""}

@@ -1,4 +1,4 @@
-"""How often one client may ask."""
+"""How often one client may send requests."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -129,7 +129,7 @@ def test_form_too_large_to_be_read_is_refused_like_any_other(api: ApiService) ->
 
 
 @pytest.mark.parametrize("path", ["/", "/inbox", "/healthz", "/readyz", "/docs", "/openapi.json"])
-def test_looking_is_not_limited(api: ApiService, path: str) -> None:
+def test_reading_is_not_limited(api: ApiService, path: str) -> None:
     responses = [api.client().get(path, environ_base={"REMOTE_ADDR": "203.0.113.9"}) for _ in range(4)]
 
     assert {response.status_code for response in responses} == {200}
@@ -146,13 +146,13 @@ def counts(api: ApiService, metric: str) -> dict[str, float]:
 def behind_a_proxy(
     api: ApiService, *clients: str, header: str = "X-Forwarded-For", proxy: str = "127.0.0.1"
 ) -> list[int]:
-    """Ask once for each client that the proxy names."""
+    """Send one request for each client that the proxy names."""
     return [sign_up(api, proxy, **{header: client}).status_code for client in clients]
 
 
 @pytest.fixture
 def make_api(database_url: str) -> Iterator[Callable[..., ApiService]]:
-    """Build the API as it is by default: its own machine is exempt."""
+    """Build the API with the default settings, which exempt its own machine."""
     with ExitStack() as services:
         limits = RateLimits(LIMITS.by_name, (ip_network("127.0.0.0/8"), ip_network("::1"), ip_network("192.0.2.0/24")))
         yield lambda **settings: services.enter_context(api_service(database_url, rate_limits=limits, **settings))
@@ -267,7 +267,7 @@ def test_clients_without_an_address_share_one_limit(api: ApiService) -> None:
     assert statuses(api, "", "unix", "") == [422, 422, 429]
 
 
-def test_a_clock_that_is_put_back_locks_nobody_out(api: ApiService) -> None:
+def test_a_clock_that_is_set_back_locks_no_client_out(api: ApiService) -> None:
     now = datetime.now(UTC)
     with time_machine.travel(now, tick=False) as clock:
         before = statuses(api, *["203.0.113.9"] * 3)

@@ -1,4 +1,4 @@
-"""PostgreSQL away, frozen, without tables, refusing; and what is never told or logged."""
+"""PostgreSQL unreachable, frozen, without tables, or refusing; and what is never shown or logged."""
 
 import logging
 import os
@@ -49,7 +49,7 @@ def frozen(server: PostgresServer) -> Iterator[None]:
         ("POST", "/v1/verify_email/resend", {"email": "alice@example.com"}),
     ],
 )
-def test_absent_postgresql_is_told_within_seconds(method: str, path: str, body: dict[str, str] | None) -> None:
+def test_absent_postgresql_is_reported_within_seconds(method: str, path: str, body: dict[str, str] | None) -> None:
     with api_service(NOBODY) as api:
         before = time.monotonic()
         response = api.client().open(path, method=method, json=body)
@@ -80,7 +80,7 @@ def test_no_use_case_pays_for_a_connection_that_died_in_the_pool(database_url: s
         administrator.execute("SELECT pg_terminate_backend(%s, 5000)", [first])
         second = backend_of(engine)
         with connected(engine) as connection:
-            # As a console's query that took too long does.
+            # As after a query of the console that took too long.
             driver_connection = connection.connection.driver_connection
             assert driver_connection is not None
             driver_connection.close()

@@ -19,7 +19,7 @@ from tests.api_service import api_service
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
-# Nobody listens there: port 1 is reserved.
+# Nothing listens there: port 1 is reserved.
 NOBODY = "postgresql://nobody@127.0.0.1:1/none"
 
 

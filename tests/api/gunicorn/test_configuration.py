@@ -1,4 +1,4 @@
-"""The API as it is run: gunicorn with the project's own configuration."""
+"""The API under gunicorn, with the project's configuration."""
 
 import socket
 from contextlib import ExitStack
@@ -18,7 +18,7 @@ WHOLE = b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def start_with(origin: Preloaded, log: Path, **settings: str) -> tuple[int, str]:
-    """Start it with settings that stop it; give its exit code and what it said."""
+    """Start it with settings that stop it. Return its exit code and output."""
     program = gunicorn_program(origin, log, **settings)
     program.start()
     return program.wait(END_SECONDS), log.read_text()
@@ -62,7 +62,7 @@ def test_large_body_without_a_length_is_too_large_through_gunicorn_too(
 def test_clients_that_stand_still_hold_no_thread_for_long(
     api_origin: Preloaded, database_url: str, tmp_path: Path
 ) -> None:
-    """A page shows again what was typed: a form that failed once must not be read, and waited for, a second time."""
+    """A page shows what was typed. A form that failed once must not be read, and waited for, a second time."""
     log = tmp_path / "gunicorn.log"
     with gunicorn(api_origin, database_url, log, WEB_CONCURRENCY="1") as client, ExitStack() as still:
         server = ("127.0.0.1", client.base_url.port)
@@ -75,14 +75,14 @@ def test_clients_that_stand_still_hold_no_thread_for_long(
         for sent in (form, program, b"GET /healthz HT", b"GET /healthz HT"):
             still.enter_context(socket.create_connection(server)).sendall(sent)
 
-        # Four of four threads are held: a fifth client waits, but no longer than the others may stand still.
+        # All four threads are busy. A fifth client waits only as long as the others may stand still.
         wait_until(lambda: not is_answered(client), 20, "all threads to be held")
         wait_until(lambda: is_answered(client), 40, "a thread")
         for request in ('"POST /" 408', '"POST /v1/users" 408'):
             wait_until(partial(is_logged, log, request), 40, f"{request} to be given up")
         assert monotonic() - began < 18, "one of them was waited for twice"
 
-        # Clients keep connections for longer than the five seconds for which servers often do.
+        # Clients keep connections for longer than the five seconds of many servers.
         kept.sendall(WHOLE)
         assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
 
@@ -126,7 +126,7 @@ def test_forwarding_headers_are_believed_from_trusted_proxies_alone(
             for number in range(31)
         ]
 
-    # Thirty a minute is the default; the own machine is not limited, unless it is a proxy that speaks for others.
+    # Thirty a minute is the default. The local machine is not limited, unless it is a proxy that speaks for others.
     assert answers == [422] * 30 + [last]
     assert ("Strict-Transport-Security" in page.headers) is (proxies == "1")
     for event in ("proxy.not_trusted", "forwarding_header.ignored"):

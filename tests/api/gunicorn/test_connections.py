@@ -1,4 +1,4 @@
-"""Connections of the API: over IPv4 and IPv6, kept for the next request, and cheap while nothing comes over them."""
+"""The API's connections: over IPv4 and IPv6, kept for the next request, and cheap while idle."""
 
 import re
 import resource
@@ -15,7 +15,7 @@ from tests.gunicorn import gunicorn
 from tests.preloading import Preloaded
 from tests.waiting import wait_until
 
-# Nobody listens there: nothing here gets as far as PostgreSQL.
+# Nothing listens there: no request here needs PostgreSQL.
 NOWHERE = "postgresql://x@127.0.0.1:1/x"
 ASK = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -38,7 +38,7 @@ def log(tmp_path: Path) -> Path:
 
 @contextmanager
 def one_process(origin: Preloaded, log: Path, **settings: str) -> Iterator[tuple[str, int]]:
-    """Run the API in one process with its four threads, and give where it listens."""
+    """Run the API in one process with its four threads, and return its address."""
     with gunicorn(origin, NOWHERE, log, WEB_CONCURRENCY="1", **settings) as client:
         client.close()
         yield "127.0.0.1", client.base_url.port or 0
@@ -92,8 +92,8 @@ def test_connections_over_which_nothing_comes_hold_no_thread(api_origin: Preload
         assert seconds_to_answer(server) < 2
 
 
-def test_a_client_that_does_not_end_its_side_holds_nobody_up(api_origin: Preloaded, log: Path) -> None:
-    """gunicorn waits up to two seconds for each of them, in the one thread that accepts everybody."""
+def test_a_client_that_does_not_close_its_side_delays_no_other(api_origin: Preloaded, log: Path) -> None:
+    """gunicorn waits up to two seconds for each of them, in its only thread that accepts."""
     with one_process(api_origin, log) as server, ExitStack() as open_ones:
         for _ in range(10):
             connection = open_ones.enter_context(socket.create_connection(server))

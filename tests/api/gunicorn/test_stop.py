@@ -1,4 +1,4 @@
-"""A stop of the API: who has come in is answered, and who comes later is refused at once."""
+"""Stopping the API: connected clients get a response, and later ones are refused at once."""
 
 import socket
 import threading
@@ -14,7 +14,7 @@ REQUEST = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 def test_connections_that_wait_to_be_accepted_are_answered_before_a_stop(api_origin: Preloaded, tmp_path: Path) -> None:
-    """gunicorn alone resets them: they are in the kernel's queue when it closes its socket."""
+    """gunicorn's own worker resets them: they are in the kernel's queue when it closes its socket."""
     port = free_port()
     settings = {"DATABASE_URL": "postgresql://x@127.0.0.1:1/x", "SECRET_KEY": KEY, "PORT": str(port)}
     program = gunicorn_program(api_origin, tmp_path / "gunicorn.log", WEB_CONCURRENCY="1", **settings)
@@ -41,7 +41,7 @@ def test_connections_that_wait_to_be_accepted_are_answered_before_a_stop(api_ori
 
 
 def outcome(port: int) -> str:
-    """Return what becomes of a request on a connection of its own."""
+    """Return the outcome of a request on its own connection."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=END_SECONDS) as connection:
             connection.sendall(REQUEST)

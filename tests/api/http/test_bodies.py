@@ -9,7 +9,7 @@ from api.app import create_app
 from api.http.bodies import MAX_BODY_BYTES
 from shared.settings.api import ApiSettings
 
-# Nobody listens there: what reaches the database is a 503.
+# Nothing listens there: a request that needs the database gets 503.
 DATABASE_URL = "postgresql://nobody@127.0.0.1:1/none"
 ALICE = {"username": "alice", "full_name": "Alice Adams", "email": "alice@example.com", "password": "correct horse"}
 
@@ -64,7 +64,7 @@ def test_what_is_not_json_is_a_bad_request(client: FlaskClient, body: bytes) -> 
 
 
 @pytest.mark.parametrize("body", [b"[]", b'["username"]', b'"alice"', b"1", b"true", b"null"])
-def test_json_that_is_no_object_is_told_so(client: FlaskClient, body: bytes) -> None:
+def test_json_that_is_no_object_is_refused(client: FlaskClient, body: bytes) -> None:
     response = post(client, body)
 
     assert response.status_code == 422

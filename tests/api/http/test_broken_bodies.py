@@ -1,4 +1,4 @@
-"""Bodies that cannot be read: an error of the client, answered once, and nothing that an alert takes for ours."""
+"""Bodies that cannot be read: one client error each, and nothing that an alert counts as ours."""
 
 import socket
 from collections.abc import Iterator
@@ -32,14 +32,14 @@ BROKEN = {
 @pytest.fixture(scope="module")
 def api(api_origin: Preloaded, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     log = tmp_path_factory.mktemp("broken-bodies") / "gunicorn.log"
-    # No body of these tests gets as far as PostgreSQL.
+    # No request of these tests needs PostgreSQL.
     with gunicorn(api_origin, "postgresql://x@127.0.0.1:1/x", log, WEB_CONCURRENCY="1", OPS_TOKEN="x" * 32) as client:
         yield client
     assert "Traceback" not in log.read_text()
 
 
 def ask(api: httpx.Client, path: str, *headers: str, body: bytes) -> bytes:
-    """Send a POST as it stands, end, and return all that comes back on its connection."""
+    """Send a POST unchanged, close our side, and return everything that comes back."""
     head = "\r\n".join([f"POST {path} HTTP/1.1", "Host: x", "Accept: application/json", *headers, "", ""])
     with socket.create_connection(("127.0.0.1", api.base_url.port or 0), timeout=30) as connection:
         connection.sendall(head.encode() + body)
@@ -51,7 +51,7 @@ def ask(api: httpx.Client, path: str, *headers: str, body: bytes) -> bytes:
 
 
 def status(answer: bytes) -> int:
-    """Return the status of the one answer that there is."""
+    """Return the status of the only response."""
     assert answer.count(b"HTTP/1.1 ") == 1, answer
     assert b"\r\nContent-Type: application/problem+json\r\n" in answer
     return int(answer.split(b" ", 2)[1])
@@ -75,7 +75,7 @@ def test_a_form_in_malformed_chunks_is_the_clients_error_and_shows_the_page(api:
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_malformed_body_that_nobody_reads_gets_no_second_answer(api: httpx.Client, kind: str) -> None:
+def test_a_malformed_unread_body_gets_no_second_answer(api: httpx.Client, kind: str) -> None:
     assert status(ask(api, "/v1/nowhere", JSON, CHUNKED, body=BROKEN[kind])) == 404
 
 
@@ -84,7 +84,7 @@ def test_a_malformed_body_that_nobody_reads_gets_no_second_answer(api: httpx.Cli
     [("Content-Length: 100", b"username=alice&password=correct"), (CHUNKED, b"20\r\nusername=alice")],
 )
 def test_a_form_that_ends_early_is_not_taken_for_a_whole_one(api: httpx.Client, header: str, body: bytes) -> None:
-    """Half of a password would have become the password."""
+    """Half a password would have become the password."""
     assert ask(api, "/", FORM, header, body=body).startswith(b"HTTP/1.1 400 ")
 
 

@@ -1,4 +1,4 @@
-"""Browsers of other sites: what a page there may ask and read."""
+"""Which requests pages of other sites may send, and what they may read."""
 
 from collections.abc import Iterator
 
@@ -29,7 +29,7 @@ def api(database_url: str) -> Iterator[ApiService]:
 
 
 def allowed(headers: object) -> dict[str, str]:
-    """Return what an answer allows."""
+    """Return what a response allows."""
     return {name: value for name, value in dict(headers).items() if name.startswith("Access-Control-")}  # type: ignore[call-overload]
 
 

@@ -1,4 +1,4 @@
-"""Whatever stands in a body, the answer is one of ours and tells nothing of how it came about."""
+"""For any body, the response is one of ours and reveals nothing about the code."""
 
 from collections.abc import Iterator
 
@@ -34,7 +34,7 @@ BODIES = st.one_of(
 
 @pytest.fixture(scope="module")
 def app() -> Iterator[Flask]:
-    """The API without a PostgreSQL: whatever would be asked of it is 503."""
+    """The API without PostgreSQL: every request that needs it gets 503."""
     app = create_app(SETTINGS)
     yield app
     close(app)

@@ -28,7 +28,7 @@ def wants_page(accept: str | None) -> bool:
         "text/html, application/*;q=0.9",
     ],
 )
-def test_page_is_for_whoever_names_html_and_likes_it_better(accept: str) -> None:
+def test_page_is_for_clients_that_prefer_html(accept: str) -> None:
     assert wants_page(accept)
 
 

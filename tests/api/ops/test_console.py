@@ -1,4 +1,4 @@
-"""The console: who gets in, what it shows, and what its buttons do."""
+"""The console: access, contents and buttons."""
 
 import os
 import re
@@ -31,7 +31,7 @@ def service(database_url: str) -> Iterator[ApiService]:
 
 @pytest.fixture
 def operator(service: ApiService) -> FlaskClient:
-    """Somebody who gave the token."""
+    """A signed-in operator."""
     client = service.client()
     assert client.post("/ops/login", data={"token": TOKEN}).status_code == 303
     return client
@@ -44,7 +44,7 @@ def form_key(client: FlaskClient) -> str:
 
 
 def hidden_fields(client: FlaskClient) -> dict[str, str]:
-    """Return what the forms of the page hold, as it is shown now."""
+    """Return the hidden values of the page's current forms."""
     return dict(re.findall(r'type="hidden" name="([^"]+)" value="([^"]+)"', client.get("/ops").text))
 
 
@@ -69,7 +69,7 @@ def test_without_a_token_there_is_no_console(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/ops", "/ops/snapshot", "/ops/dead-letters", "/ops/message?id=1"])
-def test_whoever_has_no_session_is_asked_for_the_token(service: ApiService, path: str) -> None:
+def test_without_a_session_the_token_is_required(service: ApiService, path: str) -> None:
     answer = service.client().get(path)
 
     assert (answer.status_code, "OPS_TOKEN" in answer.text, "pending" in answer.text) == (401, True, False)
@@ -85,7 +85,7 @@ def test_a_wrong_token_opens_nothing(service: ApiService, given: str) -> None:
     assert client.get("/ops").status_code == 401
 
 
-def test_whoever_tries_tokens_is_refused_for_a_while_and_nobody_else_is(database_url: str) -> None:
+def test_a_client_that_tries_tokens_is_refused_for_a_while_and_no_other_is(database_url: str) -> None:
     limits = RateLimits({"ops_login": parse("2 per minute")})
     with api_service(database_url, ops_token=TOKEN, rate_limits=limits) as service:
         *refused, over = [log_in(service, given, "203.0.113.9") for given in ("wrong", "x", TOKEN)]
@@ -126,7 +126,7 @@ def test_a_session_ends_with_the_token_it_was_opened_with(database_url: str, ope
         assert client.get("/ops").status_code == 401
 
 
-def test_whoever_leaves_has_to_give_the_token_again(operator: FlaskClient) -> None:
+def test_after_signing_out_the_token_is_required_again(operator: FlaskClient) -> None:
     submit(operator, "/ops/logout")
 
     assert operator.get("/ops").status_code == 401
@@ -147,9 +147,7 @@ def with_cookie(service: ApiService, value: str) -> FlaskClient:
     return client
 
 
-def test_signing_out_makes_the_cookie_worthless_and_no_other_session(
-    service: ApiService, operator: FlaskClient
-) -> None:
+def test_signing_out_invalidates_the_cookie_and_no_other_session(service: ApiService, operator: FlaskClient) -> None:
     other = service.client()
     other.post("/ops/login", data={"token": TOKEN})
     kept = with_cookie(service, cookie_of(operator))
@@ -193,7 +191,7 @@ def test_sessions_that_are_over_are_deleted_by_the_next_login(service: ApiServic
 
 
 @pytest.mark.parametrize("value", ["", "x", "x" * 3000, "\u00e9", "' OR true --"])
-def test_cookie_of_somebody_else_s_making_opens_nothing(service: ApiService, value: str) -> None:
+def test_invalid_cookie_opens_nothing(service: ApiService, value: str) -> None:
     assert with_cookie(service, value).get("/ops").status_code == 401
 
 
@@ -269,7 +267,7 @@ def test_a_dead_letter_is_discarded_with_its_reason(service: ApiService, operato
     assert status_of(service, id_) == ("discarded", "discarded: the user left")
 
 
-def test_of_two_operators_the_second_is_told_that_it_is_done(service: ApiService, operator: FlaskClient) -> None:
+def test_of_two_operators_the_second_gets_a_conflict(service: ApiService, operator: FlaskClient) -> None:
     id_ = dead(service)
     submit(operator, f"/ops/dead-letters/{id_}/retry")
 
@@ -322,7 +320,7 @@ def test_a_reason_is_shown_as_text(service: ApiService, operator: FlaskClient) -
     assert "550 &lt;script&gt;" in operator.get("/ops/dead-letters").text
 
 
-def test_a_message_s_life_is_told(service: ApiService, operator: FlaskClient) -> None:
+def test_a_message_s_life_is_shown(service: ApiService, operator: FlaskClient) -> None:
     id_ = dead(service, last_error="550 no such mailbox")
 
     page = operator.get(f"/ops/message?id={id_}").text
@@ -331,7 +329,7 @@ def test_a_message_s_life_is_told(service: ApiService, operator: FlaskClient) ->
     assert [operator.get(f"/ops/message?id={wrong}").status_code for wrong in ("99", "x", "", "9" * 40)] == [404] * 4
 
 
-def test_a_page_may_run_its_own_script_alone_and_is_framed_by_nobody(operator: FlaskClient) -> None:
+def test_a_page_may_run_only_its_own_script_and_is_never_framed(operator: FlaskClient) -> None:
     answer = operator.get("/ops")
     policy = answer.headers["Content-Security-Policy"]
     nonce = re.search(r"script-src 'nonce-([^']+)'", policy)
@@ -350,7 +348,7 @@ def test_a_token_that_cannot_be_one_stops_the_start_by_its_name(monkeypatch: pyt
         read_ops_token()
 
 
-def test_a_look_reads_little_of_a_long_history(service: ApiService, operator: FlaskClient) -> None:
+def test_a_snapshot_reads_little_of_a_long_history(service: ApiService, operator: FlaskClient) -> None:
     service.sql(
         """
         INSERT INTO outbox_finished (id, task, payload, queue, status, due_at, generation, attempt, max_retries,

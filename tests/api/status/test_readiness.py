@@ -1,4 +1,4 @@
-"""/readyz says what a signup would meet."""
+"""/readyz says whether a signup would succeed."""
 
 from collections.abc import Iterator
 from typing import Any

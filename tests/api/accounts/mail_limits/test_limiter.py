@@ -1,4 +1,4 @@
-"""What one mailbox gets, whoever asks for mails to it, in however many processes."""
+"""How many mails one mailbox gets, for any clients and any number of processes."""
 
 import threading
 from collections import Counter
@@ -33,7 +33,7 @@ def ask_again(api: ApiService, email: str, client: str = STRANGER) -> int:
 
 
 def due(api: ApiService) -> Counter[str]:
-    """Count the live messages by when they are due."""
+    """Return the number of live messages by due time."""
     rows = api.sql(
         "SELECT CASE WHEN due_at <= now() THEN 'now' WHEN due_at < now() + interval '1 day' THEN 'within a day'"
         " ELSE 'later' END AS at FROM outbox"
@@ -46,7 +46,7 @@ def reasons(api: ApiService) -> Counter[str]:
 
 
 def forget_the_minute(api: ApiService) -> None:
-    """As if a minute had passed since each address was mailed again."""
+    """Act as if a minute had passed since the last mail to each address."""
     api.sql("UPDATE resends SET mailed_at = ARRAY(SELECT m - interval '61 s' FROM unnest(mailed_at) AS m)")
 
 
@@ -54,7 +54,7 @@ def test_an_attack_on_a_mailbox_ends_with_the_allowed_mails_and_its_answers_show
     answers = [sign_up(api, number, f"victim+{number}@example.com") for number in range(16)]
     again = [ask_again(api, f"victim+{number}@example.com") for number in (0, 5, 15)]
 
-    # Of one client three at once and two an hour later; beyond that one a day, of which each second day stays free.
+    # One client gets three at once and two an hour later; beyond that one a day, and every second day stays free.
     assert (due(api)["now"], due(api)["within a day"]) == (3, 3)
     assert due(api)["later"] <= 6
     assert set(reasons(api)) == {f"discarded: {NO_ROOM}", f"discarded: {ONE_WAITS}"}
@@ -162,7 +162,7 @@ def test_a_refused_signup_counts_no_mail(api: ApiService) -> None:
     assert len(api.sql("SELECT 1 FROM verification_mails")) == 2
 
 
-def test_resends_for_nobody_count_no_mail(api: ApiService) -> None:
+def test_resends_without_an_account_count_no_mail(api: ApiService) -> None:
     for number in range(5):
         ask_again(api, f"victim+{number}@example.com")
 
@@ -242,7 +242,7 @@ def test_a_waiting_mail_that_was_given_up_makes_room_for_the_next_one(api: ApiSe
     ask_again(api, "victim@example.com")
     discarded_while_one_waited = reasons(api)
 
-    # As an operator's discard does, or a worker when the account has moved.
+    # An operator's discard does this, and so does a worker when the account has moved.
     api.sql("DELETE FROM outbox WHERE due_at > now()")
     forget_the_minute(api)
     ask_again(api, "victim@example.com")

@@ -1,4 +1,4 @@
-"""When a mailbox gets one more mail: the rules, whatever is asked for in whatever order."""
+"""The rules of when a mailbox gets one more mail, for any requests in any order."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ OWN = b"the mailbox's own address"
 
 
 class Mailbox:
-    """Asks for one mail after the other, and keeps what was decided."""
+    """Requests mails one by one, and keeps the decisions."""
 
     def __init__(self, limits: MailLimits | None = None) -> None:
         self.limits = limits or MailLimits()
@@ -35,7 +35,7 @@ class Mailbox:
         return scheduled
 
     def tags(self, number: int, client: bytes | None = b"client") -> list[Schedule]:
-        """Ask for mails to so many addresses of the mailbox, all of them different."""
+        """Request a mail to each of several different addresses of the mailbox."""
         return [self.ask(b"tag %d %d" % (len(self.known), each), client) for each in range(number)]
 
     def due(self, states: Iterable[State] = ("prompt", "waiting", "daily")) -> list[datetime]:
@@ -60,7 +60,7 @@ def test_a_mailbox_has_five_mails_an_hour_and_ten_in_the_days() -> None:
     assert [each.state for each in scheduled] == ["prompt"] * 5 + ["waiting"] * 5 + ["daily"]
 
 
-def test_whoever_is_unknown_shares_what_one_client_has() -> None:
+def test_unknown_clients_share_the_limits_of_one_client() -> None:
     assert [each.state for each in Mailbox().tags(4, None)] == ["prompt"] * 3 + ["waiting"]
 
 
@@ -130,7 +130,7 @@ def test_another_limit_makes_a_mail_wait() -> None:
 
 
 def test_a_decision_among_as_many_mails_as_are_read_takes_no_seconds() -> None:
-    """The mailbox is locked meanwhile. In time of the processor, which other programs do not lengthen."""
+    """The mailbox is locked meanwhile. Measured in CPU time, which other programs do not lengthen."""
     known = [KnownMail(NOW - minute * timedelta(minutes=1), b"tag", b"client", "prompt") for minute in range(1, 2001)]
     asked = RequestedMail(NOW, NOW, OWN, b"client", is_plain=True)
     begin = time.thread_time()
@@ -142,7 +142,7 @@ def test_a_decision_among_as_many_mails_as_are_read_takes_no_seconds() -> None:
 
 
 @pytest.mark.parametrize("jump", [-400 * DAY, -3 * DAY, -2 * HOUR, 400 * DAY])
-def test_a_clock_that_jumps_locks_nobody_out(jump: timedelta) -> None:
+def test_a_clock_that_jumps_locks_no_client_out(jump: timedelta) -> None:
     mailbox = Mailbox()
     for number in range(30):
         mailbox.tags(1, b"client %d" % number)
@@ -216,5 +216,5 @@ def test_the_own_address_always_gets_a_mail_within_days(steps: Sequence[Step]) -
 
 
 def most_within(moments: Sequence[datetime], span: timedelta) -> int:
-    """Count the mails of the fullest window."""
+    """Return the number of mails in the fullest window."""
     return max((sum(first <= each < first + span for each in moments) for first in moments), default=0)

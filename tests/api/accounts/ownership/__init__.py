@@ -1,1 +1,1 @@
-"""Who owns an address: strangers sign up with it before and after its owner, who gets an account of their own."""
+"""Who owns an address: strangers sign up with it before and after its owner, who still gets an account."""

@@ -14,7 +14,7 @@ def api(database_url: str) -> Iterator[ApiService]:
 
 @pytest.fixture
 def contested(api: ApiService) -> ApiService:
-    """The owner and then a stranger have signed up with one address."""
+    """An API where the owner and then a stranger have signed up with one address."""
     for person in (ALICE, {**MALLORY, "email": "Alice@Example.com"}):
         assert api.sign_up(**person).status_code == 201
     return api
@@ -22,7 +22,7 @@ def contested(api: ApiService) -> ApiService:
 
 @pytest.fixture(params=["before", "after"])
 def in_either_order(request: pytest.FixtureRequest, api: ApiService) -> ApiService:
-    """The same, whoever came first."""
+    """The same, with the owner or the stranger first."""
     people = [ALICE, {**MALLORY, "email": "Alice@Example.com"}]
     for person in people if request.param == "after" else reversed(people):
         assert api.sign_up(**person).status_code == 201

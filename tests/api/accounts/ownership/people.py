@@ -1,4 +1,4 @@
-"""What the tests of this folder do: a token, a link, a browser, and what has come of it."""
+"""Steps of this folder's tests: a token, a link, a browser, and the outcome."""
 
 from urllib.parse import parse_qsl
 
@@ -29,7 +29,7 @@ def link_for(api: ApiService, username: str) -> str:
 
 
 def browser(api: ApiService, username: str | None = None) -> FlaskClient:
-    """Return a browser, with the cookie of the one who signed up in it."""
+    """Return a browser with the cookie of the person who signed up in it."""
     client = api.client()
     if username is not None:
         client.set_cookie(COOKIE, token(api, username))

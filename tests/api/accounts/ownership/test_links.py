@@ -1,4 +1,4 @@
-"""A link proves the mailbox; whose account it verifies has to be said where several wait."""
+"""A link proves the mailbox. Where several accounts have the address, the person has to show which one is theirs."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -24,11 +24,11 @@ from tests.api.accounts.ownership.people import (
 from tests.api_service import ALICE, OLD_KEY, PAGE, ApiService
 from tests.html_page import Page
 
-# ---- whose account is meant
+# ---- whose account is verified
 
 
 @pytest.mark.parametrize("mailed_for", ["alice", "mallory"])
-def test_nobody_is_verified_before_somebody_says_who_is_meant(in_either_order: ApiService, mailed_for: str) -> None:
+def test_no_account_is_verified_before_its_owner_names_it(in_either_order: ApiService, mailed_for: str) -> None:
     response = in_either_order.client().post(link_for(in_either_order, mailed_for))
 
     assert kind(response) == (403, "proof-required")
@@ -39,7 +39,7 @@ def test_nobody_is_verified_before_somebody_says_who_is_meant(in_either_order: A
 def test_owner_has_the_mail_sent_again_and_is_verified_by_it_and_the_stranger_never_is(
     in_either_order: ApiService,
 ) -> None:
-    """From the owner's browser, from another one with and without the username, and by a program."""
+    """From the owner's browser, from another one with and without the username, and from a program."""
     api = in_either_order
     resend = {"email": ALICE["email"]}
     owner_s, other, program = browser(api, "alice"), api.client(), api.client()
@@ -159,7 +159,7 @@ def test_opening_the_link_changes_nothing_and_asks_for_the_proof(contested: ApiS
 
 
 def test_link_whose_account_has_moved_verifies_no_other_one_unasked(api: ApiService) -> None:
-    """Somebody who opens an old mail means the account that it names, not the one that came later."""
+    """A person who opens an old mail wants the account that it names, not a later one."""
     api.sign_up()
     link = link_for(api, "alice")
     api.sql("UPDATE users SET email = 'alice@example.org' WHERE username = 'alice'")
@@ -181,7 +181,7 @@ def test_owner_can_use_the_link_of_a_stranger_who_has_moved(api: ApiService) -> 
     assert (response.status_code, verified(api)) == (200, ["alice"])
 
 
-def test_link_of_a_freed_name_is_worth_nothing_to_whoever_takes_the_name(api: ApiService) -> None:
+def test_link_of_a_freed_name_does_not_verify_its_next_owner(api: ApiService) -> None:
     api.sign_up()
     link, old = link_for(api, "alice"), token(api)
     api.sql("DELETE FROM users")
@@ -252,18 +252,18 @@ def test_two_verifications_at_once_end_with_one_winner_and_nothing_in_the_log(
     with ThreadPoolExecutor(2) as threads:
         statuses = list(threads.map(click, range(2)))
 
-    # A link that was used answers 200 to both, whoever won.
+    # A used link answers 200 to both, whoever won.
     assert sorted(statuses) == [200, 410] if links[0] != links[1] else 200 in statuses
     assert len(verified(contested)) == len(welcomes(contested)) == 1
     assert "example.com" not in log_of(postgres).removeprefix(before).lower()
 
 
 def log_of(postgres: Databases) -> str:
-    """Return the log of the tests' own server; somebody else's is out of reach."""
+    """Return the log of the tests' own server. A server of someone else is out of reach."""
     return postgres.log_file.read_text() if isinstance(postgres, PostgresServer) else ""
 
 
-def test_verification_beside_one_that_another_service_writes_is_told_that_it_lost(contested: ApiService) -> None:
+def test_verification_loses_to_one_that_another_service_writes(contested: ApiService) -> None:
     link, proof = link_for(contested, "alice"), bearer(token(contested))
     with ThreadPoolExecutor(1) as thread, psycopg.connect(contested.database_url) as other:
         other.execute("UPDATE users SET is_email_verified = true WHERE username = 'mallory'")

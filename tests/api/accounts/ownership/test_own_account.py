@@ -1,4 +1,4 @@
-"""The way back to one's own account: signing up again with its password."""
+"""Getting an account back by signing up again with its password."""
 
 import statistics
 import threading
@@ -17,7 +17,7 @@ from tests.api.accounts.ownership.people import (
 from tests.api_service import ALICE, PAGE, ApiService
 
 
-def test_whoever_signs_up_again_with_the_password_gets_the_account_and_writes_nothing(contested: ApiService) -> None:
+def test_a_repeated_signup_with_the_password_returns_the_account_and_writes_nothing(contested: ApiService) -> None:
     before = contested.sql("SELECT * FROM users ORDER BY username")
 
     response = contested.sign_up(full_name="Another Name", email="another@example.org")
@@ -84,7 +84,7 @@ def test_verified_account_and_a_hash_of_another_service_are_refused_alike(contes
 
 
 def test_refusal_costs_the_same_whether_a_password_was_compared_or_not(contested: ApiService) -> None:
-    """In time of the processor, which other programs on the machine do not lengthen as they do that of the clock."""
+    """Measured in CPU time, which other programs on the machine do not lengthen."""
     contested.sql("UPDATE users SET is_email_verified = true WHERE username = 'mallory'")
 
     def seconds(username: str) -> float:

@@ -1,4 +1,4 @@
-"""What shows whose account is meant: passwords and tokens."""
+"""Passwords and tokens, which show which account is the client's."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -63,7 +63,7 @@ def test_guesses_at_the_same_moment_are_no_more_tries(contested: ApiService) -> 
     assert guess(contested, link, password=ALICE["password"]).status_code == 410
 
 
-def test_wrong_password_verifies_nobody_where_one_account_waits(api: ApiService) -> None:
+def test_wrong_password_verifies_no_account_where_one_waits(api: ApiService) -> None:
     api.sign_up(**MALLORY)
     link = link_for(api, "mallory")
 
@@ -99,7 +99,7 @@ def test_password_is_not_taken_from_the_query(contested: ApiService) -> None:
     assert verified(contested) == []
 
 
-def test_page_keeps_the_username_and_tells_that_it_was_wrong(contested: ApiService) -> None:
+def test_page_keeps_the_username_and_shows_the_error(contested: ApiService) -> None:
     link = link_for(contested, "mallory")
 
     response = contested.client().post(PATH, data={**parameters(link), **OWN, "password": "wrong"}, headers=PAGE)

@@ -125,7 +125,7 @@ def test_list_is_read_before_the_first_signup() -> None:
     assert common_passwords.cache_info().currsize == 1
 
 
-def test_a_look_takes_no_time_beside_the_hash() -> None:
+def test_a_lookup_takes_no_time_beside_the_hash() -> None:
     """The hash takes 20 ms."""
     refusal_reason("correct horse", "alice", "alice@example.com")
     passwords = ["correct horse", "1" * 127, "alice" * 25, "ssssssssss", "!|" * 64]

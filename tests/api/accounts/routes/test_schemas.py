@@ -162,7 +162,7 @@ def test_what_no_account_can_have_as_a_password_is_refused(password: str) -> Non
 
 @pytest.mark.parametrize("password", ["", "7 chars", "password123", "alice2026!"])
 def test_weak_password_is_for_no_new_account(password: str) -> None:
-    """An account from before may have it, and be found by it."""
+    """An older account may have such a password and be found by it."""
     assert check(password=password).weakness is not None
     assert check().weakness is None
 

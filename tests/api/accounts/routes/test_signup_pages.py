@@ -121,7 +121,7 @@ def test_form_that_is_sent_twice_leads_to_the_inbox_page_both_times(api: ApiServ
     sent = [fill_in(api, idempotency_key=key) for _ in range(2)]
 
     assert [response.status_code for response in sent] == [303, 303]
-    # The same cookies; the second on the clock may be another one by now.
+    # The same cookies, except for the time that one contains.
     cookies = [[each.partition(";")[0] for each in response.headers.getlist("Set-Cookie")] for response in sent]
     assert cookies[0] == cookies[1]
     assert api.messages() == [(VERIFY, "alice")]
@@ -221,7 +221,7 @@ def test_mail_is_sent_again_from_the_inbox_page(api: ApiService) -> None:
     assert api.messages() == [(VERIFY, "alice")] * 2
 
 
-def test_page_after_asking_again_is_the_same_whoever_has_an_account(api: ApiService) -> None:
+def test_page_after_a_resend_does_not_show_who_has_an_account(api: ApiService) -> None:
     fill_in(api)
     texts = []
     for email in ("alice@example.com", "nobody@example.com"):
@@ -232,14 +232,14 @@ def test_page_after_asking_again_is_the_same_whoever_has_an_account(api: ApiServ
     assert texts[0] == texts[1]
 
 
-def test_whoever_comes_without_a_cookie_is_asked_for_the_address(api: ApiService) -> None:
+def test_inbox_without_a_cookie_asks_for_the_address(api: ApiService) -> None:
     page = Page(api.client().get("/inbox"))
 
     assert (page.fields, page.labels) == ({"email": "", "username": ""}, ["email", "username"])
 
 
 @pytest.mark.parametrize("value", ["nonsense", "<script>alert(1)</script>@example.com", ""])
-def test_cookie_of_somebody_else_s_making_is_ignored(api: ApiService, value: str) -> None:
+def test_invalid_cookie_is_ignored(api: ApiService, value: str) -> None:
     client = api.client()
     client.set_cookie("inbox", value)
 
@@ -249,7 +249,7 @@ def test_cookie_of_somebody_else_s_making_is_ignored(api: ApiService, value: str
     assert "<script" not in response.text
 
 
-def test_wrong_address_is_told_so_beside_the_field(api: ApiService) -> None:
+def test_wrong_address_is_reported_at_the_field(api: ApiService) -> None:
     response = api.client().post("/inbox", data={"email": "nobody"})
 
     page = Page(response)

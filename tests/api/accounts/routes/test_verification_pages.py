@@ -100,13 +100,13 @@ def test_expired_link_offers_a_new_one_to_the_address_that_it_was_mailed_to(api:
     assert api.messages() == [("task:send_verify_email", "alice")] * 2
 
 
-def test_altered_link_tells_no_address(api: ApiService) -> None:
+def test_altered_link_shows_no_address(api: ApiService) -> None:
     response = api.client().get(api.link(api.record(life="-1 second"), key=OLD_KEY), headers=PAGE)
 
     assert "alice" not in response.text
 
 
-def test_page_of_a_link_is_for_nobody_else(api: ApiService) -> None:
+def test_page_of_a_link_is_not_cached(api: ApiService) -> None:
     response = api.client().get(api.link(api.record()), headers=PAGE)
 
     assert response.headers["Referrer-Policy"] == "no-referrer"
