@@ -18,7 +18,7 @@ class Rates:
     """How many messages entered each status per second: in the last minute, or recently where there were many."""
 
     appended: float
-    pushed: float
+    published: float
     claimed: float
     done: float
 
@@ -87,7 +87,7 @@ def _rates(connection: DbConnection) -> Rates:
                 SELECT now() - make_interval(secs => %(seconds)s) AS earliest
             ), newest AS (
                 (SELECT 'finished' AS kind, finished_at AS read_at, created_at AS appended_at,
-                        published_at AS pushed_at, claimed_at, CASE status WHEN 'done' THEN finished_at END AS done_at
+                        published_at AS published_at, claimed_at, CASE status WHEN 'done' THEN finished_at END AS done_at
                    FROM outbox_finished
                   WHERE finished_at > (SELECT earliest FROM present)
                   ORDER BY finished_at DESC LIMIT %(read)s)
@@ -95,7 +95,7 @@ def _rates(connection: DbConnection) -> Rates:
                 (SELECT 'appended', created_at, created_at, NULL, NULL, NULL
                    FROM outbox ORDER BY id DESC LIMIT %(read)s)
                 UNION ALL
-                (SELECT 'pushed', published_at, NULL, published_at, NULL, NULL
+                (SELECT 'published', published_at, NULL, published_at, NULL, NULL
                    FROM outbox WHERE status = 'published' ORDER BY broker_epoch DESC, lease_until DESC LIMIT %(read)s)
                 UNION ALL
                 (SELECT 'claimed', claimed_at, NULL, NULL, claimed_at, NULL
@@ -109,7 +109,7 @@ def _rates(connection: DbConnection) -> Rates:
                   FROM newest JOIN spans USING (kind)
             )
             SELECT coalesce(sum(each) FILTER (WHERE appended_at > since), 0),
-                   coalesce(sum(each) FILTER (WHERE pushed_at > since), 0),
+                   coalesce(sum(each) FILTER (WHERE published_at > since), 0),
                    coalesce(sum(each) FILTER (WHERE claimed_at > since), 0),
                    coalesce(sum(each) FILTER (WHERE done_at >= since), 0)
               FROM weighed
