@@ -87,7 +87,7 @@ def _rates(connection: DbConnection) -> Rates:
                 SELECT now() - make_interval(secs => %(seconds)s) AS earliest
             ), newest AS (
                 (SELECT 'finished' AS kind, finished_at AS read_at, created_at AS appended_at,
-                        published_at AS published_at, claimed_at, CASE status WHEN 'done' THEN finished_at END AS done_at
+                        published_at, claimed_at, CASE status WHEN 'done' THEN finished_at END AS done_at
                    FROM outbox_finished
                   WHERE finished_at > (SELECT earliest FROM present)
                   ORDER BY finished_at DESC LIMIT %(read)s)
