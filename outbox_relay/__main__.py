@@ -14,7 +14,7 @@ import structlog
 
 from outbox_relay.broker import BrokerUnavailableError, open_broker
 from outbox_relay.commands import COMMANDS
-from outbox_relay.commands.session import EXIT_SETTINGS
+from outbox_relay.commands.exit_codes import EXIT_SETTINGS
 from outbox_relay.loop.pacing import Pacing
 from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup_pipe import WakeupPipe

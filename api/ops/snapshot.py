@@ -50,15 +50,15 @@ class Snapshot:
 
     def messages(self, state: str) -> int:
         """Return the number of messages in a state, in both queues."""
-        return sum(each.messages for each in self.live if each.state == state)
+        return sum(each.messages for each in self.live if each.status == state)
 
     def is_estimate(self, state: str) -> bool:
         """Return whether there were too many of them to count."""
-        return any(each.is_estimate for each in self.live if each.state == state)
+        return any(each.is_estimate for each in self.live if each.status == state)
 
     def oldest_seconds(self, state: str) -> float:
         """Return how long the oldest message has been in a state."""
-        return max(each.oldest_seconds for each in self.live if each.state == state)
+        return max(each.oldest_seconds for each in self.live if each.status == state)
 
 
 def read_snapshot(connection: DbConnection) -> Snapshot:

@@ -1,8 +1,8 @@
-"""The operator's commands of `python -m outbox_relay`: look, mend, and find out what is wrong.
+"""The operator's commands of `python -m outbox_relay`.
 
-Each needs DATABASE_URL and nothing else, `doctor` looks at whatever is set. Every command takes `--json`. Exit codes: 0
-it is done; 1 it cannot be done, a server cannot be used, or `doctor` found a fault; 2 the command line or the
-environment is wrong.
+Each needs DATABASE_URL alone; `doctor` checks all variables that are set. Each accepts `--json`. Exit codes: 0 success;
+1 the command failed, a server cannot be used, or `doctor` found a fault; 2 the command line or the environment is
+wrong.
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""`python -m outbox_relay doctor`: what is wrong, and what mends it."""
+"""`python -m outbox_relay doctor`: check the installation, and say how to fix what is wrong."""
 
 import sys
 from collections.abc import Iterator
@@ -7,18 +7,19 @@ from typing import Final
 import click
 from rich.text import Text
 
-from outbox_relay.commands.output import print_json, screen, visible
-from outbox_relay.commands.session import EXIT_FAILED, EXIT_SETTINGS, json_option
+from outbox_relay.commands.exit_codes import EXIT_FAILED, EXIT_SETTINGS
+from outbox_relay.commands.options import json_option
+from outbox_relay.commands.output import print_json, stdout_console, visible
 from outbox_relay.doctor.examination import examine
-from outbox_relay.doctor.findings import Finding, Verdict
+from outbox_relay.doctor.findings import Finding, Severity
 from shared.errors import SettingsError
 from shared.settings.relay import read_relay_settings
 
 _STYLES: Final = {
-    Verdict.OK: "green",
-    Verdict.WARNING: "yellow",
-    Verdict.FAULT: "bold red",
-    Verdict.SKIPPED: "dim",
+    Severity.OK: "green",
+    Severity.WARNING: "yellow",
+    Severity.FAULT: "bold red",
+    Severity.SKIPPED: "dim",
 }
 
 
@@ -28,14 +29,14 @@ _STYLES: Final = {
     type=click.FloatRange(0, 86_400 * 365),
     default=600.0,
     show_default=True,
-    help="Seconds after which an open transaction is a fault.",
+    help="Seconds after which an open transaction counts as a fault.",
 )
 @json_option
 def doctor(longest_transaction: float, *, as_json: bool) -> None:
-    """Look at everything that the service needs, one line each with the fix; exit 1 if something is at fault.
+    """Check everything that the service needs. Each finding has one line, with the fix. Exit code 1: there is a fault.
 
-    It reads the environment of this shell: give it the variables of the relay, and those of a worker to have the mail
-    server and the secrets looked at too. It changes nothing and sends nothing.
+    It reads the environment of this shell. Set the relay's variables, and also a worker's to have the mail server and
+    the secrets checked. It changes nothing and sends nothing.
     """
     try:
         settings = read_relay_settings()
@@ -45,16 +46,16 @@ def doctor(longest_transaction: float, *, as_json: bool) -> None:
     findings = examine(settings, longest_transaction)
     found = list(findings) if as_json else list(_shown(findings))
     if as_json:
-        print_json([{**_fields(each), "verdict": each.verdict.value} for each in found])
-    if any(each.verdict is Verdict.FAULT for each in found):
+        print_json([{**_fields(each), "severity": each.severity.value} for each in found])
+    if any(each.severity is Severity.FAULT for each in found):
         sys.exit(EXIT_FAILED)
 
 
 def _shown(findings: Iterator[Finding]) -> Iterator[Finding]:
-    console = screen()
+    console = stdout_console()
     for each in findings:
-        verdict = (f"{each.verdict.value:<8}", _STYLES[each.verdict])
-        line = Text.assemble(verdict, (f"{each.check:<20}", "bold"), visible(each.says))
+        severity = (f"{each.severity.value:<8}", _STYLES[each.severity])
+        line = Text.assemble(severity, (f"{each.check:<20}", "bold"), visible(each.message))
         if each.fix:
             line.append(f" - fix: {each.fix}")
         console.print(line)
@@ -62,4 +63,4 @@ def _shown(findings: Iterator[Finding]) -> Iterator[Finding]:
 
 
 def _fields(finding: Finding) -> dict[str, str]:
-    return {"check": finding.check, "says": finding.says, "fix": finding.fix}
+    return {"check": finding.check, "message": finding.message, "fix": finding.fix}

@@ -1,12 +1,14 @@
-"""`python -m outbox_relay list | show`: messages, and the whole story of one."""
+"""`python -m outbox_relay list` and `show`: a list of messages, and everything about one."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from outbox_relay.commands.output import print_json, screen, table
-from outbox_relay.commands.session import MESSAGE_ID, fail, json_option, operator_database
+from outbox_relay.commands.database import operator_database
+from outbox_relay.commands.exit_codes import fail
+from outbox_relay.commands.options import MESSAGE_ID, json_option
+from outbox_relay.commands.output import print_json, stdout_console, table
 from shared.database.read_transaction import COMMAND_SECONDS, read_transaction
 from shared.outbox import history
 from shared.outbox.columns import FINISHED_STATUSES, LIVE_STATUSES
@@ -17,7 +19,7 @@ _FACTS = (
     "task",
     "queue",
     "status",
-    "attempt",
+    "attempts",
     "max_retries",
     "generation",
     *_MOMENTS,
@@ -29,32 +31,38 @@ _FACTS = (
 
 @click.command(name="list")
 @click.option(
-    "--state",
-    "states",
+    "--status",
+    "statuses",
     type=click.Choice([*LIVE_STATUSES, *FINISHED_STATUSES]),
     multiple=True,
-    help="Only these; may be given several times. Default: all.",
+    help="Only messages with this status; may be repeated. Default: all.",
 )
-@click.option("--queue", type=click.Choice(QUEUES), help="Only this queue.")
-@click.option("--task", help="Only this task.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Messages shown.")
+@click.option("--queue", type=click.Choice(QUEUES), help="Only messages of this queue.")
+@click.option("--task", help="Only messages of this task.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=50,
+    show_default=True,
+    help="Largest number of messages to show.",
+)
 @json_option
-def list_(states: tuple[str, ...], queue: str | None, task: str | None, limit: int, *, as_json: bool) -> None:
+def list_(statuses: tuple[str, ...], queue: str | None, task: str | None, limit: int, *, as_json: bool) -> None:
     """List messages, the newest first."""
-    wanted = states or (*LIVE_STATUSES, *FINISHED_STATUSES)
+    wanted = statuses or (*LIVE_STATUSES, *FINISHED_STATUSES)
     with operator_database() as connection, read_transaction(connection, COMMAND_SECONDS):
-        found = history.list_messages(connection, limit, states=wanted, queue=queue, task=task)
+        found = history.list_messages(connection, limit, statuses=wanted, queue=queue, task=task)
     if as_json:
         print_json(found)
         return
-    columns = ("id", "task", "queue", "state", "attempts", "created (UTC)", "due (UTC)", "finished (UTC)", "reason")
+    columns = ("id", "task", "queue", "status", "attempts", "created (UTC)", "due (UTC)", "finished (UTC)", "reason")
     rows = [
         (
             each.id,
             each.task,
             each.queue,
             each.status,
-            each.attempt,
+            each.attempts,
             each.created_at,
             each.due_at,
             each.finished_at,
@@ -62,14 +70,14 @@ def list_(states: tuple[str, ...], queue: str | None, task: str | None, limit: i
         )
         for each in found
     ]
-    screen().print(table(columns, rows, numbers=("id", "attempts")))
+    stdout_console().print(table(columns, rows, numbers=("id", "attempts")))
 
 
 @click.command()
 @click.argument("message_id", metavar="ID", type=MESSAGE_ID)
 @json_option
 def show(message_id: int, *, as_json: bool) -> None:
-    """Tell one message's story: its times, and each failed attempt with its reason."""
+    """Show everything about one message: its times, and each failed attempt with its reason."""
     with operator_database() as connection, read_transaction(connection, COMMAND_SECONDS):
         message = history.read_message(connection, message_id)
     if message is None:
@@ -77,9 +85,9 @@ def show(message_id: int, *, as_json: bool) -> None:
     if as_json:
         print_json(message)
         return
-    screen().print(table(("message", str(message_id)), [(name, message[name]) for name in _FACTS]))
+    stdout_console().print(table(("message", str(message_id)), [(name, message[name]) for name in _FACTS]))
     if message["failures"]:
-        screen().print(table(("failed (UTC)", "attempt", "reason"), map(_failure, message["failures"])))
+        stdout_console().print(table(("failed (UTC)", "attempt", "reason"), map(_failure, message["failures"])))
 
 
 def _failure(entry: Mapping[str, Any]) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""How the commands show what they found: tables for people, JSON for programs."""
+"""The output of the commands: tables for people, JSON for programs."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 _PIPED_COLUMNS: Final = 10_000
-"""Nothing is wrapped in what another program reads."""
+"""Lines that another program reads are never wrapped."""
 
 
 def print_json(found: object) -> None:
@@ -21,8 +21,8 @@ def print_json(found: object) -> None:
     click.echo(json.dumps(found, default=_plain, ensure_ascii=False))
 
 
-def screen() -> Console:
-    """Give standard output: as wide as the terminal, or as it needs to be where there is none."""
+def stdout_console() -> Console:
+    """Return a console on standard output that wraps lines only on a terminal."""
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = _PIPED_COLUMNS
@@ -30,7 +30,7 @@ def screen() -> Console:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()) -> Table:
-    """Build a table; the columns named in `numbers` are set to the right."""
+    """Return a table; the columns named in `numbers` are aligned right."""
     built = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for column in columns:
         built.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
@@ -40,7 +40,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: 
 
 
 def visible(value: object) -> str:
-    """Write a value for a terminal. What a mail server said may hold codes that would steer it: those are spelt out."""
+    """Return a value as text for a terminal.
+
+    Control characters are escaped: a mail server's answer may contain codes that a terminal obeys.
+    """
     match value:
         case None:
             return ""
@@ -53,7 +56,7 @@ def visible(value: object) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time span as people say it: 0.3 s, 12 s, 4 min, 3 h, 2 d."""
+    """Return a time span as text, such as 0.3 s, 12 s, 4 min, 3 h or 2 d."""
     for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
         if seconds < limit:
             return f"{visible(float(seconds / size))} {unit}"

@@ -1,9 +1,10 @@
-"""`python -m outbox_relay prune`: take old history away now, instead of when a relay comes to it."""
+"""`python -m outbox_relay prune`: delete old finished messages now."""
 
 import click
 
+from outbox_relay.commands.database import operator_database
+from outbox_relay.commands.options import json_option
 from outbox_relay.commands.output import print_json
-from outbox_relay.commands.session import json_option, operator_database
 from outbox_relay.loop.pruner import PRUNED_AT_ONCE, Pruner
 
 
@@ -12,12 +13,12 @@ from outbox_relay.loop.pruner import PRUNED_AT_ONCE, Pruner
     "--older-than-days",
     type=click.FloatRange(0, 36_500),
     required=True,
-    help="Age from which finished messages go. The relays do the same with OUTBOX_KEEP_DONE_DAYS.",
+    help="Delete finished messages older than this. Relays do the same with OUTBOX_KEEP_DONE_DAYS.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 def prune(older_than_days: float, *, yes: bool, as_json: bool) -> None:
-    """Delete finished messages by age, in small steps. Unfinished ones and dead letters stay, however old."""
+    """Delete finished messages by age, in small steps. Unfinished messages and dead letters are never deleted."""
     if not yes:
         click.confirm(f"delete finished messages older than {older_than_days:g} days?", abort=True, err=True)
     pruner = Pruner(older_than_days)

@@ -1,12 +1,14 @@
-"""`python -m outbox_relay replay`: ask once more for what was finished, after a question."""
+"""`python -m outbox_relay replay`: append finished messages again, after a confirmation."""
 
 from datetime import UTC, datetime
 from typing import Final
 
 import click
 
+from outbox_relay.commands.database import operator_database
+from outbox_relay.commands.exit_codes import fail
+from outbox_relay.commands.options import json_option
 from outbox_relay.commands.output import print_json
-from outbox_relay.commands.session import fail, json_option, operator_database
 from shared.database.connections import transaction
 from shared.outbox import history
 from shared.outbox.messages import NOTIFY_CHANNEL
@@ -15,21 +17,25 @@ _MOMENT: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%
 
 
 @click.command()
-@click.option("--task", required=True, help="The task of the messages, such as task:send_verify_email.")
-@click.option("--since", type=_MOMENT, required=True, help="Those that finished from this moment on, in UTC.")
-@click.option("--until", type=_MOMENT, help="Those that finished before this moment, in UTC. Default: now.")
-@click.option("--discarded", is_flag=True, help="Those that were discarded, instead of those that were done.")
+@click.option("--task", required=True, help="Task of the messages, such as task:send_verify_email.")
+@click.option("--since", type=_MOMENT, required=True, help="Only messages that finished at or after this time, in UTC.")
+@click.option("--until", type=_MOMENT, help="Only messages that finished before this time, in UTC. Default: now.")
+@click.option("--discarded", is_flag=True, help="Replay discarded messages instead of done ones.")
 @click.option(
-    "--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True, help="Refuse to append more."
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=10_000,
+    show_default=True,
+    help="Fail if more messages would be appended.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 def replay(
     task: str, since: datetime, until: datetime | None, limit: int, *, discarded: bool, yes: bool, as_json: bool
 ) -> None:
-    """Append a new message for each finished one of a task and a time range; the old ones stay as they are.
+    """Append a new message for each finished one of a task and a time range. The old ones stay unchanged.
 
-    Everybody that they went to gets another mail.
+    Every recipient gets another mail.
     """
     end = datetime.now(UTC) if until is None else until.replace(tzinfo=UTC)
     statuses = ("discarded",) if discarded else ("done",)
@@ -43,9 +49,7 @@ def replay(
         with transaction(connection):
             appended = history.replay(connection, chosen) if count else 0
             if appended != count:
-                fail(
-                    f"{appended} messages instead of {count}, since more have finished: nothing is appended, ask again"
-                )
+                fail(f"{appended} messages instead of {count}, because more have finished: none is appended, try again")
         if appended:
             connection.execute(f"NOTIFY {NOTIFY_CHANNEL}")
     if as_json:

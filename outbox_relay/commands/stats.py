@@ -9,8 +9,9 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from outbox_relay.commands.output import duration, print_json, screen, table
-from outbox_relay.commands.session import json_option, operator_database
+from outbox_relay.commands.database import operator_database
+from outbox_relay.commands.options import json_option
+from outbox_relay.commands.output import duration, print_json, stdout_console, table
 from shared.database.connections import DbConnection
 from shared.database.read_transaction import COMMAND_SECONDS, read_transaction
 from shared.outbox.latency import QueueLatency, read_latency
@@ -20,7 +21,7 @@ from shared.outbox.stats import DependencyStatus, LiveState, read_dependency_sta
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What `stats` shows."""
+    """What `stats` shows at one moment."""
 
     live: list[LiveState]
     dependencies: DependencyStatus
@@ -29,31 +30,37 @@ class Snapshot:
     window_seconds: float
 
     def as_json(self) -> dict[str, Any]:
-        """Give everything, and the rate that follows from it."""
+        """Return all of it, and the rate, as JSON values."""
         return {**asdict(self), "done_per_second": self.done_per_second}
 
     @property
     def done_per_second(self) -> float:
-        """How many messages were done each second of the window."""
+        """The messages that were done per second of the window."""
         return sum(each.done for each in self.latency) / self.window_seconds
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="Draw it anew every --interval seconds until Ctrl-C.")
-@click.option("--interval", type=click.FloatRange(0.2, 3600), default=2.0, show_default=True, help="For --watch.")
+@click.option("--watch", is_flag=True, help="Refresh every --interval seconds until Ctrl-C.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.2, 3600),
+    default=2.0,
+    show_default=True,
+    help="Seconds between two refreshes.",
+)
 @click.option(
     "--window",
     type=click.FloatRange(1, 86_400),
     default=300.0,
     show_default=True,
-    help="Seconds of history that latency and the rate are taken from.",
+    help="Seconds of history that latency and rate are measured in.",
 )
 @json_option
 def stats(interval: float, window: float, *, watch: bool, as_json: bool) -> None:
-    """Show counts by state and queue, the oldest waiting message, latency, the rate, and what is away.
+    """Show the number of messages by status and queue, latency, the rate, and which servers are away.
 
-    The live counts are exact up to 10,000 of a state; more are estimated from a sample and marked with about, as is
-    the size of history. With --watch and --json, one line each time.
+    The numbers are exact up to 10,000 of a status. Above that they are estimated from a sample and marked with "about",
+    as is the size of history. With --watch and --json, one line is printed each time.
     """
     with operator_database() as connection:
         if watch:
@@ -63,7 +70,7 @@ def stats(interval: float, window: float, *, watch: bool, as_json: bool) -> None
     if as_json:
         print_json(snapshot.as_json())
     else:
-        screen().print(_drawn(snapshot))
+        stdout_console().print(_drawn(snapshot))
 
 
 def _watch(connection: DbConnection, interval: float, window: float, *, as_json: bool) -> None:
@@ -72,7 +79,7 @@ def _watch(connection: DbConnection, interval: float, window: float, *, as_json:
             while True:
                 print_json(read_snapshot(connection, window).as_json())
                 time.sleep(interval)
-        with Live(_drawn(read_snapshot(connection, window)), console=screen(), auto_refresh=False) as live:
+        with Live(_drawn(read_snapshot(connection, window)), console=stdout_console(), auto_refresh=False) as live:
             while True:
                 time.sleep(interval)
                 live.update(_drawn(read_snapshot(connection, window)), refresh=True)
@@ -81,7 +88,7 @@ def _watch(connection: DbConnection, interval: float, window: float, *, as_json:
 
 
 def read_snapshot(connection: DbConnection, window: float) -> Snapshot:
-    """Read everything once, with the latency of so many seconds. Raises psycopg.Error."""
+    """Return the present statistics, with the latency of the last `window` seconds. Raises psycopg.Error."""
     with read_transaction(connection, COMMAND_SECONDS):
         latency, seconds = read_latency(connection, window)
         return Snapshot(
@@ -95,9 +102,9 @@ def read_snapshot(connection: DbConnection, window: float) -> Snapshot:
 
 def _drawn(snapshot: Snapshot) -> Group:
     states = table(
-        ("state", "queue", "messages", "oldest for"),
+        ("status", "queue", "messages", "oldest for"),
         [
-            (each.state, each.queue, _number(each), duration(each.oldest_seconds) if each.messages else "")
+            (each.status, each.queue, _number(each), duration(each.oldest_seconds) if each.messages else "")
             for each in snapshot.live
         ],
         numbers=("messages", "oldest for"),
@@ -123,7 +130,7 @@ def _number(state: LiveState) -> str:
 
 def _sentences(snapshot: Snapshot) -> list[str]:
     dependencies = snapshot.dependencies
-    dead = [each for each in snapshot.live if each.state == "dead"]
+    dead = [each for each in snapshot.live if each.status == "dead"]
     letters = f"{'about ' if any(each.is_estimate for each in dead) else ''}{sum(each.messages for each in dead)}"
     mail = (
         "answers" if dependencies.mail_away_seconds is None else f"AWAY for {duration(dependencies.mail_away_seconds)}"

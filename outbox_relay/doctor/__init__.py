@@ -1,5 +1,5 @@
-"""Finds out what is wrong with an installation: each check looks at one thing and says what mends it.
+"""The checks of `python -m outbox_relay doctor`: each checks one thing, and says how to fix it.
 
-Nothing is changed by it, in PostgreSQL, in Redis or at the mail server; the schema is compared inside a transaction
-that is rolled back.
+They change nothing in PostgreSQL, in Redis or at the mail server. The schema is compared inside a transaction that is
+rolled back.
 """

@@ -1,4 +1,4 @@
-"""All checks in the order in which faults cause each other: settings, servers, schema, then what runs on them."""
+"""Runs all checks, causes before their effects: settings, servers, schema, then the relays and messages."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 
@@ -27,11 +27,11 @@ from shared.settings.smtp_server import read_smtp_helo_name, read_smtp_server
 
 
 def examine(settings: RelaySettings, longest_transaction_seconds: float) -> Iterator[Finding]:
-    """Run every check and give what it found, as soon as it is known.
+    """Run every check, and yield each finding as soon as it is known.
 
     Args:
-        settings: the relay's own, which name PostgreSQL and Redis.
-        longest_transaction_seconds: how long a transaction may stay open before it is a fault.
+        settings: the relay's settings.
+        longest_transaction_seconds: the age from which an open transaction is a fault.
 
     """
     yield from check_settings_of_others()
@@ -50,7 +50,7 @@ def examine(settings: RelaySettings, longest_transaction_seconds: float) -> Iter
 def _check_database(
     settings: RelaySettings, check: Callable[[DbConnection], Iterable[Finding]]
 ) -> Generator[Finding, None, bool]:
-    """Run checks that need PostgreSQL, and return whether they ran to their end."""
+    """Run checks that need PostgreSQL, and return whether all of them were done."""
     try:
         with connect(settings.database_url, "outbox-doctor", any_encoding=True) as connection:
             if (closed := check_usage(connection)) is not None:
@@ -61,12 +61,12 @@ def _check_database(
         yield fault("outbox", "its tables are missing", "apply schema.sql with psql")
     except psycopg.errors.InsufficientPrivilege as exc:
         cause = postgresql_cause(exc, settings.database_url)
-        yield fault("grants", f"this role may not look: {cause}", "grant it what docs/roles.sql grants to the relay")
+        yield fault("grants", f"this role may not read it: {cause}", "grant it what docs/roles.sql grants to the relay")
     except TAKES_TOO_LONG:
         yield fault("outbox", "PostgreSQL takes too long to read it", "see OutboxUnreadable in the runbook")
     except psycopg.Error as exc:
         cause = postgresql_cause(exc, settings.database_url)
-        yield fault("postgresql", f"it cannot be used: {cause}", "start PostgreSQL, or mend DATABASE_URL")
+        yield fault("postgresql", f"it cannot be used: {cause}", "start PostgreSQL, or fix DATABASE_URL")
     else:
         return True
     return False
@@ -87,7 +87,7 @@ def _check_mail() -> Iterator[Finding]:
     try:
         server, helo_name = read_smtp_server(), read_smtp_helo_name()
     except SettingsError:
-        return  # named already, among the settings
+        return  # reported already, among the settings
     if server is None:
         yield skipped("mail server", "SMTP_URL is not set in this shell")
     else:

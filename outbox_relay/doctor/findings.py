@@ -1,54 +1,54 @@
-"""What a check found: one line, and what to do about it."""
+"""The result of one check: a severity, one line of text, and the fix."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
-class Verdict(Enum):
-    """How bad it is."""
+class Severity(Enum):
+    """How serious a finding is."""
 
     OK = "ok"
     WARNING = "warning"
-    """It works, but somebody should know."""
+    """It works, but an operator should know."""
     FAULT = "fault"
-    """Messages wait, or a promise does not hold."""
+    """Messages are not delivered, or a guarantee does not hold."""
     SKIPPED = "skipped"
-    """It could not be looked at from here."""
+    """It could not be checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The outcome of one check.
+    """The result of one check.
 
     Attributes:
-        check: the name of what was looked at.
-        verdict: how bad it is.
-        says: what was found; it holds no secret and no address of a person.
-        fix: what mends it; empty when there is nothing to mend.
+        check: the name of what was checked.
+        severity: how serious it is.
+        message: what was found; it contains no secret and no address of a person.
+        fix: how to fix it; empty when there is nothing to fix.
 
     """
 
     check: str
-    verdict: Verdict
-    says: str
+    severity: Severity
+    message: str
     fix: str = ""
 
 
-def ok(check: str, says: str) -> Finding:
-    """Say that all is well."""
-    return Finding(check, Verdict.OK, says)
+def ok(check: str, message: str) -> Finding:
+    """Return a finding that nothing is wrong."""
+    return Finding(check, Severity.OK, message)
 
 
-def warning(check: str, says: str, fix: str) -> Finding:
-    """Say what should be known."""
-    return Finding(check, Verdict.WARNING, says, fix)
+def warning(check: str, message: str, fix: str) -> Finding:
+    """Return a finding that an operator should know."""
+    return Finding(check, Severity.WARNING, message, fix)
 
 
-def fault(check: str, says: str, fix: str) -> Finding:
-    """Say what is broken."""
-    return Finding(check, Verdict.FAULT, says, fix)
+def fault(check: str, message: str, fix: str) -> Finding:
+    """Return a finding that something is broken."""
+    return Finding(check, Severity.FAULT, message, fix)
 
 
-def skipped(check: str, says: str) -> Finding:
-    """Say why nothing can be said."""
-    return Finding(check, Verdict.SKIPPED, says)
+def skipped(check: str, message: str) -> Finding:
+    """Return a finding that the check was not possible, with the reason."""
+    return Finding(check, Severity.SKIPPED, message)

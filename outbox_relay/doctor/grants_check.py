@@ -1,4 +1,4 @@
-"""Whether the role of DATABASE_URL may do what a relay does: what it may not do looks to it like an outage."""
+"""Checks the grants of DATABASE_URL's role: to a relay, a missing one looks like an outage."""
 
 from typing import Final
 
@@ -17,13 +17,13 @@ RELAY_NEEDS: Final = {
     "verification_mails": ("SELECT", "UPDATE", "DELETE"),
     "mail_counts": ("SELECT", "UPDATE", "DELETE"),
 }
-"""What the statements of outbox_relay ask for. UPDATE also stands for SELECT … FOR UPDATE."""
+"""The grants that the relay's statements need. SELECT … FOR UPDATE needs UPDATE."""
 
 
 def check_usage(connection: DbConnection) -> Finding | None:
-    """Return a fault where the role may not use the schema of our tables.
+    """Return a fault if the role may not use the schema of our tables.
 
-    PostgreSQL leaves such a schema out of its search, so that all else would look as if the tables were missing.
+    PostgreSQL skips such a schema, so that the tables would look as if they were missing.
     """
     schema = _closed_schema(connection)
     if schema is None:
@@ -36,7 +36,7 @@ def check_usage(connection: DbConnection) -> Finding | None:
 
 
 def check_grants(connection: DbConnection) -> Finding:
-    """Look for each grant; one on some columns counts, and a table that is missing is the schema's fault."""
+    """Check each grant. A grant on some columns counts; a missing table is reported by the check of the schema."""
     missing: list[str] = []
     for table, privileges in RELAY_NEEDS.items():
         lacking = [privilege for privilege in privileges if not _may(connection, privilege, table)]
@@ -52,7 +52,7 @@ def check_grants(connection: DbConnection) -> Finding:
 
 
 def _closed_schema(connection: DbConnection) -> str | None:
-    """Return a schema that holds our tables and that the role may not use, where it finds them in no other."""
+    """Return the schema of our tables if the role may not use it and finds them in no other schema."""
     row = connection.execute(
         "SELECT relnamespace::regnamespace::name FROM pg_catalog.pg_class"
         " WHERE relname = 'outbox' AND relkind = 'r' AND to_regclass('outbox') IS NULL"

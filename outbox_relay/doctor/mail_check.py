@@ -1,4 +1,4 @@
-"""The mail server: whether it greets, speaks TLS and takes the password. No mail is sent."""
+"""Checks the mail server: the greeting, TLS and the login. No mail is sent."""
 
 import smtplib
 import socket
@@ -15,11 +15,11 @@ _CHECK: Final = "mail server"
 _STEP_SECONDS: Final = 5.0
 
 _GREETING_SECONDS: Final = 30.0
-"""Servers that keep a client waiting before they greet it, as a worker waits for them too."""
+"""Some servers delay their greeting. Workers wait for it as long."""
 
 
 class _Session(smtplib.SMTP):
-    """A client that waits longer for the greeting than for the rest, and reads no answer without an end."""
+    """A client that waits longer for the greeting than for other answers, and limits the length of an answer."""
 
     def __init__(self, server: SmtpServer, helo_name: str | None) -> None:
         """Connect. Raises OSError or smtplib.SMTPException."""
@@ -52,7 +52,7 @@ class _Session(smtplib.SMTP):
 
 
 def check_mail_server(server: SmtpServer, helo_name: str | None) -> Finding:
-    """Go as far as a mail would, up to its sender."""
+    """Do all that precedes a mail: connect, TLS, login."""
     try:
         with _Session(server, helo_name) as session:
             session.ehlo_or_helo_if_needed()
@@ -63,19 +63,19 @@ def check_mail_server(server: SmtpServer, helo_name: str | None) -> Finding:
                 log_in(session, server.user, server.password)
     except LoginRefusedError as exc:
         return fault(
-            _CHECK, f"it refuses the user or the password: {_answer(server, exc.code, exc.text)}", "mend SMTP_URL"
+            _CHECK, f"it refuses the user or the password: {_answer(server, exc.code, exc.text)}", "fix SMTP_URL"
         )
     except smtplib.SMTPResponseException as exc:
         cause = _answer(server, exc.smtp_code, exc.smtp_error)
-        return fault(_CHECK, f"it cannot be used: {cause}", "mend the mail server, SMTP_URL or SMTP_HELO_NAME")
+        return fault(_CHECK, f"it cannot be used: {cause}", "fix the mail server, SMTP_URL or SMTP_HELO_NAME")
     except (smtplib.SMTPException, OSError, ValueError) as exc:  # ValueError: a host that is no name
         cause = connection_cause(exc, server.host, server.port)
-        return fault(_CHECK, f"it cannot be used: {cause}", "start the mail server, or mend SMTP_URL")
+        return fault(_CHECK, f"it cannot be used: {cause}", "start the mail server, or fix SMTP_URL")
     return ok(_CHECK, f"it greets ({server.security})")
 
 
 def _answer(server: SmtpServer, code: int | None, text: bytes | str) -> str:
-    """Return where the server is and what it said. It was told our name and our login alone, and no address."""
+    """Return the server's address and answer. It was sent our name and login, and no address of a person."""
     words = text if isinstance(text, str) else text.decode("utf-8", "replace")
     if server.password and server.password in words:
         words = ""

@@ -1,4 +1,4 @@
-"""The outbox itself: whether a relay runs, the mail server is known to be away, and messages wait for too long."""
+"""Checks the outbox: whether a relay runs, the breaker is closed, and no message waits too long."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -17,9 +17,9 @@ _CLAIMS_READ: Final = 1000
 
 
 def check_outbox(connection: DbConnection, settings: RelaySettings) -> list[Finding]:
-    """Look at what moves the messages and at the messages themselves."""
+    """Check the relays, the breaker, due messages, the run lease and dead letters."""
     if not takes_writes(connection):
-        # What follows from it is no fault of the relays.
+        # The relays are not the cause.
         return [skipped("relay", "PostgreSQL takes no writes, so that no relay can work or be seen")]
     with read_transaction(connection):
         return list(_check_outbox(connection, settings))
@@ -34,7 +34,9 @@ def _check_outbox(connection: DbConnection, settings: RelaySettings) -> Iterator
     yield _check_run_lease(connection, settings)
     letters = count_dead(connection)
     if letters.number:
-        yield warning("dead letters", f"{letters} wait for you", "python -m outbox_relay dead; then retry or discard")
+        yield warning(
+            "dead letters", f"{letters} need a decision", "python -m outbox_relay dead; then retry or discard them"
+        )
     else:
         yield ok("dead letters", "none")
 
@@ -43,8 +45,12 @@ def _check_relay(dependencies: DependencyStatus) -> Finding:
     if dependencies.relays:
         return ok("relay", f"{dependencies.relays} alive")
     seen = dependencies.relay_seen_seconds
-    says = "none has ever run here" if seen is None else f"none is alive, the last was seen {seen:.0f} s ago"
-    return fault("relay", says, "start one: python -m outbox_relay; where one runs, its log names what it waits for")
+    message = (
+        "none has ever run with this database" if seen is None else f"none is alive, the last was seen {seen:.0f} s ago"
+    )
+    return fault(
+        "relay", message, "start one: python -m outbox_relay; if one runs, its log names the server that it waits for"
+    )
 
 
 def _check_breaker(connection: DbConnection, dependencies: DependencyStatus) -> Finding:
@@ -56,26 +62,26 @@ def _check_breaker(connection: DbConnection, dependencies: DependencyStatus) -> 
     ).fetchone()
     reason, policy_code = ("no reason", None) if row is None else row
     fix = (
-        "mend the mail server or SMTP_URL at the workers; single mails try it and close the breaker"
+        "fix the mail server, or SMTP_URL of the workers; single mails probe it and close the breaker"
         if policy_code is None
-        else "it answers and refuses us: ask its operator; single mails try it, an accepted one closes the breaker"
+        else "it refuses our mail: ask its operator; single mails probe it, and an accepted one closes the breaker"
     )
     return fault("breaker", f"open for {dependencies.mail_away_seconds:.0f} s: {reason}", fix)
 
 
 def _check_waiting(connection: DbConnection) -> Finding:
-    waited = max(each.oldest_seconds for each in read_live_states(connection) if each.state == "pending")
+    waited = max(each.oldest_seconds for each in read_live_states(connection) if each.status == "pending")
     if waited > _OVERDUE_SECONDS:
         return fault(
             "waiting",
             f"a due message has been waiting for {waited:.0f} s to be published",
-            "look at the relay's log, and at the faults above; more relays publish more",
+            "check the relay's log and the faults above; more relays publish faster",
         )
-    return ok("waiting", "no due message waits for a relay")
+    return ok("waiting", "no due message waits to be published")
 
 
 def _check_run_lease(connection: DbConnection, settings: RelaySettings) -> Finding:
-    """Hold the leases that workers really take against the one that is set here."""
+    """Compare the leases of running claims with the one that is set here."""
     row = connection.execute(
         """
         SELECT extract(epoch FROM max(lease_until - claimed_at))::float8
@@ -91,6 +97,6 @@ def _check_run_lease(connection: DbConnection, settings: RelaySettings) -> Findi
         return warning(
             "run lease",
             f"a worker takes {taken:.0f} s, OUTBOX_RUN_LEASE_SECONDS is {settings.run_lease_seconds:g} here",
-            "give relay and workers the same: the relay waits for a probe of the mail server by its own",
+            "set the same for relay and workers: the relay waits for a probe of the mail server by its own value",
         )
-    return ok("run lease", "the same here and in what is running")
+    return ok("run lease", "the same here and in the running claims")

@@ -1,4 +1,4 @@
-"""PostgreSQL: the version, the settings that the promise rests on, and what keeps dead rows from being cleared away."""
+"""Checks PostgreSQL: version, settings that the guarantees need, clock, vacuum, and old snapshots."""
 
 import time
 from collections.abc import Iterator
@@ -9,20 +9,20 @@ from shared.database.connections import DbConnection, UnsuitableDatabaseError, c
 
 _VERSIONS: Final = (14, 18)
 CLOCK_SECONDS: Final = 5.0
-"""Leases are counted by PostgreSQL's clock alone. But a worker counts as alive, and a log line as late, by others."""
+"""Leases depend on PostgreSQL's clock alone. Heartbeats of workers and log lines depend on other clocks."""
 
 DEAD_ROWS: Final = 1_000_000
 _DEAD_PER_LIVE: Final = 5
 _NEEDED: Final = {
     "fsync": "a crash of the machine may damage everything",
     "full_page_writes": "a crash of the machine may damage everything",
-    "autovacuum": "dead rows are never cleared away",
+    "autovacuum": "dead rows are never removed",
 }
 _LOSING_COMMITS: Final = {"off"}
 
 
 def check_server(connection: DbConnection) -> Iterator[Finding]:
-    """Look at the version, at whether it takes writes, and at what it does with a commit."""
+    """Check the version, the encoding, whether it accepts writes, and the durability of a commit."""
     version = connection.info.server_version // 10_000
     if _VERSIONS[0] <= version <= _VERSIONS[1]:
         yield ok("postgresql", f"version {version}")
@@ -31,8 +31,8 @@ def check_server(connection: DbConnection) -> Iterator[Finding]:
     try:
         check_encoding(connection)
     except UnsuitableDatabaseError as exc:
-        says, _, fix = str(exc).partition(": ")
-        yield fault("encoding", says, fix)
+        message, _, fix = str(exc).partition(": ")
+        yield fault("encoding", message, fix)
     if _value(connection, "SELECT pg_is_in_recovery()"):
         yield fault(
             "postgresql",
@@ -51,37 +51,37 @@ def check_server(connection: DbConnection) -> Iterator[Finding]:
     if _setting(connection, "synchronous_commit") in _LOSING_COMMITS:
         yield fault(
             "postgresql settings",
-            "synchronous_commit is off: a signup that was answered with 201 may be gone after a crash",
+            "synchronous_commit is off: a signup that was answered with 201 may be lost after a crash",
             "set it to on, for the server, the database and the role",
         )
     yield _check_room(connection)
 
 
 def check_jit(connection: DbConnection) -> Finding:
-    """Look at whether PostgreSQL would compile our statements, in a transaction as relay and worker begin it."""
+    """Check whether PostgreSQL would compile our statements, in a transaction like the relay's."""
     with transaction(connection):
         is_on = _setting(connection, "jit") == "on"
     if is_on:
         return warning(
             "jit",
-            "PostgreSQL may compile our statements, which takes a hundred times as long as they do",
-            "let nothing between here and PostgreSQL take jit = off out of our sessions",
+            "PostgreSQL may compile our statements, which takes a hundred times as long as running them",
+            "make sure that no pooler removes jit = off from our sessions",
         )
     return ok("jit", "off for our statements")
 
 
 def takes_writes(connection: DbConnection) -> bool:
-    """Return whether a statement that writes would be taken."""
+    """Return whether PostgreSQL accepts writes."""
     question = "SELECT NOT pg_is_in_recovery() AND NOT current_setting('default_transaction_read_only')::boolean"
     return bool(_value(connection, question))
 
 
 def check_vacuum(connection: DbConnection, dead_rows: int = DEAD_ROWS) -> Finding:
-    """Look at the dead rows of the live table.
+    """Check the number of dead rows of the table outbox.
 
     Args:
         connection: to the service's database.
-        dead_rows: from how many on they are a fault, when they are also many times the live ones.
+        dead_rows: the number from which they are a fault, if they are also many times the live rows.
 
     """
     row = connection.execute(
@@ -95,18 +95,20 @@ def check_vacuum(connection: DbConnection, dead_rows: int = DEAD_ROWS) -> Findin
     ).fetchone()
     assert row is not None  # noqa: S101 - the schema was compared before
     live, dead, size, switched_off = row
-    says = f"outbox: {live} live and {dead} dead rows in {size / 2**20:.1f} MiB"
+    message = f"outbox: {live} live and {dead} dead rows in {size / 2**20:.1f} MiB"
     if switched_off:
         return fault("vacuum", "autovacuum is switched off for outbox", "ALTER TABLE outbox RESET (autovacuum_enabled)")
     if dead > dead_rows and dead > live * _DEAD_PER_LIVE:
-        return fault("vacuum", says, "end what holds an old snapshot (see snapshots), then VACUUM outbox")
-    return ok("vacuum", says)
+        return fault(
+            "vacuum", message, "end the transaction that holds an old snapshot (see snapshots), then VACUUM outbox"
+        )
+    return ok("vacuum", message)
 
 
 def check_snapshots(connection: DbConnection, longest_seconds: float) -> Finding:
-    """Look for the oldest transaction: the dead rows since its beginning cannot be cleared away.
+    """Check the oldest transaction: dead rows that are younger than it cannot be removed.
 
-    PostgreSQL hides from a role how long the transactions of others have been open.
+    PostgreSQL hides the age of other roles' transactions from a role.
     """
     row = connection.execute(
         """
@@ -133,34 +135,40 @@ def check_snapshots(connection: DbConnection, longest_seconds: float) -> Finding
     what, seconds = row
     return fault(
         "snapshots",
-        f"{what} holds a transaction open for {seconds:.0f} s: dead rows pile up",
+        f"{what} holds a transaction open for {seconds:.0f} s: dead rows cannot be removed",
         "end it: pg_terminate_backend(pid), or ROLLBACK PREPARED",
     )
 
 
 def check_clock(connection: DbConnection) -> Finding:
-    """Hold this machine's clock against PostgreSQL's."""
+    """Compare this machine's clock with PostgreSQL's."""
     before = time.time()
     theirs = float(_value(connection, "SELECT extract(epoch FROM clock_timestamp())"))
     return compare_clocks("PostgreSQL", theirs - (before + time.time()) / 2)
 
 
 def compare_clocks(of: str, ahead_seconds: float) -> Finding:
-    """Judge how far another machine's clock is ahead of this one's."""
+    """Return the finding about another machine's clock.
+
+    Args:
+        of: the name of the other machine.
+        ahead_seconds: by how much its clock is ahead of ours.
+
+    """
     if abs(ahead_seconds) <= CLOCK_SECONDS:
         return ok("clocks", f"{of} and this machine agree")
     where = "ahead of" if ahead_seconds > 0 else "behind"
     return fault(
         "clocks",
         f"the clock of {of} is {abs(ahead_seconds):.0f} s {where} this machine's",
-        "let NTP set both: workers look dead, and mails carry a wrong date",
+        "synchronise both with NTP: otherwise workers look dead, and mails have a wrong date",
     )
 
 
 def _hidden_transactions(connection: DbConnection) -> int:
-    """Count the open transactions whose age is hidden.
+    """Return the number of open transactions whose age is hidden.
 
-    A process of the server's own, such as autovacuum, has no role and is not counted.
+    Processes of the server itself, such as autovacuum, have no role and are not counted.
     """
     return int(
         _value(
@@ -178,12 +186,12 @@ def _check_room(connection: DbConnection) -> Finding:
     limit = int(_setting(connection, "max_connections"))
     # pg_stat_activity hides from a role which sessions of others are clients'.
     used = int(_value(connection, "SELECT sum(numbackends) FROM pg_stat_database"))
-    says = f"{used} of {limit} connections are used"
+    message = f"{used} of {limit} connections are in use"
     if used > limit * 0.9:
         return warning(
-            "connections", says, "raise max_connections, or put a PgBouncer in between (docs/operations/scaling.md)"
+            "connections", message, "raise max_connections, or put a PgBouncer in between (docs/operations/scaling.md)"
         )
-    return ok("connections", says)
+    return ok("connections", message)
 
 
 def _setting(connection: DbConnection, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Whether a proxy names its clients to the API and is not believed, so that all clients look like the proxy."""
+"""Checks whether a proxy names its clients and is not trusted, so that all clients share one rate limit."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -11,16 +11,16 @@ _SEEN_HOURS: Final = 1
 
 
 def check_ignored_headers(connection: DbConnection) -> Iterator[Finding]:
-    """Look at what the API has kept of the last hour."""
+    """Check the ignored headers that the API has recorded in the last hour."""
     if not _may_read(connection):
-        return  # a role or a schema of the version before: named already
+        return  # a role or a schema of another version: reported already
     rows = connection.execute(
         "SELECT name, to_char(seen_at AT TIME ZONE 'UTC', 'HH24:MI') FROM ignored_headers"
         " WHERE seen_at > now() - make_interval(hours => %s) ORDER BY name",
         [_SEEN_HOURS],
     ).fetchall()
     if not rows:
-        yield ok(_CHECK, "no forwarding header came in the last hour that the API does not believe")
+        yield ok(_CHECK, "in the last hour no forwarding header came that the API does not trust")
     for name, seen_at in rows:
         yield warning(
             _CHECK,

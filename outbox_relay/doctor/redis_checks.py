@@ -1,4 +1,4 @@
-"""Redis: whether it takes what the relay pushes and keeps it, and whether somebody pops from each queue."""
+"""Checks Redis: role, memory, persistence and clock, and whether each queue has a worker."""
 
 import time
 from collections.abc import Iterator
@@ -24,11 +24,11 @@ _FULL: Final = 0.9
 _NO_SCRIPT: Final = "0" * 40
 _WRONG_TYPE: Final = "WRONGTYPE"
 _HEARTBEAT_SECONDS: Final = 480
-"""RQ's stock worker shows itself before and after each pop, which waits for up to 405 s."""
+"""RQ's stock worker writes a heartbeat before and after each pop, which waits for up to 405 s."""
 
 
 def check_redis(redis_url: str, key_prefix: str) -> Iterator[Finding]:
-    """Look at Redis and at the workers that show themselves there."""
+    """Check Redis, and the workers that are registered there."""
     client = open_redis(redis_url, socket_timeout=SOCKET_SECONDS, socket_connect_timeout=SOCKET_SECONDS)
     with closing(client):
         try:
@@ -60,7 +60,7 @@ def _check_server(client: Redis) -> Iterator[Finding]:
 
 
 def _check_push(client: Redis) -> Iterator[Finding]:
-    """Ask for a script that nobody has: the relay pushes with one, and its user may not be allowed to."""
+    """Call a script that does not exist, to see whether this user may run the script that pushes."""
     try:
         client.evalsha(_NO_SCRIPT, 0)
     except NoScriptError:
@@ -83,15 +83,17 @@ def _judge(info: dict[str, Any]) -> Iterator[Finding]:
     if policy != "noeviction":
         yield fault(
             "redis eviction",
-            f"maxmemory-policy is {policy}: a full Redis drops jobs, which are missed only when their lease is over",
+            f"maxmemory-policy is {policy}: a full Redis drops jobs, which is noticed only when their lease is over",
             "CONFIG SET maxmemory-policy noeviction, and the same in redis.conf",
         )
     if info.get("rdb_last_bgsave_status") == "err" or info.get("aof_last_write_status") == "err":
-        yield fault("redis persistence", "its last write to the disk failed: it may refuse to work", "look at its log")
+        yield fault("redis persistence", "its last write to the disk failed: it may refuse commands", "read its log")
     limit = int(info.get("maxmemory", 0))
     if limit and int(info["used_memory"]) > limit * _FULL:
-        yield warning("redis memory", "more than nine tenths are used", "raise maxmemory, or start more workers")
-    kept = "append-only file" if info.get("aof_enabled") else "no append-only file: a restart costs a second push"
+        yield warning("redis memory", "more than 90% is used", "raise maxmemory, or start more workers")
+    kept = (
+        "append-only file" if info.get("aof_enabled") else "no append-only file: after a restart, jobs are pushed again"
+    )
     yield ok("redis", f"version {version}, {kept}")
 
 
@@ -109,12 +111,12 @@ def _check_clock(client: Redis) -> Finding:
 
 
 def _check_workers(client: Redis, key_prefix: str, queue: str) -> Finding:
-    """Count the workers of a queue as RQ registers them."""
+    """Check the workers of a queue that RQ has registered."""
     try:
         keys = _members(client, Keys(key_prefix).workers_of(queue))
         seen = [moment for key in keys if (moment := _last_seen(client, key)) is not None]
     except ResponseError as exc:
-        return skipped("workers", f"this user may not look for those of {queue}: {client_cause(exc, client)}")
+        return skipped("workers", f"this user may not read those of {queue}: {client_cause(exc, client)}")
     alive = [moment for moment in seen if (datetime.now(UTC) - moment).total_seconds() < _HEARTBEAT_SECONDS]
     if not alive:
         return fault("workers", f"no worker is alive for {queue}", "start one: rq worker critical default")
@@ -123,11 +125,11 @@ def _check_workers(client: Redis, key_prefix: str, queue: str) -> Finding:
 
 
 def _last_seen(client: Redis, key: bytes) -> datetime | None:
-    """Give when a worker showed itself; nothing of a key that holds something else. Raises ResponseError."""
+    """Return the time of a worker's heartbeat, or None for a key of another type. Raises ResponseError."""
     try:
-        text: Any = client.hget(cast("str", key), "last_heartbeat")  # what others wrote may be no text
+        text: Any = client.hget(cast("str", key), "last_heartbeat")  # another program may have written bytes
         moment = datetime.fromisoformat(text.decode()) if text else None
-    except ValueError:  # somebody else's value
+    except ValueError:  # a value of another program
         return None
     except ResponseError as exc:
         if str(exc).startswith(_WRONG_TYPE):
@@ -137,7 +139,7 @@ def _last_seen(client: Redis, key: bytes) -> datetime | None:
 
 
 def _members(client: Redis, key: str) -> set[bytes]:
-    """Give a set's members; none of a key that holds something else. Raises ResponseError."""
+    """Return a set's members, none for a key of another type. Raises ResponseError."""
     try:
         members: Any = client.smembers(key)
     except ResponseError as exc:

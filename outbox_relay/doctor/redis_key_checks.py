@@ -1,4 +1,4 @@
-"""The keys that relay and workers share in Redis, often with other programs: each of its type, and nobody suspended."""
+"""Checks the keys in Redis: their types, the relay's marker, and whether workers are suspended."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -16,15 +16,15 @@ _ABSENT: Final = "none"
 
 
 def check_keys(client: Redis, key_prefix: str) -> Iterator[Finding]:
-    """Look at the type of each key, at the relay's marker, and at RQ's suspension. Raises RedisError."""
+    """Check the type of each key, the relay's marker, and RQ's suspension. Raises RedisError."""
     keys = Keys(key_prefix)
     try:
         wrong = [*_wrong_types(client, keys), *_strange_marker(client, keys.epoch_marker)]
-        yield from wrong or [ok(_CHECK, "each holds what it should")]
+        yield from wrong or [ok(_CHECK, "each has the right type")]
         yield from _suspension(client, keys.suspended)
     except ResponseError as exc:
         # A user that may not run these commands may still push.
-        yield warning(_CHECK, f"they cannot be looked at: {client_cause(exc, client)}", "allow TYPE, GETRANGE and TTL")
+        yield warning(_CHECK, f"they cannot be read: {client_cause(exc, client)}", "allow TYPE, GETRANGE and TTL")
 
 
 def _wrong_types(client: Redis, keys: Keys) -> Iterator[Finding]:
@@ -41,7 +41,7 @@ def _wrong_types(client: Redis, keys: Keys) -> Iterator[Finding]:
             yield fault(
                 _CHECK,
                 f"{key} is a {name} and has to be a {wanted}: relay and workers cannot use it",
-                f"RENAME it, and find out who writes there; a prefix of one's own is RQ_KEY_PREFIX, now {keys.prefix}",
+                f"RENAME it, and find out which program writes it; RQ_KEY_PREFIX is now {keys.prefix}",
             )
 
 
@@ -49,13 +49,13 @@ def _strange_marker(client: Redis, key: str) -> Iterator[Finding]:
     kind: Any = client.type(key)
     if kind == b"none":
         return
-    # No more of it than a marker has: what somebody else put there may be of any size.
+    # Only as many bytes as a marker has: another program may have written a value of any size.
     start: Any = client.getrange(key, 0, MARKER_CHARACTERS) if kind == b"string" else b""
     if not is_marker(start):
         yield warning(
             _CHECK,
-            f"{key} holds something else than a relay's marker; the next push writes one over it",
-            "find out who writes there: each time all published messages are looked for in Redis",
+            f"{key} holds something else than a relay's marker; the next push overwrites it",
+            "find out which program writes it: each time, all published messages are looked up in Redis",
         )
 
 
@@ -63,5 +63,5 @@ def _suspension(client: Redis, key: str) -> Iterator[Finding]:
     seconds: Any = client.ttl(key)
     if seconds == -2:  # noqa: PLR2004 - Redis' word for a key that is not there
         return
-    until = "until somebody resumes them" if seconds < 0 else f"for {seconds} s more"
-    yield fault("workers", f"they are suspended {until}: they take no job", "rq resume")
+    until = "until they are resumed" if seconds < 0 else f"for {seconds} s more"
+    yield fault("workers", f"they are suspended {until}: they take no jobs", "rq resume")

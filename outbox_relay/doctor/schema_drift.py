@@ -1,7 +1,7 @@
-"""Whether the database has the tables, constraints and indexes of schema.sql, exactly as they stand there.
+"""Checks whether the database has the tables, constraints and indexes of schema.sql, exactly as they are there.
 
-schema.sql itself says what is expected: it is applied to temporary tables in a transaction that is rolled back, and the
-catalogue's description of both is compared. Nothing of the live tables is locked.
+schema.sql is applied to temporary tables in a transaction that is rolled back, and the catalogue's description of both
+is compared. The live tables are not locked.
 """
 
 from pathlib import Path
@@ -20,17 +20,17 @@ _PLAIN_NAMES: Final = "SET LOCAL quote_all_identifiers = off"
 
 
 def check_schema(connection: DbConnection) -> Finding:
-    """Compare. What is there beside the schema (an index of one's own, another table) is nobody's business."""
+    """Compare the database with schema.sql. Additional tables, columns and indexes are no fault."""
     if not SCHEMA_FILE.exists():
-        return skipped("schema", "schema.sql does not lie beside the packages")
+        return skipped("schema", "schema.sql is not beside the packages")
     try:
         expected = _expected(connection)
     except psycopg.errors.InsufficientPrivilege:
-        return skipped("schema", "this role may not make temporary tables")
+        return skipped("schema", "this role may not create temporary tables")
     except psycopg.errors.ReadOnlySqlTransaction:
-        return skipped("schema", "a standby takes no temporary tables")
+        return skipped("schema", "a standby cannot create temporary tables")
     except psycopg.errors.LockNotAvailable:
-        return skipped("schema", "somebody is applying schema.sql")
+        return skipped("schema", "another session is applying schema.sql")
     with transaction(connection):
         connection.execute(_PLAIN_NAMES)
         found = _describe(connection, "(SELECT oid FROM pg_namespace WHERE nspname = current_schema())")
@@ -45,7 +45,7 @@ def check_schema(connection: DbConnection) -> Finding:
 
 def _expected(connection: DbConnection) -> dict[str, str]:
     statements = [line for line in SCHEMA_FILE.read_text().splitlines() if line not in {"BEGIN;", "COMMIT;"}]
-    # Whoever applies the file at this moment holds its lock; that is not worth waiting for.
+    # A session that applies the file at this moment holds a lock.
     connection.execute(opening(connection, _LOCK_SECONDS))
     try:
         connection.execute(f"{_PLAIN_NAMES}; SET LOCAL search_path = pg_temp")
@@ -56,7 +56,7 @@ def _expected(connection: DbConnection) -> dict[str, str]:
 
 
 def _describe(connection: DbConnection, schema: str) -> dict[str, str]:
-    """Give each part of our tables with its definition, without the name of the schema that it lies in."""
+    """Return the definition of each part of our tables, without the name of its schema."""
     rows = connection.execute(
         rf"""
         WITH ours AS (

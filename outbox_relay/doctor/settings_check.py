@@ -1,4 +1,4 @@
-"""Whether the environment would let the processes start: malformed values, short secrets, leases without room."""
+"""Checks the environment: malformed values, short secrets, leases that are too short, and proxies."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,11 +14,11 @@ from shared.settings.relay import RelaySettings
 from shared.settings.sentinel_url import CONNECTION_CLASS, is_sentinel_url
 
 _OF_OTHERS: Final = ("SECRET_KEY", "MAIL_FROM")
-"""What API and worker cannot do without; the operator's shell need not have it."""
+"""Variables that API and worker need. The operator's shell need not have them."""
 
 
 def check_settings_of_others() -> Iterator[Finding]:
-    """Read what API and worker would read here. A variable that is not set in this shell proves nothing."""
+    """Check the variables of API and worker. One that is not set in this shell is no fault."""
     problems = {
         **_problems(read_api_settings),
         **_problems(read_consumer_settings),
@@ -27,16 +27,16 @@ def check_settings_of_others() -> Iterator[Finding]:
     }
     for name, texts in sorted(problems.items()):
         if name in os.environ:
-            yield fault("settings", f"{name} {' '.join(texts)}", f"mend {name}; the process that reads it cannot start")
+            yield fault("settings", f"{name} {' '.join(texts)}", f"fix {name}; the process that reads it cannot start")
     absent = [name for name in _OF_OTHERS if name not in os.environ]
     if absent:
-        yield skipped("settings", f"not set in this shell, so not looked at: {', '.join(absent)}")
+        yield skipped("settings", f"not set in this shell, so not checked: {', '.join(absent)}")
     elif not problems:
-        yield ok("settings", "API, relay and worker could start with them")
+        yield ok("settings", "API, relay and worker can start with them")
 
 
 def check_proxies() -> Finding:
-    """Hold TRUSTED_PROXIES against BASE_URL: the API speaks no TLS, so that https:// means a proxy in front of it."""
+    """Check TRUSTED_PROXIES: the API speaks no TLS, so that a BASE_URL with https:// means a proxy in front of it."""
     if is_behind_tls() and os.environ.get("TRUSTED_PROXIES", "0") == "0":
         return warning(
             "rate limits",
@@ -44,11 +44,11 @@ def check_proxies() -> Finding:
             " believed. All clients look like the proxy, and count as one for the limits of requests and of mails",
             "set TRUSTED_PROXIES of the API to the number of proxies in front of it",
         )
-    return ok("rate limits", "each client has its own, as far as the settings in this shell say")
+    return ok("rate limits", "each client has its own limit, according to the settings in this shell")
 
 
 def check_connection_class(settings: RelaySettings) -> Iterator[Finding]:
-    """Behind Sentinel: see whether RQ's own commands could read RQ_REDIS_URL."""
+    """Check, behind Sentinel, whether RQ's own commands can read RQ_REDIS_URL."""
     if not is_sentinel_url(settings.redis_url):
         return
     given = os.environ.get("RQ_CONNECTION_CLASS")
@@ -63,13 +63,13 @@ def check_connection_class(settings: RelaySettings) -> Iterator[Finding]:
 
 
 def check_leases(settings: RelaySettings) -> Finding:
-    """Hold the relay's leases against the times that they have to leave room for."""
+    """Check whether the publish lease is longer than the time from pop to claim."""
     if settings.publish_lease_seconds <= POP_TO_CLAIM_SECONDS:
         return fault(
             "leases",
-            f"OUTBOX_PUBLISH_LEASE_SECONDS is {settings.publish_lease_seconds:g}, and from pop to claim may take"
-            f" {POP_TO_CLAIM_SECONDS:g} s",
-            "raise it, best to the default of 30: jobs in good hands are looked for in Redis all the time",
+            f"OUTBOX_PUBLISH_LEASE_SECONDS is {settings.publish_lease_seconds:g}, and a job may be popped"
+            f" {POP_TO_CLAIM_SECONDS:g} s before its claim",
+            "raise it, best to the default of 30: otherwise popped jobs are looked up in Redis all the time",
         )
     return ok("leases", f"publish {settings.publish_lease_seconds:g} s, run {settings.run_lease_seconds:g} s")
 

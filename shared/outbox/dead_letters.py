@@ -1,6 +1,6 @@
-"""Dead letters: what could not be delivered, why, and what an operator may do about it.
+"""The statements for dead letters: list, count, retry, discard.
 
-A dead letter is unfinished business: it stays until it is retried or discarded, and pruning never touches it.
+A dead letter stays until it is retried or discarded. Pruning never deletes it.
 """
 
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ _RETRIED_AT_ONCE: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message whose attempts are spent or that can never succeed.
+    """A message whose attempts are spent, or that can never succeed.
 
     Attributes:
-        maybe_accepted: the mail server may have taken the mail at the last attempt: a retry may send a second copy.
+        maybe_accepted: the mail server may have accepted the mail at the last attempt: a retry may send a second copy.
 
     """
 
     id: int
     task: str
     queue: str
-    attempt: int
+    attempts: int
     created_at: datetime | None
     reason: str
     maybe_accepted: bool
@@ -34,7 +34,7 @@ class DeadLetter:
 
 @own_transaction
 def list_dead(connection: DbConnection, limit: int) -> list[DeadLetter]:
-    """List dead letters, the oldest first."""
+    """Return up to `limit` dead letters, the oldest first."""
     rows = connection.execute(
         f"""
         SELECT id, task, queue, attempt, {moment("created_at")}, last_error,
@@ -51,20 +51,20 @@ def list_dead(connection: DbConnection, limit: int) -> list[DeadLetter]:
 
 @dataclass(frozen=True, slots=True)
 class DeadCount:
-    """How many dead letters there are, or that there are more than are counted."""
+    """The number of dead letters, and whether all of them were counted."""
 
     number: int
     is_all: bool
 
     def __str__(self) -> str:
-        """Write it for people."""
+        """Return the number as text, with "more than" if not all were counted."""
         return str(self.number) if self.is_all else f"more than {self.number}"
 
 
 @own_transaction
 def count_dead(connection: DbConnection) -> DeadCount:
     """Count the dead letters, up to COUNTED_EXACTLY."""
-    # In the order of the partial index, which holds nothing else: else PostgreSQL may search the table for them.
+    # The order of the partial index: without it PostgreSQL may read the whole table.
     row = connection.execute(
         "SELECT count(*) FROM (SELECT FROM outbox WHERE status = 'dead' ORDER BY id LIMIT %s + 1) AS first",
         [COUNTED_EXACTLY],
@@ -74,14 +74,14 @@ def count_dead(connection: DbConnection) -> DeadCount:
 
 
 def retry(connection: DbConnection, message_id: int) -> bool:
-    """Make one dead letter pending again, with all its attempts. False when it is none, or is_too_large."""
+    """Make one dead letter pending again, with all its attempts. Return False when it is none, or is_too_large."""
     return bool(_retry(connection, message_id, message_id, 1))
 
 
 def retry_all(connection: DbConnection) -> int:
     """Make every dead letter pending again, in steps that lock few rows at a time; return how many.
 
-    Each once: those that die again meanwhile stay dead. So do those whose payload is too large to be sent.
+    Each is retried once: one that dies again meanwhile stays dead. So do those whose payload is too large.
     """
     [(newest,)] = connection.execute("SELECT coalesce(max(id), 0) FROM outbox WHERE status = 'dead'").fetchall()
     total = last = 0
@@ -93,7 +93,7 @@ def retry_all(connection: DbConnection) -> int:
 
 @own_transaction
 def _retry(connection: DbConnection, first_id: int, last_id: int, limit: int) -> list[int]:
-    # A new generation: jobs of its former lives that still lie about in Redis have other ids.
+    # A new generation: jobs of former generations that are still in Redis have other ids.
     retried = connection.execute(
         f"""
         WITH chosen AS MATERIALIZED (
@@ -118,7 +118,7 @@ def _retry(connection: DbConnection, first_id: int, last_id: int, limit: int) ->
 
 @own_transaction
 def discard(connection: DbConnection, message_id: int, reason: str) -> bool:
-    """Give up a dead or pending message for the reason given; it becomes history. False in any other state."""
+    """Move a dead or pending message into history, with the reason. Return False in any other state."""
     discarded = connection.execute(
         f"""
         WITH gone AS (
@@ -133,7 +133,7 @@ def discard(connection: DbConnection, message_id: int, reason: str) -> bool:
 
 @own_transaction
 def is_too_large(connection: DbConnection, message_id: int) -> bool:
-    """Tell whether a dead letter's payload is larger than a message may send, so that it can only be discarded."""
+    """Return whether a dead letter's payload is larger than a message may have, so that it can only be discarded."""
     row = connection.execute(
         "SELECT pg_column_size(payload) > %s FROM outbox WHERE id = %s AND status = 'dead'",
         [LARGEST_PAYLOAD_BYTES, message_id],
@@ -143,6 +143,6 @@ def is_too_large(connection: DbConnection, message_id: int) -> bool:
 
 @own_transaction
 def status_of(connection: DbConnection, message_id: int) -> str | None:
-    """Give a message's state, or None when there is no such message."""
+    """Return a message's status, or None when there is no such message."""
     row = connection.execute("SELECT status FROM outbox_messages WHERE id = %s", [message_id]).fetchone()
     return None if row is None else str(row[0])

@@ -1,6 +1,6 @@
-"""Messages as an operator reads them, and finished ones asked for once more.
+"""The statements that list messages for an operator, and that append finished ones again (replay).
 
-Finished rows are history: nothing here changes one. A replay appends new messages that ask for the same.
+Finished rows never change. A replay appends new messages with the same task and payload.
 """
 
 from collections.abc import Sequence
@@ -21,20 +21,20 @@ from shared.outbox.columns import (
 )
 
 _TIMES: Final = ", ".join(f"{moment(name)} AS {name}" for name in ("created_at", "due_at", "finished_at"))
-"""A message may be due at a time without end, which Python has no value for; then it is shown without one."""
+"""A message may have an infinite due time, which Python cannot hold; then it is shown without one."""
 
 _MORE_TIMES: Final = ", ".join(f"{moment(name)} AS {name}" for name in ("published_at", "claimed_at", "lease_until"))
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One line of a list of messages."""
+    """A message as a list shows it."""
 
     id: int
     task: str
     queue: str
     status: str
-    attempt: int
+    attempts: int
     created_at: datetime | None
     due_at: datetime | None
     finished_at: datetime | None
@@ -43,7 +43,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Which finished messages are meant: those of a task that finished from `since` on and before `until`."""
+    """The finished messages of one task that finished at or after `since` and before `until`."""
 
     task: str
     since: datetime
@@ -53,24 +53,24 @@ class Range:
 
 @own_transaction
 def list_messages(
-    connection: DbConnection, limit: int, *, states: Sequence[str], queue: str | None, task: str | None
+    connection: DbConnection, limit: int, *, statuses: Sequence[str], queue: str | None, task: str | None
 ) -> list[Listed]:
-    """List messages, the newest first. Only the tables that can hold the states asked for are read."""
-    filters = {"limit": limit, "states": list(states), "queue": queue, "task": task}
+    """Return messages, the newest first. Only the tables that can hold these statuses are read."""
+    filters = {"limit": limit, "statuses": list(statuses), "queue": queue, "task": task}
     found: list[Listed] = []
     with connection.cursor(row_factory=class_row(Listed)) as cursor:
-        if set(LIVE_STATUSES) & set(states):
+        if set(LIVE_STATUSES) & set(statuses):
             found += cursor.execute(_newest("outbox"), filters).fetchall()
-        if set(FINISHED_STATUSES) & set(states):
+        if set(FINISHED_STATUSES) & set(statuses):
             found += cursor.execute(_newest("outbox_finished"), filters).fetchall()
     return sorted(found, key=lambda each: each.id, reverse=True)[:limit]
 
 
 def _newest(table: str) -> str:
     return f"""
-        SELECT id, task, queue, status, attempt, {_TIMES}, last_error
+        SELECT id, task, queue, status, attempt AS attempts, {_TIMES}, last_error
           FROM {table}
-         WHERE status = ANY(%(states)s)
+         WHERE status = ANY(%(statuses)s)
            AND (%(queue)s::text IS NULL OR queue = %(queue)s)
            AND (%(task)s::text IS NULL OR task = %(task)s)
          ORDER BY id DESC
@@ -80,12 +80,12 @@ def _newest(table: str) -> str:
 
 @own_transaction
 def read_message(connection: DbConnection, message_id: int) -> dict[str, Any] | None:
-    """Read everything that is kept of a message but its payload; None when there is no such message."""
+    """Return everything about a message but its payload; None when there is no such message."""
     with connection.cursor(row_factory=dict_row) as cursor:
         message = cursor.execute(
             f"""
-            SELECT id, task, queue, status, attempt, max_retries, generation, {_TIMES}, {_MORE_TIMES}, last_error,
-                   failures::text, traceparent, uid
+            SELECT id, task, queue, status, attempt AS attempts, max_retries, generation, {_TIMES}, {_MORE_TIMES},
+                   last_error, failures::text, traceparent, uid
               FROM outbox_messages
              WHERE id = %s
             """,  # noqa: S608 - two expressions of our own
@@ -98,9 +98,9 @@ def read_message(connection: DbConnection, message_id: int) -> dict[str, Any] | 
 
 @own_transaction
 def count_finished(connection: DbConnection, chosen: Range, at_most: int) -> int:
-    """Count the finished messages of a range that may be sent once more, and stop beyond `at_most`.
+    """Return the number of finished messages that a replay would append; more than `at_most` are not counted.
 
-    A payload that was larger than is allowed now is not sent again.
+    Messages whose payload is larger than a message may have now are left out.
     """
     row = connection.execute(
         """
@@ -119,8 +119,8 @@ def count_finished(connection: DbConnection, chosen: Range, at_most: int) -> int
 def replay(connection: DbConnection, chosen: Range) -> int:
     """Append a new message for each finished one of the range, all or none, and return how many.
 
-    The oldest is appended first. The new messages have ids of their own, and so Message-IDs and links of their own.
-    The accounts of mails are locked first, as by each session that appends one: none of them is deleted meanwhile.
+    The oldest is appended first. The new messages have new ids, and so new Message-IDs and links. The accounts of mails
+    are locked first, as by every session that appends a mail, so that none of them is deleted meanwhile.
     """
     return connection.execute(
         """

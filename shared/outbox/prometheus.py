@@ -68,7 +68,7 @@ class OutboxCollector(Collector):
 
 
 def _live(live: list[LiveState]) -> Iterator[Metric]:
-    labels = ["state", "queue"]
+    labels = ["status", "queue"]
     messages = GaugeMetricFamily("outbox_messages", "Unfinished messages, counted up to 10,000", labels=labels)
     estimated = GaugeMetricFamily(
         "outbox_messages_estimated",
@@ -81,9 +81,9 @@ def _live(live: list[LiveState]) -> Iterator[Metric]:
         labels=labels,
     )
     for each in live:
-        messages.add_metric([each.state, each.queue], each.messages)
-        estimated.add_metric([each.state, each.queue], float(each.is_estimate))
-        oldest.add_metric([each.state, each.queue], each.oldest_seconds)
+        messages.add_metric([each.status, each.queue], each.messages)
+        estimated.add_metric([each.status, each.queue], float(each.is_estimate))
+        oldest.add_metric([each.status, each.queue], each.oldest_seconds)
     yield messages
     yield estimated
     yield oldest

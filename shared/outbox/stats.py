@@ -84,7 +84,7 @@ class LiveState:
     """The messages of one queue in one state.
 
     Attributes:
-        state: pending, published, running or dead.
+        status: pending, published, running or dead.
         queue: critical or default.
         messages: how many; exactly, unless it is an estimate.
         oldest_seconds: how long the oldest of them has been so: pending counts from the moment it was due (0 when all
@@ -94,7 +94,7 @@ class LiveState:
 
     """
 
-    state: str
+    status: str
     queue: str
     messages: int
     oldest_seconds: float

@@ -120,7 +120,7 @@ def backlog_url(postgres: Any, database_template: str) -> Iterator[str]:
 
 
 def live(found: list[LiveState], state: str, queue: str) -> LiveState:
-    [each] = [each for each in found if (each.state, each.queue) == (state, queue)]
+    [each] = [each for each in found if (each.status, each.queue) == (state, queue)]
     return each
 
 
@@ -151,9 +151,9 @@ def test_a_scrape_says_which_figures_are_estimates(backlog_url: str) -> None:
     with api_service(backlog_url) as service:
         found = samples(service.client().get("/metrics").text)
 
-    assert value(found, "outbox_messages", state="pending", queue="default") == pytest.approx(MANY, rel=0.1)
-    assert value(found, "outbox_messages_estimated", state="pending", queue="default") == 1
-    assert value(found, "outbox_messages_estimated", state="pending", queue="critical") == 0
+    assert value(found, "outbox_messages", status="pending", queue="default") == pytest.approx(MANY, rel=0.1)
+    assert value(found, "outbox_messages_estimated", status="pending", queue="default") == 1
+    assert value(found, "outbox_messages_estimated", status="pending", queue="critical") == 0
     assert (value(found, "outbox_postgresql_up"), value(found, "outbox_unreadable", reason="timeout")) == (1, 0)
 
 
@@ -214,7 +214,7 @@ def session_of_console(service: ApiService) -> str:
 def look_at_console(service: ApiService, session: str) -> int:
     client = service.client()
     client.set_cookie(*session.split("=", 1), path="/ops")
-    return client.get("/ops/glance").status_code
+    return client.get("/ops/snapshot").status_code
 
 
 def statements_of_the_api(service: ApiService) -> list[dict[str, Any]]:

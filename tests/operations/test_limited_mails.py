@@ -76,7 +76,7 @@ def test_what_waits_and_what_was_discarded_is_shown_everywhere(connection: Conne
 
     assert (figures["waiting"], figures["discarded"]) == (2, 2)
     assert "mail limits   2 wait, 2 discarded within a day" in run("stats").output
-    assert "Mail limits: 2 wait, 2 discarded within a day" in client.get("/ops/glance").text
+    assert "Mail limits: 2 wait, 2 discarded within a day" in client.get("/ops/snapshot").text
     for text in (client.get("/metrics").text, generate_latest(RelayMetrics(api.database_url).registry).decode()):
         found = samples(text)
         assert [value(found, "outbox_limited_mails", state=state) for state in ("waiting", "discarded")] == [2, 2]
@@ -88,9 +88,9 @@ def test_what_waits_is_not_stuck(connection: Connection, api: ApiService) -> Non
     found = samples(api.client().get("/metrics").text)
     [waiting] = [each for each in run_json("doctor") if each["check"] == "waiting"]
 
-    assert value(found, "outbox_messages", state="pending", queue="critical") == 1
-    assert value(found, "outbox_oldest_seconds", state="pending", queue="critical") == 0
-    assert waiting["verdict"] == "ok"
+    assert value(found, "outbox_messages", status="pending", queue="critical") == 1
+    assert value(found, "outbox_oldest_seconds", status="pending", queue="critical") == 0
+    assert waiting["severity"] == "ok"
     assert api.client().get("/readyz").status_code == 200
 
 

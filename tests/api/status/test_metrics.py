@@ -34,7 +34,7 @@ def test_a_scrape_of_the_api_shows_that_no_relay_runs(database_url: str) -> None
 
     assert value(found, "outbox_relays_alive") == 0
     assert value(found, "outbox_relay_seen_seconds") == float("inf")
-    assert value(found, "outbox_messages", state="pending", queue="critical") == 1
+    assert value(found, "outbox_messages", status="pending", queue="critical") == 1
     assert value(found, "outbox_mail_server_away_seconds") == 0
 
 

@@ -20,7 +20,7 @@ from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import free_port
 from embedded.servers.postgres import PostgresServer
 from embedded.servers.redis import RedisServer
-from outbox_relay.doctor.findings import Verdict
+from outbox_relay.doctor.findings import Severity
 from outbox_relay.doctor.postgresql_checks import check_jit, check_server, check_snapshots, check_vacuum
 from outbox_relay.loop.heartbeat import write_heartbeat
 from shared.database.connections import connect
@@ -86,7 +86,7 @@ def show_worker(client: Redis) -> None:
 def faults() -> dict[str, str]:
     """Run `doctor` as a program does, and give what is at fault; the exit code has to agree."""
     ended = run("doctor", "--json")
-    found = {each["check"]: each["says"] for each in run_json("doctor") if each["verdict"] == "fault"}
+    found = {each["check"]: each["message"] for each in run_json("doctor") if each["severity"] == "fault"}
     assert ended.exit_code == (1 if found else 0), ended.output
     return found
 
@@ -94,8 +94,8 @@ def faults() -> dict[str, str]:
 def warnings() -> list[str]:
     """Run `doctor` where nothing is at fault, and give what it warns of."""
     found = run_json("doctor")
-    assert [each for each in found if each["verdict"] == "fault"] == []
-    return [each["says"] for each in found if each["verdict"] == "warning"]
+    assert [each for each in found if each["severity"] == "fault"] == []
+    return [each["message"] for each in found if each["severity"] == "warning"]
 
 
 def test_a_healthy_installation_has_no_fault(healthy: Installation) -> None:
@@ -279,7 +279,7 @@ def a_message_that_nobody_publishes(at: Installation) -> None:
         (a_redis_that_evicts, "redis eviction", "allkeys-lru"),
         (a_redis_that_is_a_replica, "redis", "replica"),
         (no_worker_for_default, "workers", "no worker is alive for default"),
-        (suspended_workers, "workers", "they are suspended until somebody resumes them"),
+        (suspended_workers, "workers", "they are suspended until they are resumed"),
         (workers_suspended_for_a_while, "workers", "they are suspended for"),
         (a_queue_that_is_no_list, "redis keys", "queue:critical is a string and has to be a list"),
         (mail_server_away, "mail server", ": Connection refused"),
@@ -313,7 +313,7 @@ def test_a_mail_server_that_refuses_everybody_is_not_called_unreachable(healthy:
     an_open_breaker(healthy)
     healthy.sql("UPDATE outbox_breaker SET policy_code = '5.7.1'")
 
-    assert "it answers and refuses us" in " ".join(run("doctor").output.split())
+    assert "it refuses our mail" in " ".join(run("doctor").output.split())
 
 
 def test_what_keeps_the_relays_from_working_is_named_before_them(healthy: Installation) -> None:
@@ -331,7 +331,7 @@ def test_a_marker_that_is_none_is_named(healthy: Installation, value: bytes | No
     else:
         healthy.redis.set(key, value)
 
-    assert any("holds something else than a relay's marker" in says for says in warnings())
+    assert any("holds something else than a relay's marker" in message for message in warnings())
 
 
 def test_a_proxy_whose_headers_are_not_believed_is_named(healthy: Installation) -> None:
@@ -340,7 +340,7 @@ def test_a_proxy_whose_headers_are_not_believed_is_named(healthy: Installation) 
     healthy.set("TRUSTED_PROXIES", "0")
 
     assert believed == []
-    assert any("TRUSTED_PROXIES is 0" in says for says in warnings())
+    assert any("TRUSTED_PROXIES is 0" in message for message in warnings())
 
 
 def test_a_forwarding_header_that_nothing_believes_is_named(healthy: Installation) -> None:
@@ -349,14 +349,14 @@ def test_a_forwarding_header_that_nothing_believes_is_named(healthy: Installatio
     healthy.sql("INSERT INTO ignored_headers VALUES ('X-Forwarded-For', now())")
 
     assert long_ago == []
-    assert any(says.startswith("X-Forwarded-For came with a request") for says in warnings())
+    assert any(message.startswith("X-Forwarded-For came with a request") for message in warnings())
 
 
 def test_a_redis_user_that_may_not_look_at_keys_is_told_so(healthy: Installation) -> None:
     healthy.redis.execute_command("ACL", "SETUSER", "relay", "on", ">secret", "~*", "+@all", "-type")
     healthy.set("RQ_REDIS_URL", with_login(os.environ["RQ_REDIS_URL"], "relay:secret"))
 
-    assert any("cannot be looked at" in says and "NOPERM" in says for says in warnings())
+    assert any("cannot be read" in message and "NOPERM" in message for message in warnings())
 
 
 def test_a_standby_is_named_and_no_relay_is_blamed(healthy: Installation, own_postgres: PostgresServer) -> None:
@@ -406,9 +406,9 @@ def test_a_transaction_whose_age_is_hidden_from_this_role_is_not_called_absent(
             healthy.sql(f"REVOKE pg_read_all_stats FROM {role}")
         none = check_snapshots(limited, 0)
 
-    assert (hidden.verdict, "pg_read_all_stats" in hidden.says) == (Verdict.SKIPPED, True)
-    assert (seen.verdict, "forgotten-shell" in seen.says) == (Verdict.FAULT, True)
-    assert (none.verdict, none.says) == (Verdict.OK, "none is open")
+    assert (hidden.severity, "pg_read_all_stats" in hidden.message) == (Severity.SKIPPED, True)
+    assert (seen.severity, "forgotten-shell" in seen.message) == (Severity.FAULT, True)
+    assert (none.severity, none.message) == (Severity.OK, "none is open")
 
 
 def test_connections_of_other_roles_are_counted(healthy: Installation, durable_postgres: PostgresServer) -> None:
@@ -418,7 +418,7 @@ def test_connections_of_other_roles_are_counted(healthy: Installation, durable_p
         connect(with_role(url, role), "doctor") as limited,
         connect(url, "another"),
     ):
-        [room] = [each.says for each in check_server(limited) if each.check == "connections"]
+        [room] = [each.message for each in check_server(limited) if each.check == "connections"]
 
     assert int(room.split()[0]) >= 3, room  # the test's, the limited one, and another
 
@@ -427,7 +427,7 @@ def test_jit_is_off_in_our_sessions_and_named_where_it_is_not(database_url: str)
     with connect(database_url, "test") as ours, psycopg.connect(database_url, autocommit=True) as theirs:
         theirs.execute("SET jit = on")
 
-        assert (check_jit(ours).verdict, check_jit(theirs).verdict) == (Verdict.OK, Verdict.WARNING)
+        assert (check_jit(ours).severity, check_jit(theirs).severity) == (Severity.OK, Severity.WARNING)
 
 
 def test_dead_rows_that_pile_up_are_named(connection: Connection) -> None:
@@ -438,7 +438,7 @@ def test_dead_rows_that_pile_up_are_named(connection: Connection) -> None:
 
     few, many = check_vacuum(connection, dead_rows=100_000), check_vacuum(connection, dead_rows=100)
 
-    assert (few.verdict, many.verdict) == (Verdict.OK, Verdict.FAULT)
+    assert (few.severity, many.severity) == (Severity.OK, Severity.FAULT)
 
 
 def test_what_is_not_set_is_not_called_a_fault(healthy: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,7 +473,7 @@ def test_what_others_wrote_where_workers_show_themselves_is_no_obstacle(healthy:
     healthy.redis.delete(f"{names}:default")
     healthy.redis.set(f"{names}:default", "x")
 
-    found = {(each["check"], each["verdict"]) for each in run_json("doctor")}
+    found = {(each["check"], each["severity"]) for each in run_json("doctor")}
 
     assert {("workers", "fault"), ("redis", "ok")} <= found
 
@@ -485,21 +485,21 @@ def test_a_redis_that_refuses_info_is_not_called_away(healthy: Installation) -> 
 
     [finding] = [each for each in run_json("doctor") if each["check"] == "redis"]
 
-    assert (finding["verdict"], "INFO is refused" in finding["says"]) == ("warning", True)
+    assert (finding["severity"], "INFO is refused" in finding["message"]) == ("warning", True)
 
 
 @pytest.mark.parametrize(
-    ("refused", "check", "verdict", "says"),
+    ("refused", "check", "severity", "message"),
     [
         (["-time"], "clocks", "warning", "Redis refuses TIME"),
-        (["-smembers"], "workers", "skipped", "this user may not look for those of critical"),
-        (["-hget"], "workers", "skipped", "this user may not look for those of critical"),
+        (["-smembers"], "workers", "skipped", "this user may not read those of critical"),
+        (["-hget"], "workers", "skipped", "this user may not read those of critical"),
         (["-evalsha"], "redis", "fault", "this user may not push"),
         (["-ping"], "redis", "fault", "it cannot be used"),
     ],
 )
 def test_what_a_redis_user_may_not_run_is_named_and_nothing_else_blamed(
-    healthy: Installation, refused: list[str], check: str, verdict: str, says: str
+    healthy: Installation, refused: list[str], check: str, severity: str, message: str
 ) -> None:
     rights: dict[str, Any] = {"keys": ["*"], "channels": ["*"], "categories": ["+@all"], "commands": refused}
     healthy.redis.acl_setuser("limited", enabled=True, passwords=["+x"], **rights)
@@ -507,9 +507,11 @@ def test_what_a_redis_user_may_not_run_is_named_and_nothing_else_blamed(
 
     found = run_json("doctor")
 
-    named = [each for each in found if each["check"] == check and says in each["says"] and "NOPERM" in each["says"]]
-    assert [each["verdict"] for each in named][:1] == [verdict], found
-    assert [each for each in found if each["verdict"] == "fault" and each not in named] == []
+    named = [
+        each for each in found if each["check"] == check and message in each["message"] and "NOPERM" in each["message"]
+    ]
+    assert [each["severity"] for each in named][:1] == [severity], found
+    assert [each for each in found if each["severity"] == "fault" and each not in named] == []
     assert not any("start Redis" in each["fix"] for each in found)
 
 

@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from embedded.programs.ports import LOOPBACK
-from outbox_relay.doctor.findings import Verdict
+from outbox_relay.doctor.findings import Severity
 from outbox_relay.doctor.mail_check import check_mail_server
 from shared.settings.smtp_server import SmtpServer
 from tests.scripted_mail_server import GREETING, Answer, ScriptedMailServer, Session
@@ -14,11 +14,11 @@ USER, PASSWORD = "m\u00e4x", "p\u00e4ssword"
 RESPONSE = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode()).decode()
 
 
-def check(answers: dict[str, Answer], *, login: bool = False, helo_name: str | None = None) -> tuple[Verdict, str]:
+def check(answers: dict[str, Answer], *, login: bool = False, helo_name: str | None = None) -> tuple[Severity, str]:
     with ScriptedMailServer(answers) as server:
         login_words = (USER, PASSWORD) if login else ()
         finding = check_mail_server(SmtpServer("smtp", LOOPBACK, server.port, *login_words), helo_name)
-    return finding.verdict, finding.says
+    return finding.severity, finding.message
 
 
 def take_the_password(session: Session) -> str:
@@ -26,9 +26,9 @@ def take_the_password(session: Session) -> str:
 
 
 def test_a_password_with_an_umlaut_and_an_offer_in_lower_case_are_fine() -> None:
-    verdict, _ = check({"EHLO": "250-scripted\n250 auth login plain", "AUTH": take_the_password}, login=True)
+    severity, _ = check({"EHLO": "250-scripted\n250 auth login plain", "AUTH": take_the_password}, login=True)
 
-    assert verdict is Verdict.OK
+    assert severity is Severity.OK
 
 
 @pytest.mark.parametrize(
@@ -40,15 +40,15 @@ def test_a_password_with_an_umlaut_and_an_offer_in_lower_case_are_fine() -> None
     ],
 )
 def test_a_refused_login_says_why_and_not_the_password(answers: dict[str, Answer], said: str) -> None:
-    verdict, says = check(answers, login=True)
+    severity, message = check(answers, login=True)
 
-    assert (verdict, says.endswith(said), PASSWORD in says) == (Verdict.FAULT, True, False)
+    assert (severity, message.endswith(said), PASSWORD in message) == (Severity.FAULT, True, False)
 
 
 def test_a_greeting_without_an_end_is_a_fault() -> None:
-    verdict, says = check({GREETING: "\n".join(["220-hello"] * 10_000)})
+    severity, message = check({GREETING: "\n".join(["220-hello"] * 10_000)})
 
-    assert (verdict, "it cannot be used" in says) == (Verdict.FAULT, True)
+    assert (severity, "it cannot be used" in message) == (Severity.FAULT, True)
 
 
 @pytest.mark.parametrize(("helo_name", "named"), [(None, "[127.0.0.1]"), ("mail.example.org", "mail.example.org")])
@@ -56,4 +56,4 @@ def test_it_introduces_itself_as_a_worker_does(helo_name: str | None, named: str
     def expect(session: Session) -> str:
         return "250 scripted" if session.heard[-1].split()[-1] == named else "550 who?"
 
-    assert check({"EHLO": expect, "HELO": "550 who?"}, helo_name=helo_name)[0] is Verdict.OK
+    assert check({"EHLO": expect, "HELO": "550 who?"}, helo_name=helo_name)[0] is Severity.OK

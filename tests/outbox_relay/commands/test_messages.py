@@ -42,8 +42,8 @@ def test_messages_are_listed_with_the_newest_first(connection: Connection) -> No
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--state", "done"], ["old"]),
-        (["--state", "dead", "--state", "done"], ["dead", "old"]),
+        (["--status", "done"], ["old"]),
+        (["--status", "dead", "--status", "done"], ["dead", "old"]),
         (["--queue", "critical"], ["urgent"]),
         (["--task", "t"], ["dead"]),
         (["--limit", "1"], ["urgent"]),
@@ -118,7 +118,7 @@ def test_a_replay_appends_new_messages_and_leaves_the_old_ones(connection: Conne
     ended = replay(answer="y\n")
 
     assert (ended.exit_code, "append 2 new messages" in ended.output) == (0, True)
-    new = [message(connection, each["id"]) for each in run_json("list", "--state", "pending")]
+    new = [message(connection, each["id"]) for each in run_json("list", "--status", "pending")]
     assert [(row["payload"]["username"], row["queue"], row["attempt"]) for row in new[::-1]] == [
         ("a", "critical", 0),
         ("b", "critical", 0),
@@ -132,7 +132,7 @@ def test_a_replay_that_is_not_agreed_to_appends_nothing(connection: Connection) 
 
     ended = replay(answer="n\n")
 
-    assert (ended.exit_code, run_json("list", "--state", "pending")) == (1, [])
+    assert (ended.exit_code, run_json("list", "--status", "pending")) == (1, [])
 
 
 def test_a_replay_appends_no_more_than_what_was_agreed_to(
@@ -144,7 +144,7 @@ def test_a_replay_appends_no_more_than_what_was_agreed_to(
     ended = replay()
 
     assert (ended.exit_code, "2 messages instead of 1" in ended.output) == (1, True)
-    assert run_json("list", "--state", "pending") == []
+    assert run_json("list", "--status", "pending") == []
 
 
 def test_a_replay_of_more_than_the_limit_is_refused(connection: Connection) -> None:

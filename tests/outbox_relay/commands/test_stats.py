@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def count(stats: dict[str, Any], state: str, queue: str) -> tuple[int, float]:
-    [found] = [each for each in stats["live"] if (each["state"], each["queue"]) == (state, queue)]
+    [found] = [each for each in stats["live"] if (each["status"], each["queue"]) == (state, queue)]
     return found["messages"], found["oldest_seconds"]
 
 

@@ -71,7 +71,7 @@ def test_a_pass_is_counted(connection: Connection, settings: RelaySettings) -> N
     assert value(found, "outbox_returned_messages_total", cause="epoch") == 1
     assert value(found, "outbox_returned_messages_total", cause="lease") == 0
     assert value(found, "outbox_step_seconds_count", step="publish") == 1
-    assert value(found, "outbox_messages", state="published", queue="critical") == 3
+    assert value(found, "outbox_messages", status="published", queue="critical") == 3
     assert value(found, "outbox_relays_alive") == 1
 
 
