@@ -18,9 +18,19 @@ DATA_PARENTS = (Path("/var/lib"), Path("/var/tmp"), Path(tempfile.gettempdir()))
 """Data must not vanish, as temporary folders do, so those come last."""
 
 
-def cache_folder(account: Account | None) -> Path:
-    """Return the folder for what can be made again: only we may write to it, and the account may enter it."""
-    parents = [Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/var/cache")]  # noqa: S108  # see _accept
+def cache_folder(account: Account | None, parents: Sequence[Path] | None = None) -> Path:
+    """Return the folder for what can be made again: only we may write to it, and the account may enter it.
+
+    Args:
+        account: who has to enter it; None for this process's own account.
+        parents: where it may be, the first choice first; None for the usual places.
+
+    Raises:
+        NoUsableFolderError: none of them can hold such a folder.
+
+    """
+    if parents is None:
+        parents = [Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/var/cache")]  # noqa: S108  # see _accept
     if account is not None:
         # Root's copy of the programs runs from there.
         parents = [parent for parent in parents if not _forbids_programs(parent)]

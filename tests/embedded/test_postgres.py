@@ -295,12 +295,12 @@ def test_other_programs_can_be_named(folder: Path, monkeypatch: pytest.MonkeyPat
         postgres_files.version.cache_clear()
 
 
-def test_a_cache_that_others_could_write_to_is_not_used(cache: Path, folder: Path) -> None:
+def test_a_cache_that_others_could_write_to_is_not_used(cache: Path) -> None:
     cache.mkdir()
     cache.chmod(0o777)
 
     with pytest.raises(EmbeddedError, match="a folder of ours"):
-        postgres_files.make_cluster(folder / "data", durable=False)
+        folders.cache_folder(unprivileged_account(), [cache.parent])
 
     assert cache.stat().st_mode & 0o777 == 0o777
 
@@ -309,4 +309,4 @@ def test_a_link_in_the_place_of_the_cache_is_not_followed(cache: Path, folder: P
     cache.symlink_to(folder)
 
     with pytest.raises(EmbeddedError, match="a folder of ours"):
-        postgres_files.make_cluster(folder / "data", durable=False)
+        folders.cache_folder(unprivileged_account(), [cache.parent])
