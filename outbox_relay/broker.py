@@ -109,7 +109,8 @@ class Broker:
         head = (self._keys.job(""), timestamp(datetime.now(UTC)), self._job_timeout_seconds, uuid.uuid4().hex, command)
         with _translated(self._client):
             reply: Any = self._push(
-                keys=[self._keys.epoch_marker, self._keys.queues], args=[*head, *push_arguments(rows, self._keys)]
+                keys=[self._keys.epoch_marker, self._keys.queues, self._keys.job_template],
+                args=[*head, *push_arguments(rows, self._keys)],
             )
         marker, server, refused = reply
         self.refused_queues = frozenset(queue.decode() for queue in refused)

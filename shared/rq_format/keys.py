@@ -11,7 +11,7 @@ _MARKER: Final = re.compile(rb"[0-9A-Fa-f]{%d}" % MARKER_CHARACTERS)
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys under one prefix. All are RQ's, except the epoch's marker.
+    """The keys under one prefix. All are RQ's, except the epoch's marker and the job template.
 
     Attributes:
         prefix: the value of RQ_KEY_PREFIX.
@@ -24,6 +24,11 @@ class Keys:
     def epoch_marker(self) -> str:
         """The key of a random text that the relay sets if there is none. So an emptied Redis gets another one."""
         return f"{self.prefix}:outbox:epoch"
+
+    @property
+    def job_template(self) -> str:
+        """The key of the hash that the push script copies, and deletes at its end."""
+        return f"{self.prefix}:outbox:model"
 
     @property
     def queues(self) -> str:

@@ -21,7 +21,7 @@ FAILURE_TTL_SECONDS: Final = 86_400
 
 PUSH_SCRIPT: Final = f"""
 -- Push a batch in one round trip and one atomic step. The fields that all jobs share are sent once.
--- KEYS: the epoch's marker, the set of queues.
+-- KEYS: the epoch's marker, the set of queues, a template that exists only while the script runs.
 -- ARGV: the prefix of a job's key, the current time, the job timeout, a new marker, RPUSH or LPUSH; then for each
 -- queue its name, its key, the ids of its jobs in one text, and the pickled call of each job.
 -- Returns the marker, the reply of INFO server ('' where INFO is refused), and the queues whose keys hold another type
@@ -37,15 +37,18 @@ while ARGV[at] do
   local queue, list, call, ids = ARGV[at], ARGV[at + 1], at + 3, {{}}
   local length = redis.pcall('LLEN', list)
   local is_list = type(length) == 'number' or not string.find(length.err, 'WRONGTYPE', 1, true)
+  -- To copy a hash and change two of its fields takes Redis three fifths of the instructions of setting all nine.
+  redis.call('DEL', KEYS[3])
+  redis.call('HSET', KEYS[3],
+    'data', '', 'description', '', 'origin', queue, 'status', 'queued', 'created_at', now, 'enqueued_at', now,
+    'timeout', timeout, 'result_ttl', '{RESULT_TTL_SECONDS}', 'failure_ttl', '{FAILURE_TTL_SECONDS}')
   for id, message in string.gmatch(ARGV[at + 2], '{LUA_PATTERN}') do
     if is_list then
       local job = job_prefix .. id
-      redis.call('DEL', job)  -- a job that is pushed again keeps nothing of its last run, not even its expiry
-      redis.call('HSET', job,
-        'data', ARGV[call], 'origin', queue, 'status', 'queued', 'created_at', now, 'enqueued_at', now,
-        -- Workers log it. RQ's default is the call with its arguments.
-        'description', 'outbox message ' .. message,
-        'timeout', timeout, 'result_ttl', '{RESULT_TTL_SECONDS}', 'failure_ttl', '{FAILURE_TTL_SECONDS}')
+      -- A job that is pushed again keeps nothing of its last run, not even its expiry.
+      redis.call('COPY', KEYS[3], job, 'REPLACE')
+      -- Workers log the description. RQ's default is the call with its arguments.
+      redis.call('HSET', job, 'data', ARGV[call], 'description', 'outbox message ' .. message)
       ids[#ids + 1] = id
     end
     call = call + 1
@@ -59,6 +62,7 @@ while ARGV[at] do
   redis.pcall('SADD', KEYS[2], list)  -- RQ lists its queues from this set; no job depends on it
   at = call
 end
+redis.call('DEL', KEYS[3])
 local server = redis.pcall('INFO', 'server')
 return {{marker, type(server) == 'string' and server or '', refused}}
 """

@@ -111,7 +111,7 @@ SHARED_KEYS: Final = (
     *map(KEYS.queue, QUEUES),
     *map(KEYS.failed, QUEUES),
     *map(KEYS.workers_of, QUEUES),
-    *(KEYS.epoch_marker, KEYS.queues, KEYS.workers, KEYS.worker("test"), KEYS.suspended),
+    *(KEYS.epoch_marker, KEYS.job_template, KEYS.queues, KEYS.workers, KEYS.worker("test"), KEYS.suspended),
     *(KEYS.job("77"), KEYS.results("77")),
 )
 """Those that relay, worker and doctor read or write."""

@@ -26,6 +26,7 @@ from tests.waiting import wait_until
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 MARKER = KEYS.epoch_marker
+TEMPLATE = KEYS.job_template
 NAMES = KEYS.queues
 CRITICAL = KEYS.queue("critical")
 
@@ -60,7 +61,7 @@ def test_a_foreign_value_at_a_key_of_ours_stops_nothing(
     connection: Connection, database_url: str, redis_url: str, redis: Redis, kind: str
 ) -> None:
     def overwrite() -> None:
-        for key in (MARKER, NAMES):
+        for key in (MARKER, TEMPLATE, NAMES):
             redis.delete(key)
             VALUES[kind](redis, key)
 
