@@ -1,6 +1,6 @@
-"""How gunicorn runs the API: `gunicorn 'api:create_app()'` in the project's root reads this file.
+"""gunicorn's configuration for the API: `gunicorn 'api:create_app()'` in the project's root reads this file.
 
-The application is built in each worker after the fork and connects at its first request, so --preload is safe too.
+Each worker builds the application after the fork and connects at its first request, so --preload is safe too.
 """
 
 import atexit
@@ -23,7 +23,7 @@ _OUR_FOLDERS: Final = "outbox-metrics-"
 
 
 _EXIT_SETTINGS: Final = 2
-"""What relay and worker exit with too: a supervisor may wait longer then, for somebody to change the settings."""
+"""The exit code for wrong settings, as in relay and worker: a supervisor may then wait longer for new ones."""
 
 
 def _stop(problem: str) -> NoReturn:
@@ -32,9 +32,9 @@ def _stop(problem: str) -> NoReturn:
 
 
 def _share_metrics() -> None:
-    """Give the workers a folder in which each scrape finds what all of them counted; it goes with this master.
+    """Create the folder through which a scrape finds what all workers counted. It is deleted with this master.
 
-    A master that gunicorn started in place of another (SIGUSR2) inherits the folder's name and needs one of its own.
+    A master that gunicorn started to replace another one (SIGUSR2) inherits the folder's name and needs its own.
     """
     ours = f"{_OUR_FOLDERS}{os.getpid()}-"
     given = Path(os.environ.get(_METRICS_FOLDER, "")).name
@@ -71,30 +71,30 @@ _STANDSTILL_SECONDS: Final = 10
 
 
 class WithoutSlowClients(logging.Filter):
-    """Holds back gunicorn's stack traces about clients that let the server wait for too long."""
+    """Drops gunicorn's stack traces about clients that are too slow."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether the record is about anything else."""
+        """Return whether the record is about anything else."""
         return not (record.exc_info and isinstance(record.exc_info[1], BlockingIOError))
 
 
 class PathLogger(Logger):  # type: ignore[misc] # gunicorn has no types
-    """gunicorn's logger without query strings, which hold the codes of links."""
+    """gunicorn's logger without query strings: they contain the codes of links."""
 
     def setup(self, cfg: Any) -> None:  # noqa: ANN401 - gunicorn has no types
-        """Cut them out of the lines about requests that are no HTTP."""
+        """Remove them from the lines about malformed requests."""
         super().setup(cfg)
         self.error_log.filters = [WithoutQueryString(), WithoutSlowClients()]
 
     def atoms(self, *request: Any) -> dict[str, Any]:  # noqa: ANN401 - gunicorn has no types
-        """Encode the path again: a line break in it would start a log line of the client's own making."""
+        """Encode the path again: a line break in it would start a log line that the client invented."""
         atoms: dict[str, Any] = super().atoms(*request)
         atoms["U"] = quote(str(atoms["U"]), encoding="latin-1", errors="replace")
         return atoms
 
 
 def _answer_with_a_problem(client: socket.socket, status: int, reason: str, _message: str) -> None:
-    """Answer what never reaches the application as it would: gunicorn's own page quotes what the client sent."""
+    """Answer what never reaches the application in its format: gunicorn's own page quotes what the client sent."""
     body = json.dumps(members(ProblemError(status, detail_of(status)))) + "\n"
     head = (
         f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: {PROBLEM_TYPE}\r\n"
@@ -104,10 +104,10 @@ def _answer_with_a_problem(client: socket.socket, status: int, reason: str, _mes
 
 
 def when_ready(server: Any) -> None:  # noqa: ANN401 - gunicorn has no types
-    """Let a client that stands still in mid-request, or does not read its answer, hold a thread for seconds alone.
+    """Limit how long a client that stops in the middle of a request or response can hold a thread.
 
-    gunicorn waits without a limit once the first byte has come. Sockets inherit these from the one that accepts them
-    (socket(7), Linux). One byte every few seconds still holds a thread: against that stands a proxy that buffers.
+    gunicorn waits without a limit after the first byte. Sockets inherit these options from the one that accepts them
+    (socket(7), Linux). One byte every few seconds still holds a thread: put a buffering proxy in front against that.
     """
     for listener in server.LISTENERS:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
@@ -127,8 +127,8 @@ def _let_sigterm_end_a_worker() -> None:
     _release_sigterm()
 
 
-# Until gunicorn sets a worker's signals up, it has a copy of the master's handler. That swallows a SIGTERM, and the
-# master waits for graceful_timeout: one stop in ten, when it comes right after the start.
+# Until gunicorn sets up a worker's signals, the worker has a copy of the master's handler. That swallows a SIGTERM, and
+# the master waits for graceful_timeout: one in ten stops right after the start.
 os.register_at_fork(before=_hold_sigterm, after_in_parent=_release_sigterm, after_in_child=_let_sigterm_end_a_worker)
 
 try:
@@ -136,7 +136,7 @@ try:
     bind = listen_addresses(read_port())
     workers = read_web_concurrency()
     keepalive = read_keepalive_seconds()
-    # The workers read them again; a wrong one stops the start here, with one clear message.
+    # The workers read them again. Here, a wrong one stops the start with one clear message.
     read_api_settings()
     check_tracing()
     read_ops_token()
@@ -145,22 +145,21 @@ except SettingsError as error:
 
 worker_class = "api.gunicorn_worker.DrainingWorker"
 threads = 4
-# What a request asks of PostgreSQL or waits for from its client has limits of seconds; this one is for a process that
-# stands still.
+# What requests wait for has limits of seconds; this one is for a worker that hangs.
 timeout = 30
 graceful_timeout = 20
-# Each takes a file, of which a process has 1,024 by default. Those that are idle make room for new ones.
+# Each takes a file descriptor, of which a process has 1,024 by default. Idle ones make room for new ones.
 worker_connections = 900
-# The workers' heartbeat on a disk that stalls would look like a worker that stalls.
+# With the heartbeat on a disk, a slow disk would look like a worker that hangs.
 worker_tmp_dir = str(_SHARED_MEMORY) if _SHARED_MEMORY.is_dir() else None
-# Nobody manages this server through a socket in somebody's home.
+# No control socket: this server is not managed through a socket in a home directory.
 control_socket_disable = True
 
-# Whose forwarding headers are believed is said by TRUSTED_PROXIES alone: gunicorn itself would believe anybody on this
-# machine who says that a request came over TLS.
+# TRUSTED_PROXIES alone decides which forwarding headers are believed. gunicorn itself would believe any process on this
+# machine that a request came over TLS.
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
-# Nor may a client behind a proxy at a Unix socket, which gunicorn trusts, move the application to another path.
+# And a client behind a proxy at a Unix socket, which gunicorn trusts, must not move the application to another path.
 forwarder_headers = ""
 
 accesslog = "-"

@@ -5,21 +5,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urljoin
 
 import psycopg
 import pytest
 from werkzeug.test import TestResponse
 
-from api.accounts.mail_limits.limiter import MailLimiter
 from shared.settings.mail_limits import MailLimits
-from tests.api_service import ALICE, KEY, OLD_KEY, PAGE, ApiService, api_service
-from tests.html_page import Page
+from tests.api.accounts.steps import MALLORY, RIGHT, SIGNUP, let_mails_wait, mailed
+from tests.api_service import ALICE, KEY, OLD_KEY, ApiService, api_service
 
-SIGNUP = "/v1/signup"
 RESEND = "/v1/verify_email/resend"
-RIGHT = "alice@example.org"
-MALLORY = {**ALICE, "username": "mallory", "password": "what mallory chose"}
 DONE = """
     WITH gone AS (DELETE FROM outbox WHERE id = %(id)s RETURNING *)
     INSERT INTO outbox_finished (id, task, payload, queue, status, due_at, generation, attempt, max_retries, failures,
@@ -56,11 +51,6 @@ def state(api: ApiService, headers: dict[str, str]) -> dict[str, Any]:
 
 def finish(api: ApiService, message_id: int, status: str = "done") -> None:
     api.sql(DONE, {"id": message_id, "status": status})
-
-
-def mailed(api: ApiService) -> list[str]:
-    """Return the usernames of the requested mails, in order."""
-    return [name for task, name in api.messages() if task == "task:send_verify_email"]
 
 
 # ---- correcting
@@ -187,15 +177,6 @@ def test_resend_beside_a_correction_sends_no_mail_to_the_old_address(api: ApiSer
 
 
 # ---- what waits for a limit
-
-
-def let_mails_wait(api: ApiService, email: str) -> None:
-    """Use up the mailbox's limits with five mails of this hour: the next one waits."""
-    api.sql(
-        "INSERT INTO verification_mails (message_id, mailbox_hmac, address_hmac, state, due_at)"
-        " SELECT -n, %(of_mailboxes)s[1], %(of_addresses)s[1], 'prompt', now() FROM generate_series(1, 5) AS n",
-        MailLimiter(MailLimits(), (KEY,)).address_values(email),
-    )
 
 
 def test_mail_that_waits_says_until_when_in_full_hours(api: ApiService) -> None:
@@ -332,93 +313,3 @@ def test_mail_is_sent_again_to_the_right_account(api: ApiService) -> None:
 
     assert whose == [["mallory"], ["alice"], ["mallory"], ["alice"], ["alice"], ["carol"]]
     assert len(asked("nobody@example.com", alice, "alice")) == len(whose)
-
-
-# ---- the pages
-
-
-def test_wrong_address_is_corrected_from_the_page_after_signup(api: ApiService) -> None:
-    client = api.client()
-    client.post("/", data=ALICE)
-    inbox = client.get("/inbox", headers=PAGE)
-    form = Page(client.get("/address", headers=PAGE))
-
-    client.delete_cookie("inbox")
-    without_its_cookie = Page(client.get("/address", headers=PAGE))
-    sent = client.post("/address", data={"email": RIGHT}, headers=PAGE)
-    after = client.get(urljoin("/address", sent.headers["Location"]), headers=PAGE)
-
-    assert 'href="address"' in inbox.text
-    assert ALICE["email"] in form.text
-    assert without_its_cookie.fields == form.fields == {"email": ALICE["email"]}
-    assert sent.status_code == 303
-    assert RIGHT in after.text
-    assert mailed(api) == ["alice", "alice"]
-
-
-def test_form_that_is_filled_in_again_with_another_address_leads_to_the_correction(api: ApiService) -> None:
-    client = api.client()
-    api.sign_up()
-
-    sent = client.post("/", data={**ALICE, "email": RIGHT}, headers=PAGE)
-    page = Page(client.get(urljoin("/", sent.headers["Location"]), headers=PAGE))
-
-    assert (sent.status_code, page.fields) == (303, {"email": RIGHT})
-
-
-def test_address_that_cannot_be_taken_is_reported_at_the_field(api: ApiService) -> None:
-    api.sign_up(**{**MALLORY, "email": "taken@example.com"})
-    api.sql("UPDATE users SET is_email_verified = true")
-    client = api.client()
-    client.post("/", data=ALICE)
-
-    for email, status in (("nobody", 422), ("taken@example.com", 409)):
-        response = client.post("/address", data={"email": email}, headers=PAGE)
-        page = Page(response)
-        assert (response.status_code, page.fields) == (status, {"email": email})
-        assert page.texts["email-error"]
-
-
-def test_page_without_the_token_says_how_to_get_it_back(api: ApiService, alice: dict[str, str]) -> None:
-    assert alice
-    shown = api.client().get("/address", headers=PAGE)
-    posted = api.client().post("/address", data={"email": RIGHT}, headers=PAGE)
-
-    assert (shown.status_code, Page(shown).forms) == (200, [])
-    assert "Sign up again" in shown.text
-    assert posted.status_code == 401
-    assert mailed(api) == ["alice"]
-
-
-def test_page_after_a_signup_shows_its_state(api: ApiService) -> None:
-    api.sign_up(**MALLORY)
-    client = api.client()
-    client.post("/", data=ALICE)
-    headings = {
-        "mallory": "Another account has this address",
-        "alice": "Your email address is verified",
-        "nobody": "Check your inbox",
-    }
-
-    for name, heading in headings.items():
-        api.sql("UPDATE users SET is_email_verified = false")
-        api.sql("UPDATE users SET is_email_verified = true WHERE username = %(name)s", {"name": name})
-        assert f"<h1>{heading}</h1>" in client.get("/inbox", headers=PAGE).text
-
-
-def test_page_says_until_when_the_mail_waits(api: ApiService) -> None:
-    let_mails_wait(api, ALICE["email"])
-    client = api.client()
-    client.post("/", data=ALICE)
-
-    assert "at the latest" in client.get("/inbox", headers=PAGE).text
-
-
-def test_form_of_another_site_is_refused(api: ApiService) -> None:
-    client = api.client()
-    client.post("/", data=ALICE)
-
-    for path in ("/address", f"{SIGNUP}/email"):
-        response = client.post(path, data={"email": RIGHT}, headers={"Sec-Fetch-Site": "cross-site"})
-        assert response.status_code == 403
-    assert mailed(api) == ["alice"]

@@ -1,0 +1,23 @@
+"""Steps of the tests of corrections: mails that were requested, and mails that wait for a limit."""
+
+from api.accounts.mail_limits.limiter import MailLimiter
+from shared.settings.mail_limits import MailLimits
+from tests.api_service import ALICE, KEY, ApiService
+
+SIGNUP = "/v1/signup"
+RIGHT = "alice@example.org"
+MALLORY = {**ALICE, "username": "mallory", "password": "what mallory chose"}
+
+
+def mailed(api: ApiService) -> list[str]:
+    """Return the usernames of the requested mails, in order."""
+    return [name for task, name in api.messages() if task == "task:send_verify_email"]
+
+
+def let_mails_wait(api: ApiService, email: str) -> None:
+    """Use up the mailbox's limits with five mails of this hour: the next one waits."""
+    api.sql(
+        "INSERT INTO verification_mails (message_id, mailbox_hmac, address_hmac, state, due_at)"
+        " SELECT -n, %(of_mailboxes)s[1], %(of_addresses)s[1], 'prompt', now() FROM generate_series(1, 5) AS n",
+        MailLimiter(MailLimits(), (KEY,)).address_values(email),
+    )
