@@ -65,7 +65,7 @@ from shared.settings.gunicorn import (
     read_port,
     read_web_concurrency,
 )
-from shared.tracing.spans import check_tracing
+from shared.tracing.configuration import check_tracing
 
 _STANDSTILL_SECONDS: Final = 10
 

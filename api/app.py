@@ -38,7 +38,7 @@ from api.status.health import health_blueprint
 from api.status.metrics import add_metrics
 from shared.logs import configure_logging
 from shared.settings.api import ApiSettings, read_api_settings, read_ops_token
-from shared.tracing.spans import configure_tracing
+from shared.tracing.configuration import configure_tracing
 
 _EXTENSION: Final = "outbox-api"
 _WAIT_SECONDS: Final = 2.0

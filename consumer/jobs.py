@@ -22,7 +22,8 @@ from shared.outbox import claims
 from shared.rq_format.ids import is_message_id
 from shared.settings.consumer import read_consumer_settings
 from shared.settings.postgresql_url import read_database_url
-from shared.tracing.spans import configure_tracing, tracing
+from shared.tracing.configuration import configure_tracing
+from shared.tracing.spans import tracing
 
 _log = structlog.get_logger(__name__)
 

@@ -24,6 +24,7 @@ from shared.database.connections import (
     states_settings,
     transaction,
 )
+from shared.database.errors import UNREACHABLE
 from shared.database.prompt_connection import ANSWER_SECONDS, PromptConnection
 from shared.errors import OutboxError
 from shared.outage_causes import postgresql_cause
@@ -33,10 +34,7 @@ LOCK_SECONDS: Final = 3
 
 _POOL_SECONDS: Final = 3.0
 _AWAY: Final = (
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-    # The primary became a standby; the next connection finds the new primary.
-    psycopg.errors.ReadOnlySqlTransaction,
+    *UNREACHABLE,
     # Nothing was written; the operator has to grant the privilege.
     psycopg.errors.InsufficientPrivilege,
 )

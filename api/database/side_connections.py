@@ -8,8 +8,8 @@ from typing import Final
 import psycopg
 
 from api.database.engine import DatabaseUnavailableError, SchemaMissingError
+from shared.database.errors import SCHEMA_MISSING, TAKES_TOO_LONG, UNREACHABLE
 from shared.database.prompt_connection import PromptConnection, connect_promptly
-from shared.database.read_transaction import SCHEMA_MISSING, TAKES_TOO_LONG
 from shared.outage_causes import postgresql_cause
 
 _APPLICATION: Final = "outbox-api"
@@ -65,7 +65,7 @@ class SideConnections:
             raise SchemaMissingError(postgresql_cause(exc, self._database_url)) from exc
         except psycopg.errors.InsufficientPrivilege as exc:
             raise GrantMissingError(postgresql_cause(exc, self._database_url)) from exc
-        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as exc:
+        except UNREACHABLE as exc:
             raise DatabaseUnavailableError(postgresql_cause(exc, self._database_url)) from exc
         finally:
             self._places.release()

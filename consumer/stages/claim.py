@@ -12,8 +12,9 @@ from rq.timeouts import BaseTimeoutException
 from consumer.model.lease import Lease
 from consumer.model.message import ClaimedMessage
 from consumer.model.results import Disposition
-from consumer.stages.database import LOCKED, UNREACHABLE, Database
+from consumer.stages.database import Database
 from consumer.stages.retry_policy import RetryPolicy, database_pause
+from shared.database.errors import LOCKED, UNREACHABLE
 from shared.errors import OutboxError
 from shared.outage_causes import postgresql_reason
 from shared.outbox import claims

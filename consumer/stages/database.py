@@ -17,20 +17,8 @@ from shared.database.connections import (
 )
 from shared.outage_causes import postgresql_cause
 
-LOCKED: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
-"""Another session holds a row lock for longer than we wait."""
-
 OVERTIME: Final = (psycopg.errors.IdleInTransactionSessionTimeout, psycopg.errors.QueryCanceled)
 """PostgreSQL ended a transaction that took too long, because of a slow statement or because this process stalled."""
-
-UNREACHABLE: Final = (
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-    psycopg.errors.IdleInTransactionSessionTimeout,
-    psycopg.errors.ReadOnlySqlTransaction,
-)
-"""PostgreSQL is unavailable, is shutting down, has ended our session, or is a standby. LOCKED and QueryCanceled are
-OperationalErrors too: code that treats them differently must catch them first."""
 
 
 class Database:

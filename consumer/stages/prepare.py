@@ -12,11 +12,12 @@ from marshmallow import ValidationError
 from consumer.model.mail import Mail
 from consumer.model.message import AttemptResult, ClaimedMessage, PreparedMail
 from consumer.model.outcomes import Discarded, Outcome, Released, RenderFailed
-from consumer.stages.database import LOCKED, OVERTIME, UNREACHABLE, Database
+from consumer.stages.database import OVERTIME, Database
 from consumer.stages.retry_policy import RetryPolicy, database_pause
 from consumer.task import Payload, Preparation, UndeliverableError
 from consumer.tasks.registry import TASKS
 from shared.database.connections import LOCK_SECONDS, DbConnection
+from shared.database.errors import LOCKED, UNREACHABLE
 from shared.outbox import claims
 from shared.outbox.claims import Breaker
 from shared.settings.consumer import ConsumerSettings

@@ -7,8 +7,9 @@ import structlog
 
 from consumer.model.message import AttemptResult
 from consumer.model.results import Disposition, RecordedResult
-from consumer.stages.database import LOCKED, UNREACHABLE, Database
+from consumer.stages.database import Database
 from consumer.stages.outcome_writer import OutcomeWriter
+from shared.database.errors import LOCKED, UNREACHABLE
 from shared.outbox.claims import Claim
 
 _log = structlog.get_logger(__name__)

@@ -32,7 +32,8 @@ from shared.errors import SettingsError
 from shared.rq_format.keys import Keys
 from shared.rq_format.read import PlainSerializer
 from shared.settings.consumer import read_consumer_settings
-from shared.tracing.spans import configure_tracing, tracing
+from shared.tracing.configuration import configure_tracing
+from shared.tracing.spans import tracing
 
 _log = structlog.get_logger(__name__)
 

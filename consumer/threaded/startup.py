@@ -19,7 +19,7 @@ from shared.doubling_pause import DoublingPause
 from shared.errors import SettingsError
 from shared.logs import configure_logging
 from shared.settings.consumer import read_consumer_settings
-from shared.tracing.spans import check_tracing
+from shared.tracing.configuration import check_tracing
 
 _log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ import psycopg
 
 from outbox_relay.commands.exit_codes import EXIT_SETTINGS, fail
 from shared.database.connections import DbConnection, connect
-from shared.database.read_transaction import TAKES_TOO_LONG
+from shared.database.errors import TAKES_TOO_LONG
 from shared.errors import SettingsError
 from shared.outage_causes import postgresql_cause
 from shared.settings.postgresql_url import read_database_url

@@ -19,7 +19,7 @@ from outbox_relay.doctor.settings_check import (
     check_settings_of_others,
 )
 from shared.database.connections import DbConnection, connect
-from shared.database.read_transaction import TAKES_TOO_LONG
+from shared.database.errors import TAKES_TOO_LONG
 from shared.errors import SettingsError
 from shared.outage_causes import postgresql_cause
 from shared.settings.relay import RelaySettings

@@ -14,6 +14,7 @@ from outbox_relay.loop.observer import Observer
 from outbox_relay.loop.pacing import EXPIRY_SHARE, PRUNING_SHARE, Pacing, interval
 from outbox_relay.loop.pruner import PRUNED_AT_ONCE, Pruner
 from shared.database.connections import DbConnection
+from shared.database.errors import LOCKED
 from shared.settings.relay import RelaySettings
 
 _log = structlog.get_logger(__name__)
@@ -24,8 +25,6 @@ _OTHER_VERSION: Final = (
     psycopg.errors.UndefinedColumn,
 )
 """Errors of a role or a schema of another version. Messages are published all the same."""
-
-_LOCKED: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 
 
 class Maintenance:
@@ -91,5 +90,5 @@ def _postponed_on_error(failure_event: str) -> Iterator[None]:
         yield
     except _OTHER_VERSION as exc:
         _log.error(failure_event, error=type(exc).__name__, meaning="run docs/roles.sql and the migrations")
-    except _LOCKED as exc:
+    except LOCKED as exc:
         _log.warning(failure_event, error=type(exc).__name__, meaning="a row stayed locked; the next step tries again")

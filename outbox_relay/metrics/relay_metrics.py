@@ -12,8 +12,9 @@ from outbox_relay.loop.observer import Observer
 from outbox_relay.loop.reaper import SweepResult
 from outbox_relay.metrics.latency import LatencyCollector
 from outbox_relay.metrics.liveness import Liveness
+from shared.database.errors import SCHEMA_MISSING, TAKES_TOO_LONG
 from shared.database.prompt_connection import connect_promptly
-from shared.database.read_transaction import SCHEMA_MISSING, TAKES_TOO_LONG, read_transaction
+from shared.database.read_transaction import read_transaction
 from shared.outbox.mail_stats import read_mail_stats
 from shared.outbox.prometheus import OutboxCollector, Reading
 from shared.outbox.reaping import Reaped

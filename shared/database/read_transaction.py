@@ -14,17 +14,6 @@ STATEMENT_SECONDS: Final = 2.0
 COMMAND_SECONDS: Final = 10.0
 """Somebody at a terminal waits longer than a scrape, for the lags of a day or the rare messages of a long list."""
 
-TAKES_TOO_LONG: Final = (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)
-"""Errors of a PostgreSQL that is there."""
-
-SCHEMA_MISSING: Final = (
-    psycopg.errors.UndefinedTable,
-    psycopg.errors.UndefinedColumn,
-    psycopg.errors.UndefinedObject,
-    psycopg.errors.UndefinedFunction,
-)
-"""Errors of a database without the schema that this version needs."""
-
 # In the round trip that opens the transaction, and nothing that outlives it: behind PgBouncer the session is shared.
 _LIMITS: Final = """;
 SET TRANSACTION READ ONLY;

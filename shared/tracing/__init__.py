@@ -1,1 +1,1 @@
-"""Traces: from a request, through the message that it left in the outbox, to the mail."""
+"""Traces with OpenTelemetry, from a request to its mail; off by default."""

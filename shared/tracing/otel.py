@@ -1,4 +1,4 @@
-"""Tracing with OpenTelemetry. Imported only where OUTBOX_TRACING asks for it."""
+"""Tracing with OpenTelemetry. Only imported if OUTBOX_TRACING asks for it."""
 
 import atexit
 import os
@@ -31,10 +31,10 @@ _PROPAGATOR: Final = TraceContextTextMapPropagator()
 
 
 def otlp_tracing(service: str) -> "OtelTracing":
-    """Build tracing that sends spans over OTLP/HTTP, in a thread of its own; OTEL_* variables say where and how."""
+    """Return tracing that sends spans over OTLP/HTTP from its own thread; OTEL_* variables say where and how."""
     name = os.environ.get("OTEL_SERVICE_NAME", service)
     resource = Resource.create({"service.name": name, "service.version": VERSION})
-    # Its own way of ending waits half a minute for a collector that does not answer.
+    # OpenTelemetry's own shutdown waits half a minute for a collector that does not answer.
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     tracing = OtelTracing(provider)
@@ -43,22 +43,21 @@ def otlp_tracing(service: str) -> "OtelTracing":
 
 
 class OtelTracing(Tracing):
-    """Records spans with a provider of its own; OpenTelemetry's global one is left to others."""
+    """Records spans with its own provider; OpenTelemetry's global one stays free for other code."""
 
     is_on = True
 
     def __init__(self, provider: TracerProvider) -> None:
-        """Keep where spans go."""
         self.provider = provider
         self._tracer = provider.get_tracer("outbox-signup", VERSION)
 
     def traceparent(self) -> str | None:
-        """Name the current span."""
+        """Return the current span as a parent."""
         return _traceparent(None)
 
     @contextmanager
     def span(self, name: str, kind: Kind, *, parent: str | None = None) -> Iterator[Span]:
-        """Record a span. What escapes from it marks it as failed, without the error's text."""
+        """Record a span. An exception marks it as failed, without the exception's text."""
         with self._tracer.start_as_current_span(
             name,
             context=_context(parent),
@@ -74,12 +73,12 @@ class OtelTracing(Tracing):
                 raise
 
     def begin(self, name: str, kind: Kind, *, parent: str | None) -> OpenSpan:
-        """Begin a span that is nobody's current one."""
+        """Start a span without making it the current one."""
         context = Context() if parent is None else _context(parent)
         return _RecordedOpenSpan(self._tracer.start_span(name, context=context, kind=_KINDS[kind]))
 
     def past_span(self, name: str, kind: Kind, parent: str, began: float, ended: float) -> str | None:
-        """Record a span with times of its own."""
+        """Record a span with the given times."""
         recorded = self._tracer.start_span(
             name, context=_context(parent), kind=_KINDS[kind], start_time=_nanoseconds(began)
         )
@@ -87,9 +86,9 @@ class OtelTracing(Tracing):
         return _traceparent(trace.set_span_in_context(recorded))
 
     def flush(self) -> None:
-        """Send what waits, or give up after a second: behind it stand a worker's next mail, and its end.
+        """Send the recorded spans, for at most a second: a worker's next mail or its end waits for this.
 
-        OpenTelemetry takes a limit, and does not look at it.
+        OpenTelemetry accepts a time limit and ignores it.
         """
         sending = threading.Thread(target=self.provider.force_flush, name="flush", daemon=True)
         sending.start()
@@ -117,7 +116,7 @@ class _RecordedOpenSpan(_RecordedSpan, OpenSpan):
 
 
 def _context(parent: str | None) -> Context | None:
-    """Read a traceparent; a malformed one begins a trace of its own."""
+    """Return the context of a traceparent; a malformed one starts a new trace."""
     return None if parent is None else _PROPAGATOR.extract({_HEADER: parent}, Context())
 
 

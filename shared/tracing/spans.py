@@ -1,59 +1,51 @@
-"""Traces: from a request, through the message that it left in the outbox, to the mail.
+"""Spans of a trace: from a request, through its message in the outbox, to the mail.
 
-Off, which is the default, everything here does nothing and OpenTelemetry is not even imported. On (OUTBOX_TRACING=otlp,
-and the packages of the extra `tracing`), spans go where OpenTelemetry's own variables say, such as
-OTEL_EXPORTER_OTLP_ENDPOINT. A message carries its trace in the column `traceparent` (W3C Trace Context).
+By default they do nothing, and OpenTelemetry is not imported. With OUTBOX_TRACING=otlp and the packages of the extra
+`tracing` they are sent where OpenTelemetry's own variables say, such as OTEL_EXPORTER_OTLP_ENDPOINT. A message carries
+its trace in the column `traceparent` (W3C Trace Context).
 """
 
-import importlib
-import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Final, Literal
-
-from shared.errors import SettingsError
 
 Kind = Literal["server", "producer", "consumer", "client"]
 
-_VARIABLE: Final = "OUTBOX_TRACING"
-_OFF, _OTLP = "off", "otlp"
-
 
 class Span:
-    """A span that nobody records."""
+    """A span that is not recorded."""
 
     def note(self, name: str, value: str | int) -> None:
-        """Add a fact; never an address or a secret."""
+        """Set an attribute; never an address or a secret."""
 
     def failed(self) -> None:
-        """Mark what the span covers as failed. No text of an error is kept: it may hold an address."""
+        """Mark the span as failed. No text of an error is recorded, because it may contain an address."""
 
 
 class OpenSpan(Span):
-    """A span that ends elsewhere than it began, be it in another thread.
+    """A span that may end in another function or thread than it began.
 
     Attributes:
-        traceparent: names it, for what is done inside it.
+        traceparent: the parent of spans inside it.
 
     """
 
     traceparent: str | None = None
 
     def end(self) -> None:
-        """Say that what it covers is over."""
+        """End the span."""
 
 
 NO_SPAN: Final = OpenSpan()
 
 
 class Tracing:
-    """Traces nothing."""
+    """Tracing that is off."""
 
     is_on = False
 
     def traceparent(self) -> str | None:
-        """Name the current span, for whoever goes on with the work; None outside a span."""
+        """Return the current span as the parent of later work; None outside a span."""
         return None
 
     def span(
@@ -63,15 +55,15 @@ class Tracing:
         *,
         parent: str | None = None,  # noqa: ARG002
     ) -> AbstractContextManager[Span]:
-        """Cover what is done inside this context, as a part of `parent` or of the current span."""
+        """Return a context that is a span inside `parent`, or inside the current span."""
         return nullcontext(Span())
 
     def begin(self, name: str, kind: Kind, *, parent: str | None) -> OpenSpan:  # noqa: ARG002
-        """Begin a span, as a part of `parent` or as a trace of its own."""
+        """Start a span inside `parent`, or as a trace of its own."""
         return NO_SPAN
 
     def past_span(self, name: str, kind: Kind, parent: str, began: float, ended: float) -> str | None:
-        """Tell of what was done elsewhere between two times (seconds since the epoch); give its traceparent."""
+        """Record a span between two times (seconds since the epoch), and return its traceparent."""
 
     def flush(self) -> None:
         """Send what was recorded, before the process ends."""
@@ -86,49 +78,15 @@ _active: Final = _Active(Tracing())
 
 
 def tracing() -> Tracing:
-    """Give what this process traces with."""
+    """Return the tracing of this process."""
     return _active.tracing
 
 
 def current_traceparent() -> str | None:
-    """Name the current span for a message; None when nothing is traced."""
+    """Return the current span as the parent of a message's; None when tracing is off."""
     return _active.tracing.traceparent()
 
 
 def use_tracing(chosen: Tracing) -> None:
-    """Trace with this from now on."""
+    """Use this tracing from now on."""
     _active.tracing = chosen
-
-
-def configure_tracing(service: str) -> None:
-    """Read OUTBOX_TRACING and begin to trace, if it says so. Called by the processes' entry points alone.
-
-    Args:
-        service: what the spans of this process are shown under; OTEL_SERVICE_NAME goes before it.
-
-    Raises:
-        SettingsError: the variable is malformed, or the packages are not installed.
-
-    """
-    if not check_tracing() or _active.tracing.is_on:
-        return
-    use_tracing(_otel().otlp_tracing(service))
-
-
-def check_tracing() -> bool:
-    """Tell whether OUTBOX_TRACING asks for traces. Raises SettingsError as configure_tracing does."""
-    chosen = os.environ.get(_VARIABLE, _OFF)
-    if chosen not in {_OFF, _OTLP}:
-        raise SettingsError({_VARIABLE: [f"has to be {_OFF} or {_OTLP}."]})
-    if chosen == _OTLP:
-        _otel()
-    return chosen == _OTLP
-
-
-def _otel() -> ModuleType:
-    """Import what needs the packages. Raises SettingsError when one of them is missing."""
-    try:
-        return importlib.import_module("shared.tracing.otel")
-    except ImportError as exc:
-        problem = "needs more packages: pip install -r requirements-tracing.lock"
-        raise SettingsError({_VARIABLE: [problem]}) from exc

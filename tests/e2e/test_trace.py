@@ -19,7 +19,7 @@ from embedded.mail.catcher import MailCatcher
 from shared.database.connections import connect
 from shared.errors import SettingsError
 from shared.settings.consumer import ConsumerSettings, read_consumer_settings
-from shared.tracing import spans
+from shared.tracing import configuration, spans
 from shared.tracing.otel import OtelTracing
 from tests.api_service import ALICE, api_service
 from tests.processes import ROOT, publish, worker_settings
@@ -171,7 +171,7 @@ def test_a_wrong_value_and_missing_packages_are_told_by_name(monkeypatch: pytest
     def told(value: str) -> dict[str, Any]:
         monkeypatch.setenv("OUTBOX_TRACING", value)
         with pytest.raises(SettingsError) as caught:
-            spans.check_tracing()
+            configuration.check_tracing()
         return caught.value.problems
 
     wrong = told("yes")
@@ -201,7 +201,7 @@ def test_a_collector_that_does_not_answer_holds_nothing_up(monkeypatch: pytest.M
 
 def test_switched_on_it_sends_with_the_service_s_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTBOX_TRACING", "otlp")
-    spans.configure_tracing("outbox-test")
+    configuration.configure_tracing("outbox-test")
     chosen = spans.tracing()
     assert isinstance(chosen, OtelTracing)
     try:
