@@ -17,6 +17,8 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
@@ -233,17 +235,28 @@ def _existing_parts(wheel: Path) -> list[str]:
 
 def _same_files(wheel: Path, copy: Path) -> bool:
     """Compare names and sizes: a swept or interrupted copy is made again."""
-    return all(
-        (copy / file.relative_to(wheel)).is_file()
-        and (copy / file.relative_to(wheel)).stat().st_size == file.stat().st_size
-        for part in _existing_parts(wheel)
-        for file in (wheel / part).rglob("*")
-        if file.is_file() and not _left_out(file.relative_to(wheel))
-    )
+    return all(_sizes(wheel / part).items() <= _sizes(copy / part).items() for part in _existing_parts(wheel))
 
 
-def _left_out(path: Path) -> bool:
-    return any(Path(name).match(pattern) for name in path.parts for pattern in _LEFT_OUT)
+def _sizes(folder: str | Path, prefix: str = "") -> dict[str, int]:
+    """Return the size of each file that is copied, by its path in the folder; of none where there is no folder.
+
+    Every start asks, so it takes the system's own entries: a Path for each of a thousand files takes 0.4 s.
+    """
+    sizes: dict[str, int] = {}
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if _left_out(entry.name):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                sizes |= _sizes(entry.path, f"{prefix}{entry.name}/")
+            elif entry.is_file():
+                sizes[prefix + entry.name] = entry.stat().st_size
+    return sizes
+
+
+def _left_out(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in _LEFT_OUT)
 
 
 def _open_for_reading(folder: Path) -> None:
