@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from psycopg import Connection
 from rq.defaults import RQ_KEY_PREFIX
 
 from embedded.programs.program import Command, Program
+from embedded.stack import Stack
 from outbox_relay.broker import open_broker
 from outbox_relay.loop.publisher import Publisher
 from tests.preloading import Preloaded, PreloadedProgram
@@ -44,6 +46,18 @@ def worker_command(*options: str) -> list[str | Path]:
 def worker_module(*options: str) -> list[str | Path]:
     """Give the same as a module, which can be forked."""
     return [sys.executable, "-m", "rq.cli", "worker", *options, *QUEUES]
+
+
+def fork_service(stack: Stack, origin: Preloaded, api_origin: Preloaded) -> None:
+    """Let the stack's API, relay and worker be forked, for tests that are not about how a stack starts."""
+
+    def forked(command: Command, origin: Preloaded, **changes: Any) -> Program:
+        env = {**command.env, "RQ_KEY_PREFIX": RQ_KEY_PREFIX}
+        return PreloadedProgram(replace(command, env=env, **changes), origin)
+
+    stack.api = forked(stack.api.command, api_origin)
+    stack.relay = forked(stack.relay.command, origin)
+    stack.worker = forked(stack.worker.command, origin, argv=worker_module())
 
 
 @contextmanager

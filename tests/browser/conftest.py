@@ -11,6 +11,8 @@ import pytest
 from embedded.stack import Stack
 from tests.browser.chromium import Browser, missing_programs
 from tests.conftest import absent
+from tests.preloading import Preloaded
+from tests.processes import fork_service
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
@@ -18,9 +20,10 @@ Keep = Callable[[str], None]
 
 
 @pytest.fixture(scope="package")
-def stack(server_folder: Path) -> Iterator[Stack]:
+def stack(server_folder: Path, origin: Preloaded, api_origin: Preloaded) -> Iterator[Stack]:
     """Everything that `make up` starts."""
     stack = Stack(server_folder / "browser", secret_key="b" * 32)
+    fork_service(stack, origin, api_origin)
     try:
         stack.start()
         yield stack

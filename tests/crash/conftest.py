@@ -1,5 +1,6 @@
 """The servers for scenes of crashes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ from tests.preloading import Preloaded
 @pytest.fixture(scope="session")
 def stage(
     postgres: Databases, database_template: str, redis_server: RedisServer, origin: Preloaded, server_folder: Path
-) -> Stage:
+) -> Iterator[Stage]:
     """The session's servers; of a given Redis nobody knows which of its databases may be emptied."""
     folder = server_folder / "crash"
     folder.mkdir()
-    return stage_of(postgres, database_template, redis_server, origin, folder)
+    stage = stage_of(postgres, database_template, redis_server, origin, folder)
+    yield stage
+    for database in stage.idle_databases:
+        database.drop()

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -24,11 +24,14 @@ from shared.database.connections import connect
 from shared.outbox.messages import SendVerifyEmail
 from shared.rq_format.keys import Keys
 from tests.preloading import Preloaded, PreloadedProgram, rq_key_prefix
+from tests.reused_database import ReusedDatabase
 from tests.rows import ids_by_message_id
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 NOTE = "note"
+# Ten scenes ask at once, each for seconds.
+_QUIET_PAUSE_SECONDS = 0.1
 DOMAIN = "crash.example.org"
 SETTINGS = {
     "MAIL_FROM": f"Signup <signup@{DOMAIN}>",
@@ -57,6 +60,7 @@ class Stage:
     redis_numbers: SimpleQueue[int]
     preloaded: Preloaded
     folder: Path
+    idle_databases: list[ReusedDatabase] = field(default_factory=list)
 
     @contextmanager
     def scene(self, **settings: str) -> Iterator["Scene"]:
@@ -64,7 +68,11 @@ class Stage:
         name = f"crash_{secrets.token_hex(8)}"
         redis_number = self.redis_numbers.get()
         redis_url = self.redis.url_of(redis_number)
-        database_url = self.databases.create_database(name, template=self.template)
+        try:
+            database = self.idle_databases.pop()
+        except IndexError:
+            database = ReusedDatabase(self.databases, self.template)
+        database_url = database.give()
         folder = self.folder / name
         mailbox = MailCatcher(folder / "mail")
         mailbox.start()
@@ -86,7 +94,8 @@ class Stage:
                 mailbox.stop()
                 scene.empty_redis()
                 self.redis_numbers.put(redis_number)
-        self.databases.drop_database(name)
+        database.take_back()
+        self.idle_databases.append(database)
         shutil.rmtree(folder)
 
 
@@ -189,7 +198,7 @@ class Scene:
             keep_alive()
             return self.count("status <> 'dead'") == 0
 
-        wait_until(is_quiet, timeout, "all messages to be done or dead")
+        wait_until(is_quiet, timeout, "all messages to be done or dead", _QUIET_PAUSE_SECONDS)
 
     def mails_of(self, message_id: int) -> list[CaughtMail]:
         """Return the copies of a message's mail, by their Message-ID."""

@@ -22,6 +22,8 @@ from embedded.servers.postgres_files import binaries
 from embedded.stack import ROOT, Stack
 from tests.conftest import absent
 from tests.locked_environment import make_locked_environment
+from tests.preloading import Preloaded
+from tests.processes import fork_service
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -32,9 +34,10 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
-def stack(server_folder: Path) -> Iterator[Stack]:
+def stack(server_folder: Path, origin: Preloaded, api_origin: Preloaded) -> Iterator[Stack]:
     """What `make up` starts."""
     stack = Stack(server_folder / "readme", secret_key="r" * 32)
+    fork_service(stack, origin, api_origin)
     try:
         stack.start()
         yield stack

@@ -11,19 +11,22 @@ import pytest
 
 from embedded.stack import Stack
 from shared.outbox.messages import SendVerifyEmail, SendWelcomeEmail
+from tests.preloading import Preloaded
+from tests.processes import fork_service
 from tests.rows import add_message, add_user
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
-SIGNUPS = 100
-BEFORE = 20
+SIGNUPS = 50
+BEFORE = 10
 
 
 @pytest.fixture
-def stack(server_folder: Path) -> Iterator[Stack]:
+def stack(server_folder: Path, origin: Preloaded, api_origin: Preloaded) -> Iterator[Stack]:
     """Everything runs but Redis."""
     stack = Stack(server_folder / "road", secret_key="k" * 32)
+    fork_service(stack, origin, api_origin)
     try:
         stack.start_postgres()
         stack.start_mail_catcher()
