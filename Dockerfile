@@ -3,7 +3,7 @@
 ARG PYTHON_IMAGE=python:3.12.13-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS packages
-# Wheels alone, each checked by its hash: nothing is compiled, and the index cannot slip anything in.
+# Wheels only, each checked by its hash: nothing is compiled, and the index cannot replace anything.
 COPY requirements.lock /tmp/
 RUN python -m venv --without-pip /opt/venv \
  && python -m pip --python /opt/venv/bin/python install \
@@ -24,8 +24,8 @@ COPY api api
 COPY outbox_relay outbox_relay
 COPY consumer consumer
 COPY redis_client redis_client
-# The project itself is not installed: each of the three commands finds the rooms in the folder that it is started in.
-# The files belong to root, the processes to somebody who may read them and no more.
+# The project itself is not installed: each of the three commands finds the packages in its working directory.
+# The files belong to root; the processes run as an account that may only read them.
 RUN chmod -R a+rX /app \
  && python -m compileall -q /app \
  && useradd --system --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin --uid 10001 outbox

@@ -15,10 +15,10 @@ LOCK := $(RUN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsa
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(DEMO_READY) ## Show the promise: a signup while Redis is down, and the mail that arrives all the same
+demo: $(DEMO_READY) ## Show the guarantee: a signup while Redis is down, and its mail that arrives all the same
 	@$(RUN)/python -m embedded demo
 
-up: $(DEMO_READY) ## Run the whole stack on this machine until Ctrl-C; its data survive in .outbox/
+up: $(DEMO_READY) ## Run the whole service on this machine until Ctrl-C; its data stay in .outbox/
 	@$(RUN)/python -m embedded up
 
 check: $(READY) ## Format, lint, types, import rules, links of the documents
@@ -31,13 +31,13 @@ check: $(READY) ## Format, lint, types, import rules, links of the documents
 test: $(READY) ## Run the test suite against real servers that it starts itself
 	$(RUN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-world: $(READY) ## The tests of the road on Debian's PostgreSQL, Redis, PgBouncer, Postfix: make world WORLD_ARGS="-k postfix"
+world: $(READY) ## Run the tests of delivery on Debian's PostgreSQL, Redis, PgBouncer, Postfix: make world WORLD_ARGS="-k postfix"
 	$(RUN)/python -m tests.world $(WORLD_ARGS)
 
-chaos: $(READY) ## Kill everything at random while people sign up: make chaos CHAOS_ARGS="--seed 1 --duration 60"
+chaos: $(READY) ## Kill everything at random while clients sign up: make chaos CHAOS_ARGS="--seed 1 --duration 60"
 	$(RUN)/python -m tests.chaos $(CHAOS_ARGS)
 
-proof: $(READY) ## The long proofs: 48 h of outages, 5,000,000 waiting messages, failovers, 300 signals for stock RQ, models
+proof: $(READY) ## Run the long proofs: 48 h of outages, 5,000,000 waiting messages, failovers, 300 signals for stock RQ, models
 	$(RUN)/python -m tests.proof
 	$(RUN)/python -m tests.failover
 	$(RUN)/python -m tests.exim
@@ -50,20 +50,20 @@ compose-proof: $(READY) ## Run compose.yaml and the Kubernetes containers on a D
 	$(RUN)/pytest --override-ini python_files='proof_*.py' --override-ini timeout=1800 -p no:xdist -rA \
 		tests/compose_proof $(PYTEST_ARGS)
 
-bench: $(BENCH_READY) ## Measure beside the usual way, the floor and peers: make bench BENCH_ARGS="--quick --only relay"
+bench: $(BENCH_READY) ## Measure beside the usual way, the floor and other queues: make bench BENCH_ARGS="--quick --only relay"
 	$(RUN)/python -m bench $(BENCH_ARGS)
 
-fuzz: $(READY) ## Hold the running API against its OpenAPI document: make fuzz FUZZ_ARGS="--examples 1000 --seed 1"
+fuzz: $(READY) ## Check the running API against its OpenAPI document: make fuzz FUZZ_ARGS="--examples 1000 --seed 1"
 	$(RUN)/python -m tests.fuzz $(FUZZ_ARGS)
 
-screenshots: $(READY) ## Write docs/images anew: every page and mail in headless Chromium
+screenshots: $(READY) ## Take the pictures in docs/images: every page and mail in headless Chromium
 	$(RUN)/pytest tests/browser --screenshots
 
-format: $(READY) ## Format the code and mend what the linter can
+format: $(READY) ## Format the code and fix what the linter can
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
 
-lock: $(READY) ## Resolve the dependencies anew
+lock: $(READY) ## Resolve the dependencies again
 	$(RUN)/pip install --quiet pip-tools
 	$(LOCK) --upgrade --output-file requirements.lock setup.cfg
 	$(LOCK) --upgrade --extra dev --constraint requirements.lock --output-file requirements-dev.lock setup.cfg

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Writes compose.digests.yaml: each image that compose.yaml and the Dockerfile take from a registry, pinned to the content
-# that its tag has there now. It needs `docker buildx` and a way to the registry.
+# Write compose.digests.yaml: each image that compose.yaml and the Dockerfile take from a registry, pinned to the current
+# content of its tag. It needs `docker buildx` and access to the registry.
 set -eu
 cd "$(dirname "$0")/../.."
 
