@@ -36,7 +36,7 @@ pytestmark = pytest.mark.e2e
 
 
 class Service:
-    """A database with a user, a Redis and a mail server, on which a worker runs until the queues are empty."""
+    """A database with a user, a Redis and a mail server, and a worker that runs until the queues are empty."""
 
     def __init__(self, database_url: str, redis_url: str, smtp_url: str, origin: Preloaded, log_file: Path) -> None:
         self.redis_url = redis_url
@@ -50,16 +50,16 @@ class Service:
     def run(self, **settings: str) -> CompletedProcess[str]:
         return self._run(worker_module("--burst"), settings, self._origin)
 
-    def run_anew(self) -> CompletedProcess[str]:
-        """Run it as it is typed, with all that it imports."""
+    def run_from_scratch(self) -> CompletedProcess[str]:
+        """Run the worker as a new Python process, not as a fork."""
         return self._run(worker_command("--burst"), {}, None)
 
     def _run(
         self, argv: Sequence[str | Path], settings: Mapping[str, str], origin: Preloaded | None
     ) -> CompletedProcess[str]:
-        ended = run(argv, {**self.settings, **settings}, self._log_file, origin)
-        assert (ended.returncode, "Traceback" in ended.stdout) == (0, False)
-        return ended
+        finished = run(argv, {**self.settings, **settings}, self._log_file, origin)
+        assert (finished.returncode, "Traceback" in finished.stdout) == (0, False)
+        return finished
 
     def publish(self, task: str = SendVerifyEmail.task, queue: str = "critical", **columns: Any) -> int:
         id_ = add_message(self.connection, task, queue=queue, **columns)
@@ -73,7 +73,7 @@ class Service:
         return Job.fetch(job_id(message_id, 0), connection=self.redis)
 
     def memory(self) -> bytes:
-        """Give all that Redis keeps."""
+        """Return everything that Redis stores."""
         return b"".join(self.redis.dump(key) or b"" for key in self.redis.scan_iter(f"{RQ_KEY_PREFIX}*"))
 
     def close(self) -> None:
@@ -92,21 +92,21 @@ def service(
 def test_messages_of_both_queues_are_done(service: Service, mailbox: MailCatcher) -> None:
     ids = [service.publish(), service.publish(SendWelcomeEmail.task, "default")]
 
-    ended = service.run_anew()
+    finished = service.run_from_scratch()
 
     assert [service.message(id_)["status"] for id_ in ids] == ["done", "done"]
     assert [service.job(id_).get_status() for id_ in ids] == [JobStatus.FINISHED] * 2
-    assert dispositions(events(ended.stdout)) == ["delivered", "delivered"]
+    assert dispositions(events(finished.stdout)) == ["delivered", "delivered"]
     assert [mail.subject for mail in mailbox.mails()] == ["Verify your email address", "Welcome"]
 
 
-def test_the_job_says_nothing_of_the_message_but_its_number(service: Service) -> None:
+def test_a_job_contains_only_the_id_of_its_message(service: Service) -> None:
     id_ = service.publish()
 
-    ended = service.run()
+    finished = service.run()
 
-    assert f"outbox message {id_}" in ended.stdout
-    assert ["alice" in ended.stdout, b"alice" in service.memory()] == [False, False]
+    assert f"outbox message {id_}" in finished.stdout
+    assert ["alice" in finished.stdout, b"alice" in service.memory()] == [False, False]
 
 
 def test_a_job_whose_message_is_done_or_does_not_exist_ends_well(service: Service, mailbox: MailCatcher) -> None:
@@ -114,9 +114,9 @@ def test_a_job_whose_message_is_done_or_does_not_exist_ends_well(service: Servic
     id_ = service.publish()
     jobs = [queue.enqueue(ENTRY_POINT, number) for number in (id_, id_, 1_000_000, 2**63 - 1)]
 
-    ended = service.run()
+    finished = service.run()
 
-    assert sorted(dispositions(events(ended.stdout))) == ["delivered", *["not_claimed"] * 4]
+    assert sorted(dispositions(events(finished.stdout))) == ["delivered", *["not_claimed"] * 4]
     assert [job.get_status() for job in jobs] == [JobStatus.FINISHED] * 4
     assert len(mailbox.mails()) == 1
 
@@ -126,14 +126,14 @@ def test_a_job_that_names_no_message_ends_well(service: Service) -> None:
     queue = Queue("default", connection=service.redis)
     jobs = [queue.enqueue(ENTRY_POINT, each) for each in ("1", True, -1, 2**63)]
 
-    ended = service.run()
+    finished = service.run()
 
-    assert [line["event"] for line in events(ended.stdout)] == ["job.refused"] * 4
+    assert [line["event"] for line in events(finished.stdout)] == ["job.refused"] * 4
     assert [job.get_status() for job in jobs] == [JobStatus.FINISHED] * 4
     assert service.message(1)["status"] == "pending"
 
 
-def test_whoever_writes_to_redis_runs_programs_with_rq_s_own_class(service: Service, tmp_path: Path) -> None:
+def test_with_rqs_own_class_anyone_who_writes_to_redis_can_run_programs(service: Service, tmp_path: Path) -> None:
     named, pickled = tmp_path / "named", tmp_path / "pickled"
     queue = Queue("critical", connection=service.redis)
     queue.enqueue("os.system", f"touch {named}")
@@ -142,25 +142,25 @@ def test_whoever_writes_to_redis_runs_programs_with_rq_s_own_class(service: Serv
 
     run(worker_module("--burst"), service.settings, tmp_path / "stock.log", None)
 
-    # SECURITY.md names this: OutboxWorker does neither (threaded/test_redis_orders.py).
+    # SECURITY.md names this. OutboxWorker runs no such job (threaded/test_foreign_jobs.py).
     assert (named.exists(), pickled.exists()) == (True, True)
 
 
 @pytest.mark.parametrize(("name", "value"), [("SECRET_KEY", "too short a secret"), ("MAIL_FROM", "")])
-def test_a_bad_setting_puts_the_message_back_without_an_attempt(service: Service, name: str, value: str) -> None:
+def test_a_bad_setting_releases_the_message_without_an_attempt(service: Service, name: str, value: str) -> None:
     id_ = service.publish(attempt=2)
     before = service.connection.execute("SELECT now()").fetchone()
     assert before is not None
 
-    ended = service.run(**{name: value})
+    finished = service.run(**{name: value})
 
     row = service.message(id_)
     assert (row["status"], row["attempt"], row["generation"]) == ("pending", 2, 1)
     assert (row["last_error"], row["failures"]) == (f"a worker cannot start: {name}", [])
     assert timedelta(seconds=30) <= row["due_at"] - before[0] < timedelta(seconds=60)
-    [line] = events(ended.stdout)
+    [line] = events(finished.stdout)
     assert (line["event"], line["level"], list(line["problems"])) == ("settings.refused", "error", [name])
-    assert "too short a secret" not in ended.stdout
+    assert "too short a secret" not in finished.stdout
     assert service.job(id_).get_status() is JobStatus.FINISHED
 
 
@@ -170,21 +170,21 @@ def test_without_a_database_the_job_ends_well_and_the_message_stays(service: Ser
     if database == "nowhere":
         database = f"postgresql://wonder:land@{LOOPBACK}:{free_port()}/outbox"
 
-    ended = service.run(DATABASE_URL=database, OUTBOX_RUN_LEASE_SECONDS="1")
+    finished = service.run(DATABASE_URL=database, OUTBOX_RUN_LEASE_SECONDS="1")
 
     assert service.message(id_)["status"] == "published"
     assert service.job(id_).get_status() is JobStatus.FINISHED
-    assert "land" not in ended.stdout
+    assert "land" not in finished.stdout
 
 
-def test_nothing_of_a_failing_task_comes_to_redis(service: Service) -> None:
+def test_no_error_of_a_task_is_written_to_redis(service: Service) -> None:
     id_ = service.publish()
     service.connection.execute("ALTER TABLE users RENAME TO people")
 
-    ended = service.run()
+    finished = service.run()
 
     row = service.message(id_)
-    assert (row["status"], row["attempt"], dispositions(events(ended.stdout))) == ("pending", 1, ["failed"])
+    assert (row["status"], row["attempt"], dispositions(events(finished.stdout))) == ("pending", 1, ["failed"])
     assert row["last_error"] == "UndefinedTable while the mail was prepared"
     assert service.job(id_).get_status() is JobStatus.FINISHED
     memory = service.memory()
@@ -203,10 +203,10 @@ def test_a_refused_mail_is_a_finished_job_and_a_failed_message(service: Service,
 def test_an_unreachable_mail_server_opens_the_breaker_for_all_workers(service: Service) -> None:
     ids = [service.publish() for _ in range(3)]
 
-    ended = service.run(SMTP_URL=f"smtp://{LOOPBACK}:{free_port()}")
+    finished = service.run(SMTP_URL=f"smtp://{LOOPBACK}:{free_port()}")
 
-    assert dispositions(events(ended.stdout)) == ["released"] * 3
-    reasons = [line["reason"] for line in disposition_lines(events(ended.stdout))]
+    assert dispositions(events(finished.stdout)) == ["released"] * 3
+    reasons = [line["reason"] for line in disposition_lines(events(finished.stdout))]
     assert reasons[1:] == ["the mail server is unavailable"] * 2
     assert [(service.message(id_)["status"], service.message(id_)["attempt"]) for id_ in ids] == [("pending", 0)] * 3
 
@@ -226,14 +226,14 @@ def test_a_late_answer_is_waited_for_past_the_lease_and_past_rqs_alarm(service: 
     id_ = service.publish(failures=SILENCE)
 
     with ScriptedMailServer({CONTENT: late(4.5)}) as server:
-        ended = service.run(SMTP_URL=f"smtp://{LOOPBACK}:{server.port}", OUTBOX_RUN_LEASE_SECONDS="3")
+        finished = service.run(SMTP_URL=f"smtp://{LOOPBACK}:{server.port}", OUTBOX_RUN_LEASE_SECONDS="3")
 
     assert (service.message(id_)["status"], len(server.contents)) == ("done", 1)
     assert service.job(id_).get_status() is JobStatus.FINISHED
-    assert len([line for line in events(ended.stdout) if line["event"] == "lease.renewed"]) == 2
+    assert len([line for line in events(finished.stdout) if line["event"] == "lease.renewed"]) == 2
 
 
-def test_a_worker_that_is_told_to_stop_waits_no_longer_than_the_lease_that_it_has(
+def test_a_worker_that_is_told_to_stop_waits_only_for_its_present_lease(
     service: Service, origin: Preloaded, tmp_path: Path
 ) -> None:
     id_ = service.publish(failures=SILENCE)

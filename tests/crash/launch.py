@@ -1,4 +1,4 @@
-"""Starts the real relay or the real `rq worker critical default`, made to die at one moment of its life.
+"""Starts the real relay or the real `rq worker critical default` and kills it at a crash point.
 
     python -m tests.crash.launch [OPTIONS] relay|worker [the program's own arguments]
 
@@ -107,7 +107,7 @@ def _find(name: str) -> tuple[Any, str]:
 
 
 def _is_first_time(note: Path) -> bool:
-    """Leave the note, unless this process, an earlier fork of it or a predecessor has died here before."""
+    """Write the note and return True, unless a process has died here before."""
     try:
         with note.open("x") as file:
             file.write(str(os.getpid()))

@@ -1,4 +1,4 @@
-"""Playing several scenes at a time: each spends most of its time waiting for a lease to end."""
+"""Plays several scenes at a time, since each spends most of its time waiting for a lease to end."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +14,7 @@ AT_ONCE: Final = 10
 def played(
     request: pytest.FixtureRequest, play: Callable[[str], None], at_once: int = AT_ONCE
 ) -> Iterator[dict[str, Future[None]]]:
-    """Begin to play the scenes that this module's tests were asked for, in their order, by their parameter `key`.
+    """Start the scenes of this module's selected tests, in order, by their parameter `key`.
 
     With pytest-xdist a module has to stay whole (`--dist loadfile`): each process plays all that it was asked for.
     """

@@ -1,6 +1,6 @@
-"""The moments at which a process dies, each before or after a call of one function.
+"""The crash points: the moments at which a process is killed, each before or after a call of one function.
 
-The shipped code knows nothing of them: `launch` wraps the function from outside.
+The product contains no code for them: `launch` wraps the function from outside.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def _asks_for_data(args: tuple[Any, ...], _result: object) -> bool:
 
 @dataclass(frozen=True)
 class Point:
-    """One moment of one program's life, and what is to be found when another process has taken over.
+    """One crash point of one program, and the state that is expected after another process has taken over.
 
     Attributes:
         name: what a reader calls the moment.
@@ -138,7 +138,7 @@ def _expiring() -> list[Point]:
 
 
 def _working_on(program: Program, **whose: Any) -> list[Point]:
-    """Give the moments that both worker classes share, from the claim to the commit of its outcome."""
+    """Return the crash points of both worker classes, from the claim to the outcome's COMMIT."""
     sql = "shared.outbox.claims"
     prepare = "consumer.tasks.verify_email:TASK.prepare"
     refusing = "a refusing mail server"
@@ -213,7 +213,7 @@ POP_TO_START: Final = (
         whose="horse and parent",
     ),
 )
-"""Where RQ's stock worker loses a job without a trace."""
+"""The crash points at which RQ's stock worker loses a job without a trace."""
 
 
 def _stock_worker_points() -> list[Point]:

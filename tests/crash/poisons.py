@@ -1,4 +1,4 @@
-"""Tasks that are the end of whoever works on them. `launch --import tests.crash.poisons` registers them."""
+"""Tasks that kill or block their worker. `launch --import tests.crash.poisons` registers them."""
 
 import os
 import resource
@@ -15,25 +15,25 @@ _TOO_MUCH = 1 << 40
 
 
 def _exit(_preparation: Preparation, _payloads: Mapping[int, Payload]) -> NoReturn:
-    """Leave as a crash in a C extension does."""
+    """Exit like a crash in a C extension."""
     os._exit(1)
 
 
 def _be_killed(_preparation: Preparation, _payloads: Mapping[int, Payload]) -> NoReturn:
-    """Die as the kernel's out-of-memory killer wants it."""
+    """Die like a victim of the kernel's out-of-memory killer."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("SIGKILL was survived")
 
 
 def _eat_memory(_preparation: Preparation, _payloads: Mapping[int, Payload]) -> NoReturn:
-    """Ask for more memory than there is."""
+    """Allocate more memory than there is."""
     resource.setrlimit(resource.RLIMIT_AS, (_TOO_MUCH, _TOO_MUCH))
     bytearray(_TOO_MUCH)
     raise AssertionError("there was so much memory")
 
 
 def _hang(_preparation: Preparation, _payloads: Mapping[int, Payload]) -> NoReturn:
-    """Wait for what never comes."""
+    """Wait forever."""
     while True:
         _FOR_EVER.wait()
 

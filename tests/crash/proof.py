@@ -31,7 +31,7 @@ _COLUMNS = ("", "signals", "messages", "mailed", "lost", "copies", "mended by th
 @click.option("--terms", default=100, show_default=True, help="SIGTERMs at random moments under load.")
 @click.option("--seed", type=int, help="Chooses the moments; a random one if left out.")
 def main(kills: int, terms: int, seed: int | None) -> None:
-    """Kill and stop RQ's stock worker where it loses jobs, and count what has come of the messages."""
+    """Kill and stop RQ's stock worker where it loses jobs, and count the messages' outcomes."""
     seed = secrets.randbits(32) if seed is None else seed
     click.echo(f"rq worker critical default, seed {seed}")
     rows = []

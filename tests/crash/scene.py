@@ -1,4 +1,4 @@
-"""Where a crash is played: databases and a mail server of its own, and real processes."""
+"""A scene for crash tests: a database, a Redis and a mail server of its own, and real processes."""
 
 import contextlib
 import os
@@ -64,7 +64,7 @@ class Stage:
 
     @contextmanager
     def scene(self, **settings: str) -> Iterator["Scene"]:
-        """Set a scene; in the end nothing of it is left."""
+        """Create a scene, and remove all of it at the end."""
         name = f"crash_{secrets.token_hex(8)}"
         redis_number = self.redis_numbers.get()
         redis_url = self.redis.url_of(redis_number)
@@ -100,7 +100,7 @@ class Stage:
 
 
 def stage_of(databases: Databases, template: str, redis: RedisServer, origin: Preloaded, folder: Path) -> Stage:
-    """Make a stage of running servers. Redis needs the setting `databases`: one more than scenes at a time."""
+    """Return a stage of running servers. Redis needs `databases`: one more than scenes at a time."""
     numbers: SimpleQueue[int] = SimpleQueue()
     for number in range(1, int(redis.settings["databases"])):
         numbers.put(number)
@@ -108,7 +108,7 @@ def stage_of(databases: Databases, template: str, redis: RedisServer, origin: Pr
 
 
 class Scene:
-    """What a test sees and does."""
+    """The servers and processes of one test, and what the test may do with them."""
 
     def __init__(
         self,
@@ -167,14 +167,14 @@ class Scene:
         return program.command.log_file.read_text(errors="replace")
 
     def end(self, but: Program | None = None) -> None:
-        """Kill what still runs, with the work horses of workers that were killed."""
+        """Kill all programs, with the work horses of killed workers."""
         for program in self._programs:
             if program is not but:
                 program.kill(with_children=True)
         self._programs = [] if but is None else [but]
 
     def clear(self, but: Program | None = None) -> None:
-        """Make it as new, but for one program that goes on."""
+        """Reset the scene. One program may continue."""
         self.end(but)
         self.mailbox.clear()
         self.empty_redis()
@@ -186,13 +186,13 @@ class Scene:
     # ---- what has come of it
 
     def count(self, condition: str = "true", table: str = "outbox") -> int:
-        """Count rows."""
+        """Return the number of rows."""
         row = self.connection.execute(f"SELECT count(*) FROM {table} WHERE {condition}").fetchone()
         assert row is not None
         return int(row[0])
 
     def wait_for_quiet(self, timeout: float, keep_alive: Callable[[], object] = lambda: None) -> None:
-        """Wait until no message has anything ahead of it: all are done or dead."""
+        """Wait until all messages are done or dead."""
 
         def is_quiet() -> bool:
             keep_alive()
@@ -214,7 +214,7 @@ class Scene:
         return found
 
     def report(self) -> str:
-        """Tell all that is known, for a test that failed."""
+        """Return all that is known, for a failed test."""
         rows = self.connection.execute(
             "SELECT to_jsonb(m) FROM outbox_messages AS m ORDER BY status = 'done', id LIMIT 5"
         ).fetchall()
@@ -229,9 +229,9 @@ class Scene:
         return Keys(self.settings["RQ_KEY_PREFIX"]).queue(queue)
 
     def take_jobs_away(self) -> None:
-        """Pop all jobs and do nothing with them, as a worker does that dies then."""
+        """Delete all jobs, like a worker that dies after its pops."""
         self.redis.delete(*map(self._queue_key, ("critical", "default")))
 
     def empty_redis(self) -> None:
-        """Forget all that this scene has in Redis."""
+        """Delete everything that this scene has in Redis."""
         self.redis.flushdb()

@@ -1,4 +1,4 @@
-"""The two ways in which RQ's stock worker loses jobs, done to it again and again."""
+"""Causes the two kinds of job loss of RQ's stock worker again and again, and counts the messages."""
 
 import contextlib
 import signal
@@ -15,7 +15,7 @@ SETTINGS: Final = {"OUTBOX_RUN_LEASE_SECONDS": "30"}
 """No work horse dies in the middle of a mail here, so no claim's lease has to end; a slow machine shall not end one."""
 
 AT_ONCE: Final = 2
-PATIENCE: Final = 60.0
+TIMEOUT_SECONDS: Final = 60.0
 
 _BACKLOG: Final = 20
 _LONGEST_WORK_SECONDS: Final = 0.5
@@ -24,7 +24,7 @@ _LOOK_SECONDS: Final = 0.1
 
 @dataclass(frozen=True)
 class Tally:
-    """What has come of it.
+    """The counts.
 
     Attributes:
         signals: how many processes got one.
@@ -47,7 +47,7 @@ class Tally:
 
 
 def kill_between_pop_and_start(scene: Scene, kills: int, random: Random) -> Tally:
-    """Let one worker after the other pop a message and die before it starts to work on it."""
+    """Kill one worker after the other between its pop and the start of its work."""
     scene.start_relay()
     ids = scene.sign_up(kills)
     points = [random.choice(POP_TO_START) for _ in range(kills)]
@@ -60,11 +60,11 @@ def kill_between_pop_and_start(scene: Scene, kills: int, random: Random) -> Tall
 def _let_die(scene: Scene, number: int, point: Point) -> None:
     note = scene.folder / f"{NOTE}-{number}"
     victim = scene.start(f"victim-{number}", "worker", "--die", point.key, "--note", str(note))
-    assert (victim.wait(PATIENCE), note.exists()) == (-signal.SIGKILL, True)
+    assert (victim.wait(TIMEOUT_SECONDS), note.exists()) == (-signal.SIGKILL, True)
 
 
 def terminate_under_load(scene: Scene, terms: int, random: Random) -> Tally:
-    """Let one worker after the other work for a moment of random length and then ask it to stop.
+    """Stop one worker after the other, each after a random time.
 
     Messages keep coming until the last one has stopped: a signal between Python's look at its signals and the system
     call of RQ's pop is heard when the pop ends, and without a job that is after minutes.
@@ -84,16 +84,16 @@ def terminate_under_load(scene: Scene, terms: int, random: Random) -> Tally:
 
 def _let_stop(scene: Scene, number: int, seconds: float) -> None:
     victim = scene.start(f"victim-{number}", "worker")
-    victim.wait_ready(lambda: "Listening on" in scene.log(victim), PATIENCE)
+    victim.wait_ready(lambda: "Listening on" in scene.log(victim), TIMEOUT_SECONDS)
     time.sleep(seconds)
-    assert victim.stop(PATIENCE) == 0
+    assert victim.stop(TIMEOUT_SECONDS) == 0
 
 
 def _finish(scene: Scene) -> None:
     for number in range(AT_ONCE):
         scene.start(f"worker-{number}", "worker")
     with contextlib.suppress(AssertionError):  # what has not arrived by then is counted as lost
-        scene.wait_for_quiet(PATIENCE + scene.count())
+        scene.wait_for_quiet(TIMEOUT_SECONDS + scene.count())
 
 
 def _count(scene: Scene, signals: int, ids: list[int]) -> Tally:

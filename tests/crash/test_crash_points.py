@@ -1,4 +1,4 @@
-"""At every boundary of relay and consumer a process dies once, and the message arrives all the same."""
+"""A process is killed once at every crash point of relay and consumer, and the message still arrives."""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
-PATIENCE: Final = 60.0
+TIMEOUT_SECONDS: Final = 60.0
 
 OPEN_BREAKER: Final[LiteralString] = "UPDATE outbox_breaker SET opened_at = now(), probe_at = now()"
 
@@ -68,7 +68,7 @@ def test_a_message_arrives_although_a_process_died(key: str, scenes: dict[str, F
 
 
 class Lanes:
-    """Scenes with a living relay. Each serves one consumer's death after the other, as starting a relay takes time."""
+    """Scenes with a running relay. Each is used for several crash points, since starting a relay takes time."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -93,19 +93,19 @@ class Lanes:
 
 
 def play(stage: Stage, lanes: Lanes, point: Point) -> None:
-    """Let the point's program die there, let others take over, and look at what has come of the message."""
+    """Kill the point's program there, start its successors, and check the message."""
     with stage.scene() if point.program == "relay" else lanes.scene() as scene:
         id_ = given(scene, point)
         victim = start_victim(scene, point)
         wait_for_death(scene, victim, point)
-        mend(scene, point)
+        repair(scene, point)
         start_successors(scene, point)
-        scene.wait_for_quiet(PATIENCE)
+        scene.wait_for_quiet(TIMEOUT_SECONDS)
         check(scene, point, id_)
 
 
 def given(scene: Scene, point: Point) -> int:
-    """Prepare what the program is to find: one message, in some state."""
+    """Prepare one message in the state that the point needs, and return its id."""
     [id_] = scene.sign_up()
     if point.given in PREPARED_BY_SQL:
         scene.connection.execute(PREPARED_BY_SQL[point.given])
@@ -130,14 +130,14 @@ def given(scene: Scene, point: Point) -> int:
 
 
 def publish(scene: Scene) -> None:
-    """Publish what is pending, with a lease that is over at once."""
+    """Publish the pending messages with a lease that ends at once."""
     with contextlib.closing(open_broker(scene.settings["RQ_REDIS_URL"], scene.settings["RQ_KEY_PREFIX"], 3)) as broker:
         publisher = Publisher(broker, publish_lease_seconds=0.01, probe_timeout_seconds=3)
         assert publisher.publish_batch(scene.connection, 10) == 1
 
 
 def start_victim(scene: Scene, point: Point) -> Program:
-    """Start the program that is to die, and what it needs to get there."""
+    """Start the program that is to die."""
     options = ["--die", point.key, "--note", str(scene.folder / NOTE)]
     if point.program == "relay":
         return scene.start_relay(*options)
@@ -150,24 +150,26 @@ def start_victim(scene: Scene, point: Point) -> Program:
 def wait_for_death(scene: Scene, victim: Program, point: Point) -> None:
     note = scene.folder / NOTE
     if point.whose == "horse":
-        wait_until(lambda: note.exists() and note.read_text(), PATIENCE, f"the horse to reach {point.key}")
+        wait_until(lambda: note.exists() and note.read_text(), TIMEOUT_SECONDS, f"the horse to reach {point.key}")
         horse = int(note.read_text())
-        wait_until(lambda: not Path(f"/proc/{horse}").exists(), PATIENCE, "the horse to die and its parent to notice")
+        wait_until(
+            lambda: not Path(f"/proc/{horse}").exists(), TIMEOUT_SECONDS, "the horse to die and its parent to notice"
+        )
         assert (victim.running, victim.pid != horse) == (True, True)
         return
-    wait_until(lambda: not victim.running, PATIENCE, f"the death of {point.key}")
+    wait_until(lambda: not victim.running, TIMEOUT_SECONDS, f"the death of {point.key}")
     assert (victim.exit_code, note.exists()) == (-9, True)
 
 
-def mend(scene: Scene, point: Point) -> None:
-    """Repair what is no process of ours."""
+def repair(scene: Scene, point: Point) -> None:
+    """Repair the mail server."""
     scene.mailbox.set_fault(None)
     if point.given == "an unreachable mail server":
         scene.mailbox.start()
 
 
 def start_successors(scene: Scene, point: Point) -> None:
-    """Start normal programs in the place of those that died."""
+    """Start normal programs in place of those that died."""
     if point.program == "relay":
         scene.start_relay()
     if point.whose != "horse":
@@ -189,9 +191,13 @@ def check(scene: Scene, point: Point, id_: int) -> None:
     assert len(scene.mailbox.mails()) == len(mails)
     assert scene.count(table="verify_emails") == is_wanted
     assert scene.count("opened_at IS NOT NULL", table="outbox_breaker") == 0
-    wait_until(lambda: scene.count("id = 0", table="outbox_finished") == 0, PATIENCE, "the old history to be pruned")
+    wait_until(
+        lambda: scene.count("id = 0", table="outbox_finished") == 0, TIMEOUT_SECONDS, "the old history to be pruned"
+    )
     if point.given == "accounts that were not verified in time":
-        wait_until(lambda: scene.count("username = 'gone'", table="users") == 0, PATIENCE, "an account to be deleted")
+        wait_until(
+            lambda: scene.count("username = 'gone'", table="users") == 0, TIMEOUT_SECONDS, "an account to be deleted"
+        )
         assert scene.count("username = 'corrected'", table="users") == 1
         assert scene.count("status = 'discarded' AND payload ->> 'username' = 'gone'", table="outbox_finished") == 1
     assert scene.count(table="outbox") == 0

@@ -1,4 +1,4 @@
-"""A message that kills its worker ends dead after its attempts and never blocks the others."""
+"""A message that kills its worker becomes a dead letter after its attempts and does not block the others."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from tests.rows import message
 
 pytestmark = pytest.mark.e2e
 
-PATIENCE: Final = 90.0
+TIMEOUT_SECONDS: Final = 90.0
 OTHERS: Final = 19
 SLOTS: Final = 4
 MAX_RETRIES: Final = 2
@@ -29,7 +29,7 @@ CRASHED: Final = "the worker died or froze: its lease ended without a result"
 
 @dataclass(frozen=True)
 class Poison:
-    """What a message does to whom.
+    """A poison message and what it does to its worker.
 
     Attributes:
         task: the task among `poisons`.
@@ -70,7 +70,9 @@ def scenes(request: pytest.FixtureRequest, stage: Stage) -> Iterator[dict[str, F
 
 
 @pytest.mark.parametrize("key", POISONS)
-def test_a_poison_ends_dead_and_the_others_arrive(key: str, scenes: dict[str, Future[None]]) -> None:
+def test_a_poison_message_becomes_a_dead_letter_and_the_others_arrive(
+    key: str, scenes: dict[str, Future[None]]
+) -> None:
     scenes[key].result()
 
 
@@ -92,7 +94,7 @@ def play(stage: Stage, poison: Poison) -> None:
                 deaths += 1
                 worker.start()
 
-        scene.wait_for_quiet(PATIENCE, supervise)
+        scene.wait_for_quiet(TIMEOUT_SECONDS, supervise)
         row = message(scene.connection, id_)
         copies = scene.copies(others)
 

@@ -1,4 +1,4 @@
-"""SIGTERM under load loses nothing, repeats nothing, and is obeyed in time; a second one is no worse."""
+"""SIGTERM under load loses nothing, repeats nothing, and ends the process in time. A second SIGTERM changes nothing."""
 
 import os
 import time
@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
-PATIENCE: Final = 60.0
+TIMEOUT_SECONDS: Final = 60.0
 RELAY_STOPS_WITHIN: Final = 5.0
 LEAVE_SECONDS: Final = 5.0
 """What OutboxWorker adds to a send's deadline for the commits of the outcomes."""
@@ -42,7 +42,7 @@ def terminate(program: Program, times: int) -> float:
         time.sleep(0.1)  # two signals at once would be one
         if program.running:
             os.kill(program.pid, SIGTERM)
-    assert program.wait(PATIENCE) == 0
+    assert program.wait(TIMEOUT_SECONDS) == 0
     return time.monotonic() - started
 
 
@@ -55,12 +55,12 @@ def stop_a_relay_in_the_middle_of_a_backlog(stage: Stage, times: int) -> None:
     with stage.scene(**UNHURRIED, OUTBOX_BATCH_SIZE="1") as scene:
         ids = scene.sign_up(200)
         relay = scene.start_relay()
-        wait_until(lambda: scene.count("status = 'published'") > 5, PATIENCE, "some messages to be published")
+        wait_until(lambda: scene.count("status = 'published'") > 5, TIMEOUT_SECONDS, "some messages to be published")
         took = terminate(relay, times)
         left = scene.count("status = 'pending'")
         scene.start_relay()
         scene.start("worker", "worker", env=OUTBOX_WORKER)
-        scene.wait_for_quiet(PATIENCE)
+        scene.wait_for_quiet(TIMEOUT_SECONDS)
 
         assert took < RELAY_STOPS_WITHIN
         assert left > 0
@@ -74,14 +74,14 @@ def stop_an_outbox_worker_with_mails_in_flight(stage: Stage, times: int) -> None
         scene.mailbox.set_fault("slow:0.05")
         scene.start_relay()
         worker = scene.start("worker", "worker", env=OUTBOX_WORKER)
-        scene.mailbox.wait_for(10, PATIENCE)
-        wait_until(lambda: scene.count("status = 'running'") == 5, PATIENCE, "all slots to be busy")
+        scene.mailbox.wait_for(10, TIMEOUT_SECONDS)
+        wait_until(lambda: scene.count("status = 'running'") == 5, TIMEOUT_SECONDS, "all slots to be busy")
         took = terminate(worker, times)
         left = scene.count()
         running = scene.count("status = 'running'")
         scene.mailbox.set_fault(None)
         scene.start("successor", "worker", env=OUTBOX_WORKER)
-        scene.wait_for_quiet(PATIENCE)
+        scene.wait_for_quiet(TIMEOUT_SECONDS)
 
         assert took < 15 * 2 / 3 + LEAVE_SECONDS + SLACK
         assert (left > 0, running) == (True, 0)
@@ -95,11 +95,11 @@ def stop_an_outbox_worker_before_a_mail_server_that_hangs(stage: Stage, times: i
         scene.mailbox.set_fault("data-hang")
         scene.start_relay()
         worker = scene.start("worker", "worker", env=OUTBOX_WORKER)
-        wait_until(lambda: scene.count("status = 'running'") == 5, PATIENCE, "all slots to be busy")
+        wait_until(lambda: scene.count("status = 'running'") == 5, TIMEOUT_SECONDS, "all slots to be busy")
         took = terminate(worker, times)
         scene.mailbox.set_fault(None)
         scene.start("successor", "worker", env=OUTBOX_WORKER)
-        scene.wait_for_quiet(PATIENCE)
+        scene.wait_for_quiet(TIMEOUT_SECONDS)
 
         assert took < 4.5 * 2 / 3 + LEAVE_SECONDS + SLACK
         assert set(scene.copies(ids).values()) == {1}
@@ -112,12 +112,12 @@ def stop_a_stock_worker_with_a_mail_in_flight(stage: Stage, times: int) -> None:
         scene.mailbox.set_fault("slow:0.2")
         scene.start_relay()
         worker = scene.start("worker", "worker", env=STOCK_WORKER)
-        wait_until(lambda: scene.count("status = 'running'") == 1, PATIENCE, "a horse to be at work")
+        wait_until(lambda: scene.count("status = 'running'") == 1, TIMEOUT_SECONDS, "a horse to be at work")
         took = terminate(worker, times)
         running = scene.count("status = 'running'")
         scene.mailbox.set_fault(None)
         scene.start("successor", "worker", env=STOCK_WORKER)
-        scene.wait_for_quiet(PATIENCE)
+        scene.wait_for_quiet(TIMEOUT_SECONDS)
 
         assert took < 15 * 2 / 3 + SLACK
         assert running == 0
@@ -132,14 +132,14 @@ def stop_a_stock_worker_cold(stage: Stage) -> None:
         scene.mailbox.set_fault("rcpt-hang")
         scene.start_relay()
         worker = scene.start("worker", "worker", env=STOCK_WORKER)
-        wait_until(lambda: scene.count("status = 'running'") == 1, PATIENCE, "a horse to be at work")
+        wait_until(lambda: scene.count("status = 'running'") == 1, TIMEOUT_SECONDS, "a horse to be at work")
         os.kill(worker.pid, SIGTERM)
         time.sleep(1.5)
         took = terminate(worker, 1)
         running = scene.count("status = 'running'")
         scene.mailbox.set_fault(None)
         scene.start("successor", "worker", env=STOCK_WORKER)
-        scene.wait_for_quiet(PATIENCE)
+        scene.wait_for_quiet(TIMEOUT_SECONDS)
 
         assert (took < SLACK, running) == (True, 1)
         assert scene.copies([id_]) == {id_: 1}
@@ -162,8 +162,8 @@ SHUTDOWNS: Final[dict[str, Callable[[Stage], None]]] = {
     # What takes the longest begins first.
     "a stock worker's cold shutdown is repaired by the relay": stop_a_stock_worker_cold,
     **{
-        f"{told}, {number}": often(shutdown, times)
-        for told, shutdown in ONCE_AND_TWICE.items()
+        f"{name}, {number}": often(shutdown, times)
+        for name, shutdown in ONCE_AND_TWICE.items()
         for number, times in (("once", 1), ("twice", 2))
     },
 }
@@ -176,5 +176,5 @@ def scenes(request: pytest.FixtureRequest, stage: Stage) -> Iterator[dict[str, F
 
 
 @pytest.mark.parametrize("key", SHUTDOWNS)
-def test_sigterm_is_obeyed_in_time_and_loses_nothing(key: str, scenes: dict[str, Future[None]]) -> None:
+def test_sigterm_ends_a_process_in_time_and_loses_nothing(key: str, scenes: dict[str, Future[None]]) -> None:
     scenes[key].result()

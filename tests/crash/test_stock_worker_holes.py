@@ -1,4 +1,4 @@
-"""Where RQ's stock worker loses a job without a trace, the relay brings the message back."""
+"""The relay brings back the messages whose jobs RQ's stock worker loses."""
 
 import secrets
 from random import Random
@@ -15,7 +15,7 @@ KILLS, TERMS = 10, 5
 
 @pytest.fixture
 def random() -> Random:
-    """Moments that are different in each run; a failed test shows the seed."""
+    """Random times, different in each run. A failed test shows the seed."""
     seed = secrets.randbits(32)
     print(f"seed {seed}")  # noqa: T201 - pytest shows it with a failure
     return Random(seed)  # noqa: S311 - it chooses moments, no secrets

@@ -1,4 +1,4 @@
-"""The claim's time by the consumer's own clock."""
+"""The lease of a claim, by the consumer's own clock."""
 
 from time import monotonic
 

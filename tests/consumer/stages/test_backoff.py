@@ -1,4 +1,4 @@
-"""The wait after a failed attempt is asynq's: n^4 + 15 + random(0..30) * (n + 1) seconds, n retries before."""
+"""The delay after a failed attempt is asynq's: n^4 + 15 + random(0..30) * (n + 1) seconds after n retries."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def test_each_wait_lies_within_the_bounds_of_the_formula(attempt: int, shortest:
     assert all(shortest <= wait <= longest for wait in waits)
 
 
-def test_messages_that_failed_together_do_not_come_back_together() -> None:
+def test_messages_that_failed_together_are_retried_at_different_times() -> None:
     waits = {retry_delay_seconds(1, 1.0) for _ in range(DRAWS)}
 
     assert len(waits) > 20

@@ -1,4 +1,4 @@
-"""A database, a Redis and a mail server for workers."""
+"""Fixtures: a database, a Redis and a mail server for workers."""
 
 from collections.abc import Iterator
 from pathlib import Path

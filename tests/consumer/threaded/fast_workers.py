@@ -25,7 +25,7 @@ class _ShortGrace(OutboxWorker):
 
 
 class _SignalledAtRestart(_ShortGrace):
-    """It gets SIGTERM directly before it replaces itself by a new process."""
+    """It gets SIGTERM directly before it restarts."""
 
     def replace_process(self) -> NoReturn:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What an OutboxWorker works on, and what it says."""
+"""The servers that an OutboxWorker needs, the workers, and their logs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -44,18 +44,18 @@ class Service:
         add_user(self.connection)
 
     def start(self, *options: str, wait: bool = True, **settings: str) -> Program:
-        """Start a worker, and wait until it takes jobs."""
+        """Start a worker and wait until it takes jobs."""
         worker = self._start(worker_module(*options), settings)
         if wait:
             wait_until(lambda: said(worker, "worker.started"), WAIT, "the worker to start")
         return worker
 
     def start_fast(self, worker: str, *options: str, **settings: str) -> Program:
-        """Start one of the fast workers, without waiting for it."""
+        """Start one of fast_workers, without waiting for it."""
         return self.start(*options, wait=False, RQ_WORKER_CLASS=f"{fast_workers.MODULE}.{worker}", **settings)
 
     def publish(self, count: int = 1, task: str = SendVerifyEmail.task, queue: str = "critical") -> list[int]:
-        """Write messages and put them on Redis."""
+        """Append messages and publish them."""
         ids = [add_message(self.connection, task, queue=queue) for _ in range(count)]
         assert publish(self.connection, self.redis_url) == count
         return ids
@@ -66,7 +66,7 @@ class Service:
         return self._workers.enter_context(started(argv, {**self.settings, **settings}, log_file, self._origin))
 
     def sent(self) -> list[int]:
-        """Give the messages whose mails have arrived, in their order."""
+        """Return the messages whose mails have arrived, in order."""
         ids = ids_by_message_id(self.connection, "example.org")
         return [ids[mail.message["Message-ID"]] for mail in self.mailbox.mails()]
 
@@ -77,11 +77,11 @@ class Service:
         wait_until(lambda: {self.status(id_) for id_ in ids} == {"done"}, WAIT, "the messages to be done")
 
     def listed(self) -> list[str]:
-        """Give the jobs that wait in Redis."""
+        """Return the jobs in the queues."""
         return [job for name in ("critical", "default") for job in Queue(name, connection=self.redis).job_ids]
 
     def shown_workers(self) -> list[str]:
-        """Give the workers that RQ shows."""
+        """Return the names of the workers that RQ shows."""
         return [worker.name for worker in Worker.all(connection=self.redis)]
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Mails whose answer is late take some of the senders, and the worker stays what it is."""
+"""Late answers of the mail server occupy some senders of an OutboxWorker and do not disturb the others."""
 
 import os
 import signal
@@ -21,19 +21,19 @@ SILENCE = Jsonb([{"attempt": 1, "reason": "silence", "maybe_accepted": True, "un
 
 
 def publish_silent(service: Service, count: int) -> list[int]:
-    """Publish messages at which the mail server was silent before."""
+    """Publish messages whose earlier attempt got no answer."""
     ids = [add_message(service.connection, failures=SILENCE, attempt=1) for _ in range(count)]
     assert publish(service.connection, service.redis_url) == count
     return ids
 
 
-def test_half_of_the_senders_wait_and_the_others_go_on(service: Service) -> None:
+def test_half_of_the_senders_wait_and_the_others_send(service: Service) -> None:
     answers = threading.Event()
-    held: list[Session] = []
+    unanswered: list[Session] = []
 
     def answer(session: Session) -> str:
-        if len(held) < 2:
-            held.append(session)
+        if len(unanswered) < 2:
+            unanswered.append(session)
             answers.wait(WAIT)
         return "250 OK"
 
@@ -42,11 +42,11 @@ def test_half_of_the_senders_wait_and_the_others_go_on(service: Service) -> None
             SMTP_URL=f"smtp://{LOOPBACK}:{server.port}", OUTBOX_RUN_LEASE_SECONDS="1.5", WORKER_CONCURRENCY="4"
         )
         waiting = publish_silent(service, 2)
-        wait_until(lambda: len(held) == 2, WAIT, "two mails without an answer")
+        wait_until(lambda: len(unanswered) == 2, WAIT, "two mails without an answer")
         [without_a_place] = publish_silent(service, 1)
         service.wait_for_done(service.publish(6))
         wait_until(lambda: service.status(without_a_place) == "pending", WAIT, "it to be put back")
-        # A thread that handles a mail for a lease and five seconds would count as stuck.
+        # A thread that works on a mail for longer than a lease and five seconds would count as stuck.
         wait_until(lambda: len(said(worker, "lease.renewed")) >= 14, WAIT, "both leases to be renewed seven times")
         assert [service.status(id_) for id_ in waiting] == ["running"] * 2
         answers.set()
@@ -55,7 +55,7 @@ def test_half_of_the_senders_wait_and_the_others_go_on(service: Service) -> None
         assert said(worker, "thread.stuck") == []
 
 
-def test_a_worker_that_is_told_to_stop_waits_no_longer_than_the_lease_that_it_has(service: Service) -> None:
+def test_a_worker_that_is_told_to_stop_waits_only_for_its_present_lease(service: Service) -> None:
     with ScriptedMailServer(
         {CONTENT: lambda session: str(session.server.is_leaving.wait(WAIT)) and "250 OK"}
     ) as server:

@@ -1,4 +1,4 @@
-"""A mail server with limits gets every mail once, and no attempt is spent on the limits."""
+"""A mail server with limits gets every mail once, and the limits spend no attempt."""
 
 import sys
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ def outcomes(service: Service) -> list[tuple[str, int, bool, int]]:
     return service.connection.execute(ATTEMPTS).fetchall()
 
 
-def test_limits_of_sessions_and_connections_cost_one_worker_nothing(
+def test_limits_of_sessions_and_connections_spend_no_attempt_of_one_worker(
     service: Service, origin: Preloaded, tmp_path: Path
 ) -> None:
     with ScriptedMailServer(LIMITS) as server:

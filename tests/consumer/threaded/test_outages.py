@@ -1,4 +1,4 @@
-"""What may happen to its servers, and to its own threads."""
+"""Outages of an OutboxWorker's servers, and stuck threads."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.e2e
 
 
-def test_an_emptied_redis_learns_of_it_again(
+def test_the_worker_registers_again_in_an_emptied_redis(
     database_url: str, own_redis: RedisServer, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
     with service_of(database_url, own_redis.url, mailbox, origin, tmp_path) as service:
@@ -36,7 +36,7 @@ def test_an_emptied_redis_learns_of_it_again(
         service.wait_for_done(service.publish())
 
 
-def test_it_goes_on_after_redis_was_restarted(
+def test_the_worker_continues_after_a_restart_of_redis(
     database_url: str, own_redis: RedisServer, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
     with service_of(database_url, own_redis.url, mailbox, origin, tmp_path) as service:
@@ -47,10 +47,10 @@ def test_it_goes_on_after_redis_was_restarted(
 
         service.wait_for_done(service.publish())
         assert len(said(worker, "redis.unavailable")) == 1
-        wait_until(lambda: said(worker, "redis.recovered"), WAIT, "the end of the outage to be told")
+        wait_until(lambda: said(worker, "redis.recovered"), WAIT, "the end of the outage to be logged")
 
 
-def test_a_demoted_redis_is_left_for_its_successor(
+def test_the_worker_leaves_a_demoted_redis_for_its_successor(
     database_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
     with demotable_redis(tmp_path) as redis, service_of(database_url, redis.url, mailbox, origin, tmp_path) as service:
@@ -66,7 +66,7 @@ def test_a_demoted_redis_is_left_for_its_successor(
             wait_until(lambda: not client.keys(KEYS.job("*")), WAIT, "all jobs to be deleted")
 
 
-def test_a_replaced_master_is_left_before_sentinel_makes_it_a_replica(
+def test_the_worker_leaves_a_replaced_master_before_it_is_a_replica(
     database_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
     with watched_pair(tmp_path) as pair, service_of(database_url, pair.url, mailbox, origin, tmp_path) as service:
@@ -79,7 +79,7 @@ def test_a_replaced_master_is_left_before_sentinel_makes_it_a_replica(
         assert [role(server) for server in (pair.first, pair.second)] == ["master", "master"]
 
 
-def test_no_outcome_waits_for_a_redis_that_stands_still(
+def test_no_outcome_waits_for_a_frozen_redis(
     database_url: str, own_redis: RedisServer, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
     mailbox.set_fault("slow:0.2")
@@ -89,7 +89,7 @@ def test_no_outcome_waits_for_a_redis_that_stands_still(
         wait_until(lambda: {service.status(id_) for id_ in ids} == {"running"}, WAIT, "five messages in hand")
         os.kill(own_redis.pid, signal.SIGSTOP)
         try:
-            # Four mails are sent side by side and the fifth after them, while the jobs of the first wait for Redis.
+            # Four mails are sent at once and the fifth after them, while the jobs of the first wait for Redis.
             wait_until(lambda: {service.status(id_) for id_ in ids} == {"done"}, 8, "the messages to be done")
         finally:
             os.kill(own_redis.pid, signal.SIGCONT)
@@ -99,7 +99,7 @@ def test_no_outcome_waits_for_a_redis_that_stands_still(
         assert len(said(worker, "redis.unavailable")) == 1
 
 
-def test_it_goes_on_after_postgresql_was_restarted(
+def test_the_worker_continues_after_a_restart_of_postgresql(
     own_postgres: PostgresServer, redis_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
     url = own_postgres.url("outbox")
@@ -118,7 +118,7 @@ def test_it_goes_on_after_postgresql_was_restarted(
         assert dispositions(events(worker)) == ["delivered", "delivered", "unacknowledged", "not_claimed"]
 
 
-def test_a_thread_that_hangs_makes_the_process_start_anew(
+def test_a_stuck_thread_makes_the_process_restart(
     own_postgres: PostgresServer, redis_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
     with service_of(own_postgres.url("outbox"), redis_url, mailbox, origin, tmp_path) as service:
@@ -127,13 +127,13 @@ def test_a_thread_that_hangs_makes_the_process_start_anew(
         pid = worker.pid
         with frozen_sessions(service):
             service.publish()
-            wait_until(lambda: len(said(worker, "worker.started")) == 2, WAIT, "the process to start anew")
+            wait_until(lambda: len(said(worker, "worker.started")) == 2, WAIT, "the process to restart")
             service.wait_for_done(service.publish())
 
         assert (len(said(worker, "thread.stuck")), worker.pid) == (1, pid)
 
 
-def test_a_signal_in_the_moment_in_which_it_starts_anew_is_not_forgotten(
+def test_a_signal_at_the_moment_of_the_restart_is_not_lost(
     own_postgres: PostgresServer, redis_url: str, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
     with service_of(own_postgres.url("outbox"), redis_url, mailbox, origin, tmp_path) as service:
@@ -141,9 +141,9 @@ def test_a_signal_in_the_moment_in_which_it_starts_anew_is_not_forgotten(
         service.wait_for_done(service.publish())
         with frozen_sessions(service):
             service.publish()
-            ended = worker.wait(WAIT)
+            exit_code = worker.wait(WAIT)
 
-        assert (ended, len(said(worker, "thread.stuck")), len(said(worker, "worker.started"))) == (
+        assert (exit_code, len(said(worker, "thread.stuck")), len(said(worker, "worker.started"))) == (
             -signal.SIGTERM,
             1,
             1,
@@ -152,7 +152,7 @@ def test_a_signal_in_the_moment_in_which_it_starts_anew_is_not_forgotten(
 
 @contextmanager
 def frozen_sessions(service: Service) -> Iterator[None]:
-    """Stop PostgreSQL's processes that serve the worker; sessions that it opens meanwhile are served."""
+    """Freeze the PostgreSQL processes that serve the worker. Sessions that it opens meanwhile are served."""
     backends = service.connection.execute(
         "SELECT pid FROM pg_stat_activity WHERE application_name = 'outbox-consumer'"
     ).fetchall()

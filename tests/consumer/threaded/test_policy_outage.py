@@ -1,4 +1,4 @@
-"""A mail server that refuses everybody by policy, an OutboxWorker, and a relay."""
+"""An outage by policy with an OutboxWorker and a relay."""
 
 import threading
 from collections import Counter
@@ -39,7 +39,7 @@ def running_relay(service: Service) -> Iterator[None]:
             relay.close()
 
 
-def test_refusing_everybody_kills_nobody_and_all_are_mailed_afterwards(service: Service) -> None:
+def test_refusing_every_recipient_makes_no_dead_letter_and_all_are_mailed_afterwards(service: Service) -> None:
     refuses = threading.Event()
     refuses.set()
     for number in range(MESSAGES):

@@ -1,4 +1,4 @@
-"""How it starts, and how it ends."""
+"""How an OutboxWorker starts and ends."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.e2e
         ("SMTP_TIMEOUT_SECONDS", "41"),
     ],
 )
-def test_a_setting_that_is_missing_or_malformed_stops_it_by_its_name(
+def test_a_missing_or_malformed_setting_stops_the_worker_with_its_name(
     service: Service, origin: Preloaded, tmp_path: Path, name: str, value: str | None
 ) -> None:
     settings = {key: text for key, text in {**service.settings, name: value}.items() if text is not None}
@@ -38,7 +38,7 @@ def test_a_setting_that_is_missing_or_malformed_stops_it_by_its_name(
     assert "too short a secret" not in stopped.stdout
 
 
-def test_it_waits_for_a_redis_that_is_not_there_yet(
+def test_the_worker_waits_for_redis_at_its_start(
     database_url: str, own_redis: RedisServer, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
     with service_of(database_url, own_redis.url, mailbox, origin, tmp_path) as service:
@@ -53,22 +53,22 @@ def test_it_waits_for_a_redis_that_is_not_there_yet(
 def test_burst_ends_when_the_queues_are_empty(service: Service) -> None:
     ids = service.publish(15)
 
-    ended = service.start("--burst").wait(WAIT)
+    exit_code = service.start("--burst").wait(WAIT)
 
-    assert (ended, {service.status(id_) for id_ in ids}, service.listed()) == (0, {"done"}, [])
+    assert (exit_code, {service.status(id_) for id_ in ids}, service.listed()) == (0, {"done"}, [])
 
 
-def test_it_ends_after_as_many_jobs_as_it_was_told(service: Service) -> None:
+def test_max_jobs_ends_the_worker(service: Service) -> None:
     ids = service.publish(5)
 
-    ended = service.start("--max-jobs", "3").wait(WAIT)
+    exit_code = service.start("--max-jobs", "3").wait(WAIT)
 
-    assert ended == 0
+    assert exit_code == 0
     assert sorted(service.status(id_) for id_ in ids) == ["done"] * 3 + ["published"] * 2
     assert len(service.listed()) == 2
 
 
-def test_it_ends_when_it_was_idle_for_as_long_as_it_was_told(service: Service) -> None:
+def test_max_idle_time_ends_the_worker(service: Service) -> None:
     worker = service.start("--max-idle-time", "1")
 
     assert worker.wait(WAIT) == 0
@@ -77,7 +77,7 @@ def test_it_ends_when_it_was_idle_for_as_long_as_it_was_told(service: Service) -
 @pytest.mark.parametrize(
     "signals", [[signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]]
 )
-def test_a_signal_lets_it_finish_what_it_has_in_hand(service: Service, signals: list[signal.Signals]) -> None:
+def test_a_signal_lets_the_worker_finish_the_messages_in_hand(service: Service, signals: list[signal.Signals]) -> None:
     service.mailbox.set_fault("slow:0.2")
     worker = service.start(WORKER_CONCURRENCY="2")
     ids = service.publish(6)
@@ -85,10 +85,10 @@ def test_a_signal_lets_it_finish_what_it_has_in_hand(service: Service, signals: 
 
     for each in signals:
         os.kill(worker.pid, each)
-    ended = worker.wait(WAIT)
+    exit_code = worker.wait(WAIT)
 
     done = [id_ for id_ in ids if service.status(id_) == "done"]
-    assert (ended, len(done) >= 2) == (0, True)
+    assert (exit_code, len(done) >= 2) == (0, True)
     assert len(service.mailbox.mails()) == len(done)
     assert sorted(service.listed()) == sorted(job_id(id_, 0) for id_ in ids if id_ not in done)
     assert {message(service.connection, id_)["attempt"] for id_ in ids if id_ not in done} <= {0}

@@ -1,4 +1,4 @@
-"""What it does with messages, and what RQ shows of it."""
+"""How an OutboxWorker processes messages, and what RQ shows of it."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.e2e
 
 
-def test_it_finishes_messages_of_both_queues_and_leaves_nothing_in_redis(service: Service) -> None:
+def test_messages_of_both_queues_are_done_and_leave_nothing_in_redis(service: Service) -> None:
     worker = service.start()
 
     ids = service.publish() + service.publish(1, SendWelcomeEmail.task, "default")
@@ -28,7 +28,7 @@ def test_it_finishes_messages_of_both_queues_and_leaves_nothing_in_redis(service
     }
 
 
-def test_ten_mails_are_on_their_way_side_by_side(service: Service) -> None:
+def test_ten_mails_are_sent_at_once(service: Service) -> None:
     service.mailbox.set_fault("slow:0.5")
     service.start()
 
@@ -39,7 +39,7 @@ def test_ten_mails_are_on_their_way_side_by_side(service: Service) -> None:
     service.wait_for_done(ids)
 
 
-def test_critical_goes_first(service: Service) -> None:
+def test_the_critical_queue_goes_first(service: Service) -> None:
     later = service.publish(1, SendWelcomeEmail.task, "default")
     urgent = service.publish(20)
 
@@ -59,7 +59,7 @@ def test_a_critical_queue_that_is_never_empty_does_not_starve_default(service: S
     assert 0 < order.index(other) < 11
 
 
-def test_rq_info_shows_it(service: Service, tmp_path: Path) -> None:
+def test_rq_info_shows_the_worker(service: Service, tmp_path: Path) -> None:
     service.start("--name", "our-worker")
 
     shown = [
@@ -70,7 +70,7 @@ def test_rq_info_shows_it(service: Service, tmp_path: Path) -> None:
     assert [(info.returncode, "our-worker (" in info.stdout) for info in shown] == [(0, True), (0, True)]
 
 
-def test_what_it_has_done_is_counted_where_rq_looks(service: Service) -> None:
+def test_finished_jobs_are_counted_for_rq_info(service: Service) -> None:
     service.start("--name", "our-worker")
     service.wait_for_done(service.publish(3))
 

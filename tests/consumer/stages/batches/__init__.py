@@ -1,1 +1,1 @@
-"""Many messages at once: what one of them meets is not what its neighbours pay for."""
+"""The steps of the consumer with many messages at once: a problem of one message does not affect the others."""

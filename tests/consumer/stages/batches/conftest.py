@@ -1,4 +1,4 @@
-"""A desk, and the database that it works on."""
+"""Fixtures: the steps of a consumer and the database that they work on."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
-from shared.database import connections
+from consumer.stages.database import Database
 from shared.database.connections import connect
-from tests.consumer.stages.batches.desk import Desk
+from tests.consumer.stages.batches.steps import QuickDatabase, Steps
 from tests.rows import add_user
 
 
 @pytest.fixture
-def desk(database_url: str) -> Iterator[Desk]:
-    opened = Desk(database_url)
+def steps(database_url: str) -> Iterator[Steps]:
+    opened = Steps(Database(database_url), database_url)
     yield opened
     opened.database.close()
 
@@ -27,6 +27,8 @@ def connection(database_url: str) -> Iterator["Connection[Any]"]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    opening = connections.opening
-    monkeypatch.setattr(connections, "opening", lambda connection, lock_seconds: opening(connection, lock_seconds / 10))
+def quick_steps(database_url: str) -> Iterator[Steps]:
+    """Return steps that wait a tenth of the usual time for a lock."""
+    opened = Steps(QuickDatabase(database_url), database_url)
+    yield opened
+    opened.database.close()

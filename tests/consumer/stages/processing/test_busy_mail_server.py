@@ -1,4 +1,4 @@
-"""A server that refuses for now is not away while it serves others, and a message that it always refuses ends."""
+"""A busy mail server is available while it serves others, and a message that it always refuses ends."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -24,16 +24,16 @@ def test_a_refused_connection_opens_no_breaker_while_another_worker_is_served(da
     ):
         served, refused = add_message(world.connection), add_message(world.connection)
 
-        verdicts = [world.process(served), world.process(refused)]
+        dispositions = [world.process(served), world.process(refused)]
 
         row = world.message(refused)
         is_waiting = world.rows("SELECT due_at > clock_timestamp() AS later FROM outbox")[0]["later"]
-        assert verdicts == [Disposition.DELIVERED, Disposition.RELEASED]
+        assert dispositions == [Disposition.DELIVERED, Disposition.RELEASED]
         assert (row["attempt"], row["failures"], world.breaker()["opened_at"], is_waiting) == (0, [], None, True)
     assert [line for line in logs if line["event"] == "mail_server.unavailable"] == []
 
 
-def test_a_refused_connection_is_an_outage_when_nobody_is_served(database_url: str) -> None:
+def test_a_refused_connection_is_an_outage_when_no_worker_is_served(database_url: str) -> None:
     with (
         ScriptedMailServer({GREETING: f"421 4.7.0 too many connections {HANG_UP}"}) as server,
         world_of(database_url, server.port) as world,
@@ -49,7 +49,7 @@ YOUNG = [(Disposition.RELEASED, 0)] * 3
 
 
 @pytest.mark.parametrize(("minutes", "expected"), [(61, OLD), (50, YOUNG)])
-def test_a_message_that_is_always_refused_spends_attempts_after_an_hour_when_others_are_taken(
+def test_a_message_that_is_always_refused_spends_attempts_after_an_hour_if_others_are_accepted(
     database_url: str, minutes: int, expected: list[tuple[Disposition, int]]
 ) -> None:
     with ScriptedMailServer({"RCPT": refuse_alice}) as server, world_of(database_url, server.port) as world:

@@ -1,4 +1,4 @@
-"""Who may claim a message, and what is done with it."""
+"""Which messages are claimed, and what happens to them."""
 
 import threading
 from collections import Counter
@@ -72,18 +72,18 @@ def test_the_welcome_mail_greets_the_user_and_makes_no_record(world: World, mail
     assert ("Full name of alice" in mail.text, mail.links, world.records()) == (True, [], [])
 
 
-def test_the_claim_stands_while_the_mail_is_sent(world: World, mailbox: MailCatcher) -> None:
+def test_the_claim_is_committed_while_the_mail_is_sent(world: World, mailbox: MailCatcher) -> None:
     id_ = add_message(world.connection, status="published")
     mailbox.set_fault("data-hang")
     consumer = world.consumer(run_lease_seconds=3.0)
-    with running(lambda: consumer.process(id_)) as verdict:
+    with running(lambda: consumer.process(id_)) as disposition:
         wait_until(lambda: world.message(id_)["status"] == "running", 10, "the claim")
         row = world.message(id_)
         sending = world.rows("SELECT lease_until - claimed_at AS lease FROM outbox")
 
     assert (row["attempt"], row["claim_token"] is None) == (1, False)
     assert abs(sending[0]["lease"] - timedelta(seconds=3)) < timedelta(seconds=1)
-    assert verdict.result() is Disposition.FAILED
+    assert disposition.result() is Disposition.FAILED
 
 
 @pytest.mark.parametrize(
@@ -136,15 +136,15 @@ def test_the_claim_waits_for_the_relay_that_publishes_the_message(
             " lease_until = now() + interval '30 s' WHERE id = %s",
             [id_],
         )
-        with running(lambda: consumer.process(id_)) as verdict:
+        with running(lambda: consumer.process(id_)) as disposition:
             wait_until(lambda: waits_for_a_lock(world), 10, "the claim to wait for the relay's lock")
             relay.execute(ending)
 
-    assert verdict.result() is Disposition.DELIVERED
+    assert disposition.result() is Disposition.DELIVERED
     assert len(mailbox.mails()) == 1
 
 
-def test_a_message_that_arrives_twenty_times_at_once_is_sent_once(world: World, mailbox: MailCatcher) -> None:
+def test_a_message_with_twenty_jobs_is_sent_once(world: World, mailbox: MailCatcher) -> None:
     id_ = add_message(world.connection, status="published")
     together = threading.Barrier(20)
     consumers = [world.consumer() for _ in range(20)]
@@ -154,28 +154,26 @@ def test_a_message_that_arrives_twenty_times_at_once_is_sent_once(world: World, 
         return consumer.process(id_)
 
     with ThreadPoolExecutor(20) as pool:
-        ended = Counter(pool.map(process, consumers))
+        dispositions = Counter(pool.map(process, consumers))
 
-    assert ended == {Disposition.DELIVERED: 1, Disposition.NOT_CLAIMED: 19}
+    assert dispositions == {Disposition.DELIVERED: 1, Disposition.NOT_CLAIMED: 19}
     assert (len(mailbox.mails()), len(world.records())) == (1, 1)
     assert world.message(id_)["attempt"] == 1
 
 
-def test_one_consumer_works_on_many_messages(world: World, mailbox: MailCatcher) -> None:
+def test_one_consumer_processes_many_messages(world: World, mailbox: MailCatcher) -> None:
     ids = [add_message(world.connection) for _ in range(5)]
     consumer = world.consumer()
 
-    ended = [consumer.process(id_) for id_ in ids]
+    dispositions = [consumer.process(id_) for id_ in ids]
 
-    assert ended == [Disposition.DELIVERED] * 5
+    assert dispositions == [Disposition.DELIVERED] * 5
     assert [mail.message["Message-ID"] for mail in mailbox.mails()] == [
         f"<{world.message(id_)['uid']}@example.org>" for id_ in ids
     ]
 
 
-def test_a_payload_that_would_unfold_to_much_more_than_is_stored_is_a_dead_letter(
-    world: World, mailbox: MailCatcher
-) -> None:
+def test_a_payload_that_is_much_larger_when_decompressed_is_a_dead_letter(world: World, mailbox: MailCatcher) -> None:
     world.connection.execute("CREATE TABLE elsewhere AS SELECT to_jsonb(repeat('x', 20000000)) AS payload")
     [row] = world.rows(
         "INSERT INTO outbox (task, payload) SELECT 'task:send_verify_email', payload FROM elsewhere RETURNING id"

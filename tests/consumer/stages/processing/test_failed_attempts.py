@@ -43,7 +43,7 @@ def test_a_task_that_raises_fails_with_the_name_of_its_error(
     assert timedelta(seconds=14) < row["due_at"] - before < timedelta(seconds=60)
 
 
-def test_what_a_task_wrote_before_it_raised_is_undone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_writes_of_a_task_that_raises_are_rolled_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def write_and_raise(preparation: Preparation, _payload: Payload) -> Mail:
         preparation.connection.execute("UPDATE users SET full_name = 'changed'")
         raise RuntimeError
@@ -92,17 +92,17 @@ def test_a_refusal_for_good_is_a_dead_letter(world: World, mailbox: MailCatcher,
     assert last_failure(row) == (1, reason, False)
 
 
-def test_it_is_tried_again_until_the_retries_are_spent(world: World, mailbox: MailCatcher) -> None:
+def test_a_message_is_retried_until_its_attempts_are_spent(world: World, mailbox: MailCatcher) -> None:
     mailbox.set_fault("data-451")
     id_ = add_message(world.connection, max_retries=2)
     consumer = world.consumer()
 
-    ended = []
+    dispositions = []
     for _ in range(4):
-        ended.append(consumer.process(id_))
+        dispositions.append(consumer.process(id_))
         world.make_due(id_)
 
-    assert ended == [Disposition.FAILED, Disposition.FAILED, Disposition.DEAD, Disposition.NOT_CLAIMED]
+    assert dispositions == [Disposition.FAILED, Disposition.FAILED, Disposition.DEAD, Disposition.NOT_CLAIMED]
     row = world.message(id_)
     assert (row["status"], row["attempt"], row["generation"]) == ("dead", 3, 2)
     assert [failure["attempt"] for failure in row["failures"]] == [1, 2, 3]
@@ -114,7 +114,7 @@ def test_without_retries_the_first_failure_is_the_last(world: World, mailbox: Ma
     assert world.process(add_message(world.connection, max_retries=0)) is Disposition.DEAD
 
 
-def test_each_wait_is_longer_than_the_one_before(world: World, mailbox: MailCatcher) -> None:
+def test_each_delay_is_longer_than_the_one_before(world: World, mailbox: MailCatcher) -> None:
     mailbox.set_fault("data-451")
     id_ = add_message(world.connection, attempt=5)
     before = datetime.now(UTC)
@@ -125,7 +125,7 @@ def test_each_wait_is_longer_than_the_one_before(world: World, mailbox: MailCatc
     assert timedelta(seconds=5**4 + 15 - 1) < wait < timedelta(seconds=5**4 + 15 + 30 * 6 + 30)
 
 
-def test_the_scale_shortens_the_wait(world: World, mailbox: MailCatcher) -> None:
+def test_the_scale_shortens_the_delay(world: World, mailbox: MailCatcher) -> None:
     mailbox.set_fault("data-451")
     id_ = add_message(world.connection)
 
@@ -146,7 +146,7 @@ def test_only_the_latest_failures_are_kept(world: World, mailbox: MailCatcher) -
 
 
 @pytest.mark.parametrize(("fault", "mails"), [("drop-after-accept", 1), ("data-hang", 0)])
-def test_silence_after_the_dot_is_a_failure_that_may_have_been_accepted(
+def test_a_timeout_after_the_dot_is_a_failure_that_may_have_been_accepted(
     world: World, mailbox: MailCatcher, fault: str, mails: int
 ) -> None:
     mailbox.set_fault(fault)
@@ -177,7 +177,7 @@ def test_a_lease_that_was_over_before_the_dot_is_a_failure_without_a_mail(
     assert mailbox.mails() == []
 
 
-def test_a_worker_that_stood_still_before_it_could_send_gives_the_attempt_back_and_blames_nobody(
+def test_a_worker_that_froze_before_it_could_send_releases_the_message(
     world: World, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Lease, "begin_until", 0.0)

@@ -1,4 +1,4 @@
-"""A message that met silence after its last dot waits for the answer, under a lease that is renewed."""
+"""A retry after a timeout waits for the late answer, under a lease that is renewed."""
 
 import time
 from collections.abc import Iterator
@@ -42,12 +42,12 @@ def consumer_of(world: World, server: ScriptedMailServer) -> Iterator[Processor]
     yield world.consumer(smtp_server=SmtpServer("smtp", LOOPBACK, server.port), run_lease_seconds=LEASE)
 
 
-def claimed(world: World, message_id: int) -> ClaimedMessage:
+def claim_of(world: World, message_id: int) -> ClaimedMessage:
     [claim] = claims.claim(world.connection, [message_id], uuid4(), LEASE)
     return ClaimedMessage(claim, Lease.start(LEASE))
 
 
-def test_an_answer_that_takes_several_leases_makes_one_copy_and_the_message_is_done(world: World, logs: Logs) -> None:
+def test_an_answer_that_takes_several_leases_causes_no_second_copy(world: World, logs: Logs) -> None:
     id_ = add_message(world.connection)
     reaped = []
     with ScriptedMailServer({CONTENT: late(2.6)}) as server, consumer_of(world, server) as consumer:
@@ -66,7 +66,7 @@ def test_an_answer_that_takes_several_leases_makes_one_copy_and_the_message_is_d
     assert [line["message_id"] for line in logs if line["event"] == "lease.renewed"] == [id_, id_]
 
 
-def test_a_refusal_that_comes_late_counts(world: World) -> None:
+def test_a_late_refusal_counts(world: World) -> None:
     id_ = add_message(world.connection, failures=SILENCE)
     with ScriptedMailServer({CONTENT: late(1.5, "554 5.6.0 no")}) as server, consumer_of(world, server) as consumer:
         assert consumer.process(id_) is Disposition.DEAD
@@ -80,13 +80,13 @@ def test_the_first_attempt_renews_nothing(world: World, logs: Logs) -> None:
     assert "lease.renewed" not in {line["event"] for line in logs}
 
 
-def test_a_crash_in_between_does_not_end_the_patience_for_a_message(world: World) -> None:
+def test_after_a_crash_the_next_attempt_waits_too(world: World) -> None:
     id_ = add_message(world.connection, failures=SILENCE)
-    claimed(world, id_)
+    claim_of(world, id_)
     world.connection.execute("UPDATE outbox SET lease_until = now()")
     assert [each.id for each in reap_running(world.connection, 10, grace_seconds=0)] == [id_]
 
-    assert claimed(world, id_).claim.met_silence
+    assert claim_of(world, id_).claim.met_silence
 
 
 def test_the_wait_ends_when_the_message_was_taken_over(world: World) -> None:
@@ -108,8 +108,8 @@ def test_the_wait_ends_when_the_message_was_taken_over(world: World) -> None:
 @pytest.mark.parametrize(
     ("longest_seconds", "shutting_down"), [(0.0, False), (600.0, True)], ids=["ten minutes are over", "told to stop"]
 )
-def test_nothing_is_renewed(world: World, *, longest_seconds: float, shutting_down: bool) -> None:
-    held = claimed(world, add_message(world.connection))
+def test_the_lease_is_not_renewed(world: World, *, longest_seconds: float, shutting_down: bool) -> None:
+    message = claim_of(world, add_message(world.connection))
     waits = LateAnswers(
         world.settings.database_url,
         senders=lambda: 1,
@@ -117,16 +117,16 @@ def test_nothing_is_renewed(world: World, *, longest_seconds: float, shutting_do
         longest_seconds=longest_seconds,
     )
 
-    with waits.place(held) as wait:
+    with waits.place(message) as wait:
         assert wait is not None
         assert wait.extend() is None
 
 
-def test_a_renewed_wait_ends_with_the_ten_minutes(world: World) -> None:
-    held = claimed(world, add_message(world.connection))
+def test_a_renewed_wait_ends_after_ten_minutes(world: World) -> None:
+    message = claim_of(world, add_message(world.connection))
     waits = LateAnswers(world.settings.database_url, senders=lambda: 1, longest_seconds=0.5)
 
-    with waits.place(held) as wait:
+    with waits.place(message) as wait:
         assert wait is not None
         until = wait.extend()
 
@@ -134,37 +134,37 @@ def test_a_renewed_wait_ends_with_the_ten_minutes(world: World) -> None:
     assert until - monotonic() <= 0.5
 
 
-def test_the_lease_bounds_a_renewal_while_postgresql_is_away(world: World, logs: Logs) -> None:
-    held = claimed(world, add_message(world.connection))
+def test_the_lease_limits_a_renewal_while_postgresql_is_unavailable(world: World, logs: Logs) -> None:
+    message = claim_of(world, add_message(world.connection))
     nowhere = f"postgresql://postgres@{LOOPBACK}:{free_port()}/nothing"
 
-    with LateAnswers(nowhere, senders=lambda: 1).place(held) as wait:
+    with LateAnswers(nowhere, senders=lambda: 1).place(message) as wait:
         assert wait is not None
         assert wait.extend() is None
 
-    assert held.lease.is_over()
-    assert monotonic() < held.lease.started_at + LEASE + 2.5
+    assert message.lease.is_over()
+    assert monotonic() < message.lease.started_at + LEASE + 2.5
     assert [line["log_level"] for line in logs if line["event"] == "lease.not_renewed"] == ["warning"]
 
 
 @pytest.mark.parametrize(("senders", "places"), [(1, 1), (2, 1), (5, 2), (10, 5)])
 def test_half_of_the_senders_may_wait(world: World, senders: int, places: int) -> None:
-    held = claimed(world, add_message(world.connection))
+    message = claim_of(world, add_message(world.connection))
     waits = LateAnswers(world.settings.database_url, senders=lambda: senders)
-    taken = [waits.place(held) for _ in range(places)]
+    taken = [waits.place(message) for _ in range(places)]
 
     assert None not in [each.__enter__() for each in taken]
-    with waits.place(held) as one_too_many:
+    with waits.place(message) as one_too_many:
         assert one_too_many is None
     taken[0].__exit__(None, None, None)
-    with waits.place(held) as another:
+    with waits.place(message) as another:
         assert another is not None
 
 
-def test_a_message_without_a_place_to_wait_is_put_back_and_not_sent(world: World) -> None:
+def test_a_message_without_a_place_to_wait_is_released_unsent(world: World) -> None:
     waits_already, id_ = (add_message(world.connection, failures=SILENCE, attempt=1) for _ in range(2))
     with ScriptedMailServer({}) as server, consumer_of(world, server) as consumer:
-        with consumer._sender._late_answers.place(claimed(world, waits_already)):  # noqa: SLF001
+        with consumer._sender._late_answers.place(claim_of(world, waits_already)):  # noqa: SLF001
             assert consumer.process(id_) is Disposition.RELEASED
         row = world.message(id_)
 

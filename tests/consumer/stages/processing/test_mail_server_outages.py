@@ -1,4 +1,4 @@
-"""Outages of the mail server spend no attempt; probes find their end."""
+"""Outages of the mail server spend no attempt, and probes end them."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from tests.rows import add_message
 from tests.waiting import wait_until
 
 
-def test_an_outage_gives_the_attempt_back_and_opens_the_breaker(world: World, logs: Logs) -> None:
+def test_an_outage_releases_the_message_and_opens_the_breaker(world: World, logs: Logs) -> None:
     id_ = add_message(world.connection, status="published", attempt=3)
     nobody = SmtpServer("smtp", LOOPBACK, free_port())
 
@@ -33,9 +33,7 @@ def test_an_outage_gives_the_attempt_back_and_opens_the_breaker(world: World, lo
     ]
 
 
-def test_a_message_that_the_outage_found_before_its_recipient_is_due_at_once(
-    world: World, mailbox: MailCatcher
-) -> None:
+def test_a_message_that_meets_an_outage_before_its_recipient_is_due_at_once(world: World, mailbox: MailCatcher) -> None:
     mailbox.set_fault("mail-451")
     id_ = add_message(world.connection)
 
@@ -44,7 +42,9 @@ def test_a_message_that_the_outage_found_before_its_recipient_is_due_at_once(
     assert world.message(id_)["due_at"] <= world.rows("SELECT clock_timestamp()")[0]["clock_timestamp"]
 
 
-def test_a_message_at_which_the_server_went_away_lets_others_be_tried_first(world: World, mailbox: MailCatcher) -> None:
+def test_a_message_that_meets_an_outage_after_mail_from_lets_others_go_first(
+    world: World, mailbox: MailCatcher
+) -> None:
     mailbox.set_fault("drop-before-data")
     id_ = add_message(world.connection)
     before = datetime.now(UTC)
@@ -56,7 +56,7 @@ def test_a_message_at_which_the_server_went_away_lets_others_be_tried_first(worl
     assert (row["attempt"], world.breaker()["opened_at"] is None) == (0, False)
 
 
-def test_an_open_breaker_puts_messages_back_unasked(world: World, mailbox: MailCatcher) -> None:
+def test_an_open_breaker_releases_messages_without_contacting_the_server(world: World, mailbox: MailCatcher) -> None:
     world.open_breaker(probe_id=1_000_000)
     before = world.breaker()
     id_ = add_message(world.connection, status="published", attempt=2, last_error="an old reason")
@@ -70,24 +70,24 @@ def test_an_open_breaker_puts_messages_back_unasked(world: World, mailbox: MailC
 
 
 @pytest.mark.parametrize(
-    ("fault", "verdict"),
+    ("fault", "disposition"),
     [(None, Disposition.DELIVERED), ("rcpt-550", Disposition.DEAD), ("data-451", Disposition.FAILED)],
 )
 def test_a_probe_that_the_server_answers_closes_the_breaker(
-    world: World, mailbox: MailCatcher, logs: Logs, fault: str | None, verdict: Disposition
+    world: World, mailbox: MailCatcher, logs: Logs, fault: str | None, disposition: Disposition
 ) -> None:
     mailbox.set_fault(fault)
     id_ = add_message(world.connection)
     world.open_breaker(probe_id=id_)
 
-    assert world.process(id_) is verdict
+    assert world.process(id_) is disposition
 
     breaker = world.breaker()
     assert (breaker["opened_at"], breaker["outages"], breaker["probe_id"]) == (None, 0, None)
     assert [line["message_id"] for line in logs if line["event"] == "mail_server.recovered"] == [id_]
 
 
-def test_each_probe_that_finds_the_outage_doubles_the_pause_up_to_half_a_minute(world: World) -> None:
+def test_each_probe_that_fails_doubles_the_pause_up_to_half_a_minute(world: World) -> None:
     id_ = add_message(world.connection)
     consumer = world.consumer(smtp_server=SmtpServer("smtp", LOOPBACK, free_port()))
 
@@ -105,20 +105,20 @@ def test_each_probe_that_finds_the_outage_doubles_the_pause_up_to_half_a_minute(
     assert world.breaker()["outages"] == 8
 
 
-def test_ten_mails_that_meet_one_outage_count_it_once(world: World, mailbox: MailCatcher) -> None:
+def test_ten_mails_that_meet_one_outage_count_as_one(world: World, mailbox: MailCatcher) -> None:
     mailbox.set_fault("mail-hang")
     ids = [add_message(world.connection) for _ in range(10)]
     consumers = [world.consumer(smtp_timeout_seconds=1.0) for _ in ids]
 
     with ThreadPoolExecutor(10) as pool:
-        ended = list(pool.map(lambda consumer, id_: consumer.process(id_), consumers, ids))
+        dispositions = list(pool.map(lambda consumer, id_: consumer.process(id_), consumers, ids))
 
-    assert ended == [Disposition.RELEASED] * 10
+    assert dispositions == [Disposition.RELEASED] * 10
     assert world.breaker()["outages"] == 1
     assert {world.message(id_)["attempt"] for id_ in ids} == {0}
 
 
-def test_a_late_outage_leaves_the_probe_on_its_way_alone(world: World, mailbox: MailCatcher) -> None:
+def test_a_late_outage_does_not_affect_the_probe(world: World, mailbox: MailCatcher) -> None:
     mailbox.set_fault("mail-hang")
     late, probe = add_message(world.connection), add_message(world.connection)
     consumer = world.consumer(smtp_timeout_seconds=1.0)
@@ -133,7 +133,7 @@ def test_a_late_outage_leaves_the_probe_on_its_way_alone(world: World, mailbox: 
     ]
 
 
-def test_a_probe_that_ends_without_asking_lets_the_next_one_go(world: World) -> None:
+def test_a_probe_that_did_not_contact_the_server_lets_another_one_be_sent(world: World) -> None:
     id_ = add_message(world.connection, payload={"username": "gone"})
     world.open_breaker(probe_id=id_)
 
@@ -143,9 +143,7 @@ def test_a_probe_that_ends_without_asking_lets_the_next_one_go(world: World) -> 
     assert (breaker["opened_at"] is None, breaker["probe_id"], breaker["is_probe_due"]) == (False, None, True)
 
 
-def test_a_probe_that_met_silence_after_the_dot_proves_nothing_and_the_next_one_waits(
-    world: World, mailbox: MailCatcher
-) -> None:
+def test_a_probe_without_an_answer_to_the_dot_delays_the_next_one(world: World, mailbox: MailCatcher) -> None:
     mailbox.set_fault("drop-after-accept")
     id_ = add_message(world.connection)
     world.open_breaker(probe_id=id_)

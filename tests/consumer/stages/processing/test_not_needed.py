@@ -1,4 +1,4 @@
-"""A verification mail that nobody needs any more ends as discarded, with the reason, and is not sent."""
+"""A verification mail that is no longer needed is discarded with the reason, and not sent."""
 
 from typing import Any
 
@@ -20,13 +20,13 @@ def verify(world: World, username: str = "alice") -> None:
 
 
 def correct(world: World, message_id: int) -> None:
-    """As the correction does that appended this message."""
+    """Do what a correction of the address does, with this message as its mail."""
     world.connection.execute(
         "UPDATE users SET email = 'alice@corrected.example.com', first_mail_id = %s, email_set_at = now()", [message_id]
     )
 
 
-def test_an_account_that_is_verified_gets_no_link(world: World, mailbox: MailCatcher, logs: Logs) -> None:
+def test_a_verified_account_gets_no_link(world: World, mailbox: MailCatcher, logs: Logs) -> None:
     verify(world)
     id_ = add_message(world.connection, status="published")
 
@@ -40,7 +40,7 @@ def test_an_account_that_is_verified_gets_no_link(world: World, mailbox: MailCat
     assert (line["log_level"], line["event"], line["reason"]) == ("info", "message.discarded", VERIFIED)
 
 
-def test_an_address_that_another_account_has_verified_gets_no_link(world: World, mailbox: MailCatcher) -> None:
+def test_an_address_verified_by_another_account_gets_no_link(world: World, mailbox: MailCatcher) -> None:
     world.connection.execute("DROP INDEX IF EXISTS users_email_key")  # one address, several accounts
     verify(world, add_user(world.connection, "owner", email="Alice@Example.com"))
     id_ = add_message(world.connection)
@@ -49,7 +49,7 @@ def test_an_address_that_another_account_has_verified_gets_no_link(world: World,
     assert (world.message(id_)["last_error"], mailbox.mails()) == (f"discarded: {VERIFIED}", [])
 
 
-def test_of_unverified_accounts_with_one_address_each_gets_its_link(world: World, mailbox: MailCatcher) -> None:
+def test_each_unverified_account_with_an_address_gets_its_link(world: World, mailbox: MailCatcher) -> None:
     world.connection.execute("DROP INDEX IF EXISTS users_email_key")
     add_user(world.connection, "owner", email="alice@example.com")
     ids = [add_message(world.connection, payload={"username": name}) for name in ("alice", "owner")]
@@ -58,19 +58,21 @@ def test_of_unverified_accounts_with_one_address_each_gets_its_link(world: World
     assert len(mailbox.mails()) == 2
 
 
-def test_a_correction_takes_the_place_of_the_mails_before_it(world: World, mailbox: MailCatcher) -> None:
+def test_a_correction_replaces_the_mails_before_it(world: World, mailbox: MailCatcher) -> None:
     before, correction, after = (add_message(world.connection) for _ in range(3))
     correct(world, correction)
 
-    verdicts = [world.process(id_) for id_ in (before, correction, after)]
+    dispositions = [world.process(id_) for id_ in (before, correction, after)]
 
-    assert verdicts == [Disposition.DISCARDED, Disposition.DELIVERED, Disposition.DELIVERED]
+    assert dispositions == [Disposition.DISCARDED, Disposition.DELIVERED, Disposition.DELIVERED]
     assert world.message(before)["last_error"] == f"discarded: {CORRECTED}"
     assert [mail.recipients for mail in mailbox.mails()] == [("alice@corrected.example.com",)] * 2
     assert {record["message_id"] for record in world.records()} == {correction, after}
 
 
-def test_a_retry_is_discarded_too_and_the_link_that_may_have_arrived_stays(world: World, mailbox: MailCatcher) -> None:
+def test_a_retry_is_discarded_too_and_a_link_that_may_have_arrived_stays_valid(
+    world: World, mailbox: MailCatcher
+) -> None:
     mailbox.set_fault("drop-after-accept")
     id_ = add_message(world.connection)
     assert world.process(id_) is Disposition.FAILED
@@ -95,7 +97,7 @@ def test_a_verified_account_still_gets_its_welcome_mail(world: World, mailbox: M
 
 @pytest.mark.parametrize("policy_code", [None, "5.7.1"])
 def test_a_probe_that_is_not_needed_lets_another_one_be_sent(world: World, policy_code: str | None) -> None:
-    """It has learned nothing of the mail server."""
+    """It found out nothing about the mail server."""
     verify(world)
     id_ = add_message(world.connection)
     world.open_breaker(probe_id=id_)
@@ -107,8 +109,8 @@ def test_a_probe_that_is_not_needed_lets_another_one_be_sent(world: World, polic
     assert (breaker["opened_at"] is None, breaker["probe_id"], breaker["is_probe_due"]) == (False, None, True)
 
 
-def test_who_lost_the_claim_discards_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker that has it by now decides again."""
+def test_a_worker_that_lost_the_claim_discards_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker that has the claim decides again."""
     verify(world)
     id_ = add_message(world.connection)
     discard_claims = claims.discard_claims

@@ -1,4 +1,4 @@
-"""What a second attempt sends is a copy of the first."""
+"""A second attempt sends a copy of the same mail."""
 
 from consumer.model.results import Disposition
 from embedded.mail.catcher import MailCatcher
@@ -26,7 +26,7 @@ def test_a_second_copy_has_the_same_message_id_and_link_and_a_longer_life(world:
     assert second["used_at"] is not None
 
 
-def test_an_address_that_changed_in_between_gets_a_link_of_its_own(world: World, mailbox: MailCatcher) -> None:
+def test_an_address_that_changed_in_between_gets_another_link(world: World, mailbox: MailCatcher) -> None:
     id_ = add_message(world.connection)
     mailbox.set_fault("drop-after-accept")
     world.process(id_)

@@ -38,7 +38,7 @@ def test_no_address_of_an_answer_is_kept(database_url: str, logs: Logs, answers:
         add_message(world.connection)
         world.process(world.rows("SELECT id FROM outbox")[0]["id"], run_lease_seconds=3.0)
 
-        assert_nothing_is_told(world, logs)
+        assert_nothing_is_kept(world, logs)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_no_address_of_an_error_is_kept(
 
     world.process(add_message(world.connection, task, payload))
 
-    assert_nothing_is_told(world, logs)
+    assert_nothing_is_kept(world, logs)
 
 
 def test_no_password_and_no_link_is_kept(world: World, mailbox: MailCatcher, logs: Logs) -> None:
@@ -75,12 +75,12 @@ def test_no_password_and_no_link_is_kept(world: World, mailbox: MailCatcher, log
 
     [mail] = mailbox.mails()
     code = mail.links[0].partition("secret_code=")[2]
-    assert_nothing_is_told(world, logs, code)
+    assert_nothing_is_kept(world, logs, code)
 
 
-def assert_nothing_is_told(world: World, logs: Logs, *more: str) -> None:
-    told = json.dumps([logs, world.rows("SELECT last_error, failures FROM outbox_messages")], default=str).lower()
+def assert_nothing_is_kept(world: World, logs: Logs, *more: str) -> None:
+    kept = json.dumps([logs, world.rows("SELECT last_error, failures FROM outbox_messages")], default=str).lower()
     breaker = json.dumps(world.breaker(), default=str).lower()
 
     assert logs
-    assert [word for word in ("wonder", "land", KEY, *more) if word.lower() in told + breaker] == []
+    assert [word for word in ("wonder", "land", KEY, *more) if word.lower() in kept + breaker] == []

@@ -1,4 +1,4 @@
-"""A mail's Message-ID is the message's uid: the same for each of its copies, and never another message's."""
+"""A mail's Message-ID is the message's uid: equal for all its copies, and different for every other message."""
 
 import subprocess
 from typing import Any
@@ -26,7 +26,7 @@ def name_of(row: dict[str, Any]) -> str:
     return f"<{row['uid']}@example.org>"
 
 
-def test_two_databases_with_equal_ids_and_keys_send_mails_of_different_names(
+def test_two_databases_with_equal_ids_and_keys_send_different_message_ids(
     world: World, mailbox: MailCatcher, empty_database_url: str, postgres: Databases
 ) -> None:
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
@@ -34,16 +34,14 @@ def test_two_databases_with_equal_ids_and_keys_send_mails_of_different_names(
     with world_of(empty_database_url, mailbox.smtp_port) as other:
         ids = [add_message(each.connection) for each in (world, other)]
 
-        ended = [each.process(id_) for each, id_ in zip((world, other), ids, strict=True)]
+        dispositions = [each.process(id_) for each, id_ in zip((world, other), ids, strict=True)]
 
     assert ids[0] == ids[1]
-    assert ended == [Disposition.DELIVERED] * 2
+    assert dispositions == [Disposition.DELIVERED] * 2
     assert len(set(message_ids(mailbox))) == 2
 
 
-def test_a_key_that_is_rotated_between_two_attempts_changes_nothing_of_the_name(
-    world: World, mailbox: MailCatcher
-) -> None:
+def test_a_key_rotated_between_two_attempts_does_not_change_the_message_id(world: World, mailbox: MailCatcher) -> None:
     id_ = add_message(world.connection)
     mailbox.set_fault("drop-after-accept")
     assert world.process(id_) is Disposition.FAILED
@@ -56,7 +54,7 @@ def test_a_key_that_is_rotated_between_two_attempts_changes_nothing_of_the_name(
 
 
 @pytest.mark.parametrize("first_fault", [None, "drop-after-accept"], ids=["sent once", "sent before the dump"])
-def test_a_dump_that_is_restored_and_written_on_shares_no_later_name_with_its_origin(
+def test_a_restored_dump_shares_no_later_message_id_with_its_origin(
     world: World, mailbox: MailCatcher, empty_database_url: str, first_fault: str | None
 ) -> None:
     waiting = add_message(world.connection)
@@ -80,15 +78,13 @@ def test_a_dump_that_is_restored_and_written_on_shares_no_later_name_with_its_or
     finally:
         restored.close()
 
-    # The message that was in the dump is the same message in both, and its copies say so.
+    # The message in the dump is the same in both databases, and so are the Message-IDs of its copies.
     [shared, *rest] = before + message_ids(mailbox)[len(before) :]
     assert [name == shared for name in (shared, *rest)] == [True] * (len(before) + 1) + [False, True, False]
     assert len(set(rest) - {shared}) == 2
 
 
-def test_a_message_from_before_the_column_gets_its_uid_from_the_claim_and_keeps_it(
-    world: World, mailbox: MailCatcher
-) -> None:
+def test_the_claim_gives_a_message_without_a_uid_one_for_good(world: World, mailbox: MailCatcher) -> None:
     id_ = add_message(world.connection, uid=None)
     mailbox.set_fault("drop-after-accept")
     world.process(id_)

@@ -1,4 +1,4 @@
-"""Messages that can never be delivered are dead at once."""
+"""Messages that can never be delivered become dead letters at once."""
 
 import pytest
 
@@ -35,7 +35,7 @@ from tests.rows import add_message, add_user
         (WELCOME, '{"username": "gone"}', "the user in the payload does not exist or was deleted"),
     ],
 )
-def test_what_cannot_be_delivered_is_dead_at_once(
+def test_an_undeliverable_message_is_dead_at_once(
     world: World, mailbox: MailCatcher, task: str, payload: str, reason: str
 ) -> None:
     id_ = add_message(world.connection, task)
@@ -55,7 +55,7 @@ def test_a_field_of_a_later_version_is_ignored(world: World) -> None:
     assert world.process(id_) is Disposition.DELIVERED
 
 
-def test_an_address_that_no_mail_can_go_to_is_dead_at_once(world: World) -> None:
+def test_a_mail_to_an_unusable_address_is_dead_at_once(world: World) -> None:
     add_user(world.connection, "bob", email="bob")
     id_ = add_message(world.connection, payload={"username": "bob"})
 

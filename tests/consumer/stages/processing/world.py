@@ -1,4 +1,4 @@
-"""A database with one user, consumers that work on it, and what can be read of their work."""
+"""A database with one user, consumers that work on it, and helpers to read the results."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +11,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from consumer.model.results import Disposition
+from consumer.stages.database import Database
 from consumer.stages.processor import Processor
 from consumer.task import Mail, Payload, Preparation, Prepared, Task, UserPayload
 from consumer.tasks.registry import TASKS
@@ -30,26 +31,34 @@ class World:
     """A database with one user, and consumers that work on it."""
 
     def __init__(self, database_url: str, smtp_port: int) -> None:
+        self.url = database_url
         self.settings = consumer_settings(database_url, smtp_port, secret_keys=(KEY,))
         self.connection = connect(database_url, "test")
         self._consumers: list[Processor] = []
 
-    def consumer(self, *, deadline_passed: Callable[[], bool] = lambda: False, **settings: Any) -> Processor:
-        """Make a consumer, with some settings changed."""
-        consumer = Processor(replace(self.settings, **settings), deadline_passed=deadline_passed)
+    def consumer(
+        self,
+        *,
+        database: Database | None = None,
+        deadline_passed: Callable[[], bool] = lambda: False,
+        **settings: Any,
+    ) -> Processor:
+        """Return a new consumer, with some settings changed."""
+        chosen = replace(self.settings, **settings)
+        consumer = Processor(chosen, database=database, deadline_passed=deadline_passed)
         self._consumers.append(consumer)
         return consumer
 
     def process(self, message_id: int, **settings: Any) -> Disposition:
-        """Let a new consumer work on the message."""
+        """Process the message with a new consumer."""
         return self.consumer(**settings).process(message_id)
 
     def make_due(self, message_id: int) -> None:
-        """As if the wait were over."""
+        """End the delay of the message."""
         self.connection.execute("UPDATE outbox SET due_at = now() WHERE id = %s", [message_id])
 
     def take_back(self, message_id: int) -> None:
-        """As a relay does when the lease is over."""
+        """Take the claim back as a relay does when the lease is over."""
         self.connection.execute(
             "UPDATE outbox SET status = 'pending', generation = generation + 1, due_at = now(),"
             " claim_token = NULL, lease_until = NULL WHERE id = %s AND status = 'running'",
@@ -68,7 +77,7 @@ class World:
         return row
 
     def open_breaker(self, probe_id: int | None = None) -> None:
-        """As after one outage, with a probe on its way or none."""
+        """Open the breaker as after one outage, with or without a probe in progress."""
         self.connection.execute(
             "UPDATE outbox_breaker SET opened_at = now(), outages = 1, probe_at = '2100-01-01', probe_id = %s",
             [probe_id],
@@ -95,13 +104,13 @@ def world_of(database_url: str, smtp_port: int) -> Iterator[World]:
 
 @contextmanager
 def running(job: Callable[[], Disposition]) -> Iterator["Future[Disposition]"]:
-    """Work in another thread while the test goes on."""
+    """Run the job in another thread."""
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(job)
 
 
 def register(monkeypatch: pytest.MonkeyPatch, prepare: Callable[[Preparation, Payload], Mail]) -> str:
-    """Register a task of the test's own and return its name."""
+    """Register a task with this `prepare` and return its name."""
 
     def prepare_all(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepared:
         return {message_id: prepare(preparation, payload) for message_id, payload in payloads.items()}

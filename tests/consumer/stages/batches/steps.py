@@ -1,4 +1,4 @@
-"""What an OutboxWorker's threads use, without the threads."""
+"""The claim, prepare and record steps of a consumer, without threads."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from consumer.stages.database import Database
 from consumer.stages.prepare import Preparer
 from consumer.stages.record import ResultRecorder
 from consumer.stages.retry_policy import RetryPolicy
-from shared.database.connections import connect
+from shared.database.connections import LOCK_SECONDS, DbConnection, connect
 from shared.outbox.messages import SendVerifyEmail, SendWelcomeEmail
 from tests.consumer_settings import consumer_settings
 from tests.rows import add_message
@@ -23,40 +23,49 @@ VERIFY, WELCOME = SendVerifyEmail.task, SendWelcomeEmail.task
 LEASE = 30.0
 
 
-class Desk:
-    """What an OutboxWorker's threads use, without the threads."""
+class QuickDatabase(Database):
+    """Waits a tenth of the usual time for a lock."""
 
-    def __init__(self, database_url: str) -> None:
+    @contextmanager
+    def transaction(self, *, lock_seconds: float = LOCK_SECONDS) -> Iterator[DbConnection]:
+        with super().transaction(lock_seconds=lock_seconds / 10) as connection:
+            yield connection
+
+
+class Steps:
+    """The claim, prepare and record steps of a consumer, without threads."""
+
+    def __init__(self, database: Database, database_url: str) -> None:
         self.url = database_url
-        self.database = Database(database_url)
+        self.database = database
         self.settings = settings = consumer_settings(database_url, run_lease_seconds=LEASE, concurrency=10)
-        patience = RetryPolicy(sleep=lambda _seconds: None)
-        self.claimer = Claimer(self.database, LEASE, patience)
-        self.preparer = Preparer(self.database, settings, patience)
+        policy = RetryPolicy(sleep=lambda _seconds: None)
+        self.claimer = Claimer(self.database, LEASE, policy)
+        self.preparer = Preparer(self.database, settings, policy)
         self.recorder = ResultRecorder(self.database, 1.0)
 
     def claim(self, ids: Sequence[int]) -> ClaimResult:
         return self.claimer.claim(dict.fromkeys(ids))
 
-    def hold(self, ids: Sequence[int]) -> list[ClaimedMessage]:
-        return sorted(self.claim(ids).claimed, key=lambda held: ids.index(held.claim.id))
+    def claimed(self, ids: Sequence[int]) -> list[ClaimedMessage]:
+        return sorted(self.claim(ids).claimed, key=lambda each: ids.index(each.claim.id))
 
-    def record(self, *ended: tuple[ClaimedMessage, Outcome]) -> dict[int, Disposition]:
-        settled = self.recorder.record([AttemptResult(held, outcome) for held, outcome in ended])
-        return {each.result.message.claim.id: each.disposition for each in settled}
+    def record(self, *outcomes: tuple[ClaimedMessage, Outcome]) -> dict[int, Disposition]:
+        recorded = self.recorder.record([AttemptResult(message, outcome) for message, outcome in outcomes])
+        return {each.result.message.claim.id: each.disposition for each in recorded}
 
 
 def add_messages(connection: "Connection[Any]", count: int, task: str = VERIFY) -> list[int]:
     return [add_message(connection, task, status="published") for _ in range(count)]
 
 
-def held_ids(claimed: ClaimResult) -> set[int]:
-    return {held.claim.id for held in claimed.claimed}
+def claimed_ids(claimed: ClaimResult) -> set[int]:
+    return {each.claim.id for each in claimed.claimed}
 
 
 @contextmanager
 def locked(database_url: str, statement: str, *values: object) -> Iterator[None]:
-    """Hold rows as a human does who leaves a session open."""
+    """Lock rows, as a person does who leaves a session open."""
     with connect(database_url, "a human") as human:
         human.execute("BEGIN")
         human.execute(statement, values)

@@ -1,4 +1,4 @@
-"""What it does, and does not do, at the word of Redis."""
+"""Foreign jobs, keys and commands in Redis: what an OutboxWorker does with them."""
 
 import pickle
 import zlib
@@ -29,7 +29,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.e2e
 
 
-def test_it_takes_nothing_while_it_is_suspended(
+def test_a_suspended_worker_takes_no_job(
     database_url: str, own_redis: RedisServer, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
     with service_of(database_url, own_redis.url, mailbox, origin, tmp_path) as service:
@@ -49,7 +49,7 @@ def pops_under_way(service: Service) -> bool:
     return any(client["cmd"] == "blpop" and "b" in client["flags"] for client in service.redis.client_list())
 
 
-def test_no_command_over_redis_stops_it(service: Service) -> None:
+def test_no_command_over_redis_stops_the_worker(service: Service) -> None:
     worker = service.start("--name", "our-worker")
 
     send_shutdown_command(service.redis, "our-worker")
@@ -60,7 +60,7 @@ def test_no_command_over_redis_stops_it(service: Service) -> None:
 
 
 def push_foreign_jobs(service: Service, trace: Path) -> int:
-    """Put into the lists what strangers could, and return how many; a job that is run leaves a trace."""
+    """Push foreign jobs and return how many. A job that is run leaves a trace."""
     redis, queue = service.redis, Queue("critical", connection=service.redis)
     touch = f"touch {trace}"
     queue.enqueue("os.system", touch)
@@ -92,7 +92,7 @@ def push_foreign_jobs(service: Service, trace: Path) -> int:
     return 6 + len(alone)
 
 
-def test_foreign_jobs_neither_run_nor_stop_it(service: Service, tmp_path: Path) -> None:
+def test_foreign_jobs_neither_run_nor_stop_the_worker(service: Service, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     worker = service.start(WORKER_CONCURRENCY="1")
 
@@ -124,7 +124,7 @@ def test_a_foreign_job_is_found_among_the_failed_ones_of_its_queue(service: Serv
 
 
 @pytest.mark.parametrize("queue", ["critical", "default"])
-def test_a_queue_s_key_that_holds_no_list_stops_that_queue_alone(service: Service, queue: str) -> None:
+def test_a_queues_key_without_a_list_stops_only_that_queue(service: Service, queue: str) -> None:
     [other] = {"critical", "default"} - {queue}
     service.redis.set(KEYS.queue(queue), "x")
     worker = service.start()
@@ -138,7 +138,7 @@ def test_a_queue_s_key_that_holds_no_list_stops_that_queue_alone(service: Servic
 
 
 @pytest.mark.parametrize(
-    ("rights", "foreign_value", "told"),
+    ("rights", "foreign_value", "logged"),
     [
         (["-unlink"], None, 1),
         (["-hincrby"], None, 1),
@@ -146,8 +146,8 @@ def test_a_queue_s_key_that_holds_no_list_stops_that_queue_alone(service: Servic
         (["-info"], None, 0),
     ],
 )
-def test_a_missing_right_is_told_and_a_foreign_value_where_jobs_are_counted_is_not(
-    service: Service, rights: list[str], foreign_value: str | None, told: int
+def test_a_missing_permission_is_logged_and_a_foreign_counter_is_not(
+    service: Service, rights: list[str], foreign_value: str | None, logged: int
 ) -> None:
     all_but: dict[str, Any] = {"keys": ["*"], "channels": ["*"], "categories": ["+@all"], "commands": rights}
     service.redis.acl_setuser("worker", enabled=True, passwords=["+x"], **all_but)
@@ -159,7 +159,7 @@ def test_a_missing_right_is_told_and_a_foreign_value_where_jobs_are_counted_is_n
     for _ in range(2):
         service.wait_for_done(service.publish())
 
-    wait_until(lambda: len(said(worker, "jobs.not_deleted")) == told, WAIT, "it to be told once")
+    wait_until(lambda: len(said(worker, "jobs.not_deleted")) == logged, WAIT, "the refusal to be logged once")
     assert all("permission" in line["error"] for line in said(worker, "jobs.not_deleted"))
     assert said(worker, "redis.unavailable") == []
     service.redis.acl_deluser("worker")
@@ -189,7 +189,7 @@ def test_a_job_that_rq_itself_enqueued_is_done(service: Service) -> None:
     service.wait_for_done([id_])
 
 
-def test_jobs_of_messages_that_are_gone_or_done_are_taken_quietly(service: Service) -> None:
+def test_jobs_of_missing_or_finished_messages_are_deleted(service: Service) -> None:
     worker = service.start()
     [id_] = service.publish()
     service.wait_for_done([id_])

@@ -1,4 +1,4 @@
-"""Mails that are made together."""
+"""Preparing the mails of many messages at once."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -12,7 +12,7 @@ from consumer.model.results import Disposition
 from consumer.task import Mail, Payload, Preparation, Prepared, Task, UserPayload
 from consumer.tasks.registry import TASKS
 from shared.database.connections import LOCK_SECONDS, DbConnection
-from tests.consumer.stages.batches.desk import WELCOME, Desk, add_messages, locked
+from tests.consumer.stages.batches.steps import WELCOME, Steps, add_messages, locked
 from tests.rows import add_message, add_user, message
 
 
@@ -21,35 +21,35 @@ def register(monkeypatch: pytest.MonkeyPatch, prepare: Callable[[Preparation, Ma
     return "task:test"
 
 
-def test_mails_of_several_tasks_are_made_together(desk: Desk, connection: "Connection[Any]") -> None:
+def test_mails_of_several_tasks_are_prepared_together(steps: Steps, connection: "Connection[Any]") -> None:
     ids = [*add_messages(connection, 3), *add_messages(connection, 2, WELCOME)]
 
-    prepared = desk.preparer.prepare(desk.hold(ids))
+    prepared = steps.preparer.prepare(steps.claimed(ids))
 
-    assert {ready.message.claim.id: ready.mail.template for ready in prepared.mails} == {
+    assert {each.message.claim.id: each.mail.template for each in prepared.mails} == {
         **dict.fromkeys(ids[:3], "verify_email"),
         **dict.fromkeys(ids[3:], "welcome_email"),
     }
-    links = {ready.mail.values["link"] for ready in prepared.mails if "link" in ready.mail.values}
+    links = {each.mail.values["link"] for each in prepared.mails if "link" in each.mail.values}
     assert len(links) == 3
 
 
-def test_a_message_without_a_user_ends_alone(desk: Desk, connection: "Connection[Any]") -> None:
+def test_a_message_without_a_user_does_not_affect_the_others(steps: Steps, connection: "Connection[Any]") -> None:
     good = add_messages(connection, 2)
     bad = add_message(connection, payload={"username": "nobody"})
 
-    prepared = desk.preparer.prepare(desk.hold([*good, bad]))
+    prepared = steps.preparer.prepare(steps.claimed([*good, bad]))
 
-    assert [ready.message.claim.id for ready in prepared.mails] == good
-    [ended] = prepared.results
-    assert (ended.message.claim.id, ended.outcome) == (
+    assert [each.message.claim.id for each in prepared.mails] == good
+    [result] = prepared.results
+    assert (result.message.claim.id, result.outcome) == (
         bad,
         RenderFailed("the user in the payload does not exist or was deleted", is_permanent=True),
     )
 
 
-def test_a_task_that_raises_at_one_message_is_called_for_each_alone(
-    desk: Desk, connection: "Connection[Any]", monkeypatch: pytest.MonkeyPatch
+def test_a_task_that_raises_is_called_again_for_each_message_alone(
+    steps: Steps, connection: "Connection[Any]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[list[int]] = []
     poison: list[int] = []
@@ -64,32 +64,31 @@ def test_a_task_that_raises_at_one_message_is_called_for_each_alone(
     ids = add_messages(connection, 3, register(monkeypatch, prepare))
     poison.append(ids[1])
 
-    prepared = desk.preparer.prepare(desk.hold(ids))
+    prepared = steps.preparer.prepare(steps.claimed(ids))
 
     assert calls == [ids, [ids[0]], [ids[1]], [ids[2]]]
-    assert [ready.message.claim.id for ready in prepared.mails] == [ids[0], ids[2]]
-    assert [ended.outcome for ended in prepared.results] == [
+    assert [each.message.claim.id for each in prepared.mails] == [ids[0], ids[2]]
+    assert [each.outcome for each in prepared.results] == [
         RenderFailed("ZeroDivisionError while the mail was prepared")
     ]
     assert connection.execute("SELECT full_name FROM users").fetchone() == ("Full name of alice!!",)
 
 
-def test_a_task_that_forgets_a_message_has_failed_at_it(
-    desk: Desk, connection: "Connection[Any]", monkeypatch: pytest.MonkeyPatch
+def test_a_message_for_which_the_task_returns_nothing_fails(
+    steps: Steps, connection: "Connection[Any]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = add_messages(connection, 1, register(monkeypatch, lambda _preparation, _payloads: {}))
 
-    prepared = desk.preparer.prepare(desk.hold(ids))
+    prepared = steps.preparer.prepare(steps.claimed(ids))
 
-    assert [ended.outcome for ended in prepared.results] == [RenderFailed("the task returned no mail for this message")]
+    assert [each.outcome for each in prepared.results] == [RenderFailed("the task returned no mail for this message")]
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_mail_whose_user_stays_locked_is_put_back_for_a_while(
-    desk: Desk, connection: "Connection[Any]", monkeypatch: pytest.MonkeyPatch
+def test_a_mail_whose_user_is_locked_is_released_with_a_delay(
+    quick_steps: Steps, connection: "Connection[Any]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    begin = desk.database.transaction
+    begin = quick_steps.database.transaction
 
     def note(**limits: float) -> AbstractContextManager[DbConnection]:
         waits.append(limits["lock_seconds"])
@@ -98,18 +97,18 @@ def test_a_mail_whose_user_stays_locked_is_put_back_for_a_while(
     add_user(connection, "bob")
     good, bad = add_message(connection), add_message(connection, payload={"username": "bob"})
 
-    with locked(desk.url, "UPDATE users SET username = 'robert' WHERE username = %s", "bob"):
-        held = desk.hold([good, bad])
-        monkeypatch.setattr(desk.database, "transaction", note)
-        prepared = desk.preparer.prepare(held)
+    with locked(quick_steps.url, "UPDATE users SET username = 'robert' WHERE username = %s", "bob"):
+        claimed = quick_steps.claimed([good, bad])
+        monkeypatch.setattr(quick_steps.database, "transaction", note)
+        prepared = quick_steps.preparer.prepare(claimed)
         monkeypatch.undo()
-    [ended] = prepared.results
-    verdicts = desk.recorder.record([ended])
+    [result] = prepared.results
+    dispositions = quick_steps.recorder.record([result])
 
-    assert [ready.message.claim.id for ready in prepared.mails] == [good]
-    # The first wait is the whole batch's. Each message that is locked takes a short one more of its neighbours' time.
+    assert [each.message.claim.id for each in prepared.mails] == [good]
+    # The first wait is for the whole batch. Each locked message then delays the others by one more short wait.
     assert waits == [LOCK_SECONDS, 1, 1]
-    assert [each.disposition for each in verdicts] == [Disposition.RELEASED]
+    assert [each.disposition for each in dispositions] == [Disposition.RELEASED]
     row = message(connection, bad)
     is_late = connection.execute("SELECT due_at > now() + interval '30 s' FROM outbox WHERE id = %s", [bad]).fetchone()
     assert (row["status"], row["attempt"], is_late) == ("pending", 0, (True,))

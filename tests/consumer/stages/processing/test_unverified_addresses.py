@@ -1,4 +1,4 @@
-"""What reaches a stranger whose address somebody signed up with."""
+"""What a mail to an unverified address contains: it may be a stranger's."""
 
 from embedded.mail.catcher import MailCatcher
 from tests.consumer.stages.processing.world import WELCOME, World

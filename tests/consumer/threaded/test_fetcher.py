@@ -1,4 +1,4 @@
-"""The intake when Redis goes away between a pop and the look at what was popped."""
+"""The Fetcher when Redis becomes unavailable after a pop, before the popped jobs are read."""
 
 import time
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ from tests.waiting import wait_until
 
 
 class BrokerThatLosesRedis(WorkerBroker):
-    """Loses its Redis after the first pop, before it asks what was popped."""
+    """Kills its Redis after the first pop, before the popped jobs are read."""
 
     def __init__(self, server: RedisServer) -> None:
         super().__init__(server.client(), KEYS, QUEUES, "test")
@@ -48,36 +48,36 @@ def world(database_url: str, mailbox: MailCatcher) -> Iterator[World]:
         yield made
 
 
-def test_what_was_popped_before_redis_went_away_is_worked_on_or_named(world: World, own_redis: RedisServer) -> None:
+def test_jobs_popped_before_an_outage_of_redis_are_processed_or_logged(world: World, own_redis: RedisServer) -> None:
     ours = add_message(world.connection)
     with own_redis.client() as redis:
         queue = Queue("default", connection=redis)
         redis.rpush(KEYS.queue(DEFAULT), job_id(ours, 0))
         foreign = [queue.enqueue("a.function").id for _ in range(2)]
-    control = WorkerState(capacity=10, max_jobs=None)
+    state = WorkerState(capacity=10, max_jobs=None)
     database = Database(world.settings.database_url)
-    patience = RetryPolicy(time.sleep, lambda: False)
-    ready: SimpleQueue[PreparedMail | None] = SimpleQueue()
-    ended: SimpleQueue[AttemptResult | None] = SimpleQueue()
-    intake = Fetcher(
+    policy = RetryPolicy(time.sleep, lambda: False)
+    prepared_mails: SimpleQueue[PreparedMail | None] = SimpleQueue()
+    results: SimpleQueue[AttemptResult | None] = SimpleQueue()
+    fetcher = Fetcher(
         BrokerThatLosesRedis(own_redis),
-        control,
+        state,
         database,
-        Claimer(database, 30, patience),
-        Preparer(database, world.settings, patience),
+        Claimer(database, 30, policy),
+        Preparer(database, world.settings, policy),
         burst=False,
         timings=WorkerTimings(),
-        prepared_mails=ready,
-        results=ended,
+        prepared_mails=prepared_mails,
+        results=results,
     )
 
     with structlog.testing.capture_logs() as logs:
-        intake.start()
-        wait_until(lambda: control.redis_unavailable, 10, "Redis to be missed")
-        held = ready.get(timeout=10)
-        control.stop()
-        intake.join(10)
+        fetcher.start()
+        wait_until(lambda: state.redis_unavailable, 10, "Redis to be missed")
+        prepared = prepared_mails.get(timeout=10)
+        state.stop()
+        fetcher.join(10)
 
-    assert held is not None
-    assert held.message.claim.id == ours
+    assert prepared is not None
+    assert prepared.message.claim.id == ours
     assert [line["job"] for line in logs if line["event"] == "job.dropped"] == [repr(id_.encode()) for id_ in foreign]

@@ -1,4 +1,4 @@
-"""Jobs that are taken for many messages."""
+"""The Fetcher thread, with queues instead of the other threads."""
 
 import os
 import signal
@@ -27,15 +27,15 @@ from redis_client.opening import open_redis
 from shared.outbox.messages import ENTRY_POINT
 from shared.rq_format.ids import job_id
 from shared.rq_format.read import PoppedJob
-from tests.consumer.stages.batches.desk import Desk, add_messages
+from tests.consumer.stages.batches.steps import Steps, add_messages
 from tests.failover.demotion import demotable_redis
 from tests.redis_keys import KEYS
 from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize(("defect", "has_finished"), [(None, True), (ZeroDivisionError, False)])
-def test_an_intake_that_a_defect_ends_has_not_finished(
-    desk: Desk,
+def test_a_fetcher_that_ends_by_a_bug_has_not_finished(
+    steps: Steps,
     redis_url: str,
     monkeypatch: pytest.MonkeyPatch,
     defect: type[Exception] | None,
@@ -44,25 +44,25 @@ def test_an_intake_that_a_defect_ends_has_not_finished(
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     monkeypatch.setattr(WorkerBroker, "pop", Mock(side_effect=defect, return_value=[]))
     with closing(Redis.from_url(redis_url)) as redis:
-        intake = Fetcher(
+        fetcher = Fetcher(
             WorkerBroker(redis, KEYS, ["q"], "one"),
             WorkerState(capacity=1, max_jobs=None),
-            desk.database,
-            desk.claimer,
-            desk.preparer,
+            steps.database,
+            steps.claimer,
+            steps.preparer,
             burst=True,
             timings=WorkerTimings(),
             prepared_mails=SimpleQueue(),
             results=SimpleQueue(),
         )
-        intake.start()
-        intake.join(10)
+        fetcher.start()
+        fetcher.join(10)
 
-    assert (intake.is_alive(), intake.has_finished) == (False, has_finished)
+    assert (fetcher.is_alive(), fetcher.has_finished) == (False, has_finished)
 
 
-def test_a_job_that_has_to_be_read_is_kept_while_redis_is_away(
-    desk: Desk, connection: "Connection[Any]", own_redis: RedisServer
+def test_a_job_that_has_to_be_read_is_kept_while_redis_is_unavailable(
+    steps: Steps, connection: "Connection[Any]", own_redis: RedisServer
 ) -> None:
     [id_] = add_messages(connection, 1)
 
@@ -72,34 +72,34 @@ def test_a_job_that_has_to_be_read_is_kept_while_redis_is_away(
             os.kill(own_redis.pid, signal.SIGSTOP)
             return popped
 
-    control = WorkerState(capacity=1, max_jobs=1)
+    state = WorkerState(capacity=1, max_jobs=1)
     prepared_mails: SimpleQueue[PreparedMail | None] = SimpleQueue()
     with closing(Redis.from_url(own_redis.url, socket_timeout=0.2, retry=Retry(NoBackoff(), 0))) as redis:
         queue = Queue("q", connection=redis)
         queue.enqueue(ENTRY_POINT, id_)
         broker = FreezesAfterThePop(redis, KEYS, ["q"], "one")
-        intake = Fetcher(
+        fetcher = Fetcher(
             broker,
-            control,
-            desk.database,
-            desk.claimer,
-            desk.preparer,
+            state,
+            steps.database,
+            steps.claimer,
+            steps.preparer,
             burst=False,
             timings=WorkerTimings(),
             prepared_mails=prepared_mails,
             results=SimpleQueue(),
         )
-        intake.start()
-        wait_until(lambda: control.redis_unavailable or not intake.is_alive(), 10, "the outage to be noticed")
+        fetcher.start()
+        wait_until(lambda: state.redis_unavailable or not fetcher.is_alive(), 10, "the outage to be noticed")
         os.kill(own_redis.pid, signal.SIGCONT)
-        intake.join(10)
+        fetcher.join(10)
 
-    ready = prepared_mails.get_nowait()
-    assert ready is not None
-    assert ready.message.claim.id == id_
+    prepared = prepared_mails.get_nowait()
+    assert prepared is not None
+    assert prepared.message.claim.id == id_
 
 
-def test_a_replica_that_refuses_a_deletion_is_left(tmp_path: Path) -> None:
+def test_the_worker_leaves_a_replica_that_refuses_a_deletion(tmp_path: Path) -> None:
     with demotable_redis(tmp_path) as redis, closing(open_redis(redis.url)) as client:
         broker = WorkerBroker(client, KEYS, ["critical"], "one")
         job = PoppedJob(KEYS.queue("critical"), job_id(1, 0).encode())

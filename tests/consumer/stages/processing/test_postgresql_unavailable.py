@@ -1,6 +1,5 @@
-"""PostgreSQL is away, or its answer is lost."""
+"""PostgreSQL is unavailable, or its answer is lost."""
 
-import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ import psycopg
 import pytest
 
 from consumer.model.results import Disposition
-from consumer.stages import processor
 from consumer.stages.database import Database
 from consumer.stages.processor import Processor
 from consumer.task import Mail, Payload, Preparation
@@ -27,16 +25,15 @@ from tests.waiting import wait_until
 LOST = psycopg.OperationalError("the answer was lost")
 
 CLAIM = 1
-"""A message's transactions are numbered: its claim, the preparation of its mail, its outcome."""
+"""A message's transactions are numbered: claim, preparation, outcome."""
 
 
 class LosesAnswers(Database):
-    """PostgreSQL commits, but for the transactions with these numbers its answer does not arrive."""
+    """PostgreSQL commits, but the answers for the transactions with these numbers are lost."""
 
-    lost: tuple[int, ...] = ()
-
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, *lost: int) -> None:
         super().__init__(database_url)
+        self._lost = lost
         self._number = 0
 
     @contextmanager
@@ -44,16 +41,18 @@ class LosesAnswers(Database):
         self._number += 1
         with super().transaction(**limits) as connection:
             yield connection
-        if self._number in self.lost:
+        if self._number in self._lost:
             self.close()
             raise LOST
 
 
 class CommitsLate(Database):
-    """The first transaction's connection breaks while PostgreSQL still has the commit before it."""
+    """The first transaction's connection breaks before PostgreSQL commits."""
 
-    commits: list[threading.Thread]
-    is_awaited: Callable[[], bool]
+    def __init__(self, database_url: str, is_awaited: Callable[[], bool]) -> None:
+        super().__init__(database_url)
+        self._is_awaited = is_awaited
+        self.commits: list[threading.Thread] = []
 
     @contextmanager
     def transaction(self, **limits: float) -> Iterator[DbConnection]:
@@ -67,7 +66,7 @@ class CommitsLate(Database):
         yield broken
 
         def commit() -> None:
-            wait_until(self.is_awaited, 10, "the second claim to wait for the first")
+            wait_until(self._is_awaited, 10, "the second claim to wait for the first")
             under_way.__exit__(None, None, None)
             broken.close()
 
@@ -76,66 +75,56 @@ class CommitsLate(Database):
         raise LOST
 
 
-def test_a_claim_whose_answer_was_lost_is_found_by_its_token(
-    world: World, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(LosesAnswers, "lost", (CLAIM,))
-    monkeypatch.setattr(processor, "Database", LosesAnswers)
+def test_a_claim_whose_answer_was_lost_is_found_by_its_token(world: World, mailbox: MailCatcher) -> None:
     id_ = add_message(world.connection, status="published")
 
-    assert world.process(id_) is Disposition.DELIVERED
+    assert world.process(id_, database=LosesAnswers(world.url, CLAIM)) is Disposition.DELIVERED
 
     assert (world.message(id_)["attempt"], len(mailbox.mails()), len(world.records())) == (1, 1, 1)
 
 
-class AwayAfterTheClaim(LosesAnswers):
-    """The claim's commit is not answered, and PostgreSQL stays away for longer than the lease."""
+class UnavailableAfterTheClaim(LosesAnswers):
+    """The answer to the claim's COMMIT is lost, and PostgreSQL is unavailable for longer than the lease."""
 
-    lost = (CLAIM,)
-    back_at = math.inf
+    def __init__(self, database_url: str, seconds: float) -> None:
+        super().__init__(database_url, CLAIM)
+        self._back_at = monotonic() + seconds
 
     @contextmanager
     def transaction(self, **limits: float) -> Iterator[DbConnection]:
-        if self._number >= 1 and monotonic() < self.back_at:
+        if self._number >= 1 and monotonic() < self._back_at:
             raise LOST
         with super().transaction(**limits) as connection:
             yield connection
 
 
 def test_an_outage_of_postgresql_longer_than_the_lease_of_a_lost_claim_spends_no_attempt(
-    world: World, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
+    world: World, mailbox: MailCatcher
 ) -> None:
-    monkeypatch.setattr(AwayAfterTheClaim, "back_at", monotonic() + 1.0)
-    monkeypatch.setattr(processor, "Database", AwayAfterTheClaim)
     id_ = add_message(world.connection, status="published")
+    database = UnavailableAfterTheClaim(world.url, seconds=1.0)
 
-    assert world.process(id_, run_lease_seconds=0.5) is Disposition.RELEASED
+    assert world.process(id_, database=database, run_lease_seconds=0.5) is Disposition.RELEASED
 
     row = world.message(id_)
     assert (row["status"], row["attempt"], len(mailbox.mails())) == ("pending", 0, 0)
 
 
-def test_a_claim_whose_commit_is_still_under_way_is_waited_for(
-    world: World, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(CommitsLate, "commits", [], raising=False)
-    monkeypatch.setattr(CommitsLate, "is_awaited", staticmethod(lambda: waits_for_a_lock(world)), raising=False)
-    monkeypatch.setattr(processor, "Database", CommitsLate)
+def test_a_claim_whose_commit_is_in_progress_is_waited_for(world: World, mailbox: MailCatcher) -> None:
+    database = CommitsLate(world.url, lambda: waits_for_a_lock(world))
     id_ = add_message(world.connection, status="published")
 
-    assert world.process(id_) is Disposition.DELIVERED
+    assert world.process(id_, database=database) is Disposition.DELIVERED
 
-    CommitsLate.commits[0].join()
+    database.commits[0].join()
     assert (world.message(id_)["attempt"], len(mailbox.mails()), len(world.records())) == (1, 1, 1)
 
 
-def test_a_claim_that_was_rolled_back_is_not_taken_for_anothers(
-    world: World, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_claim_of_another_worker_is_not_taken_for_a_rolled_back_one(world: World, mailbox: MailCatcher) -> None:
     id_ = add_message(world.connection, status="published")
 
     class RollsBack(Database):
-        """Another consumer takes the message while this one connects anew."""
+        """Another consumer takes the message while this one reconnects."""
 
         @contextmanager
         def transaction(self, **limits: float) -> Iterator[DbConnection]:
@@ -151,56 +140,47 @@ def test_a_claim_that_was_rolled_back_is_not_taken_for_anothers(
                 )
                 raise
 
-    monkeypatch.setattr(processor, "Database", RollsBack)
-
-    assert world.process(id_) is Disposition.NOT_CLAIMED
+    assert world.process(id_, database=RollsBack(world.url)) is Disposition.NOT_CLAIMED
 
     assert (world.message(id_)["status"], mailbox.mails()) == ("running", [])
 
 
-def test_an_acknowledgement_whose_answer_was_lost_is_done(
-    world: World, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch, logs: Logs
-) -> None:
-    monkeypatch.setattr(LosesAnswers, "lost", (CLAIM + 2, CLAIM + 3))
-    monkeypatch.setattr(processor, "Database", LosesAnswers)
+def test_an_acknowledgement_whose_answer_was_lost_is_done(world: World, mailbox: MailCatcher, logs: Logs) -> None:
     id_ = add_message(world.connection)
 
-    assert world.process(id_) is Disposition.DELIVERED
+    assert world.process(id_, database=LosesAnswers(world.url, CLAIM + 2, CLAIM + 3)) is Disposition.DELIVERED
 
     assert (world.message(id_)["status"], world.message(id_)["attempt"], len(mailbox.mails())) == ("done", 1, 1)
     assert [line["event"] for line in logs] == ["result.not_written", "message.delivered"]
 
 
 @pytest.mark.parametrize(
-    ("fault", "verdict", "left"),
+    ("fault", "disposition", "left"),
     [
         ("data-451", Disposition.FAILED, ("pending", 1, 1, 1)),
         ("data-554", Disposition.DEAD, ("dead", 1, 0, 1)),
         ("mail-451", Disposition.RELEASED, ("pending", 0, 1, 0)),
     ],
 )
-def test_an_outcome_whose_answer_was_lost_is_written_once_and_told_as_it_is(
+def test_an_outcome_whose_answer_was_lost_is_written_and_logged_once(
     world: World,
     mailbox: MailCatcher,
-    monkeypatch: pytest.MonkeyPatch,
     logs: Logs,
     fault: str,
-    verdict: Disposition,
+    disposition: Disposition,
     left: tuple[str, int, int, int],
 ) -> None:
-    monkeypatch.setattr(LosesAnswers, "lost", (CLAIM + 2,))
-    monkeypatch.setattr(processor, "Database", LosesAnswers)
     mailbox.set_fault(fault)
     id_ = add_message(world.connection)
 
-    assert world.process(id_) is verdict
+    assert world.process(id_, database=LosesAnswers(world.url, CLAIM + 2)) is disposition
 
     row = world.message(id_)
     assert (row["status"], row["attempt"], row["generation"], len(row["failures"])) == left
-    assert dispositions(logs) == [verdict.value]
+    assert dispositions(logs) == [disposition.value]
 
 
-def test_what_a_killed_postgresql_did_not_hear_is_said_again(
+def test_an_acknowledgement_is_retried_after_postgresql_was_killed(
     own_postgres: PostgresServer, mailbox: MailCatcher, logs: Logs
 ) -> None:
     mailbox.set_fault("slow:0.25")
@@ -208,14 +188,14 @@ def test_what_a_killed_postgresql_did_not_hear_is_said_again(
     with world_of(url, mailbox.smtp_port) as world:
         id_ = add_message(world.connection, status="published")
         consumer = world.consumer()
-        with running(lambda: consumer.process(id_)) as verdict:
+        with running(lambda: consumer.process(id_)) as disposition:
             wait_until(lambda: bool(world.records()), 10, "the mail to be prepared")
             own_postgres.kill()
             mailbox.wait_for(1)
             wait_until(lambda: "result.not_written" in [line["event"] for line in logs], 10, "a try to acknowledge")
             own_postgres.start()
 
-        assert verdict.result() is Disposition.DELIVERED
+        assert disposition.result() is Disposition.DELIVERED
     with connect(url, "test") as connection:
         row = message(connection, id_)
     assert (row["status"], row["attempt"], len(mailbox.mails())) == ("done", 1, 1)
@@ -226,15 +206,15 @@ def test_a_claim_waits_for_a_postgresql_that_restarts(own_postgres: PostgresServ
     with connect(url, "test") as connection:
         add_user(connection)
         id_ = add_message(connection, status="published")
-    with world_of_killed(own_postgres, mailbox) as consumer, running(lambda: consumer.process(id_)) as verdict:
+    with world_of_killed(own_postgres, mailbox) as consumer, running(lambda: consumer.process(id_)) as disposition:
         own_postgres.start()
 
-    assert verdict.result() is Disposition.DELIVERED
+    assert disposition.result() is Disposition.DELIVERED
 
 
 @contextmanager
 def world_of_killed(server: PostgresServer, mailbox: MailCatcher) -> Iterator[Processor]:
-    """A consumer whose kept connection has just lost its server."""
+    """Yield a consumer whose server has just been killed."""
     settings = World(server.url("outbox"), mailbox.smtp_port)
     consumer = settings.consumer()
     assert consumer.process(1_000_000) is Disposition.NOT_CLAIMED
@@ -250,9 +230,11 @@ def test_without_postgresql_the_message_is_left_where_it_is(world: World, logs: 
 
     port = free_port()
 
-    ended = world.process(1, database_url=f"postgresql://postgres@{LOOPBACK}:{port}/outbox", run_lease_seconds=0.9)
+    disposition = world.process(
+        1, database_url=f"postgresql://postgres@{LOOPBACK}:{port}/outbox", run_lease_seconds=0.9
+    )
 
-    assert (ended, dispositions(logs)) == (Disposition.UNACKNOWLEDGED, ["unacknowledged"])
+    assert (disposition, dispositions(logs)) == (Disposition.UNACKNOWLEDGED, ["unacknowledged"])
     assert logs[-1]["reason"] == f"{LOOPBACK}:{port}: Connection refused"
     assert monotonic() - started < 5
 
@@ -260,13 +242,13 @@ def test_without_postgresql_the_message_is_left_where_it_is(world: World, logs: 
 def test_without_the_tables_the_message_is_left_where_it_is(empty_database_url: str, mailbox: MailCatcher) -> None:
     world = World(empty_database_url, mailbox.smtp_port)
 
-    ended = world.process(1)
+    disposition = world.process(1)
     world.close()
 
-    assert ended is Disposition.UNACKNOWLEDGED
+    assert disposition is Disposition.UNACKNOWLEDGED
 
 
-def test_a_worker_that_has_to_leave_gives_an_outcome_up_that_cannot_be_written(
+def test_a_worker_past_its_deadline_gives_up_an_unwritten_outcome(
     own_postgres: PostgresServer, mailbox: MailCatcher
 ) -> None:
     mailbox.set_fault("slow:0.25")
@@ -274,16 +256,16 @@ def test_a_worker_that_has_to_leave_gives_an_outcome_up_that_cannot_be_written(
         id_ = add_message(world.connection)
         has_to_leave = threading.Event()
         consumer = world.consumer(deadline_passed=has_to_leave.is_set)
-        with running(lambda: consumer.process(id_)) as verdict:
+        with running(lambda: consumer.process(id_)) as disposition:
             wait_until(lambda: bool(world.records()), 10, "the mail to be prepared")
             own_postgres.kill()
             mailbox.wait_for(1)
             has_to_leave.set()
 
-        assert verdict.result() is Disposition.UNACKNOWLEDGED
+        assert disposition.result() is Disposition.UNACKNOWLEDGED
 
 
-def test_a_transaction_that_stands_still_is_ended_by_postgresql(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postgresql_ends_an_idle_transaction(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[Any] = []
 
     def ask(preparation: Preparation, _payload: Payload) -> Mail:

@@ -1,4 +1,4 @@
-"""A worker that stood still past its lease."""
+"""A worker that froze until its lease was over."""
 
 import pytest
 
@@ -11,13 +11,13 @@ from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize("fault", ["", "data-451", "data-554", "drop-after-accept", "drop-before-data"])
-def test_a_worker_that_stood_still_changes_nothing_that_another_holds(
+def test_a_frozen_worker_changes_nothing_of_a_message_that_another_claimed(
     world: World, mailbox: MailCatcher, logs: Logs, fault: str
 ) -> None:
     mailbox.set_fault(f"slow:0.15 {fault}")
     id_ = add_message(world.connection)
     consumer = world.consumer()
-    with running(lambda: consumer.process(id_)) as verdict:
+    with running(lambda: consumer.process(id_)) as disposition:
         wait_until(lambda: world.message(id_)["status"] == "running", 10, "the claim")
         world.take_back(id_)
         world.connection.execute(
@@ -27,21 +27,21 @@ def test_a_worker_that_stood_still_changes_nothing_that_another_holds(
         )
         taken_over = world.message(id_)
 
-    assert verdict.result() is Disposition.CLAIM_LOST
+    assert disposition.result() is Disposition.CLAIM_LOST
     assert world.message(id_) == taken_over
     assert dispositions(logs) == ["claim_lost"]
 
 
-def test_a_worker_that_stood_still_does_not_call_anothers_work_its_own(world: World, mailbox: MailCatcher) -> None:
+def test_a_frozen_worker_does_not_report_anothers_work_as_its_own(world: World, mailbox: MailCatcher) -> None:
     mailbox.set_fault("slow:0.2")
     id_ = add_message(world.connection)
     consumer = world.consumer()
-    with running(lambda: consumer.process(id_)) as verdict:
+    with running(lambda: consumer.process(id_)) as disposition:
         wait_until(lambda: world.message(id_)["status"] == "running", 10, "the claim")
         world.take_back(id_)
         mailbox.set_fault(None)
         assert world.process(id_) is Disposition.DELIVERED
         finished = world.message(id_)
 
-    assert verdict.result() is Disposition.CLAIM_LOST
+    assert disposition.result() is Disposition.CLAIM_LOST
     assert world.message(id_) == finished
