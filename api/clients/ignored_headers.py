@@ -15,7 +15,7 @@ from shared.settings.api import is_behind_tls
 _AGAIN_SECONDS: Final = 600.0
 _FIX: Final = (
     "set TRUSTED_PROXIES to the number of proxies in front, and FORWARDING_HEADER to the header in which they name the"
-    " client; a client that asks without a proxy may have made the header up"
+    " client; a client that uses no proxy may also have invented the header"
 )
 _KEEP: Final = (
     "INSERT INTO ignored_headers AS h (name, seen_at) VALUES (%s, now())"
@@ -55,4 +55,4 @@ class IgnoredHeaders:
             with self._connections.borrow() as connection:
                 connection.execute(_KEEP, [header])
         except DatabaseUnavailableError as exc:
-            _log.info("forwarding_header.not_kept", reason=exc.reason, meaning="doctor does not know of it")
+            _log.info("forwarding_header.not_kept", reason=exc.reason, meaning="doctor cannot report it")

@@ -47,7 +47,7 @@ class Notifier:
             try:
                 thread = self._start()
             except RuntimeError:
-                _log.warning("notify.failed", reason="the system gives no thread for it")
+                _log.warning("notify.failed", reason="the system cannot start another thread")
                 return
         thread.requested.set()
 

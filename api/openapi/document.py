@@ -37,7 +37,7 @@ Sign up, verify the email address with the link that was sent to it, and send th
 
 Errors are RFC 9457 problems that list every invalid field at once.
 
-Pages of other sites may call /v1 if the operator has allowed their origin (CORS), without cookies."""
+Pages of other sites may call `/v1/*` if the operator has allowed their origin (CORS), without cookies."""
 
 
 def build_document(signup_schema: SignUpSchema) -> dict[str, Any]:
