@@ -1,8 +1,9 @@
-"""Moves messages from the outbox onto RQ's queues in Redis, and brings back those that Redis lost.
+"""The relay: it moves messages from the outbox to RQ's queues in Redis, and brings back what Redis or a worker lost.
 
-Guarantee: a committed message is pushed at least once and goes on being looked for until a consumer's own commit
-finishes it. What a crash leaves behind: before the push, pending rows as they were; between push and commit, a job
-whose row is still pending, so that the same job id is pushed again; after the commit, a published row with a lease,
-which the reaper of any relay looks for in Redis when the lease is over or Redis has begun another life. A row lock is
-held across the push; PostgreSQL ends it within seconds if this process freezes. A payload is never read here.
+Guarantee: a committed message is pushed at least once, and is looked up until a consumer's own commit finishes it.
+
+After a crash: before the push, rows are pending as before. Between push and commit, the row of a pushed job is still
+pending, and the same job id is pushed again. After the commit, the row is published with a lease; the reaper of any
+relay looks its job up when the lease is over or the epoch of Redis has changed. Row locks are held during the push, and
+PostgreSQL ends them within seconds if the process freezes. The relay never reads a payload.
 """

@@ -36,17 +36,17 @@ _STOP_SECONDS: Final = 4.0
 @click.option(
     "--batch-size",
     type=click.IntRange(1, 10_000),
-    help="Messages published in one transaction at the most. Default: OUTBOX_BATCH_SIZE, or 1000.",
+    help="Largest number of messages in one transaction. Default: OUTBOX_BATCH_SIZE, or 1000.",
 )
 @click.option(
     "--poll-seconds",
     type=click.FloatRange(0, 86_400, min_open=True),
-    help="Longest sleep between two looks into the outbox. Default: OUTBOX_POLL_SECONDS, or 1.",
+    help="Longest sleep between two polls of the outbox. Default: OUTBOX_POLL_SECONDS, or 1.",
 )
 @click.option(
     "--once",
     is_flag=True,
-    help="Publish what is due now, with one round of the reaper, and exit: 0, or 1 when PostgreSQL or Redis is away.",
+    help="Publish what is due now, after one sweep of the reaper, and exit: 0, or 1 if PostgreSQL or Redis is away.",
 )
 @click.pass_context
 def main(context: click.Context, batch_size: int | None, poll_seconds: float | None, *, once: bool) -> None:
@@ -54,12 +54,12 @@ def main(context: click.Context, batch_size: int | None, poll_seconds: float | N
 
     Without a command it runs the relay; the options below are the relay's.
 
-    Runs until SIGTERM or SIGINT: the batch in hand is finished or rolled back, exit 0 within 5 seconds. Any number of
-    relays may run side by side. Settings come from the environment (DATABASE_URL, RQ_REDIS_URL and others, see the
-    README); a missing or malformed one stops the process with exit code 2.
+    It runs until SIGTERM or SIGINT: the current batch is finished or rolled back, and it exits with 0 within 5 seconds.
+    Any number of relays may run side by side. Settings come from the environment (DATABASE_URL, RQ_REDIS_URL and
+    others, see docs/configuration.md); a missing or malformed one ends the process with exit code 2.
 
-    The commands are for operators. Exit codes: 0 done; 1 it cannot be done, a server cannot be used, or `doctor` found
-    a fault; 2 the command line or the environment is wrong.
+    The commands are for operators. Exit codes: 0 success; 1 the command failed, a server cannot be used, or `doctor`
+    found a fault; 2 the command line or the environment is wrong.
     """
     if context.invoked_subcommand is not None:
         return
@@ -135,7 +135,7 @@ def _drain(relay: Relay, database_url: str) -> None:
 def _stop_on_signals(relay: Relay) -> None:
     def stop(_signal: int, _frame: FrameType | None) -> None:
         relay.stop()
-        # A server that accepts and never answers holds the batch in hand: leaving rolls it back.
+        # A server that never answers blocks the current batch: exiting rolls it back.
         deadline = threading.Timer(_STOP_SECONDS, os._exit, [0])
         deadline.daemon = True
         deadline.start()
@@ -145,7 +145,7 @@ def _stop_on_signals(relay: Relay) -> None:
 
 
 def _ignore_signals() -> None:
-    """Be deaf from here on: Python drops our handlers while it ends, and a second signal would look like a crash."""
+    """Ignore signals from now on: Python removes our handlers at exit, and a second signal would look like a crash."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -1,4 +1,4 @@
-"""Redis, as the relay sees it: lists to push to, and a life (epoch) that may end at any moment."""
+"""Redis for the relay: it pushes jobs to RQ's lists, reads them, and detects that Redis has lost data (its epoch)."""
 
 import math
 import re
@@ -24,12 +24,12 @@ from shared.rq_format.keys import Keys, is_marker
 from shared.rq_format.write import PUSH_SCRIPT, push_arguments, timestamp
 
 SOCKET_SECONDS: Final = 3.0
-"""Below the limit that PostgreSQL sets on an idle transaction: a frozen Redis rolls the batch back, not the server."""
+"""Shorter than PostgreSQL's limit on an idle transaction, so that a frozen Redis is noticed by the relay first."""
 
 ASK_SENTINELS_SECONDS: Final = 5.0
 _DELETED_AT_ONCE: Final = 1000
 _RUN_ID: Final = re.compile(rb"\nrun_id:(\w+)")
-"""Found from its first letters on; a pattern that begins with (?m)^ is tried at each letter of the answer."""
+"""It starts with a literal, because a pattern that starts with (?m)^ is tried at each character of the answer."""
 _NO_RUN_ID: Final = "-"
 _NO_MARKER: Final = "-"
 _WRONG_TYPE: Final = "WRONGTYPE"
@@ -38,7 +38,7 @@ _log = structlog.get_logger(__name__)
 
 
 class BrokerUnavailableError(OutboxError):
-    """Redis cannot be reached or refuses to work."""
+    """Redis is unreachable or refuses a command."""
 
 
 def open_broker(
@@ -48,7 +48,7 @@ def open_broker(
     *,
     ask_sentinels_seconds: float = ASK_SENTINELS_SECONDS,
 ) -> "Broker":
-    """Prepare a connection that never repeats a command by itself; nothing is sent yet."""
+    """Return a broker whose connection never repeats a command; nothing is sent yet."""
     client = open_redis(redis_url, socket_timeout=SOCKET_SECONDS, socket_connect_timeout=SOCKET_SECONDS)
     return Broker(
         client,
@@ -59,11 +59,11 @@ def open_broker(
 
 
 class Broker:
-    """Pushes jobs in RQ's own layout and tells one life of Redis from the next.
+    """Pushes jobs in RQ's format, and names the epoch of Redis.
 
-    The epoch is a marker that a push sets if it is absent, together with the server's run id: an emptied Redis has
-    another marker, a restarted or failed-over one another run id. Where INFO is refused to us the run id is not known:
-    what a failover lost is then looked for when its leases are over.
+    The epoch is a marker that a push sets if there is none, together with the server's run id: an emptied Redis has
+    another marker, and a restarted or failed-over one another run id. If we may not run INFO, the run id is not known,
+    and jobs that a failover lost are noticed when their leases are over.
     """
 
     def __init__(
@@ -90,19 +90,19 @@ class Broker:
         self._ask_sentinels_at = 0.0
         self._info_is_refused = False
         self.refused_queues: frozenset[str] = frozenset()
-        """Those whose key holds something else than a list, so that the latest push left out their jobs."""
+        """Queues whose key in Redis holds no list, so that the latest push left out their jobs."""
 
     def push(self, rows: Sequence[JobRef], *, in_front: bool = False) -> str:
-        """Push the jobs of these rows in one atomic step and return the epoch that they were pushed into.
+        """Push the jobs of these messages in one atomic step, and return the epoch of that moment.
 
         The jobs of `refused_queues` are left out.
 
         Args:
-            rows: whose jobs.
-            in_front: before the jobs that wait already, instead of behind them.
+            rows: the messages.
+            in_front: push them in front of the jobs that are there already, instead of behind them.
 
         Raises:
-            BrokerUnavailableError: nothing may be concluded; the jobs may or may not stand in Redis.
+            BrokerUnavailableError: the jobs may or may not be in Redis.
 
         """
         command = "LPUSH" if in_front else "RPUSH"
@@ -119,17 +119,17 @@ class Broker:
         return _epoch(marker, found[1].decode() if found else _NO_RUN_ID)
 
     def epoch(self) -> str:
-        """Name the present life of Redis. Raises BrokerUnavailableError."""
+        """Return the present epoch of Redis. Raises BrokerUnavailableError."""
         return self._read([])[0]
 
     def read_lists(self, jobs: AbstractSet[bytes]) -> tuple[set[bytes], str]:
-        """Give those of the jobs that stand in the lists, and the epoch, as of one moment.
+        """Return those of the jobs that are in the lists, and the epoch, as of one moment.
 
-        Standing in a list is the only proof that a job will be run: a hash outlives the job that was popped. The lists
-        are read whole: Redis would search all of them for each single id (LPOS).
+        Only a job in a list will be run: a hash may exist after its job was popped. The lists are read completely,
+        because LPOS would search them for each single id.
 
         Raises:
-            BrokerUnavailableError: nothing may be concluded.
+            BrokerUnavailableError: Redis could not be read.
 
         """
         epoch, lists = self._read(QUEUES)
@@ -143,17 +143,17 @@ class Broker:
                 self._client.unlink(*keys[start : start + _DELETED_AT_ONCE])
 
     def leave_replaced_master(self) -> None:
-        """Behind Sentinel, every few seconds: drop the connections to a server that is no longer the master."""
+        """Close connections to a server that is no longer the master. Sentinel is asked every few seconds."""
         if monotonic() >= self._ask_sentinels_at:
             leave_replaced_master(self._client)
             self._ask_sentinels_at = monotonic() + self._ask_sentinels_seconds
 
     def close(self) -> None:
-        """Drop the connections."""
+        """Close the connections."""
         self._client.close()
 
     def _read(self, queues: Sequence[str]) -> tuple[str, list[list[bytes]]]:
-        """Give the epoch and these queues' jobs, as of one moment. Raises BrokerUnavailableError."""
+        """Return the epoch and these queues' jobs, as of one moment. Raises BrokerUnavailableError."""
         with _translated(self._client):
             if not self._info_is_refused:
                 try:
@@ -161,7 +161,7 @@ class Broker:
                 except ReadOnlyError:
                     raise
                 except ResponseError:
-                    pass  # a refused command fails the whole MULTI: without INFO it shows whether that was it
+                    pass  # a refused command fails the whole MULTI: repeat it without INFO
             found = self._read_at_once(queues, with_info=False)
         self._note_info(is_refused=True)
         return found
@@ -178,18 +178,18 @@ class Broker:
         lists, (marker, *infos) = replies[: len(queues)], replies[len(queues) :]
         run_id = infos[0].get("run_id") if infos else None
         if infos and infos[1].get("role") == "slave":
-            # It answers, so that nothing but this tells redis-py to leave it.
+            # redis-py keeps connections that answer: close them to connect to the new master.
             self._client.connection_pool.disconnect(inuse_connections=False)
-            raise ReadOnlyError("what a replica holds is older, and its jobs are popped elsewhere")
-        # A key that holds something else than a list holds no job.
+            raise ReadOnlyError("this is a replica: its data are older, and workers pop from the master")
+        # A key of another type holds no job.
         return _epoch(marker, run_id or _NO_RUN_ID), [listed or [] for listed in lists]
 
     def _note_info(self, *, is_refused: bool) -> None:
-        """Say once that INFO is refused; a push tries it each time."""
+        """Log once that INFO is refused. Each push tries it again."""
         if is_refused and not self._info_is_refused:
             _log.warning(
                 "redis.info_refused",
-                meaning="a failover is noticed by leases alone",
+                meaning="a failover is only noticed when leases are over",
                 fix="let this Redis user run INFO (ACL SETUSER … +info)",
             )
         self._info_is_refused = is_refused
@@ -200,12 +200,12 @@ class Broker:
 
 
 def _epoch(marker: bytes | None, run_id: str) -> str:
-    """Name an epoch. What is none of our markers is as good as none: the next push writes one over it."""
+    """Return the name of an epoch. A value that is no marker counts as none; the next push overwrites it."""
     return f"{marker.decode() if marker and is_marker(marker) else _NO_MARKER}/{run_id}"
 
 
 def _unless_of_another_type(reply: object) -> object:
-    """Give what a key holds, None where that is of another type than it should be. Raises any other error."""
+    """Return a key's value, None for a key of another type. Raises any other error."""
     if not isinstance(reply, Exception):
         return reply
     if isinstance(reply, ResponseError) and str(reply).startswith(_WRONG_TYPE):
@@ -217,6 +217,6 @@ def _unless_of_another_type(reply: object) -> object:
 def _translated(client: Redis) -> Iterator[None]:
     try:
         yield
-    # UnicodeError: a host in RQ_REDIS_URL that cannot be a name, such as one with two dots in a row.
+    # UnicodeError: the host in RQ_REDIS_URL is no valid name, such as one with two dots in a row.
     except (RedisError, OSError, UnicodeError) as exc:
         raise BrokerUnavailableError(f"Redis cannot be used: {client_cause(exc, client)}") from exc

@@ -1,4 +1,4 @@
-"""How relay and worker reach Redis: one rule for errors and deadlines, with one server or behind Sentinel.
+"""Redis clients for relay and worker, with the same errors and deadlines for one server and behind Sentinel.
 
-It imports `shared` alone. The API, and `shared` itself, cannot import it: a signup never depends on Redis.
+It imports only `shared`. The API and `shared` cannot import it: a signup never depends on Redis.
 """

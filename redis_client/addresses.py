@@ -1,4 +1,4 @@
-"""Where a client connects to, for the words about an outage: RQ's command line may name another Redis than we read."""
+"""The address of a client's Redis for error texts: RQ's command line may name another one than RQ_REDIS_URL."""
 
 from typing import Any
 from urllib.parse import quote

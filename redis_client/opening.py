@@ -1,4 +1,4 @@
-"""Clients for whatever RQ_REDIS_URL names: a server, or the master that sentinels name."""
+"""Opens a client for RQ_REDIS_URL: a server, or the master that sentinels name."""
 
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ def open_redis(redis_url: str, **options: Any) -> Redis:  # noqa: ANN401 - redis
 
     Args:
         redis_url: as RQ_REDIS_URL has it.
-        options: redis-py's, such as socket_timeout. What the URL says goes before them.
+        options: redis-py's, such as socket_timeout. Parameters of the URL override them.
 
     Raises:
         ValueError: the URL is malformed.
@@ -29,7 +29,7 @@ def open_redis(redis_url: str, **options: Any) -> Redis:  # noqa: ANN401 - redis
 
 
 def open_master(redis_url: str, client_class: type[Client], **options: Any) -> Client:  # noqa: ANN401 - redis-py's
-    """Return the same for a URL that names sentinels, as a client of that class."""
+    """Return a client of that class for a URL that names sentinels; nothing is sent yet."""
     address = parse_sentinel_url(redis_url)
     master = {"retry": no_retry(), **options, **parse_url(address.master_url)}  # type: ignore[no-untyped-call]
     of_sentinels = {name: value for name, value in master.items() if name.startswith("ssl_")}

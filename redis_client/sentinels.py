@@ -1,4 +1,4 @@
-"""redis-py's Sentinel client, with deadlines, and with errors that say what each sentinel answered."""
+"""redis-py's Sentinel client with deadlines, and with errors that contain each sentinel's answer."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,14 +12,14 @@ from redis_client.addresses import client_cause, host_and_port
 from redis_client.retrying import no_retry
 
 SENTINEL_SECONDS: Final = 1.0
-"""The longest wait for one sentinel. The others are asked after it, while PostgreSQL may hold a relay's transaction."""
+"""The longest wait for one sentinel. Several are asked in turn while a relay's transaction is open."""
 
 
 class Sentinels(Sentinel):
-    """Finds the master as redis-py does: the first sentinel that knows one that is up; it is asked first next time."""
+    """Finds the master as redis-py does: the first sentinel that knows a running one. It is asked first next time."""
 
     def __init__(self, addresses: Sequence[tuple[str, int]], **options: Any) -> None:  # noqa: ANN401 - redis-py's
-        """Prepare a client for each; nothing is sent yet.
+        """Create a client for each sentinel; nothing is sent yet.
 
         Args:
             addresses: host and port of each.
@@ -56,21 +56,21 @@ class Sentinels(Sentinel):
 
 
 class MasterPool(SentinelConnectionPool):
-    """Connections to the master of the moment; with the last of them those to the sentinels are closed."""
+    """Connections to the current master. Closing all of them also closes those to the sentinels."""
 
     def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's signature
-        """Close the connections that nobody uses, and by default all others and those to the sentinels too."""
+        """Close the idle connections, and by default also those in use and those to the sentinels."""
         super().disconnect(inuse_connections)
         if inuse_connections:
             self.sentinel_manager.close()
 
 
 def leave_replaced_master(*clients: Redis) -> None:
-    """Ask the sentinels who the master is, and drop the clients' connections to another one.
+    """Ask the sentinels for the master, and close the clients' connections to any other server.
 
-    A server that was replaced in a planned failover, or while it stood still, stays a master for some seconds, until
-    the sentinels reach it and turn it into a replica: what is pushed there meanwhile is lost. With one server, and
-    while no sentinel names a master, nothing is done.
+    After a planned failover or a freeze, the old master stays a master for some seconds, until the sentinels turn it
+    into a replica. What is pushed there meanwhile is lost. With a single server, and while no sentinel names a
+    master, nothing is done.
     """
     with suppress(RedisError, OSError, ValueError):
         for client in clients:

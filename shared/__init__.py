@@ -1,5 +1,5 @@
-"""What the three rooms share: settings, message types, the outbox's INSERT, models, link signing, logging.
+"""Code that API, relay and consumer share: the outbox, settings, database connections, logs and traces.
 
-Guarantee: a message appended here belongs to the caller's transaction. A crash before that commit leaves neither the
-user nor the message, a crash after it leaves both. This package never reaches Redis or a mail server.
+Guarantee: a message is appended in the caller's transaction. A crash before its commit leaves neither the user nor the
+message, a crash after it both. This package never reaches Redis or a mail server.
 """

@@ -1,4 +1,4 @@
-"""Which addresses mail is sent to: one rule for the form that takes an address and the worker that writes to it."""
+"""Which addresses can be mailed: one rule for the form that accepts an address and the worker that sends to it."""
 
 import re
 from typing import Final
@@ -9,13 +9,13 @@ _ENCODED_WORD: Final = "=?"
 
 
 def is_mailable(address: str) -> bool:
-    """Return whether the address can stand in a mail's header and in its envelope as it is."""
+    """Return whether the address can be used unchanged in a mail's header and envelope."""
     return _DOT_ATOMS.fullmatch(address) is not None and not may_be_decoded(address)
 
 
 def may_be_decoded(address: str) -> bool:
-    """Return whether some readers would take a part of the address for an encoded word (RFC 2047).
+    """Return whether a part of the address looks like an encoded word (RFC 2047).
 
-    Some decode one in addresses too, where it may hide a line end (CVE-2024-6923).
+    Some mail software decodes encoded words in addresses too, where they may contain a line end (CVE-2024-6923).
     """
     return _ENCODED_WORD in address

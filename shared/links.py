@@ -1,7 +1,7 @@
-"""Signing the link that verifies an address.
+"""The link that verifies an address, and its signature.
 
-`secret_code` is the bare signature over the verification record's id and address. The URL therefore holds nothing
-readable, the database no code that could be stolen, and every retry of a message yields the same link.
+`secret_code` is the signature over the verification record's id and address. So the URL contains nothing readable, the
+database contains no code that could be stolen, and every retry of a message has the same link.
 """
 
 import hashlib
@@ -16,15 +16,15 @@ VERIFY_PATH = "/v1/verify_email"
 
 
 def sign(secret_keys: Sequence[str], record_id: int, email: str) -> str:
-    """Give the secret code of a record, made with the first key."""
+    """Return the secret code of a record, signed with the first key."""
     return _signature(secret_keys[0], record_id, email)
 
 
 def is_authentic(secret_keys: Sequence[str], record_id: int, email: str, secret_code: str) -> bool:
-    """Tell whether the code was made by us, with any of the keys, for this record and this address.
+    """Return whether the code was signed with any of the keys for this record and address.
 
-    The texts are compared, not what they decode to: the last character of an unpadded base64 text has bits that
-    decoding ignores, and a link with one character changed is not ours.
+    The texts are compared, not the decoded bytes: decoding ignores some bits of the last character of an unpadded
+    base64 text, and a link with one changed character must not be valid.
     """
     given = secret_code.encode("utf-8", "replace")
     codes = [_signature(key, record_id, email).encode("ascii") for key in secret_keys]
@@ -32,7 +32,7 @@ def is_authentic(secret_keys: Sequence[str], record_id: int, email: str, secret_
 
 
 def verification_link(base_url: str, record_id: int, secret_code: str) -> str:
-    """Give the address that the mail's button leads to."""
+    """Return the URL of the mail's button."""
     return f"{base_url}{VERIFY_PATH}?{urlencode({'email_id': record_id, 'secret_code': secret_code})}"
 
 

@@ -1,4 +1,4 @@
-"""Structured logging: one line for each unit of work, JSON for machines, readable on a terminal."""
+"""Structured logging: one line for each event, as JSON, or as coloured text on a terminal."""
 
 import logging
 import sys
@@ -8,13 +8,13 @@ from typing import Final
 import structlog
 
 IDS_IN_A_LINE: Final = 100
-"""What reads log lines cuts or drops long ones."""
+"""Log collectors cut or drop long lines."""
 
 
 def configure_logging() -> None:
-    """Send every log line of this process, ours and the libraries', to standard error.
+    """Write every log line of this process, ours and the libraries', to standard error.
 
-    A terminal gets coloured text, anything else one JSON object a line. Called by the processes' entry points alone.
+    A terminal gets coloured text, anything else one JSON object per line. Only the entry points of processes call this.
     """
     shared_steps: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -42,6 +42,6 @@ def configure_logging() -> None:
 
 
 def lines_of(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Divide the ids of many messages into as many as one log line holds."""
+    """Yield the ids in groups, each for one log line."""
     for start in range(0, len(ids), IDS_IN_A_LINE):
         yield ids[start : start + IDS_IN_A_LINE]

@@ -1,8 +1,8 @@
-"""Why a server cannot be used: its host and port, and the first line of what it or the operating system said.
+"""Texts about a server that cannot be used: its host and port, and the first line of the error.
 
-A cause goes to logs, terminals and the reasons that are kept with messages. So it holds no password, no mail address
-and no value of a user: of PostgreSQL's errors only those are quoted whose first line cannot hold one, and of Redis'
-replies nothing that repeats the arguments of a command.
+A cause is written to logs, terminals and the reasons of messages. So it contains no password, no mail address and no
+value of a user: only those PostgreSQL errors are quoted whose first line cannot contain one, and of Redis' replies
+nothing that repeats the arguments of a command.
 """
 
 import re
@@ -19,7 +19,7 @@ from shared.settings.sentinel_url import is_sentinel_url, parse_sentinel_url
 _LONGEST_REASON: Final = 200
 
 _QUOTED_CLASSES: Final = frozenset({"08", "25", "28", "3D", "3F", "40", "53", "55", "57", "58"})
-"""Connections, transactions, logins, names of databases and schemas, resources, operators' orders, files."""
+"""Connections, transactions, logins, names of databases and schemas, resources, operator intervention, files."""
 
 _QUOTED_STATES: Final = frozenset({"42501", "42P01", "42703", "42883"})
 """A missing grant, table, column or function. Other errors of that class quote SQL."""
@@ -36,7 +36,7 @@ _POSTGRESQL_PORT: Final = "5432"
 _REDIS_PORT: Final = "6379"
 _REDIS_CONNECTING: Final = re.compile(r"Error(?: -?\d+)? connecting to (?P<address>[^ ]*)\. ")
 _NO_MASTER: Final = "MasterNotFoundError"
-"""redis-py's error where no sentinel names a master; `shared` does not import redis."""
+"""redis-py's error when no sentinel names a master; `shared` does not import redis."""
 _REDIS_PIPELINE: Final = re.compile(r"\ACommand # \d+ .* of pipeline caused error: ")
 
 
@@ -59,7 +59,7 @@ def postgresql_cause(error: BaseException, database_url: str) -> str:
 
 
 def postgresql_reason(error: BaseException) -> str:
-    """Return the first line of what PostgreSQL, libpq or psycopg said, or the error's name if it may hold a value."""
+    """Return the first line of the error, or the error's name if that line may contain a user's value."""
     if not isinstance(error, psycopg.Error):
         return type(error).__name__
     state: str | None = error.sqlstate
@@ -77,8 +77,8 @@ def redis_cause(error: BaseException, redis_url: str) -> str:
     """Return why Redis cannot be used, such as `cache:6379: NOPERM User relay has no permissions …`.
 
     Args:
-        error: what redis-py or the operating system raised.
-        redis_url: as RQ_REDIS_URL has it; of several hosts all are named.
+        error: the error of redis-py or of the operating system.
+        redis_url: as RQ_REDIS_URL has it; all of its hosts are named.
 
     """
     if is_sentinel_url(redis_url):
@@ -95,15 +95,15 @@ def redis_cause(error: BaseException, redis_url: str) -> str:
 
 
 def connection_cause(error: BaseException, host: str, port: int) -> str:
-    """Return why a server that is spoken to over a plain socket cannot be used, such as `mail:25: Connection refused`.
+    """Return why a server behind a plain socket cannot be used, such as `mail:25: Connection refused`.
 
-    What the server itself answered is for the caller to quote: only the caller knows which values to take out of it.
+    The caller quotes the server's own answer, because only the caller knows which values to remove from it.
     """
     return _joined(f"{_bracketed(host)}:{port}", _system_reason(error))
 
 
 def _libpq_reason(text: str) -> str:
-    """Return the reason in an error without a SQLSTATE: the words are libpq's or psycopg's, or the server's FATAL."""
+    """Return the reason in an error without a SQLSTATE: the text of libpq, of psycopg, or the server's FATAL."""
     line = _first_line(text)
     found = _POSTGRESQL_SERVER.search(line)
     if found:
@@ -111,7 +111,7 @@ def _libpq_reason(text: str) -> str:
     for prefix in ("connection failed: ", "connection is bad: ", "consuming input failed: "):
         line = line.removeprefix(prefix)
     if line.startswith("invalid "):
-        # Such as a port that is no number: a password with an unescaped slash ends there.
+        # Such as a port that is no number: it may be part of a password with an unescaped slash.
         line = re.sub(r'"[^"]*"', '"…"', line)
     return line
 
@@ -132,7 +132,7 @@ def _postgresql_servers(options: Mapping[str, object]) -> str:
 
 
 def _server_in(text: str) -> str:
-    """Return the server that libpq names, for an address that leaves it to the environment."""
+    """Return the server that libpq names, for a URL without a host."""
     found = _POSTGRESQL_SERVER.search(text)
     if found is None:
         return ""
@@ -152,7 +152,7 @@ def _redis_reason(error: BaseException) -> str:
 
 
 def _cause_behind_sentinel(error: BaseException, redis_url: str) -> str:
-    """Return what the sentinels said, or else what is wrong with the master that they name."""
+    """Return the sentinels' answers, or the error of the master that they name."""
     name = type(error).__name__
     try:
         url = parse_sentinel_url(redis_url)
@@ -206,5 +206,5 @@ def _bracketed(host: str) -> str:
 
 
 def _without_secrets(cause: str, secrets: list[str], otherwise: str) -> str:
-    """Return the cause, or the shorter one if a secret stands in it: a malformed address may put one anywhere."""
+    """Return the cause, or `otherwise` if it contains a secret: in a malformed URL a secret may be anywhere."""
     return otherwise if any(secret in cause for secret in secrets) else cause

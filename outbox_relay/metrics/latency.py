@@ -1,8 +1,7 @@
-"""How long messages take, as histograms: read at each scrape from the newest end of history.
+"""The latency of messages as histograms, read from the newest end of history at each scrape.
 
-The hot path measures nothing. What was finished since the scrape before is counted by PostgreSQL, through the index on
-the time of the finish. Every relay counts all messages, whoever sent them: quantiles may be taken over all relays
-together, a rate over one of them.
+Publishing and sending measure nothing. PostgreSQL counts the messages that finished since the previous scrape, with the
+index on finished_at. Every relay counts all messages: take quantiles over all relays together, and a rate over one.
 """
 
 import threading
@@ -21,10 +20,10 @@ from shared.outbox.latency import LATENCY_COLUMNS
 from shared.outbox.messages import QUEUES
 
 SETTLED_SECONDS: Final = 6.0
-"""A finish is visible a moment after the time that it bears; a transaction that is silent for 5 s is ended."""
+"""A finished row becomes visible after its finished_at, by at most the 5 s of an idle transaction."""
 
 LONGEST_WINDOW_SECONDS: Final = 300.0
-"""After a longer time without a scrape the messages in between are left out, so that no scrape reads a big table."""
+"""After a longer time without a scrape, older messages are left out, so that no scrape reads many rows."""
 
 _STATEMENT_SECONDS: Final = 4.0
 _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86_400.0)
@@ -43,7 +42,6 @@ class LatencyCollector(Collector):
     """Counts done messages from the first scrape on."""
 
     def __init__(self, connect: Callable[[], DbConnection]) -> None:
-        """Keep how to reach PostgreSQL."""
         self._connect = connect
         self._lock = threading.Lock()
         self._counted_until: datetime | None = None
@@ -53,17 +51,17 @@ class LatencyCollector(Collector):
         self._sums = dict.fromkeys(self._counts, 0.0)
 
     def describe(self) -> list[Metric]:
-        """Name nothing in advance: registering shall not look at PostgreSQL."""
+        """Return nothing: registering the collector must not read from PostgreSQL."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Give the histograms; while PostgreSQL is away they stand still."""
+        """Yield the histograms; while PostgreSQL is unreachable they do not change."""
         with self._lock:
             try:
                 with self._connect() as connection, read_transaction(connection, _STATEMENT_SECONDS):
                     self._count(connection)
             except psycopg.Error:
-                pass  # told by outbox_postgresql_up
+                pass  # outbox_postgresql_up shows it
             yield from [self._family(name) for name in _HISTOGRAMS]
 
     def _count(self, connection: DbConnection) -> None:
@@ -87,7 +85,7 @@ class LatencyCollector(Collector):
 
 
 def _window(connection: DbConnection, counted_until: datetime | None) -> tuple[datetime, datetime]:
-    """Give the time range to count; at the first scrape it is empty."""
+    """Return the time range to count; at the first scrape it is empty."""
     row = connection.execute(
         """
         SELECT greatest(%(since)s::timestamptz, settled - make_interval(secs => %(longest)s)), settled
@@ -105,9 +103,9 @@ def _window(connection: DbConnection, counted_until: datetime | None) -> tuple[d
 
 
 def _finished_between(connection: DbConnection, since: datetime, until: datetime) -> list[tuple[Any, ...]]:
-    """Count done messages by histogram, queue and bucket; the first bucket has the number 0."""
-    # width_bucket puts a value that stands on an edge above it, Prometheus below: for attempts, which are whole
-    # numbers, half of one is taken off.
+    """Return counts and sums of done messages by histogram, queue and bucket; the first bucket is 0."""
+    # width_bucket counts a value at an edge above it, Prometheus below: half an attempt is subtracted, because attempts
+    # are whole numbers.
     return connection.execute(
         f"""
         WITH fresh AS MATERIALIZED (

@@ -1,58 +1,57 @@
-"""Whether a relay's loop turns, and whether its passes work."""
+"""Whether a relay is alive (its loop runs) and ready (its passes work)."""
 
 from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
 STILL_SECONDS: Final = 60.0
-"""A pass takes milliseconds, and an outage ends it within seconds: a relay whose pass takes so long is stuck."""
+"""A pass takes milliseconds, or seconds during an outage. A relay whose pass takes longer than this hangs."""
 
 READY_SECONDS: Final = 20.0
-"""The longest sleep is five seconds: a relay that has made no pass that worked for so long does not do its work."""
+"""The longest sleep is five seconds. A relay without a pass that worked for longer than this is not ready."""
 
 
 class Liveness:
     """What the loop has done lately.
 
-    Alive is a loop that turns: after a pass that worked, or while it waits for a server that is away, since starting it
-    again would not bring the server back. Ready is a loop whose passes work. A relay that has only started is neither.
+    A relay is alive after a pass that worked, and while it waits for a server that is away, because a restart would not
+    help. It is ready while its passes work. A relay that has just started is neither.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        """Begin as a relay that has only started."""
         self._clock = clock
         self._began_at = clock()
         self._worked_at: float | None = None
         self._away: str | None = None
 
     def pass_begins(self) -> None:
-        """Note that the loop turns."""
+        """Record the start of a pass."""
         self._began_at = self._clock()
 
     def pass_worked(self) -> None:
-        """Note that a pass was made without a failure."""
+        """Record a pass without an error."""
         self._worked_at = self._clock()
 
     def outage(self, of: str) -> None:
-        """Note which server is away."""
+        """Record which server is away."""
         self._away = of
 
     def recovery(self) -> None:
-        """Note that none is away any more."""
+        """Record that no server is away any more."""
         self._away = None
 
     def is_alive(self) -> bool:
-        """Return whether the process should be left alone."""
+        """Return whether the process need not be restarted."""
         if self._away is not None:
             return self._clock() - self._began_at < STILL_SECONDS
         return self._has_worked_within(STILL_SECONDS)
 
     def is_ready(self) -> bool:
-        """Return whether the relay does its work."""
+        """Return whether the relay's passes work."""
         return self._away is None and self._has_worked_within(READY_SECONDS)
 
     def describe(self) -> str:
-        """Return one line about what the loop does."""
+        """Return one line of text about the loop."""
         now = self._clock()
         began = f"the latest pass began {now - self._began_at:.0f} s ago"
         if self._away is not None:

@@ -1,4 +1,4 @@
-"""The relay's metrics: what this process did, and what the outbox looks like."""
+"""The metrics of a relay: its own work, and the state of the outbox."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -28,10 +28,10 @@ _STEP_SECONDS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 
 
 class RelayMetrics(Observer):
-    """Counts what a relay tells. Every label has a handful of values, all known here."""
+    """Counts what a relay reports. Every label has a few values, all of them known here."""
 
     def __init__(self, database_url: str, clock: Callable[[], float] = monotonic) -> None:
-        """Prepare every metric at zero, so that a first event is an increase."""
+        """Create every metric with the value 0, so that the first event is an increase."""
         self.registry = CollectorRegistry()
         self.liveness = Liveness(clock)
         self._pushed = self._counter("outbox_pushed_messages", "Messages pushed into Redis by this relay")
@@ -76,11 +76,11 @@ class RelayMetrics(Observer):
         self.registry.register(LatencyCollector(lambda: connect_promptly(database_url, APPLICATION)))
 
     def pass_begins(self) -> None:
-        """Note that the loop turns."""
+        """Record the start of a pass."""
         self.liveness.pass_begins()
 
     def step(self, name: str) -> AbstractContextManager[object]:
-        """Time a step."""
+        """Measure the time of a step."""
         return self._step_seconds.labels(name).time()
 
     def claims_reaped(self, claims: Sequence[Reaped]) -> None:
@@ -89,13 +89,13 @@ class RelayMetrics(Observer):
             self._reaped.labels(claim.status).inc()
 
     def sweep_ended(self, sweep: SweepResult) -> None:
-        """Count what it found."""
+        """Count what the sweep has done."""
         self._renewed.inc(sweep.renewed)
         self._returned.labels("lease").inc(sweep.returned_by_lease)
         self._returned.labels("epoch").inc(sweep.returned_by_epoch)
 
     def pass_ends(self, published: int, pruned: int) -> None:
-        """Count what a pass did."""
+        """Count what the pass has done."""
         self.liveness.pass_worked()
         if published:
             self._pushed.inc(published)
@@ -114,7 +114,7 @@ class RelayMetrics(Observer):
         self._away.labels(of).set(1)
 
     def recovery(self) -> None:
-        """Note that nothing is away any more."""
+        """Record that no server is away any more."""
         self.liveness.recovery()
         for server in _SERVERS:
             self._away.labels(server).set(0)

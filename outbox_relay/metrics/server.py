@@ -1,4 +1,4 @@
-"""The relay's own small HTTP server: `/metrics`, `/healthz` for a supervisor, and `/readyz`."""
+"""The relay's HTTP server: `/metrics`, `/healthz` and `/readyz`."""
 
 import socket
 import threading
@@ -20,7 +20,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def server_bind(self) -> None:
-        """Bind without asking the name service who we are, as http.server does: it may take its time."""
+        """Bind without http.server's look-up of our own name, which may take long."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
@@ -34,11 +34,11 @@ class _Handler(WSGIRequestHandler):
     timeout = _CLIENT_SECONDS
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: a scrape every few seconds is no news."""
+        """Log nothing: scrapes come every few seconds."""
 
 
 def serve(address: tuple[str, int], metrics: RelayMetrics) -> WSGIServer:
-    """Serve in threads of their own, which end with the process. Raises OSError when the address cannot be used."""
+    """Serve in daemon threads. Raises OSError if the address cannot be used."""
     host, port = address
     server_class = _ServerOfIpv6 if ":" in host else _Server
     server = make_server(host, port, _application(metrics), server_class, _Handler)

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: how the long-lived processes hold them, and what a frozen process may hold up."""
+"""Connections to PostgreSQL and their transactions, with limits on what a frozen process can block."""
 
 from collections import ChainMap
 from collections.abc import Callable, Iterator
@@ -16,14 +16,14 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 IDLE_IN_TRANSACTION_SECONDS: Final = 5
-"""After this long PostgreSQL ends a transaction whose client has gone silent, and with it the locks it held."""
+"""After this time PostgreSQL ends a transaction whose client is silent, and releases its locks."""
 
 LOCK_SECONDS: Final = 8
-"""The longest wait for a row: longer than a frozen process of ours can hold one, shorter than a human's session."""
+"""The longest wait for a row lock: longer than a frozen process of ours can hold one."""
 
 _DEFAULTS: Final[dict[str, Any]] = {
     "connect_timeout": 3,
-    # A peer that vanished without a word (a pulled plug, a dropped NAT entry) is noticed within this time.
+    # A peer that disappeared (a pulled plug, a dropped NAT entry) is noticed within this time.
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -31,32 +31,31 @@ _DEFAULTS: Final[dict[str, Any]] = {
 }
 
 _SETTINGS: Final = {
-    # What a value looks like in an answer.
+    # The format of values in an answer.
     "datestyle": "ISO",
     "intervalstyle": "postgres",
     "timezone": "UTC",
     "bytea_output": "hex",
     "extra_float_digits": "1",
-    # What a text means in a statement.
+    # The meaning of strings in a statement.
     "standard_conforming_strings": "on",
-    # How long a statement may take; what limits a transaction and its locks is set where it begins.
+    # The limit of a statement. Those of a transaction and its locks are set where it begins.
     "statement_timeout": "0",
-    # Compiling takes a hundred times as long as the longest of our statements, and PostgreSQL decides by estimates.
+    # Compiling takes a hundred times as long as our longest statement, and PostgreSQL decides by estimates.
     "jit": "off",
 }
-"""What our statements and psycopg depend on, whatever server, database or role have set. search_path is as given."""
+"""Settings that our statements and psycopg depend on, whatever server, database or role have set."""
 
 _SETTINGS_SINCE: Final = {14: {"idle_session_timeout": "0"}, 17: {"transaction_timeout": "0"}}
-"""By the major version that brought them."""
+"""By the major version that introduced them."""
 
 _ENCODING: Final = "UTF8"
 
 
 class UnsuitableDatabaseError(psycopg.OperationalError):
-    """The database cannot hold what people are called: no statement is run in it."""
+    """The encoding of the database cannot hold every name: no statement is run in it."""
 
     def __init__(self, encoding: str) -> None:
-        """Name the encoding, and what mends it."""
         super().__init__(
             f"this database has the encoding {encoding}, which cannot hold every name:"
             f" make one with ENCODING '{_ENCODING}' TEMPLATE template0, and name it in DATABASE_URL"
@@ -64,7 +63,7 @@ class UnsuitableDatabaseError(psycopg.OperationalError):
 
 
 def conninfo(database_url: str, application_name: str) -> str:
-    """Return libpq's connection string: what the URL says, and our defaults for what it leaves open."""
+    """Return libpq's connection string: the URL, and our defaults for what it does not set."""
     given = conninfo_to_dict(database_url)
     missing = {name: value for name, value in _DEFAULTS.items() if name not in given}
     missing.setdefault("application_name", given.get("application_name") or application_name)
@@ -77,8 +76,8 @@ def connect(database_url: str, application_name: str, *, any_encoding: bool = Fa
 
     Args:
         database_url: where to connect to.
-        application_name: what pg_stat_activity shows, where the URL says nothing else.
-        any_encoding: names are neither read nor written, so that an UnsuitableDatabaseError is none.
+        application_name: the name in pg_stat_activity, unless the URL sets one.
+        any_encoding: accept any encoding, because names are neither read nor written.
 
     Raises:
         psycopg.OperationalError: PostgreSQL is unreachable, or the database is an UnsuitableDatabaseError.
@@ -96,20 +95,20 @@ def connect(database_url: str, application_name: str, *, any_encoding: bool = Fa
 
 
 def check_encoding(connection: psycopg.Connection[Any]) -> None:
-    """Raise UnsuitableDatabaseError where names cannot be kept. PostgreSQL said it at the start: nothing is asked."""
+    """Raise UnsuitableDatabaseError if names cannot be stored. PostgreSQL has sent the encoding when it connected."""
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != _ENCODING:
         raise UnsuitableDatabaseError(str(encoding))
 
 
 def prepare_session(connection: psycopg.Connection[Any], *, lock_seconds: float = LOCK_SECONDS) -> None:
-    """State the settings for the session; behind a pooler, which would hand them on to strangers, state none.
+    """Set the session's settings; set none behind a pooler, which shares its sessions among clients.
 
-    There each transaction states them itself (`transaction`, `own_transaction`), and nothing is prepared: a statement
+    Behind a pooler each transaction sets them (`transaction`, `own_transaction`), and nothing is prepared: a statement
     that was prepared on one of the pooler's connections is unknown on the next.
 
     Args:
-        connection: that was opened just now, in autocommit mode.
+        connection: a new connection in autocommit mode.
         lock_seconds: the longest wait for a lock of a statement that is its own transaction.
 
     """
@@ -125,11 +124,11 @@ def prepare_session(connection: psycopg.Connection[Any], *, lock_seconds: float 
 
 
 def keep_plans(connection: DbConnection) -> None:
-    """Let each statement be planned with the index that serves it, whatever the statistics say.
+    """Plan each statement with its index, whatever the statistics say.
 
-    psycopg prepares what it executes often, and PostgreSQL keeps the plan. One that was made for an empty outbox would
-    read all of it at each execution, until an ANALYZE, when a hundred thousand messages come at once. For relay and
-    worker alone: what they execute has its index (docs/decisions/0017).
+    psycopg prepares statements that it executes often, and PostgreSQL keeps their plans. A plan that was made for an
+    empty outbox would read the whole table at each execution, until an ANALYZE. Only for relay and worker, whose
+    statements all have an index (docs/decisions/0017).
     """
     if not states_settings(connection):
         connection.execute("SET enable_seqscan = off")
@@ -141,24 +140,24 @@ def _settings_of(server_version: int) -> dict[str, str]:
 
 
 def is_pooled(connection: psycopg.Connection[Any]) -> bool:
-    """Return whether a pooler stands in between: then the process that answers is not the one that we were told of."""
+    """Return whether the connection goes through a pooler: then another process answers than the one that connected."""
     row = connection.execute("SELECT pg_backend_pid()").fetchone()
     return row != (connection.info.backend_pid,)
 
 
 def states_settings(connection: psycopg.Connection[Any]) -> bool:
-    """Return whether each transaction on this connection has to state the settings, since a pooler stands in between.
+    """Return whether each transaction on this connection has to set the settings, because it goes through a pooler.
 
-    Asks nothing: `prepare_session` has left a mark.
+    It executes nothing: `prepare_session` has marked the connection.
     """
     return connection.prepare_threshold is None
 
 
 def own_transaction(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Make a function whose statement is a transaction by itself state the settings behind a pooler too.
+    """Decorate a function whose statement is its own transaction, so that it has the settings behind a pooler too.
 
-    There a transaction is opened around the call, unless the caller has one open. On a direct connection, whose session
-    has the settings, nothing is added. The function's first argument is the connection.
+    Behind a pooler a transaction is opened around the call, unless one is open already. On a direct connection, whose
+    session has the settings, nothing changes. The function's first argument is the connection.
     """
 
     @wraps(function)
@@ -181,10 +180,10 @@ def transaction(
     Args:
         connection: in autocommit mode, with no transaction open.
         lock_seconds: the longest wait for each lock.
-        is_deferred: the first statement opens it, in one round trip with `opening`.
+        is_deferred: the caller's first statement opens it, together with `opening`.
 
     Raises:
-        psycopg.Error: it was rolled back; or, when the answer to COMMIT was lost, nobody knows.
+        psycopg.Error: it was rolled back; if the answer to COMMIT was lost, that is not known.
 
     """
     try:
@@ -192,7 +191,7 @@ def transaction(
             connection.execute(opening(connection, lock_seconds))
         yield
     except BaseException:
-        # Any other status means that the connection is broken or in the middle of a statement: of no use any more.
+        # With any other status the connection is broken or in the middle of a statement.
         if connection.info.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
             connection.execute("ROLLBACK")
         raise
@@ -200,7 +199,7 @@ def transaction(
 
 
 def opening(connection: psycopg.Connection[Any], lock_seconds: float) -> bytes:
-    """Return the statements that begin a transaction, for one round trip."""
+    """Return the statements that begin a transaction, in one round trip."""
     return _opening(lock_seconds, connection.info.server_version if states_settings(connection) else None)
 
 
@@ -216,6 +215,6 @@ def _opening(lock_seconds: float, pooled_version: int | None) -> bytes:
 
 
 def commit(connection: psycopg.Connection[Any]) -> None:
-    """Commit. A transaction that has failed is answered with a quiet ROLLBACK; here that is an error."""
+    """Commit. PostgreSQL answers ROLLBACK if the transaction had failed; then an error is raised."""
     if connection.execute("COMMIT").statusmessage != "COMMIT":
         raise psycopg.errors.InFailedSqlTransaction("the transaction had failed and was rolled back")

@@ -1,4 +1,4 @@
-"""A connection to PostgreSQL that gives up within seconds, for those who have an answer to give to somebody."""
+"""A connection to PostgreSQL whose statements fail within seconds, for requests and scrapes that must be answered."""
 
 import time
 from typing import Any, Final, TypeVar
@@ -9,15 +9,15 @@ from psycopg.abc import PQGen
 from shared.database.connections import conninfo
 
 ANSWER_SECONDS: Final = 5.0
-"""A statement that PostgreSQL has not answered by then is given up, with its connection."""
+"""A statement without an answer by then fails, and its connection is closed."""
 
 _Result = TypeVar("_Result")
 
 
 class PromptConnection(psycopg.Connection[Any]):
-    """A connection that gives up on a server which is connected and silent, as a frozen one is.
+    """A connection that fails if a connected server does not answer, as a frozen one.
 
-    libpq has a timeout for connecting and none for a statement, and PostgreSQL's own needs a server that runs.
+    libpq has a timeout for connecting and none for a statement. PostgreSQL's own timeout needs a server that runs.
     """
 
     answer_seconds: float = ANSWER_SECONDS
@@ -27,7 +27,7 @@ class PromptConnection(psycopg.Connection[Any]):
         return super().wait(self._limited(gen), *args, **kwargs)
 
     def _limited(self, gen: PQGen[_Result]) -> PQGen[_Result]:
-        """Pass on what psycopg's generator waits for; psycopg resumes it ten times a second if nothing happens."""
+        """Run psycopg's generator with a deadline. psycopg resumes it at least ten times a second."""
         deadline = time.monotonic() + self.answer_seconds
         try:
             state = next(gen)
@@ -44,9 +44,9 @@ class PromptConnection(psycopg.Connection[Any]):
 
 
 def connect_promptly(database_url: str, application_name: str) -> PromptConnection:
-    """Open a connection in autocommit mode for questions that are asked now and then: each is planned again.
+    """Open a connection in autocommit mode that prepares no statement.
 
-    The plan of a prepared statement is kept, and one that was made for an empty outbox would read all of a full one.
+    The plan of a prepared statement is kept, and a plan for an empty outbox would read the whole table of a full one.
 
     Raises:
         psycopg.OperationalError: PostgreSQL is unreachable.

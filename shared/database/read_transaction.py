@@ -1,4 +1,4 @@
-"""Reading the outbox's state without holding anything up: a transaction that PostgreSQL itself ends in time."""
+"""A read-only transaction with time limits, for metrics, console and commands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,20 +9,20 @@ import psycopg
 from shared.database.connections import commit, opening
 
 STATEMENT_SECONDS: Final = 2.0
-"""What metrics, console and commands ask is answered in milliseconds. A scrape has a few statements and ten seconds."""
+"""These statements take milliseconds. A scrape has a few of them and ten seconds."""
 
 COMMAND_SECONDS: Final = 10.0
-"""Somebody at a terminal waits longer than a scrape, for the lags of a day or the rare messages of a long list."""
+"""A person at a terminal waits longer than a scrape, such as for the latency of a day."""
 
-# In the round trip that opens the transaction, and nothing that outlives it: behind PgBouncer the session is shared.
+# Sent together with BEGIN, and only for this transaction: behind PgBouncer the session is shared.
 _LIMITS: Final = """;
 SET TRANSACTION READ ONLY;
 SET LOCAL statement_timeout = '%(milliseconds)dms';
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_bitmapscan = off
 """
-# Each statement reads the beginning of an index in its order. PostgreSQL's statistics may not yet know that to be worth
-# it, since a backlog can be younger than they are: it would read all messages of a state and sort them.
+# Each statement reads the start of an index in its order. After a sudden backlog PostgreSQL's statistics are outdated,
+# and it would read and sort all messages of a status instead.
 
 
 @contextmanager

@@ -1,7 +1,6 @@
-"""The outbox: the life of a message, from its INSERT to history.
+"""The outbox: every statement that moves a message between states, with its columns and their limits.
 
-Every statement that moves a message between states is in this package, with the columns and their limits. A use case
-that asks for work needs the names that this module exports, and no more.
+Code that appends messages needs only the names that this module exports.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ __all__ = ["CRITICAL", "DEFAULT", "Message", "append", "append_for_each"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's attribute
-    """Import the INSERT when it is first asked for: it needs SQLAlchemy, which relay and worker do without."""
+    """Import the INSERT at its first use: it needs SQLAlchemy, which relay and worker do not use."""
     if name in {"append", "append_for_each"}:
         from shared.outbox import appending  # noqa: PLC0415
 

@@ -1,7 +1,6 @@
-"""Writing a message into the outbox: the one place where a use case asks for work to be done later.
+"""Appending messages to the outbox, in the caller's transaction.
 
-The row is written on the caller's connection and so belongs to the caller's transaction: what commits is delivered,
-what rolls back never was. Nothing here talks to Redis.
+A message whose transaction commits is delivered. One whose transaction rolls back never existed. Redis is not used.
 """
 
 import re
@@ -30,12 +29,12 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_:.-]+")
 
 
 def append(connection: Connection | Session, message: Message, *, delay_seconds: float = 0) -> int:
-    """Append a message inside the caller's own transaction and return its id.
+    """Append a message in the caller's transaction and return its id.
 
     Args:
-        connection: the connection or session whose open transaction decides the message's fate.
-        message: what is to be done.
-        delay_seconds: the message is not run before this many seconds have passed.
+        connection: the connection or session with the open transaction.
+        message: the message.
+        delay_seconds: the message is not run before so many seconds have passed.
 
     """
     values: dict[str, Any] = {"task": message.task, "queue": message.queue, "payload": message.payload()}
@@ -53,16 +52,16 @@ def append_for_each(
     *,
     due_at: ColumnElement[Any] | None = None,
 ) -> Insert:
-    """Build the INSERT that appends one message for each row of `source`.
+    """Return the INSERT that appends one message for each row of `source`.
 
-    As a CTE of the statement that writes those rows it makes the business write and its message one statement: one
-    round trip, and nothing between the two at which a process could die.
+    As a CTE of the statement that writes those rows, it makes the write and its message one statement: one round trip,
+    and no moment between the two at which a process could die.
 
     Args:
         source: usually the CTE of an INSERT or UPDATE with RETURNING.
-        message: the kind of message.
+        message: the class of the message.
         payload: the message's fields, each as a column of `source`.
-        due_at: the messages are not run before it; without it they are due at once.
+        due_at: when the messages are due; by default now.
 
     """
     row = select(
@@ -70,7 +69,7 @@ def append_for_each(
         _constant(message.queue),
         _object(payload),
         func.now() if due_at is None else due_at,
-        # Asked for at each execution: the statement is built once.
+        # Evaluated at each execution: the statement is built once.
         bindparam("traceparent", callable_=current_traceparent, type_=Text()),
     ).select_from(source)
     return insert(outbox).from_select(["task", "queue", "payload", "due_at", "traceparent"], row)
@@ -83,13 +82,13 @@ def append_discarded_for_each(
     *,
     reason: ColumnElement[str],
 ) -> Insert:
-    """Build the INSERT of messages that nobody will run: they are history from the beginning, with the reason.
+    """Return the INSERT of messages that are discarded from the start: history, with the reason.
 
     Args:
         source: usually the CTE of an INSERT or UPDATE with RETURNING.
-        message: the kind of message.
+        message: the class of the message.
         payload: the message's fields, each as a column of `source`.
-        reason: why, as `last_error` is to say it.
+        reason: the value of `last_error`.
 
     """
     values: dict[str, ColumnElement[Any]] = {
@@ -113,7 +112,7 @@ def _object(payload: Mapping[str, ColumnElement[Any]]) -> ColumnElement[Any]:
 
 
 def _constant(word: str) -> ColumnElement[str]:
-    """Write a name of our own into the statement; as a parameter it would be bound anew at each execution."""
+    """Return one of our names as a literal; a parameter would be sent again at each execution."""
     if not _NAME.fullmatch(word):
         raise ValueError(f"not a name: {word!r}")
     return literal_column(f"'{word}'", Text())

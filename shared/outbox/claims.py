@@ -1,4 +1,7 @@
-"""The consumer's SQL: one function a statement, each with the guard that makes it safe beside any other process."""
+"""The statements of the consumer: claim, acknowledge, fail, release, renew, and the breaker.
+
+Each function executes one statement, whose conditions keep it safe beside any other process.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +14,7 @@ from shared.database.connections import DbConnection
 from shared.outbox.columns import FAILURES_SO_FAR, LARGEST_NUMBER, LONGEST_REASON, NEXT_GENERATION, insert_finished
 
 LONGEST_PROBE_PAUSE_SECONDS: Final = 30.0
-"""Between two probes of an unreachable mail server. Work is to be resumed within a minute of its return."""
+"""The longest time between two probes of an unreachable mail server: after its return, work resumes within a minute."""
 
 
 _LARGEST_UNFOLDED_BYTES: Final = 4 * 1024 * 1024
@@ -19,18 +22,18 @@ _PAYLOAD: Final = f"""
     CASE WHEN pg_column_compression(payload) IS NULL
            OR pg_column_size(jsonb_build_array(payload)) <= {_LARGEST_UNFOLDED_BYTES} THEN payload::text END
 """
-"""What is stored is bounded; compressed, that may be a hundred times as much. An array made of it is not."""
+"""A stored payload is limited, but may be compressed to a hundredth of its size. The array has the full size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A message that is ours for the time of a lease.
+    """A message that this worker has claimed until its lease is over.
 
-    The payload is JSON as it stands in PostgreSQL, None where it would unfold to more than anybody sends. Times are
-    seconds since the epoch: PostgreSQL has some, infinity among them, that Python's datetime has not.
+    The payload is JSON text, or None if it would unfold to more than a message may have. Times are seconds since the
+    epoch: PostgreSQL has times, such as infinity, that Python's datetime cannot hold.
 
     Attributes:
-        met_silence: an earlier attempt got no answer after the last dot, so this one may wait longer for it.
+        met_silence: an earlier attempt got no answer after the last dot, so that this one may wait longer for it.
 
     """
 
@@ -48,25 +51,25 @@ class Claim:
 
     @property
     def is_last_attempt(self) -> bool:
-        """Tell whether a failure of this attempt makes the message a dead letter."""
+        """Whether a failure of this attempt makes the message a dead letter."""
         return self.attempt > self.max_retries
 
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """What is known of the mail server: usable, or unreachable with at most one message sent to try it."""
+    """The state of the mail server: reachable, or unreachable with at most one message that probes it."""
 
     is_open: bool
     probe_id: int | None
 
 
 def claim(connection: DbConnection, message_ids: Sequence[int], token: UUID, lease_seconds: float) -> list[Claim]:
-    """Take those of the messages that nobody has and that are not finished and due.
+    """Claim those of the messages that are published, or pending and due, and return the claims.
 
-    A pending row may be claimed too: its job was pushed by a relay that has not committed yet (this statement waits
-    for that relay's row locks; SKIP LOCKED here would cost the message a whole lease) or that died before it could. The
-    generation is not compared: whichever job arrives first does the work. A row from before the column, or whose writer
-    left it empty, gets its uid here: before its first mail is sent, and for good.
+    A pending row may be claimed too: the relay that pushed its job has not committed yet, or died before it could. In
+    the first case this statement waits for that relay's row locks; SKIP LOCKED would delay the message by a lease. The
+    generation is not compared: the first job that arrives does the work. A row without a uid gets one here, before its
+    first mail is sent.
     """
     rows = connection.execute(
         f"""
@@ -86,7 +89,7 @@ def claim(connection: DbConnection, message_ids: Sequence[int], token: UUID, lea
 
 
 def unlocked_among(connection: DbConnection, message_ids: Sequence[int]) -> list[int]:
-    """Lock those of the messages that nobody else holds locked, and give their ids."""
+    """Lock those of the messages that no other session has locked, and return their ids."""
     rows = connection.execute(
         "SELECT id FROM outbox WHERE id = ANY(%s::bigint[]) FOR UPDATE SKIP LOCKED", [list(message_ids)]
     ).fetchall()
@@ -94,7 +97,7 @@ def unlocked_among(connection: DbConnection, message_ids: Sequence[int]) -> list
 
 
 def find_own_claims(connection: DbConnection, message_ids: Sequence[int], token: UUID) -> list[Claim]:
-    """Find the claims whose commit's answer was lost."""
+    """Return the claims with this token: after a lost answer to the COMMIT they may have been written."""
     rows = connection.execute(
         f"""
         SELECT id, claim_token, task, {_PAYLOAD}, attempt, max_retries,
@@ -109,9 +112,9 @@ def find_own_claims(connection: DbConnection, message_ids: Sequence[int], token:
 
 
 def read_breaker(connection: DbConnection) -> Breaker:
-    """Read whether the mail server is known to be away, and which message tries it.
+    """Return whether the mail server is known to be unreachable, and which message is the probe.
 
-    A transaction of its own, after the claim's: the claim may have waited for the relay that chose the probe.
+    Call it in a transaction after the claim's: the claim may have waited for the relay that chose the probe.
     """
     row = connection.execute(
         "SELECT probe_id FROM outbox_breaker WHERE name = 'mail' AND opened_at IS NOT NULL"
@@ -120,15 +123,15 @@ def read_breaker(connection: DbConnection) -> Breaker:
 
 
 def ack(connection: DbConnection, claims: Sequence[Claim]) -> set[int]:
-    """Finish the messages: they leave the live table for history. Give the ids of those whose claim was still ours.
+    """Move the messages into history as done, and return the ids of those whose claim was still ours.
 
-    The lease's end is not asked for: as long as nobody took a message over, the work that was done counts.
+    The lease is not compared: until another process takes a message over, the finished work counts.
     """
     return _finish(connection, claims, "done")
 
 
 def discard_claims(connection: DbConnection, reasons: Mapping[Claim, str]) -> set[int]:
-    """Finish messages that nobody needs any more, as discarded, and return the ids of those that were still ours."""
+    """Move messages that are not needed any more into history as discarded; return the ids that were still ours."""
     texts = [f"discarded: {reason}"[:LONGEST_REASON] for reason in reasons.values()]
     return _finish(connection, list(reasons), "discarded", texts)
 
@@ -139,7 +142,7 @@ def _finish(
     status: Literal["done", "discarded"],
     reasons: Sequence[str] | None = None,
 ) -> set[int]:
-    """Move messages into history. Where no reason is given, the last error stays."""
+    """Move messages into history. Without a reason the last error stays."""
     finished = connection.execute(
         f"""
         WITH finished AS (
@@ -157,9 +160,9 @@ def _finish(
 
 
 def renew_claim(connection: DbConnection, claim: Claim, lease_seconds: float) -> bool:
-    """Give a claim of ours a new lease, counted from now. False when it is no longer ours.
+    """Extend a claim's lease from now on. Return False when the claim is no longer ours.
 
-    A lease that is over is renewed too: as long as nobody took the message over, it is ours.
+    A lease that is over is renewed too, until another process takes the message over.
     """
     renewed = connection.execute(
         """
@@ -173,7 +176,7 @@ def renew_claim(connection: DbConnection, claim: Claim, lease_seconds: float) ->
 
 
 def done_among(connection: DbConnection, message_ids: Sequence[int]) -> set[int]:
-    """Tell which messages are finished: after a lost answer to a commit they may be, by our own hand."""
+    """Return which of the messages are finished, by our own acknowledgement if the answer to its COMMIT was lost."""
     rows = connection.execute(
         "SELECT id FROM outbox_finished WHERE id = ANY(%s::bigint[])", [list(message_ids)]
     ).fetchall()
@@ -189,15 +192,17 @@ def fail(
     delay_seconds: float,
     is_dead: bool,
 ) -> bool:
-    """Record a failed attempt: pending again after the delay, or a dead letter. False when it is no longer ours.
+    """Record a failed attempt: the message is pending after the delay, or a dead letter.
+
+    Returns False when the claim is no longer ours.
 
     Args:
         connection: in a transaction.
-        claim: what shows that the message is ours.
-        reason: for the operator; it holds no address and no secret.
-        details: what the attempt's entry in `failures` says beside its number, its reason and its time.
-        delay_seconds: how long the next attempt waits.
-        is_dead: there is no next attempt.
+        claim: the claim.
+        reason: for the operator; it contains no address and no secret.
+        details: what the entry in `failures` says in addition to number, reason and time.
+        delay_seconds: the delay of the next attempt.
+        is_dead: whether the message becomes a dead letter.
 
     """
     reason = reason[:LONGEST_REASON]
@@ -267,10 +272,10 @@ def release_unclaimed(connection: DbConnection, message_id: int, reason: str, de
 
 
 def open_breaker(connection: DbConnection, message_id: int, reason: str, scale: float) -> None:
-    """Say that the mail server is away. The probes follow after 1, 2, 4 … 30 seconds, times `scale`.
+    """Open the breaker: the mail server is unreachable. Probes follow after 1, 2, 4 … 30 seconds, times `scale`.
 
-    Only the message that found the outage and the probes after it lengthen the pause: ten mails in flight that fail in
-    the same moment are one outage, not ten.
+    Only the message that found the outage and the probes after it lengthen the pause: ten mails that fail at the same
+    moment are one outage, not ten.
     """
     connection.execute(
         """
@@ -293,9 +298,9 @@ def open_breaker(connection: DbConnection, message_id: int, reason: str, scale: 
 
 
 def close_breaker(connection: DbConnection, *, is_accepted: bool) -> bool:
-    """Say that the mail server answers, or has accepted a mail. True when it was known to be away.
+    """Close the breaker: the mail server answers, or has accepted a mail. Return whether it was open.
 
-    An outage by policy ends with an accepted mail alone: a server that refuses everybody answers as well.
+    An outage by policy ends only with an accepted mail, because a server that refuses everything answers too.
     """
     closed = connection.execute(
         """
@@ -311,7 +316,7 @@ def close_breaker(connection: DbConnection, *, is_accepted: bool) -> bool:
 
 
 def release_probe(connection: DbConnection, message_id: int, delay_seconds: float = 0) -> None:
-    """Let another message be the probe, after a pause: this one ended without learning anything of the mail server."""
+    """Let another message be the probe after a pause: this one ended without a result about the mail server."""
     connection.execute(
         """
         UPDATE outbox_breaker

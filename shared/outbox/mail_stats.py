@@ -1,4 +1,4 @@
-"""What the limits of verification mails do at this moment, in numbers that cost little."""
+"""The present number of verification mails that a limit delays or discards, and of the accounts that were verified."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +10,7 @@ ACCOUNTS_READ: Final = 1000
 
 WANTED_AT: Final = """coalesce(
     (SELECT m.due_at FROM verification_mails AS m WHERE m.message_id = outbox_finished.id), created_at)"""
-"""When a row of outbox_finished was to begin: what waited for a limit, or was wanted later, did not wait for us."""
+"""When a row of outbox_finished was first due: a wait for a limit, or a chosen delay, is no latency."""
 
 _SELECT: Final = f"""
     SELECT (SELECT count(*)
@@ -33,13 +33,13 @@ _SELECT: Final = f"""
 
 @dataclass(frozen=True, slots=True)
 class MailStats:
-    """What became of verification mails.
+    """Numbers about verification mails.
 
     Attributes:
-        waiting: how many wait for a limit; COUNTED_EXACTLY for that many or more.
-        discarded: how many a limit discarded within a day; COUNTED_EXACTLY for that many or more.
-        verified, unverified: of the accounts that were mailed a day to two days ago, how many are verified by now and
-            how many are not; of the newest ACCOUNTS_READ mails.
+        waiting: mails that wait for a limit; COUNTED_EXACTLY for that many or more.
+        discarded: mails that a limit discarded within a day; COUNTED_EXACTLY for that many or more.
+        verified, unverified: accounts that were mailed one to two days ago and are verified now or not, of the newest
+            ACCOUNTS_READ mails.
 
     """
 
@@ -50,7 +50,7 @@ class MailStats:
 
 
 def read_mail_stats(connection: DbConnection) -> MailStats:
-    """Return what the limits do, and whether mails lead to verified accounts."""
+    """Return the numbers about verification mails."""
     row = connection.execute(_SELECT).fetchone()
     assert row is not None  # noqa: S101 - an aggregate without GROUP BY has one row
     return MailStats(*map(int, row))

@@ -1,4 +1,4 @@
-"""The SQL about refusals by policy: what is noted of them on the breaker's row, and what is given back."""
+"""The statements about refusals by policy: recorded on the breaker's row, and their attempts returned."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,17 +13,17 @@ from shared.outbox.columns import FAILURES_SO_FAR, LONGEST_REASON, NEXT_GENERATI
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A message that was refused by policy, as it is noted on the breaker's row.
+    """A message that was refused by policy, as it is recorded on the breaker's row.
 
     Attributes:
-        message_id: whose.
-        generation: that of its row since then.
-        attempt: the same.
-        spent: how many attempts it spent on refusals, all of them noted.
+        message_id: the message.
+        generation: its generation after the refusal.
+        attempt: its attempt after the refusal.
+        spent: the attempts that it has spent on refusals.
         recipient: a keyed hash of the address.
         domain: a keyed hash of its domain.
         code: the enhanced status code.
-        at: the last one's time, in seconds since the epoch.
+        at: the time of the last refusal, in seconds since the epoch.
 
     """
 
@@ -39,12 +39,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class PolicyStatus:
-    """What is known of refusals by policy at one moment.
+    """The recorded refusals by policy at one moment.
 
     Attributes:
-        is_outage: an outage by policy is declared.
-        refusals: what is noted, as it stands there.
-        accepted_at: when a mail was last seen to be accepted; times are seconds since the epoch.
+        is_outage: whether an outage by policy is declared.
+        refusals: the recorded refusals, unparsed.
+        accepted_at: when a mail was last accepted; times are seconds since the epoch.
         now: the database's time.
 
     """
@@ -57,7 +57,7 @@ class PolicyStatus:
 
 @dataclass(frozen=True, slots=True)
 class RowState:
-    """Where a message stands."""
+    """The status, generation and attempt of a message's row."""
 
     status: str
     generation: int
@@ -75,9 +75,9 @@ def lock_breaker(connection: DbConnection) -> None:
 
 
 def read_policy_status(connection: DbConnection) -> PolicyStatus:
-    """Read the breaker's row, and when history last got a message that was done.
+    """Return the refusals on the breaker's row, and when a message was last done.
 
-    An acknowledgement writes nothing for this: it is the hot path, and refusals by policy are rare.
+    Acknowledgements write nothing for this, because they are frequent and refusals by policy are rare.
     """
     row = connection.execute(
         """
@@ -98,7 +98,7 @@ def read_policy_status(connection: DbConnection) -> PolicyStatus:
 
 
 def read_failures(connection: DbConnection, message_ids: Sequence[int]) -> dict[int, Any]:
-    """Read what is kept of the messages' failed attempts."""
+    """Return the failed attempts of the messages."""
     rows = connection.execute(
         "SELECT id, failures::text FROM outbox WHERE id = ANY(%s::bigint[])", [list(message_ids)]
     ).fetchall()
@@ -106,10 +106,10 @@ def read_failures(connection: DbConnection, message_ids: Sequence[int]) -> dict[
 
 
 def release_refused(connection: DbConnection, claim: Claim, reason: str, first_code: str | None) -> bool:
-    """Give a message back that met an outage by policy, with its attempt. False when it is no longer ours.
+    """Release a message that met an outage by policy, without spending an attempt. False when it is no longer ours.
 
-    It is due at once, behind those that waited longer. A first refusal is kept among its failures, where the next one
-    finds it; the others would crowd out what else is there.
+    It is due at once, behind messages that have waited longer. Only a first refusal is added to its failures, where the
+    next one finds it; more of them would displace other failures.
     """
     entry = {"attempt": claim.attempt, "reason": reason[:LONGEST_REASON], "maybe_accepted": False, "given_back": True}
     released = connection.execute(
@@ -133,7 +133,7 @@ def release_refused(connection: DbConnection, claim: Claim, reason: str, first_c
 
 
 def read_row_states(connection: DbConnection, message_ids: Sequence[int]) -> dict[int, RowState]:
-    """Read where the messages stand now, this transaction's own writes included."""
+    """Return the present states of the messages, with this transaction's own writes."""
     rows = connection.execute(
         "SELECT id, status, generation, attempt FROM outbox WHERE id = ANY(%s::bigint[])", [list(message_ids)]
     ).fetchall()
@@ -146,11 +146,11 @@ _USERNAME: Final = f"""
     CASE WHEN pg_column_compression(waiting.payload) IS NULL
           AND pg_column_size(waiting.payload) <= {_LARGEST_READ_BYTES} THEN waiting.payload ->> 'username' END
 """
-"""Ours are small. Others may be compressed, and unfold to a hundred times what is stored: thousands of them are not."""
+"""Our payloads are small. Those of other programs may be compressed and unfold to a hundred times their size."""
 
 
 def another_domain_waits(connection: DbConnection, domain: str) -> bool:
-    """Tell whether mail to another domain is due or on its way, among the first thousand messages of each kind."""
+    """Return whether mail to another domain is due, published or running, among the first thousand of each."""
     row = connection.execute(
         f"""
         SELECT EXISTS (
@@ -176,7 +176,7 @@ def another_domain_waits(connection: DbConnection, domain: str) -> bool:
 
 
 def note_refusals(connection: DbConnection, refusals: Sequence[Refusal], outage_code: str | None) -> None:
-    """Keep these refusals and no others; with a code, the outage that is declared is one by policy."""
+    """Store exactly these refusals; a code marks the declared outage as one by policy."""
     connection.execute(
         "UPDATE outbox_breaker SET refusals = %s, policy_code = coalesce(%s, policy_code) WHERE name = 'mail'",
         [Jsonb([asdict(each) for each in refusals]), outage_code],
@@ -184,11 +184,10 @@ def note_refusals(connection: DbConnection, refusals: Sequence[Refusal], outage_
 
 
 def return_attempts(connection: DbConnection, refusals: Sequence[Refusal]) -> set[int]:
-    """Give back the attempts that were spent on refusals, and let the messages be due now. Give the ids.
+    """Return the attempts that were spent on refusals, make the messages due now, and return their ids.
 
-    Only while the row is as the refusal left it: a message that an operator retried, that is in somebody's hand or that
-    failed otherwise since then keeps what it has. A dead letter that died of the refusal is pending again. A row that
-    is locked is left for the next time.
+    Only rows that are unchanged since the refusal are updated: not those that were retried, claimed again, or failed in
+    another way. A dead letter that died of the refusal becomes pending. Locked rows are left for the next time.
     """
     given = connection.execute(
         f"""

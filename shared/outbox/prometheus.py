@@ -1,4 +1,4 @@
-"""The outbox's state as metrics, the same at the API and at every relay: all read it from PostgreSQL."""
+"""The state of the outbox as Prometheus metrics, the same at the API and at every relay."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -13,17 +13,17 @@ from shared.outbox.mail_stats import MailStats
 from shared.outbox.stats import DependencyStatus, LiveState
 
 Unreadable = Literal["timeout", "schema", "grant"]
-"""A figure took too long, a table or column is missing, or the role may not read one."""
+"""A statement took too long, a table or column is missing, or the role may not read one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What a scrape learnt of the outbox.
+    """What one scrape has read.
 
     Attributes:
-        is_up: whether PostgreSQL answered; None when it was not asked.
-        unreadable: why PostgreSQL did not say what the outbox looks like although it was there.
-        live, dependencies, mails: the outbox's state; None when it was not read to its end.
+        is_up: whether PostgreSQL answered; None if it was not asked.
+        unreadable: why the outbox could not be read although PostgreSQL answered.
+        live, dependencies, mails: the state of the outbox; None if it was not read completely.
 
     """
 
@@ -35,18 +35,17 @@ class Reading:
 
 
 class OutboxCollector(Collector):
-    """Looks at the outbox once for each scrape."""
+    """Reads the outbox once for each scrape."""
 
     def __init__(self, read: Callable[[], Reading]) -> None:
-        """Keep how to look."""
         self._read = read
 
     def describe(self) -> list[Metric]:
-        """Name nothing in advance: registering shall not look at PostgreSQL."""
+        """Return nothing: registering the collector must not read from PostgreSQL."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Give the present state; when PostgreSQL is away or too slow, that alone."""
+        """Yield the present state; only whether it can be read, if PostgreSQL is unreachable or too slow."""
         reading = self._read()
         if reading.is_up is not None:
             yield GaugeMetricFamily(

@@ -1,7 +1,7 @@
-"""What the outbox looks like at this moment, in numbers that cost little: for metrics, console and commands.
+"""The present number and age of messages, and the state of relays and mail server: for metrics, console and commands.
 
-Nothing here reads a whole table: an outbox with millions of messages is when these numbers are needed most. Messages
-are counted exactly up to COUNTED_EXACTLY of a state; the numbers of more are estimates and say so. The size of history
+No statement reads a whole table, because these numbers are needed most when the outbox has millions of messages. Up to
+COUNTED_EXACTLY messages of a status are counted; larger numbers are estimates, and marked as such. The size of history
 is PostgreSQL's own estimate.
 """
 
@@ -14,18 +14,18 @@ from shared.outbox.columns import LIVE_STATUSES
 from shared.outbox.messages import QUEUES
 
 _Place = tuple[str, str]
-"""A state and a queue."""
+"""A status and a queue."""
 _Count = tuple[int, float]
-"""How many messages, and for how long the oldest of them."""
+"""The number of messages, and the age of the oldest in seconds."""
 
 RELAY_SILENT_SECONDS: Final = 20.0
-"""A relay shows itself every five seconds after a pass that worked; one that was silent for so long does no work."""
+"""A relay writes a heartbeat every five seconds while its passes work. Without one for so long it counts as dead."""
 
 COUNTED_EXACTLY: Final = 10_000
-"""Of a state with more messages than that, the number and the age of the oldest are estimates."""
+"""With more messages than that of a status, their number and the age of the oldest are estimates."""
 
 SAMPLED_PAGES: Final = 300
-"""How much of the table an estimate reads, picked at random over all of it."""
+"""The number of pages, picked at random over the whole table, that an estimate reads."""
 
 _SELECT_LIVE: Final = f"""
     SELECT 'pending', queue, messages, oldest
@@ -56,8 +56,8 @@ _SELECT_LIVE: Final = f"""
     UNION ALL
     SELECT 'pages', '', pg_relation_size('outbox') / current_setting('block_size')::bigint, NULL
 """  # noqa: S608 - our own constant
-# Each part is served by the partial index of its state, in that index's order: asked for rows in any order, PostgreSQL
-# may read the table from its beginning, past millions of messages in other states.
+# Each part reads the partial index of its status in that index's order. Without an order PostgreSQL may read the table
+# from its start, past millions of messages with another status.
 
 _SAMPLE_LIVE: Final = """
     SELECT status, queue, count(*),
@@ -68,7 +68,7 @@ _SAMPLE_LIVE: Final = """
               FROM outbox TABLESAMPLE SYSTEM (%s) REPEATABLE (0)) AS sample
      GROUP BY status, queue
 """
-# The same pages each time: estimates that jump from scrape to scrape would look like messages that come and go.
+# The same pages each time: an estimate that changes from scrape to scrape would look like messages that come and go.
 
 _SELECT_DEPENDENCIES: Final = f"""
     SELECT (SELECT count(*) FROM outbox_relays
@@ -81,16 +81,16 @@ _SELECT_DEPENDENCIES: Final = f"""
 
 @dataclass(frozen=True, slots=True)
 class LiveState:
-    """The messages of one queue in one state.
+    """The messages of one queue with one status.
 
     Attributes:
         status: pending, published, running or dead.
         queue: critical or default.
-        messages: how many; exactly, unless it is an estimate.
-        oldest_seconds: how long the oldest of them has been so: pending counts from the moment it was due (0 when all
-            are due later), published from the push, running and dead from the last claim. 0 when there is none.
-        is_estimate: whether the messages were too many to be counted. Their number is then taken from a sample of the
-            table, and is good to about a tenth; the oldest is at least that old. The oldest pending one is exact.
+        messages: their number; exact, unless it is an estimate.
+        oldest_seconds: how long the oldest of them has had this status: pending counts from the due time (0 if all are
+            due later), published from the push, running and dead from the last claim. 0 if there is none.
+        is_estimate: whether there were too many to count. The number is then estimated from a sample of the table to
+            about 10%, and the oldest is at least that old. The age of the oldest pending message is always exact.
 
     """
 
@@ -103,13 +103,13 @@ class LiveState:
 
 @dataclass(frozen=True, slots=True)
 class DependencyStatus:
-    """What the messages depend on, as PostgreSQL knows it.
+    """The state of relays, mail server and history, as PostgreSQL knows it.
 
     Attributes:
-        relays: how many relays have shown themselves lately.
-        relay_seen_seconds: how long ago the latest of them did; None when none ever did.
-        mail_away_seconds: since when the mail server is known to be away; None while it is not.
-        finished_estimate: how many messages are history, as PostgreSQL's statistics have it.
+        relays: the number of relays with a recent heartbeat.
+        relay_seen_seconds: the age of the latest heartbeat; None if there is none.
+        mail_away_seconds: how long the mail server has been known to be unreachable; None while it is not.
+        finished_estimate: the number of finished messages, estimated by PostgreSQL's statistics.
 
     """
 
@@ -120,7 +120,7 @@ class DependencyStatus:
 
 
 def read_live_states(connection: DbConnection) -> list[LiveState]:
-    """Return every state of every queue, those without a message too. It takes the same time however many there are."""
+    """Return every status of every queue, also those without messages. The time does not depend on their number."""
     counted = _by_place(connection.execute(_SELECT_LIVE).fetchall())
     pages, _ = counted.pop(("pages", ""))
     too_many = _too_many(counted)
@@ -135,7 +135,7 @@ def read_live_states(connection: DbConnection) -> list[LiveState]:
 
 
 def read_dependency_status(connection: DbConnection) -> DependencyStatus:
-    """Return what the messages depend on."""
+    """Return the state of relays, mail server and history."""
     row = connection.execute(_SELECT_DEPENDENCIES).fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
     relays, seen, away, finished = row
@@ -147,7 +147,7 @@ def _by_place(rows: Iterable[Sequence[Any]], scale: float = 1.0) -> dict[_Place,
 
 
 def _too_many(counted: Mapping[_Place, _Count]) -> set[_Place]:
-    """Return the states that were not counted to their end: pending by queue, the others with both queues."""
+    """Return what was not counted completely: pending by queue, other statuses with both queues."""
     by_state = {state: sum(counted.get((state, queue), (0, 0.0))[0] for queue in QUEUES) for state in LIVE_STATUSES}
     return {
         (state, queue)
@@ -160,12 +160,12 @@ def _too_many(counted: Mapping[_Place, _Count]) -> set[_Place]:
 def _live_state(place: _Place, counted: _Count, sampled: _Count, *, is_estimate: bool) -> LiveState:
     messages, oldest = counted
     if is_estimate:
-        # Never fewer than were seen.
+        # Never fewer than were counted.
         messages = max(messages, _two_digits(sampled[0]))
         oldest = max(oldest, sampled[1])
     return LiveState(*place, messages, oldest, is_estimate)
 
 
 def _two_digits(number: int) -> int:
-    """Return the number as precisely as a sample knows it."""
+    """Return the number rounded to two digits, which is the precision of a sample."""
     return round(number, 2 - len(str(number)))

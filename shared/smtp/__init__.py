@@ -1,1 +1,1 @@
-"""What worker and doctor share of SMTP: logging in, and reading replies."""
+"""SMTP for worker and doctor: the login, and the reading of replies."""

@@ -1,6 +1,6 @@
-"""Introducing ourselves to a mail server, and logging in: SASL over SMTP (RFC 4954), with a password in UTF-8.
+"""The EHLO name and the login at a mail server: SASL over SMTP (RFC 4954), with a password in UTF-8.
 
-smtplib's own login takes ASCII alone, and overlooks mechanisms that are offered in lower case.
+smtplib's own login accepts only ASCII, and ignores mechanisms that are offered in lower case.
 """
 
 import base64
@@ -18,22 +18,22 @@ _LOGGED_IN: Final = frozenset({235, 503})
 _ENHANCED: Final = re.compile(rb"[245]\.\d{1,3}\.\d{1,3}(?!\S)")
 
 _ENOUGH_OF_A_SECRET: Final = 8
-"""Characters of what was sent that are recognized in an answer, which may have cut the rest."""
+"""How many characters of a secret are enough to recognise it in an answer, which may have cut the rest."""
 
 _MOST_CHALLENGES: Final = 3
 _LONGEST_NAME: Final = 20
-"""What a mechanism's name may have (RFC 4422, section 3.1)."""
+"""The longest name of a mechanism (RFC 4422, section 3.1)."""
 _MOST_NAMES: Final = 10
 
 
 def address_literal(sock: socket.socket) -> str:
-    """Return our end's address as EHLO names it (RFC 5321, section 4.1.3)."""
+    """Return our own address as EHLO names it (RFC 5321, section 4.1.3)."""
     address = str(sock.getsockname()[0]).partition("%")[0]
     return f"[IPv6:{address}]" if sock.family == socket.AF_INET6 else f"[{address}]"
 
 
 class Session(Protocol):
-    """What is needed of an smtplib.SMTP after its EHLO."""
+    """The part of smtplib.SMTP that the login needs, after EHLO."""
 
     esmtp_features: dict[str, str]
 
@@ -42,10 +42,10 @@ class Session(Protocol):
 
 
 class LoginRefusedError(Exception):
-    """The server answered no, or offers nothing that we can do."""
+    """The server refused the login, or offers no mechanism that we support."""
 
     def __init__(self, code: int | None, text: bytes) -> None:
-        """Keep the answer; without a code the text is our own."""
+        """Store the answer; without a code the text is our own."""
         super().__init__(text.decode("ascii", "replace"))
         self.code = code
         self.text = text
@@ -55,14 +55,14 @@ def log_in(session: Session, user: str, password: str) -> None:
     """Log in by the first mechanism of CRAM-MD5, PLAIN and LOGIN that the server offers and accepts.
 
     Raises:
-        LoginRefusedError: none of them worked; it has the last one's answer, or names what is offered.
+        LoginRefusedError: none of them worked; it contains the last answer, or the offered mechanisms.
 
     """
     offered = [name.upper() for name in session.esmtp_features.get("auth", "").split()]
     usable = [name for name in _MECHANISMS if name in offered]
     refusal = LoginRefusedError(None, _nothing_fits(offered))
     for name in usable:
-        # Some servers offer what they do not take: then the next one may work.
+        # Some servers offer mechanisms that they then refuse: try the next one.
         code, text = _exchange(session, name, _MECHANISMS[name](user.encode(), password.encode()))
         if code in _LOGGED_IN:
             return
@@ -74,7 +74,7 @@ Answers = Callable[[bytes], bytes]
 
 
 def _exchange(session: Session, name: str, answer: Answers) -> tuple[int, bytes]:
-    """Carry one mechanism out and return the server's last word."""
+    """Log in by one mechanism, and return the server's last answer."""
     first = answer(b"") if name == "PLAIN" else None
     code, text = session.docmd("AUTH", name if first is None else f"{name} {_encoded(first)}")
     for _ in range(_MOST_CHALLENGES):
@@ -91,7 +91,7 @@ def _exchange(session: Session, name: str, answer: Answers) -> tuple[int, bytes]
 
 
 def _without_secrets(text: bytes, user: bytes, password: bytes) -> bytes:
-    """Return what the server said; its enhanced code alone if it repeats what we logged in with."""
+    """Return the server's answer; only its enhanced code if the answer repeats our login."""
     said = text.lower()
     sent = [_encoded(each).encode().lower() for each in (user, password, b"\0" + user + b"\0" + password)]
     parts = {
@@ -133,4 +133,4 @@ def _nothing_fits(offered: list[str]) -> bytes:
     if not offered:
         return b"it offers no login"
     names = ", ".join(name[:_LONGEST_NAME] for name in offered[:_MOST_NAMES])
-    return f"it offers {names} and we can do {', '.join(_MECHANISMS)}".encode("ascii", "replace")
+    return f"it offers {names} and we support {', '.join(_MECHANISMS)}".encode("ascii", "replace")

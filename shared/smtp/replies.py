@@ -1,7 +1,7 @@
 """Replies of a mail server: read up to a limit, and quoted without addresses.
 
-A reply is foreign text of any length. It is cut while it is read, before anything else looks at it, and all that is
-done with it afterwards takes time in proportion to its length.
+A reply is untrusted text of any length. It is cut while it is read, and everything that is done with it takes time in
+proportion to its length.
 """
 
 import re
@@ -9,23 +9,25 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple, Protocol
 
 MOST_BYTES: Final = 65_536
-"""RFC 5321, section 4.5.3.1.5, lets a line have 512 bytes; the longest answers, to EHLO, have some thirty lines."""
+"""RFC 5321, section 4.5.3.1.5, allows lines of 512 bytes; the longest answers, to EHLO, have about thirty lines."""
 
 MOST_LINES: Final = 128
 
 NO_CODE: Final = -1
-"""In place of the code of a line that does not begin with three digits."""
+"""The code of a line that does not start with three digits."""
 
 _LONGEST_QUOTE: Final = 200
 
 _WORD: Final = re.compile(r"[^\s<>\"'(),:;]+")
-"""What an address may be a part of: runs that do not overlap, so that each character is looked at once."""
+"""Runs of characters that may contain an address. They do not overlap, so that each character is read once."""
 
 
 class Reply(NamedTuple):
-    """An answer: its code, and its lines without their codes.
+    """A reply: its code, and its lines without their codes.
 
-    `is_cut`: there was more of it. What comes next on the connection is not the next answer.
+    Attributes:
+        is_cut: the reply was longer; what comes next on the connection is not the next reply.
+
     """
 
     code: int
@@ -34,10 +36,10 @@ class Reply(NamedTuple):
 
 
 class Lines(Protocol):
-    """What replies are read from."""
+    """A source of lines."""
 
     def readline(self, size: int, /) -> bytes:
-        """Return a line, or as much of it as `size` allows; nothing at the end."""
+        """Return a line, or at most `size` bytes of it; nothing at the end."""
 
 
 def read_reply(lines: Lines) -> Reply | None:
@@ -68,9 +70,9 @@ def _code(line: bytes) -> int:
 
 
 def quoted(code: int, text: bytes | str, address: str = "") -> str:
-    """Return an answer as it may be logged: on one line, short, and without addresses.
+    """Return a reply in a form that may be logged: on one line, short, and without addresses.
 
-    Servers like to repeat the recipient, whole or its local part.
+    Servers often repeat the recipient, completely or its local part.
     """
     words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
     for part in filter(None, (address, address.partition("@")[0])):

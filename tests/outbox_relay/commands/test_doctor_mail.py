@@ -34,7 +34,7 @@ def test_a_password_with_an_umlaut_and_an_offer_in_lower_case_are_fine() -> None
 @pytest.mark.parametrize(
     ("answers", "said"),
     [
-        ({"EHLO": "250-scripted\n250 AUTH GSSAPI"}, "it offers GSSAPI and we can do CRAM-MD5, PLAIN, LOGIN"),
+        ({"EHLO": "250-scripted\n250 AUTH GSSAPI"}, "it offers GSSAPI and we support CRAM-MD5, PLAIN, LOGIN"),
         ({"EHLO": "250-scripted\n250 AUTH PLAIN", "AUTH": "535 5.7.8 no"}, "535 5.7.8 no"),
         ({"EHLO": "250-scripted\n250 AUTH PLAIN", "AUTH": f"535 no {PASSWORD}"}, ": 535"),
     ],

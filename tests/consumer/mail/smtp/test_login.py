@@ -71,7 +71,7 @@ def test_a_mechanism_that_is_refused_is_followed_by_the_next(mailer: Open) -> No
     ("offer", "cause"),
     [
         ("SIZE", "it offers no login"),
-        ("AUTH gssapi XOAUTH2", "it offers GSSAPI, XOAUTH2 and we can do CRAM-MD5, PLAIN, LOGIN"),
+        ("AUTH gssapi XOAUTH2", "it offers GSSAPI, XOAUTH2 and we support CRAM-MD5, PLAIN, LOGIN"),
     ],
 )
 def test_where_no_mechanism_fits_the_outage_names_what_is_offered(mailer: Open, offer: str, cause: str) -> None:
