@@ -39,7 +39,7 @@ def worker_settings(database_url: str, redis_url: str, smtp_url: str) -> dict[st
 
 
 def worker_command(*options: str) -> list[str | Path]:
-    """Give the command of the README."""
+    """Return the command of docs/deployment.md."""
     return [RQ, "worker", *options, *QUEUES]
 
 

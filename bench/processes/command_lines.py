@@ -14,7 +14,7 @@ from embedded.stack import ROOT
 _BIN: Final = Path(sys.executable).parent
 
 WORKER_ARGV: Final[Sequence[str | Path]] = (_BIN / "rq", "worker", "critical", "default")
-"""The one command of the README, for RQ's own class and for ours."""
+"""The command of docs/deployment.md, for RQ's own class and for ours."""
 
 OUTBOX_WORKER: Final = "consumer.worker.OutboxWorker"
 
