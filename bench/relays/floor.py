@@ -4,7 +4,6 @@ What our relay sends to Redis for each batch is recorded beforehand, and sent ag
 of PostgreSQL, Redis and two clients; what our relay takes beyond it is the price of its own logic.
 """
 
-import itertools
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -88,7 +87,7 @@ def _record(task: Task) -> Iterator[bytes]:
     broker = Broker(client, RQ_KEY_PREFIX, job_timeout_seconds=60)
     broker.push([JobRef(0, 0, CRITICAL)])  # connects, and teaches Redis what it is taught once
     for first in range(1, task.rows + 1, BATCH):
-        rows = [JobRef(number, 0, CRITICAL) for number in itertools.islice(itertools.count(first), BATCH)]
+        rows = [JobRef(number, 0, CRITICAL) for number in range(first, min(first + BATCH, task.rows + 1))]
         _Recorder.sent.clear()
         broker.push(rows)
         yield bytes(_Recorder.sent)
