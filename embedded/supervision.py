@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from embedded.errors import EmbeddedError
 from embedded.stack import Piece
+from shared.doubling_pause import DoublingPause
 
 _LOOK_SECONDS = 0.2
 _FIRST_PAUSE_SECONDS = 0.5
@@ -20,7 +21,7 @@ class _Watch:
 
     piece: Piece
     started_at: float
-    pause_seconds: float = _FIRST_PAUSE_SECONDS
+    pause: DoublingPause = field(default_factory=lambda: DoublingPause(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS))
     start_at: float | None = None
 
 
@@ -51,7 +52,7 @@ class Supervisor:
         now = self._clock()
         if watch.start_at is None:
             if now - watch.started_at > _HEALTHY_SECONDS:
-                watch.pause_seconds = _FIRST_PAUSE_SECONDS
+                watch.pause.reset()
             self._plan(watch, f"ended ({_how(watch.piece.exit_code)})")
         elif now >= watch.start_at:
             watch.start_at = None
@@ -64,9 +65,9 @@ class Supervisor:
                 self._say(f"{watch.piece.name} runs again")
 
     def _plan(self, watch: _Watch, what_happened: str) -> None:
-        self._say(f"{watch.piece.name} {what_happened}; it is started again in {watch.pause_seconds:g} s")
-        watch.start_at = self._clock() + watch.pause_seconds
-        watch.pause_seconds = min(watch.pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
+        pause_seconds = watch.pause.next()
+        self._say(f"{watch.piece.name} {what_happened}; it is started again in {pause_seconds:g} s")
+        watch.start_at = self._clock() + pause_seconds
 
 
 def _how(exit_code: int | None) -> str:

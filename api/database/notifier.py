@@ -16,6 +16,7 @@ import structlog
 
 from api.database.engine import connect
 from shared.database.prompt_connection import PromptConnection
+from shared.doubling_pause import DoublingPause
 from shared.outage_causes import postgresql_cause
 from shared.outbox.messages import NOTIFY_CHANNEL
 
@@ -77,11 +78,12 @@ class _NotifierThread(threading.Thread):
         self._connection: PromptConnection | None = None
         self._closing = False
         self._failures = 0
+        self._backoff = DoublingPause(_FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS)
         self._backoff_until = 0.0
 
     def run(self) -> None:
         """Send a NOTIFY for the requests so far, at most one per pause, until `close`."""
-        pause = _SHORTEST_PAUSE_SECONDS
+        pause = DoublingPause(_SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         try:
             while True:
                 self.requested.wait()
@@ -89,9 +91,9 @@ class _NotifierThread(threading.Thread):
                 if self._closing:
                     return
                 self._try_to_notify()
-                time.sleep(pause)
-                is_busy = self.requested.is_set()
-                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS) if is_busy else _SHORTEST_PAUSE_SECONDS
+                time.sleep(pause.next())
+                if not self.requested.is_set():
+                    pause.reset()
         finally:
             self._disconnect()
 
@@ -112,6 +114,7 @@ class _NotifierThread(threading.Thread):
             if self._failures:
                 _log.info("notify.recovered", failed_notifies=self._failures)
             self._failures = 0
+            self._backoff.reset()
 
     def _notify(self) -> None:
         """Send the NOTIFY; on a new connection if the old one turns out to be dead.
@@ -132,8 +135,7 @@ class _NotifierThread(threading.Thread):
         """Drop the requests of the next moments; log it once per outage."""
         if not self._failures:
             _log.warning("notify.failed", reason=reason)
-        backoff = min(_FIRST_BACKOFF_SECONDS * 2 ** min(self._failures, 10), _LONGEST_BACKOFF_SECONDS)
-        self._backoff_until = time.monotonic() + backoff
+        self._backoff_until = time.monotonic() + self._backoff.next()
         self._failures += 1
 
     def _disconnect(self) -> None:

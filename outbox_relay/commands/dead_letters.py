@@ -23,7 +23,7 @@ from shared.outbox import dead_letters
 )
 @json_option
 def dead(limit: int, *, as_json: bool) -> None:
-    """List the dead letters: messages that could not be delivered, with the reason."""
+    """List the dead letters, with their reasons."""
     with operator_database() as connection, read_transaction(connection, COMMAND_SECONDS):
         shown = dead_letters.list_dead(connection, limit)
         count = dead_letters.count_dead(connection)

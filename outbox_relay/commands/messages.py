@@ -77,7 +77,7 @@ def list_(statuses: tuple[str, ...], queue: str | None, task: str | None, limit:
 @click.argument("message_id", metavar="ID", type=MESSAGE_ID)
 @json_option
 def show(message_id: int, *, as_json: bool) -> None:
-    """Show everything about one message: its times, and each failed attempt with its reason."""
+    """Show one message, with its times and failed attempts."""
     with operator_database() as connection, read_transaction(connection, COMMAND_SECONDS):
         message = history.read_message(connection, message_id)
     if message is None:

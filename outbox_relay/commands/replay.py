@@ -33,7 +33,9 @@ _MOMENT: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%
 def replay(
     task: str, since: datetime, until: datetime | None, limit: int, *, discarded: bool, yes: bool, as_json: bool
 ) -> None:
-    """Append a new message for each finished one of a task and a time range. The old ones stay unchanged.
+    """Append the finished messages of a task again.
+
+    Each finished message of the time range gets a new copy. The old ones stay unchanged.
 
     Every recipient gets another mail.
     """

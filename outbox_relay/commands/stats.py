@@ -57,7 +57,9 @@ class Snapshot:
 )
 @json_option
 def stats(interval: float, window: float, *, watch: bool, as_json: bool) -> None:
-    """Show the number of messages by status and queue, latency, the rate, and which servers are away.
+    """Show how many messages there are, and how fast.
+
+    The numbers are by status and queue, with latency, rate, and the servers that are away.
 
     The numbers are exact up to 10,000 of a status. Above that they are estimated from a sample and marked with "about",
     as is the size of history. With --watch and --json, one line is printed each time.

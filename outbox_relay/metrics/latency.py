@@ -41,8 +41,9 @@ _HISTOGRAMS: Final = {
 class LatencyCollector(Collector):
     """Counts done messages from the first scrape on."""
 
-    def __init__(self, connect: Callable[[], DbConnection]) -> None:
+    def __init__(self, connect: Callable[[], DbConnection], *, settled_seconds: float = SETTLED_SECONDS) -> None:
         self._connect = connect
+        self._settled_seconds = settled_seconds
         self._lock = threading.Lock()
         self._counted_until: datetime | None = None
         self._counts = {
@@ -65,7 +66,7 @@ class LatencyCollector(Collector):
             yield from [self._family(name) for name in _HISTOGRAMS]
 
     def _count(self, connection: DbConnection) -> None:
-        since, until = _window(connection, self._counted_until)
+        since, until = _window(connection, self._counted_until, self._settled_seconds)
         for name, queue, bucket, count, total in _finished_between(connection, since, until):
             self._counts[name, queue][bucket] += count
             self._sums[name, queue] += total
@@ -84,7 +85,9 @@ class LatencyCollector(Collector):
         return family
 
 
-def _window(connection: DbConnection, counted_until: datetime | None) -> tuple[datetime, datetime]:
+def _window(
+    connection: DbConnection, counted_until: datetime | None, settled_seconds: float
+) -> tuple[datetime, datetime]:
     """Return the time range to count; at the first scrape it is empty."""
     row = connection.execute(
         """
@@ -94,7 +97,7 @@ def _window(connection: DbConnection, counted_until: datetime | None) -> tuple[d
         {
             "since": counted_until,
             "longest": LONGEST_WINDOW_SECONDS,
-            "settled": SETTLED_SECONDS,
+            "settled": settled_seconds,
         },
     ).fetchone()
     assert row is not None  # noqa: S101 - a SELECT of one row

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from outbox_relay.loop.observer import Observer
 from outbox_relay.loop.reaper import SweepResult
-from outbox_relay.metrics.latency import LatencyCollector
+from outbox_relay.metrics.latency import SETTLED_SECONDS, LatencyCollector
 from outbox_relay.metrics.liveness import Liveness
 from shared.database.errors import SCHEMA_MISSING, TAKES_TOO_LONG
 from shared.database.prompt_connection import connect_promptly
@@ -30,7 +30,13 @@ _STEP_SECONDS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 class RelayMetrics(Observer):
     """Counts what a relay reports. Every label has a few values, all of them known here."""
 
-    def __init__(self, database_url: str, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        clock: Callable[[], float] = monotonic,
+        *,
+        settled_seconds: float = SETTLED_SECONDS,
+    ) -> None:
         """Create every metric with the value 0, so that the first event is an increase."""
         self.registry = CollectorRegistry()
         self.liveness = Liveness(clock)
@@ -73,7 +79,9 @@ class RelayMetrics(Observer):
         )
         self._prepare_labels()
         self.registry.register(OutboxCollector(lambda: _read(database_url)))
-        self.registry.register(LatencyCollector(lambda: connect_promptly(database_url, APPLICATION)))
+        self.registry.register(
+            LatencyCollector(lambda: connect_promptly(database_url, APPLICATION), settled_seconds=settled_seconds)
+        )
 
     def pass_begins(self) -> None:
         """Record the start of a pass."""

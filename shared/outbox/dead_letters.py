@@ -11,7 +11,7 @@ from shared.database.connections import DbConnection, own_transaction
 from shared.outbox.columns import LARGEST_PAYLOAD_BYTES, NEXT_GENERATION, insert_finished, moment
 from shared.outbox.stats import COUNTED_EXACTLY
 
-_RETRIED_AT_ONCE: Final = 1000
+RETRIED_AT_ONCE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +78,14 @@ def retry(connection: DbConnection, message_id: int) -> bool:
     return bool(_retry(connection, message_id, message_id, 1))
 
 
-def retry_all(connection: DbConnection) -> int:
+def retry_all(connection: DbConnection, *, at_once: int = RETRIED_AT_ONCE) -> int:
     """Make every dead letter pending again, in steps that lock few rows at a time; return how many.
 
     Each is retried once: one that dies again meanwhile stays dead. So do those whose payload is too large.
     """
     [(newest,)] = connection.execute("SELECT coalesce(max(id), 0) FROM outbox WHERE status = 'dead'").fetchall()
     total = last = 0
-    while step := _retry(connection, last + 1, newest, _RETRIED_AT_ONCE):
+    while step := _retry(connection, last + 1, newest, at_once):
         total += len(step)
         last = max(step)
     return total

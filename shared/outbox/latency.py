@@ -14,7 +14,7 @@ LATENCY_COLUMNS: Final = f"""
 """
 """The latencies of a row of outbox_finished in seconds; NULL where one of the two times is infinite."""
 
-_ROWS_READ: Final = 100_000
+ROWS_READ: Final = 100_000
 """The newest rows of the window. The window that was measured is returned with the result."""
 
 
@@ -40,10 +40,12 @@ class QueueLatency:
 
 
 @own_transaction
-def read_latency(connection: DbConnection, window_seconds: float) -> tuple[list[QueueLatency], float]:
+def read_latency(
+    connection: DbConnection, window_seconds: float, *, rows_read: int = ROWS_READ
+) -> tuple[list[QueueLatency], float]:
     """Return the latency of each queue, and the length in seconds of the window that was measured.
 
-    The window is the last `window_seconds`; it is shorter when more than _ROWS_READ messages were done in it.
+    The window is the last `window_seconds`; it is shorter when more than `rows_read` messages were done in it.
     """
     # now() and not clock_timestamp(): an index is searched only for what cannot change during the statement.
     rows = connection.execute(
@@ -62,8 +64,8 @@ def read_latency(connection: DbConnection, window_seconds: float) -> tuple[list[
          GROUP BY queue
          ORDER BY queue
         """,  # noqa: S608 - two expressions of our own
-        [window_seconds, _ROWS_READ],
+        [window_seconds, rows_read],
     ).fetchall()
     latency = [QueueLatency(queue, *columns) for queue, _, *columns in rows]
-    is_all = sum(each.done for each in latency) < _ROWS_READ
+    is_all = sum(each.done for each in latency) < rows_read
     return latency, window_seconds if is_all else max(1.0, *(oldest for _, oldest, *_ in rows))

@@ -175,7 +175,7 @@ def test_the_documented_commands_find_the_master(service: Service) -> None:
     assert len(ended) == 5
     [info] = [run.stdout for line, run in ended.items() if line.endswith("info")]
     assert "0 jobs total" in info
-    assert [each["verdict"] for each in service.examine()] == ["ok"]
+    assert [each["severity"] for each in service.examine()] == ["ok"]
 
 
 def test_a_sentinel_that_is_silent_holds_up_one_connection_alone(watched: Watched) -> None:
@@ -223,7 +223,7 @@ def test_without_the_connection_class_its_name_is_told(service: Service, command
 
 def test_doctor_looks_at_the_connection_class(service: Service) -> None:
     found = {
-        given: [each["verdict"] for each in service.examine("settings", RQ_CONNECTION_CLASS=given)]
+        given: [each["severity"] for each in service.examine("settings", RQ_CONNECTION_CLASS=given)]
         for given in (CONNECTION_CLASS, None, "redis.Redis")
     }
 
@@ -276,7 +276,7 @@ def test_what_the_sentinel_said_is_told_and_nothing_is_lost(service: Service, wa
     with service.started(RELAY, RQ_REDIS_URL=url) as relay, service.started(WORKER, RQ_REDIS_URL=url) as worker:
         assert (cause in told(relay, "redis.unavailable"), cause in told(worker, "redis.unavailable")) == (True, True)
         [found] = service.examine(RQ_REDIS_URL=url)
-        assert (found["verdict"], cause in found["says"]) == ("fault", True), found
+        assert (found["severity"], cause in found["message"]) == ("fault", True), found
         assert (service.statuses(ids), relay.running, worker.running) == ({"pending"}, True, True)
         if fault == "master":
             start_with_password(watched.master)

@@ -61,7 +61,7 @@ def test_all_letters_are_retried_and_nothing_else(connection: Connection) -> Non
     assert message(connection, running)["status"] == "running"
 
 
-def test_a_letter_that_dies_again_meanwhile_is_retried_once(
+def test_a_dead_letter_that_dies_again_meanwhile_is_retried_once(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(3):
@@ -71,15 +71,14 @@ def test_a_letter_that_dies_again_meanwhile_is_retried_once(
 
     def retry_and_die(*arguments: Any) -> list[int]:
         steps.append(arguments)
-        assert len(steps) < 10, "the letters that died again are retried again"
+        assert len(steps) < 10, "the dead letters that died again are retried again"
         retried = retry_step(*arguments)
         connection.execute("UPDATE outbox SET status = 'dead', last_error = 'no' WHERE status = 'pending'")
         return retried
 
-    monkeypatch.setattr(dead_letters, "_RETRIED_AT_ONCE", 1)
     monkeypatch.setattr(dead_letters, "_retry", retry_and_die)
 
-    assert dead_letters.retry_all(connection) == 3
+    assert dead_letters.retry_all(connection, at_once=1) == 3
 
 
 @pytest.mark.parametrize("status", ["pending", "published", "running"])

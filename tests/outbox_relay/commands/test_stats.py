@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from outbox_relay.loop.heartbeat import Heartbeat, write_heartbeat
+from shared.outbox.latency import read_latency
 from tests.outbox_relay.commands.running import run, run_json
 from tests.rows import add_message, history_rows_read
 
@@ -60,10 +61,7 @@ def test_lags_are_those_of_the_window(connection: Connection) -> None:
     assert (latency["publish_p50"], latency["delivery_p99"]) == pytest.approx((2.0, 20.0))
 
 
-def test_the_rate_of_more_messages_than_are_read_is_that_of_those_that_were_read(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("shared.outbox.latency._ROWS_READ", 20)
+def test_the_window_of_more_messages_than_are_read_is_that_of_those_that_were_read(connection: Connection) -> None:
     connection.execute(
         """
         INSERT INTO outbox_finished (id, task, payload, queue, status, due_at, generation, attempt, max_retries,
@@ -73,10 +71,10 @@ def test_the_rate_of_more_messages_than_are_read_is_that_of_those_that_were_read
         """
     )
 
-    stats = run_json("stats", "--window", 300)
+    [latency], window_seconds = read_latency(connection, 300, rows_read=20)
 
-    assert stats["window_seconds"] == pytest.approx(10, abs=5)
-    assert stats["done_per_second"] == pytest.approx(20 / stats["window_seconds"])
+    assert latency.done == 20
+    assert window_seconds == pytest.approx(10, abs=5)
 
 
 def test_it_reads_little_of_a_long_history(connection: Connection) -> None:

@@ -17,7 +17,6 @@ from outbox_relay.doctor.grants_check import RELAY_NEEDS
 from outbox_relay.loop.reaper import SweepResult
 from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup_pipe import WakeupPipe
-from outbox_relay.metrics import latency
 from outbox_relay.metrics.liveness import READY_SECONDS, STILL_SECONDS
 from outbox_relay.metrics.relay_metrics import RelayMetrics
 from outbox_relay.metrics.server import serve
@@ -124,13 +123,10 @@ def finish(connection: Connection, count: int, *, ago: float, took: float, attem
     )
 
 
-def test_lags_are_counted_once_each_from_the_first_scrape_on(
-    connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_latency_is_counted_once_from_the_first_scrape_on(connection: Connection, database_url: str) -> None:
     finish(connection, 50, ago=60, took=1)
-    metrics = RelayMetrics(database_url)
+    metrics = RelayMetrics(database_url, settled_seconds=0.0)
     before = scrape(metrics)
-    monkeypatch.setattr(latency, "SETTLED_SECONDS", 0.0)
     finish(connection, 4, ago=0, took=0.4)
     finish(connection, 1, ago=0, took=7, attempt=3)
 
