@@ -11,7 +11,7 @@ class Mail:
     Attributes:
         recipient: the address.
         recipient_name: the person's name, for the To header and as `name` in the templates. Empty while the address is
-            not verified: otherwise whoever signs up could send a text of their own to a stranger.
+            not verified: otherwise anyone could send a text to a stranger by signing up.
         subject: one line.
         template: the name of the two templates, without `.html` and `.txt`.
         values: what the templates show besides `name`.

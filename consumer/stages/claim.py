@@ -90,7 +90,7 @@ class Claimer:
         """Claim, and retry while PostgreSQL is unavailable.
 
         If the answer to the COMMIT was lost, the claims may be in the database; their token shows it. Their leases are
-        then counted from the first try. Nobody else can give their attempts back, so this retries until PostgreSQL
+        then counted from the first try. No other process can give their attempts back, so this retries until PostgreSQL
         answers. If PostgreSQL answers but the rows cannot be read (another session has locked the whole table, say), it
         retries until the claims' lease is over: then a relay takes them back.
         """

@@ -92,9 +92,9 @@ def read_effects(connection: DbConnection, message_ids: Sequence[int]) -> dict[i
     Nothing is locked. If an outage starts or ends before the refusals are written, a message either spends an attempt
     that `note` gives back at once, or is released once more.
     """
-    situation = policy_refusals.read_policy_status(connection)
+    status = policy_refusals.read_policy_status(connection)
     failures = policy_refusals.read_failures(connection, message_ids)
-    return {each: _effect(situation, refusal_times(failures.get(each))) for each in message_ids}
+    return {each: _effect(status, refusal_times(failures.get(each))) for each in message_ids}
 
 
 def note(
@@ -105,16 +105,16 @@ def note(
     During an outage, attempts are given back, and a refused probe lengthens the pause before the next probe.
     """
     policy_refusals.lock_breaker(connection)
-    situation = policy_refusals.read_policy_status(connection)
-    noted = {each.message_id: each for each in kept_refusals(situation.refusals) if each.at > situation.accepted_at}
-    lives = policy_refusals.read_row_states(connection, [each.message_id for each in refused])
+    status = policy_refusals.read_policy_status(connection)
+    noted = {each.message_id: each for each in kept_refusals(status.refusals) if each.at > status.accepted_at}
+    rows = policy_refusals.read_row_states(connection, [each.message_id for each in refused])
     for each in refused:
-        life, effect = lives.get(each.message_id), effects[each.message_id]
-        if life is not None:
-            noted |= _noted_again(each, life, effect, noted.get(each.message_id), situation)
-    declared = None if situation.is_outage else _enough(connection, refused, noted)
+        row, effect = rows.get(each.message_id), effects[each.message_id]
+        if row is not None:
+            noted |= _noted_again(each, row, effect, noted.get(each.message_id), status)
+    declared = None if status.is_outage else _enough(connection, refused, noted)
     given_back: set[int] = set()
-    if situation.is_outage or declared is not None:
+    if status.is_outage or declared is not None:
         for each in refused if declared is None else [declared]:
             claims.open_breaker(connection, each.message_id, outage_reason(each), scale)
         given_back = policy_refusals.return_attempts(connection, [*noted.values()])
@@ -141,34 +141,34 @@ def outage_reason(refused: RefusedMessage) -> str:
     return f"the mail server refuses every recipient by policy ({refused.code}): {refused.reason}"
 
 
-def _effect(situation: PolicyStatus, times: Sequence[float]) -> RefusalEffect:
-    was_refused_before = bool(times) and times[-1] < situation.accepted_at
-    return RefusalEffect(times[0] if times else None, spends=not situation.is_outage or was_refused_before)
+def _effect(status: PolicyStatus, times: Sequence[float]) -> RefusalEffect:
+    was_refused_before = bool(times) and times[-1] < status.accepted_at
+    return RefusalEffect(times[0] if times else None, spends=not status.is_outage or was_refused_before)
 
 
 def _noted_again(
-    refused: RefusedMessage, life: RowState, effect: RefusalEffect, before: Refusal | None, situation: PolicyStatus
+    refused: RefusedMessage, row: RowState, effect: RefusalEffect, before: Refusal | None, status: PolicyStatus
 ) -> dict[int, Refusal]:
     """Return the message's note after this refusal, or nothing if it gets none."""
-    follows = before is not None and life.generation == _generation_after(before.generation, life.status)
+    follows = before is not None and row.generation == _generation_after(before.generation, row.status)
     if not effect.spends:
         # It was running while attempts were given back, so it still waits for its own.
-        return {before.message_id: _moved(before, life)} if before is not None and follows else {}
-    if effect.first_at is not None and effect.first_at < situation.accepted_at:
+        return {before.message_id: _moved(before, row)} if before is not None and follows else {}
+    if effect.first_at is not None and effect.first_at < status.accepted_at:
         return {}
     spent = before.spent + 1 if before is not None and follows else 1
     hashes = refused.recipient.address_hash, refused.recipient.domain_hash
-    new = Refusal(refused.message_id, life.generation, life.attempt, spent, *hashes, refused.code, situation.now)
+    new = Refusal(refused.message_id, row.generation, row.attempt, spent, *hashes, refused.code, status.now)
     return {refused.message_id: new}
 
 
-def _generation_after(generation: int, status: str) -> int:
+def _generation_after(generation: int, state: str) -> int:
     """Return the generation after a failed attempt: a dead letter keeps it."""
-    return generation if status == "dead" else (generation + 1) % (LARGEST_NUMBER + 1)
+    return generation if state == "dead" else (generation + 1) % (LARGEST_NUMBER + 1)
 
 
-def _moved(refusal: Refusal, life: RowState) -> Refusal:
-    return replace(refusal, generation=life.generation, attempt=life.attempt)
+def _moved(refusal: Refusal, row: RowState) -> Refusal:
+    return replace(refusal, generation=row.generation, attempt=row.attempt)
 
 
 def _enough(

@@ -73,7 +73,7 @@ class Preparer:
 
     @staticmethod
     def _in_time_to_be_sent(messages: Sequence[ClaimedMessage], prepared: PrepareResult) -> Sequence[ClaimedMessage]:
-        """Return the messages that can still be sent. The rest of the others' leases is for releasing them."""
+        """Return the messages that can still be sent, and release the others while their leases last."""
         in_time = []
         for each in messages:
             if monotonic() >= each.lease.send_until:

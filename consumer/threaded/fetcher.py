@@ -109,7 +109,7 @@ class Fetcher(threading.Thread):
             _log.warning(
                 "job.dropped",
                 job=repr(job.job_id[:80]),
-                meaning="Redis went away after its pop; a message that it names comes back by its lease",
+                meaning="Redis became unavailable after the pop; a message that it names is published again",
             )
         self._database.close()
         self.has_finished = True
@@ -166,7 +166,7 @@ class Fetcher(threading.Thread):
         try:
             kept = self._broker.move_to_failed(job)
         except (RedisError, OSError) as exc:
-            return f"it is not run, and in no list any more ({type(exc).__name__})"
+            return f"it is not run, and is in no list any more ({type(exc).__name__})"
         return "it is not run: look among the failed jobs of its queue" if kept else "it is not run: RQ has no such job"
 
     def _finish_unclaimed(self, not_claimed: Sequence[NotClaimed]) -> None:

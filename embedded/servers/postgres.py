@@ -46,6 +46,7 @@ class PostgresServer(Databases):
         port: int | None = None,
         settings: Mapping[str, str] = MappingProxyType({}),
         data_parents: Sequence[Path] = folders.DATA_PARENTS,
+        predecessor_seconds: float = _SHUTDOWN_SECONDS,
     ) -> None:
         """Prepare a server in the folder; start nothing yet.
 
@@ -54,6 +55,7 @@ class PostgresServer(Databases):
             port: None for a free one.
             settings: of postgresql.conf.
             data_parents: where its data may be if PostgreSQL's account may not enter the folder.
+            predecessor_seconds: how long to wait for the end of an earlier server of the folder.
 
         """
         self.folder = folder.absolute()
@@ -61,6 +63,7 @@ class PostgresServer(Databases):
         self.log_file = self.folder / "postgres.log"
         self.password_file = self.folder / "pgpass"
         self._port = port
+        self._predecessor_seconds = predecessor_seconds
         self._port_was_chosen = port is not None
         self._data_parents = data_parents
         self._data: Path | None = None
@@ -230,7 +233,7 @@ class PostgresServer(Databases):
         def postmaster() -> set[int]:
             return {pid for pid in self._processes() if [str(pid)] == self._pid_file()[:1]}
 
-        if left := processes.wait_until_none(postmaster, _SHUTDOWN_SECONDS):
+        if left := processes.wait_until_none(postmaster, self._predecessor_seconds):
             raise AlreadyRunningError(f"PostgreSQL already runs in {self.data} with process number {left.pop()}")
 
     def _end_backends(self) -> None:

@@ -63,8 +63,9 @@ class RedisServer:
         append_only: bool = True,
         settings: Mapping[str, str] = MappingProxyType({}),
         password: str | None = None,
+        predecessor_seconds: float = _PREDECESSOR_SECONDS,
     ) -> None:
-        """Prepare a server in the folder; start nothing yet."""
+        """Prepare a server in the folder; start nothing yet. An earlier server gets predecessor_seconds to end."""
         self.folder = folder.absolute()
         self.append_only = append_only
         self.password = password or new_secret()
@@ -72,6 +73,7 @@ class RedisServer:
         self.settings = dict(settings)
         self.log_file = self.folder / "redis.log"
         self._port = port
+        self._predecessor_seconds = predecessor_seconds
         self._port_was_chosen = port is not None
         self._program: Program | None = None
 
@@ -182,7 +184,7 @@ class RedisServer:
         def servers() -> set[int]:
             return processes.in_folder(self.folder, redis_binary().name)
 
-        if left := processes.wait_until_none(servers, _PREDECESSOR_SECONDS):
+        if left := processes.wait_until_none(servers, self._predecessor_seconds):
             raise AlreadyRunningError(f"Redis already runs in {self.folder} with process number {left.pop()}")
 
     def _start_once(self) -> None:

@@ -20,7 +20,6 @@ from shared.tracing.spans import Kind, OpenSpan, Span, Tracing
 from shared.version import VERSION
 
 _HEADER: Final = "traceparent"
-_FLUSH_SECONDS: Final = 1.0
 _KINDS: Final = {
     "server": SpanKind.SERVER,
     "producer": SpanKind.PRODUCER,
@@ -47,7 +46,8 @@ class OtelTracing(Tracing):
 
     is_on = True
 
-    def __init__(self, provider: TracerProvider) -> None:
+    def __init__(self, provider: TracerProvider, *, flush_seconds: float = 1.0) -> None:
+        self._flush_seconds = flush_seconds
         self.provider = provider
         self._tracer = provider.get_tracer("outbox-signup", VERSION)
 
@@ -86,13 +86,13 @@ class OtelTracing(Tracing):
         return _traceparent(trace.set_span_in_context(recorded))
 
     def flush(self) -> None:
-        """Send the recorded spans, for at most a second: a worker's next mail or its end waits for this.
+        """Send the recorded spans, for at most flush_seconds: a worker's next mail or its end waits for this.
 
         OpenTelemetry accepts a time limit and ignores it.
         """
         sending = threading.Thread(target=self.provider.force_flush, name="flush", daemon=True)
         sending.start()
-        sending.join(_FLUSH_SECONDS)
+        sending.join(self._flush_seconds)
 
 
 class _RecordedSpan(Span):

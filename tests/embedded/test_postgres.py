@@ -117,9 +117,8 @@ def test_a_running_server_is_not_started_twice(own_postgres: PostgresServer) -> 
         own_postgres.start()
 
 
-def test_a_folder_in_use_is_left_alone(own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedded.servers.postgres._SHUTDOWN_SECONDS", 0.2)
-    second = PostgresServer(own_postgres.folder, settings=SETTINGS)
+def test_a_folder_in_use_is_left_alone(own_postgres: PostgresServer) -> None:
+    second = PostgresServer(own_postgres.folder, settings=SETTINGS, predecessor_seconds=0.2)
 
     with pytest.raises(AlreadyRunningError, match=str(own_postgres.pid)):
         second.start()

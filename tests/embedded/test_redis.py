@@ -127,11 +127,9 @@ def test_a_program_that_is_no_redis_is_refused(
         redis_binary()
 
 
-def test_a_folder_in_use_is_left_alone(own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedded.servers.redis._PREDECESSOR_SECONDS", 0.2)
-
+def test_a_folder_in_use_is_left_alone(own_redis: RedisServer) -> None:
     with pytest.raises(AlreadyRunningError, match=str(own_redis.pid)):
-        RedisServer(own_redis.folder).start()
+        RedisServer(own_redis.folder, predecessor_seconds=0.2).start()
 
     with pytest.raises(AlreadyRunningError):
         own_redis.start()

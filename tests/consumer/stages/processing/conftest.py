@@ -6,6 +6,7 @@ import pytest
 import structlog
 
 from embedded.mail.catcher import MailCatcher
+from tests.consumer.stages.processing.policy_pipeline import Pipeline, pipeline_of
 from tests.consumer.stages.processing.world import Logs, World, world_of
 
 
@@ -19,3 +20,9 @@ def world(database_url: str, mailbox: MailCatcher) -> Iterator[World]:
 def logs() -> Iterator[Logs]:
     with structlog.testing.capture_logs() as captured:
         yield captured
+
+
+@pytest.fixture
+def pipeline(world: World) -> Iterator[Pipeline]:
+    with pipeline_of(world, {"everybody"}) as opened:
+        yield opened

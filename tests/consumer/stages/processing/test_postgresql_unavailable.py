@@ -17,33 +17,14 @@ from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import LOOPBACK, free_port
 from embedded.servers.postgres import PostgresServer
 from shared.database.connections import DbConnection, connect, transaction
+from tests.consumer.stages.processing.lost_answers import LOST, LosesAnswers
 from tests.consumer.stages.processing.world import Logs, World, register, running, waits_for_a_lock, world_of
 from tests.dispositions import dispositions
 from tests.rows import add_message, add_user, message
 from tests.waiting import wait_until
 
-LOST = psycopg.OperationalError("the answer was lost")
-
 CLAIM = 1
 """A message's transactions are numbered: claim, preparation, outcome."""
-
-
-class LosesAnswers(Database):
-    """PostgreSQL commits, but the answers for the transactions with these numbers are lost."""
-
-    def __init__(self, database_url: str, *lost: int) -> None:
-        super().__init__(database_url)
-        self._lost = lost
-        self._number = 0
-
-    @contextmanager
-    def transaction(self, **limits: float) -> Iterator[DbConnection]:
-        self._number += 1
-        with super().transaction(**limits) as connection:
-            yield connection
-        if self._number in self._lost:
-            self.close()
-            raise LOST
 
 
 class CommitsLate(Database):
