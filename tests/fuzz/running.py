@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -43,7 +44,14 @@ def usable_token(database_url: str, secret_key: str) -> str:
 
 
 def fuzz(
-    api_url: str, folder: Path, link: str, token: str, *, examples: int, seed: int
+    api_url: str,
+    folder: Path,
+    link: str,
+    token: str,
+    *,
+    examples: int,
+    seed: int,
+    phases: Sequence[str] = ("examples", "coverage", "fuzzing", "stateful"),
 ) -> subprocess.CompletedProcess[str]:
     """Send every operation so many requests, good and bad; what schemathesis says is the process's output.
 
@@ -54,6 +62,7 @@ def fuzz(
         token: a signup token; what is asked without one is schemathesis's own matter.
         examples: requests of each operation in the last of its phases.
         seed: what makes the requests the same again.
+        phases: where its requests come from; `coverage` are the values at each limit, and takes the longest.
 
     """
     command: list[str | Path] = [
@@ -64,6 +73,7 @@ def fuzz(
         f"{api_url}/openapi.json",
     ]
     options = ["--checks", "all", "--max-examples", str(examples), "--seed", str(seed), "--generation-database", "none"]
+    options += ["--phases", ",".join(phases)]
     return subprocess.run(
         [*command, *options, "--no-color", "--header", f"Authorization: Bearer {token}"],
         cwd=folder,

@@ -29,6 +29,7 @@ from tests.conftest import SCHEMA, StartPostgres
 from tests.outbox_relay.commands.running import run, run_json
 from tests.processes import worker_settings
 from tests.redis_keys import KEYS
+from tests.reused_database import ReusedDatabase
 from tests.roles import limited_role, with_role
 from tests.rows import add_message
 
@@ -41,6 +42,16 @@ def durable_postgres(server_folder: Path, start_postgres: StartPostgres) -> Iter
     server = start_postgres(server_folder / "durable", fsync="on")
     yield server
     server.remove()
+
+
+@pytest.fixture(scope="module")
+def durable_database(durable_postgres: PostgresServer) -> Iterator[ReusedDatabase]:
+    """Its database; faults that are planted in the schema use it up."""
+    durable_postgres.create_database("template")
+    durable_postgres.apply_schema("template", SCHEMA)
+    database = ReusedDatabase(durable_postgres, "template")
+    yield database
+    database.drop()
 
 
 @dataclass
@@ -60,11 +71,9 @@ class Installation:
 
 @pytest.fixture
 def healthy(
-    durable_postgres: PostgresServer, own_redis: RedisServer, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
+    durable_database: ReusedDatabase, own_redis: RedisServer, mailbox: MailCatcher, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Installation]:
-    name = f"outbox_{secrets.token_hex(4)}"
-    url = durable_postgres.create_database(name)
-    durable_postgres.apply_schema(name, SCHEMA)
+    url = durable_database.give()
     for variable, value in worker_settings(url, own_redis.url, mailbox.smtp_url).items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setenv("TRUSTED_PROXIES", "1")
@@ -72,7 +81,7 @@ def healthy(
         write_heartbeat(connection, "here/1")
         show_worker(client)
         yield Installation(connection, client, monkeypatch)
-    durable_postgres.drop_database(name)
+    durable_database.take_back()
 
 
 def show_worker(client: Redis) -> None:
