@@ -63,11 +63,11 @@ def verification_blueprint(engine: Engine, notifier: Notifier, secret_keys: Sequ
     blueprint = Blueprint("verification", __name__)
 
     def use(link: Link, proof: Proof) -> ResponseReturnValue:
-        verification = verify_email(engine, secret_keys, link, proof)
-        if verification.message_id is not None:
+        result = verify_email(engine, secret_keys, link, proof)
+        if result.message_id is not None:
             notifier.notify()
-            _log.info("user.verified", message_id=verification.message_id)
-        return _answer(verification, link)
+            _log.info("user.verified", message_id=result.message_id)
+        return _answer(result, link)
 
     @blueprint.get(VERIFY_PATH)
     def show() -> ResponseReturnValue:
@@ -120,27 +120,27 @@ def _posted() -> Mapping[str, str]:
     return link
 
 
-def _answer(verification: LinkResult, link: Link) -> Response:
+def _answer(result: LinkResult, link: Link) -> Response:
     """Return the response for a link's state. An OPEN link was only read."""
-    state = verification.state
+    state = result.state
     if state is LinkState.NOT_VALID:
         raise ProblemError(404, NOT_VALID)
     if state is LinkState.EXPIRED:
-        raise LinkError(410, EXPIRED, "expired.html", verification, link)
+        raise LinkError(410, EXPIRED, "expired.html", result, link)
     if state is LinkState.TAKEN:
-        raise LinkError(410, TAKEN, "taken.html", verification, link)
+        raise LinkError(410, TAKEN, "taken.html", result, link)
     if state is LinkState.PROOF_REQUIRED:
-        detail = PROOF_REFUSED if verification.is_refused else PROOF_REQUIRED
-        raise LinkError(403, detail, "proof.html", verification, link, kind=PROOF_KIND)
+        detail = PROOF_REFUSED if result.is_refused else PROOF_REQUIRED
+        raise LinkError(403, detail, "proof.html", result, link, kind=PROOF_KIND)
     if not prefers_html(request):
-        return _state(verification)
+        return _state(result)
     if state is LinkState.VERIFIED:
         return page("verified.html")
-    return page("verify.html", link=link, username=verification.username)
+    return page("verify.html", link=link, username=result.username)
 
 
-def _state(verification: LinkResult) -> Response:
-    return jsonify(is_verified=verification.state is LinkState.VERIFIED)
+def _state(result: LinkResult) -> Response:
+    return jsonify(is_verified=result.state is LinkState.VERIFIED)
 
 
 def _answer_error(error: Exception) -> ResponseReturnValue:
