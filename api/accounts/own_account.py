@@ -1,6 +1,7 @@
 """Find an unverified account by its username and password.
 
-People who lost the response to a signup, or the browser that made it, sign up again. Only failed tries are written.
+People who lost the response to a signup, or the browser that made it, sign up again. Nothing is written but the count
+of tries.
 """
 
 from dataclasses import dataclass
