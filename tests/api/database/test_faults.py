@@ -57,7 +57,7 @@ def test_absent_postgresql_is_reported_within_seconds(method: str, path: str, bo
 
     assert (response.status_code, response.mimetype) == (503, "application/problem+json")
     assert response.headers["Retry-After"] == "5"
-    assert "may have been committed" in response.get_json()["detail"]
+    assert "may have been saved" in response.get_json()["detail"]
     assert took < 8
 
 
