@@ -10,13 +10,10 @@ import structlog
 
 from api.database.engine import DatabaseUnavailableError
 from api.database.side_connections import SideConnections
-from shared.settings.api import is_behind_tls
+from shared.settings.api import HOW_TO_TRUST_PROXIES, is_behind_tls
 
 _AGAIN_SECONDS: Final = 600.0
-_FIX: Final = (
-    "set TRUSTED_PROXIES to the number of proxies in front, and FORWARDING_HEADER to the header in which they name the"
-    " client; a client that uses no proxy may also have invented the header"
-)
+_FIX: Final = f"{HOW_TO_TRUST_PROXIES}; a client that uses no proxy may also have invented the header"
 _KEEP: Final = (
     "INSERT INTO ignored_headers AS h (name, seen_at) VALUES (%s, now())"
     " ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at"

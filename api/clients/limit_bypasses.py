@@ -5,12 +5,14 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
+from shared.settings.api import HOW_TO_TRUST_PROXIES
+
 NOT_BELIEVED: Final = "header not believed"
 UNREADABLE: Final = "address unreadable"
 FAILED: Final = "limiter failed"
 
 _UNKNOWN: Final = {
-    NOT_BELIEVED: "set TRUSTED_PROXIES to the number of proxies in front, and FORWARDING_HEADER to what they send",
+    NOT_BELIEVED: HOW_TO_TRUST_PROXIES,
     UNREADABLE: "let the proxy send an IP address in the header that FORWARDING_HEADER names",
 }
 _UNLIMITED: Final = {FAILED: "see the error"}

@@ -133,15 +133,15 @@ def _number(state: LiveState) -> str:
 def _sentences(snapshot: Snapshot) -> list[str]:
     dependencies = snapshot.dependencies
     dead = [each for each in snapshot.live if each.status == "dead"]
-    letters = f"{'about ' if any(each.is_estimate for each in dead) else ''}{sum(each.messages for each in dead)}"
+    dead_letters = f"{'about ' if any(each.is_estimate for each in dead) else ''}{sum(each.messages for each in dead)}"
     mail = (
         "answers" if dependencies.mail_away_seconds is None else f"AWAY for {duration(dependencies.mail_away_seconds)}"
     )
     return [
         f"rate          {snapshot.done_per_second:.1f} messages/s done in the last {duration(snapshot.window_seconds)}",
-        f"dead letters  {letters}",
+        f"dead letters  {dead_letters}",
         f"history       about {dependencies.finished_estimate} finished messages",
         f"relays        {dependencies.relays or 'NONE'}",
         f"mail server   {mail}",
-        f"mail limits   {snapshot.mails.waiting} wait, {snapshot.mails.discarded} discarded within a day",
+        f"mail limits   {snapshot.mails.waiting} waiting, {snapshot.mails.discarded} discarded in the last day",
     ]

@@ -32,10 +32,10 @@ def _check_outbox(connection: DbConnection, settings: RelaySettings) -> Iterator
     if dependencies.mail_away_seconds is None:
         yield _check_waiting(connection)
     yield _check_run_lease(connection, settings)
-    letters = count_dead(connection)
-    if letters.number:
+    dead_letters = count_dead(connection)
+    if dead_letters.number:
         yield warning(
-            "dead letters", f"{letters} need a decision", "python -m outbox_relay dead; then retry or discard them"
+            "dead letters", f"{dead_letters} need a decision", "python -m outbox_relay dead; then retry or discard them"
         )
     else:
         yield ok("dead letters", "none")

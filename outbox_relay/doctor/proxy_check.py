@@ -5,6 +5,7 @@ from typing import Final
 
 from outbox_relay.doctor.findings import Finding, ok, warning
 from shared.database.connections import DbConnection
+from shared.settings.api import HOW_TO_TRUST_PROXIES
 
 _CHECK: Final = "proxies"
 _SEEN_HOURS: Final = 1
@@ -24,10 +25,9 @@ def check_ignored_headers(connection: DbConnection) -> Iterator[Finding]:
     for name, seen_at in rows:
         yield warning(
             _CHECK,
-            f"{name} came with a request, at {seen_at} UTC the last time, and the API does not believe it: if a proxy"
+            f"{name} came with a request, at {seen_at} UTC the last time, and the API does not trust it: if a proxy"
             " sent it, all its clients count as one for the limits",
-            "set TRUSTED_PROXIES of the API to the number of proxies in front of it and FORWARDING_HEADER to what they"
-            " send; a client that reaches the API without a proxy may have made it up",
+            f"{HOW_TO_TRUST_PROXIES}; a client that uses no proxy may also have invented the header",
         )
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from outbox_relay.doctor.findings import Finding, fault, ok, skipped, warning
 from outbox_relay.loop.pacing import POP_TO_CLAIM_SECONDS
 from shared.errors import SettingsError
-from shared.settings.api import is_behind_tls, read_api_settings, read_ops_token
+from shared.settings.api import HOW_TO_TRUST_PROXIES, is_behind_tls, read_api_settings, read_ops_token
 from shared.settings.consumer import read_consumer_settings
 from shared.settings.gunicorn import check_server_settings
 from shared.settings.relay import RelaySettings
@@ -40,9 +40,9 @@ def check_proxies() -> Finding:
     if is_behind_tls() and os.environ.get("TRUSTED_PROXIES", "0") == "0":
         return warning(
             "rate limits",
-            "BASE_URL is https://, so that a proxy stands in front, and TRUSTED_PROXIES is 0: its headers are not"
-            " believed. All clients look like the proxy, and count as one for the limits of requests and of mails",
-            "set TRUSTED_PROXIES of the API to the number of proxies in front of it",
+            "BASE_URL is https://, so that there is a proxy in front, and TRUSTED_PROXIES is 0: its headers are not"
+            " trusted. All clients look like the proxy, and count as one for the limits of requests and of mails",
+            HOW_TO_TRUST_PROXIES,
         )
     return ok("rate limits", "each client has its own limit, according to the settings in this shell")
 

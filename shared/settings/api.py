@@ -28,6 +28,12 @@ DEFAULT_PASSWORD_MIN_LENGTH: Final = 8
 _LONGEST_MINIMUM: Final = 64
 _CONSOLE_VARIABLE: Final = "OPS_TOKEN"
 
+HOW_TO_TRUST_PROXIES: Final = (
+    "set TRUSTED_PROXIES of the API to the number of proxies in front of it, and FORWARDING_HEADER to the header in"
+    " which they name the client"
+)
+"""The advice of logs and `doctor` where a proxy is not trusted."""
+
 ForwardingHeader = Literal["x-forwarded-for", "forwarded"]
 X_FORWARDED_FOR: Final = "x-forwarded-for"
 FORWARDED: Final = "forwarded"

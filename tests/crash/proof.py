@@ -23,7 +23,7 @@ from tests.crash.scene import ROOT, Scene, Stage, stage_of
 from tests.crash.stock_worker import SETTINGS, Tally, kill_between_pop_and_start, terminate_under_load
 from tests.preloading import SERVICE, preloaded
 
-_COLUMNS = ("", "signals", "messages", "mailed", "lost", "copies", "mended by the relay", "seconds")
+_COLUMNS = ("", "signals", "messages", "mailed", "lost", "copies", "returned by the relay", "seconds")
 
 
 @click.command()
@@ -56,7 +56,7 @@ def _play(
     with stage.scene(**SETTINGS) as scene:
         tally = play(scene, signals, random)
     seconds = round(time.monotonic() - started)
-    return tally.signals, tally.messages, tally.mailed, tally.lost, tally.copies, tally.mended, seconds
+    return tally.signals, tally.messages, tally.mailed, tally.lost, tally.copies, tally.returned, seconds
 
 
 @contextmanager

@@ -31,7 +31,7 @@ class Tally:
         messages: how many messages were committed.
         mailed: how many of them have arrived and are done.
         copies: how many mails too many have arrived.
-        mended: how many jobs were lost by RQ and brought back by the relay.
+        returned: how many jobs were lost by RQ and brought back by the relay.
 
     """
 
@@ -39,7 +39,7 @@ class Tally:
     messages: int
     mailed: int
     copies: int
-    mended: int
+    returned: int
 
     @property
     def lost(self) -> int:
@@ -99,11 +99,11 @@ def _finish(scene: Scene) -> None:
 def _count(scene: Scene, signals: int, ids: list[int]) -> Tally:
     copies = scene.copies(ids)
     done = {id_ for (id_,) in scene.connection.execute("SELECT id FROM outbox_finished WHERE status = 'done'")}
-    [mended] = scene.connection.execute("SELECT sum(generation)::integer FROM outbox_messages").fetchone() or (0,)
+    [returned] = scene.connection.execute("SELECT sum(generation)::integer FROM outbox_messages").fetchone() or (0,)
     return Tally(
         signals=signals,
         messages=len(ids),
         mailed=sum(id_ in done and number > 0 for id_, number in copies.items()),
         copies=sum(number - 1 for number in copies.values() if number),
-        mended=mended,
+        returned=returned,
     )

@@ -26,7 +26,7 @@ def test_a_worker_killed_between_pop_and_start_loses_nothing(stage: Stage, rando
         tally = kill_between_pop_and_start(scene, KILLS, random)
 
         assert (tally.messages, tally.lost, tally.copies) == (KILLS, 0, 0)
-        assert tally.mended >= KILLS
+        assert tally.returned >= KILLS
 
 
 def test_a_worker_terminated_under_load_loses_nothing(stage: Stage, random: Random) -> None:

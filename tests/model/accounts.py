@@ -2,7 +2,7 @@
 
     api       sign_up, resend, correct, verify: each one statement, which locks the account's row
     worker    claim, prepare, send, and how a claim ends: done, put back, dead, refused, discard_claims
-    relay     expire, one transaction: find, lock, lock_letters, look_again, delete
+    relay     expire, one transaction: find, lock, lock_dead_letters, look_again, delete
     operator  retry (a dead letter)
     time      link_ends, link_long_ended, grows_old: whatever may be over may be over at any later moment
 
@@ -29,7 +29,7 @@ from tests.model.accounts_state import (
     IDLE,
     LIVE,
     LOCKED,
-    LOCKED_LETTERS,
+    LOCKED_DEAD_LETTERS,
     NO_LINK,
     NOBODY,
     PENDING,
@@ -77,7 +77,7 @@ def accounts_steps(world: AccountsWorld, config: AccountsConfig) -> Iterator[Mov
     yield from _time_steps(world)
     if world.orders:
         for number, mail in enumerate(world.mails):
-            if mail.status in (DEAD, REFUSED) and number not in world.expiry.letters:
+            if mail.status in (DEAD, REFUSED) and number not in world.expiry.dead_letters:
                 ordered = world._replace(orders=world.orders - 1)
                 yield (
                     AccountStep("retry", number, is_own=False),
@@ -205,7 +205,7 @@ def _prepare(world: AccountsWorld, config: AccountsConfig, number: int) -> Move:
 
 def _relay_steps(world: AccountsWorld, config: AccountsConfig) -> Iterator[Move]:
     """One transaction. Its relay may die between any two steps: nothing of it stays."""
-    phase, names, letters = world.expiry
+    phase, names, dead_letters = world.expiry
     if phase == IDLE:
         found = tuple(name for name in range(config.names) if _may_go(world, config, name))
         if found:
@@ -222,16 +222,16 @@ def _relay_steps(world: AccountsWorld, config: AccountsConfig) -> Iterator[Move]
         refused = tuple(
             number for number, mail in enumerate(world.mails) if mail.status == REFUSED and mail.name in names
         )
-        locked = refused if config.keeps(AccountGuard.EXPIRE_LOCKS_LETTERS) else ()
-        then = LOCKED_LETTERS if phase == LOCKED else "to check"
-        yield AccountStep("lock_letters", names[0]), world._replace(expiry=Expiry(then, names, locked))
-    elif phase in (LOCKED_LETTERS, "to check"):
+        locked = refused if config.keeps(AccountGuard.EXPIRE_LOCKS_DEAD_LETTERS) else ()
+        then = LOCKED_DEAD_LETTERS if phase == LOCKED else "to check"
+        yield AccountStep("lock_dead_letters", names[0]), world._replace(expiry=Expiry(then, names, locked))
+    elif phase in (LOCKED_DEAD_LETTERS, "to check"):
         gone = names
         if config.keeps(AccountGuard.EXPIRE_LOOKS_AGAIN):
-            gone = tuple(name for name in names if _may_go(world, config, name, letters))
+            gone = tuple(name for name in names if _may_go(world, config, name, dead_letters))
         if gone:
-            then = CHECKED if phase == LOCKED_LETTERS else "to delete"
-            yield AccountStep("look_again", gone[0]), world._replace(expiry=Expiry(then, gone, letters))
+            then = CHECKED if phase == LOCKED_DEAD_LETTERS else "to delete"
+            yield AccountStep("look_again", gone[0]), world._replace(expiry=Expiry(then, gone, dead_letters))
     else:
         yield AccountStep("delete", names[0], f"accounts {names}"), _deleted(world, config, names)
 
@@ -244,8 +244,10 @@ def _is_due(world: AccountsWorld, config: AccountsConfig, name: int) -> bool:
     return account.is_old or not config.keeps(AccountGuard.EXPIRE_AGE)
 
 
-def _may_go(world: AccountsWorld, config: AccountsConfig, name: int, letters: tuple[int, ...] | None = None) -> bool:
-    """Whether nothing is ahead of an account. `letters`: of its dead letters only these go with it."""
+def _may_go(
+    world: AccountsWorld, config: AccountsConfig, name: int, dead_letters: tuple[int, ...] | None = None
+) -> bool:
+    """Whether nothing is ahead of an account. `dead_letters`: of its dead letters only these go with it."""
     if not _is_due(world, config, name):
         return False
     kept = {status for status in LIVE if status != REFUSED}
@@ -261,8 +263,8 @@ def _may_go(world: AccountsWorld, config: AccountsConfig, name: int, letters: tu
             continue
         if mail.status in kept:
             return False
-        locks_letters = letters is not None and config.keeps(AccountGuard.EXPIRE_LOCKS_LETTERS)
-        if mail.status == REFUSED and locks_letters and number not in (letters or ()):
+        locks_dead_letters = dead_letters is not None and config.keeps(AccountGuard.EXPIRE_LOCKS_DEAD_LETTERS)
+        if mail.status == REFUSED and locks_dead_letters and number not in (dead_letters or ()):
             return False
         if mail.link in (GOOD, ENDED) and config.keeps(AccountGuard.EXPIRE_LINKS):
             return False

@@ -27,7 +27,7 @@ UNWANTED: Final = "unwanted"  # nobody needs it any more
 
 FOUND: Final = "found"  # accounts that look as if they may go
 LOCKED: Final = "locked"
-LOCKED_LETTERS: Final = "locked with their dead letters"
+LOCKED_DEAD_LETTERS: Final = "locked with their dead letters"
 CHECKED: Final = "checked"  # looked at again, with a new snapshot
 
 NOBODY: Final = -1
@@ -43,7 +43,7 @@ class AccountGuard(Enum):
     EXPIRE_DEAD = "expire: not while a mail is a dead letter for another reason than its recipient"
     EXPIRE_ADDRESS = "expire: not while a mail or a link of another unverified account of the address is there"
     EXPIRE_LOCKS = "expire: accounts are locked before they are looked at again"
-    EXPIRE_LOCKS_LETTERS = "expire: the dead letters that go with an account are locked, too"
+    EXPIRE_LOCKS_DEAD_LETTERS = "expire: the dead letters that go with an account are locked, too"
     EXPIRE_LOOKS_AGAIN = "expire: after that a new snapshot decides"
     EXPIRE_DISCARDS = "expire: dead letters because of the recipient are discarded with their account"
     APPEND_LOCKS = "resend: the account's row is locked in the statement that appends"
@@ -92,10 +92,10 @@ class Expiry(NamedTuple):
 
     phase: str = IDLE
     names: tuple[int, ...] = ()
-    letters: tuple[int, ...] = ()  # the dead letters that it has locked
+    dead_letters: tuple[int, ...] = ()  # the dead letters that it has locked
 
     def holds(self, name: int) -> bool:
-        return self.phase in (LOCKED, LOCKED_LETTERS, CHECKED) and name in self.names
+        return self.phase in (LOCKED, LOCKED_DEAD_LETTERS, CHECKED) and name in self.names
 
 
 class Halfway(NamedTuple):

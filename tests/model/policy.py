@@ -76,7 +76,7 @@ def policy_steps(world: PolicyWorld, config: PolicyConfig) -> Iterator[Move]:
             yield from _record(world, config, number)
         if worker.phase != IDLE and world.faults:
             yield _reap(world, config, number)
-    yield from _surroundings(world, config)
+    yield from _environment(world, config)
 
 
 def _claim(world: PolicyWorld, number: int) -> Iterator[Move]:
@@ -229,7 +229,7 @@ def _reap(world: PolicyWorld, config: PolicyConfig, number: int) -> Move:
     return PolicyStep("reap", worker.message, is_own=False), after
 
 
-def _surroundings(world: PolicyWorld, config: PolicyConfig) -> Iterator[Move]:
+def _environment(world: PolicyWorld, config: PolicyConfig) -> Iterator[Move]:
     for message, row in enumerate(world.messages):
         if row.status in (DONE, DEAD, DISCARDED) and config.is_good(message):
             yield PolicyStep("arrive", message), world.with_message(message, Message())

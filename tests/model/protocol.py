@@ -1,7 +1,7 @@
 """The protocol as a set of named steps between frozen worlds.
 
 What is modelled: one or two messages, up to two relays and two consumers. A world is a frozen tuple; `steps` lists
-every step that can happen in it, whoever does it, each with the world after it. What can be in progress between two
+every step that can happen in it, of any process, each with the world after it. What can be in progress between two
 steps is where a process can die. The names of the steps are those of the functions that hold the SQL, or of the
 commands to Redis and the mail server:
 
@@ -54,10 +54,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.model.consumer import consumer_steps
+from tests.model.environment import fault_steps, operator_steps, time_steps
 from tests.model.relay import relay_steps
 from tests.model.rows import Move
 from tests.model.state import IDLE, Config, World, settle
-from tests.model.surroundings import fault_steps, operator_steps, time_steps
 
 
 def steps(world: World, config: Config, *, twins: bool = True) -> Iterator[Move]:

@@ -167,7 +167,7 @@ BROKEN: Final = [
     (AccountGuard.EXPIRE_ADDRESS, COVERED, AccountsConfig(names=2, addresses=1, signups=2, requests=0)),
     (AccountGuard.EXPIRE_LOCKS, KEPT, AccountsConfig(requests=1)),
     (AccountGuard.EXPIRE_LOCKS, DAYS, AccountsConfig(requests=1)),
-    (AccountGuard.EXPIRE_LOCKS_LETTERS, KEPT, AccountsConfig(requests=0, orders=1)),
+    (AccountGuard.EXPIRE_LOCKS_DEAD_LETTERS, KEPT, AccountsConfig(requests=0, orders=1)),
     (AccountGuard.EXPIRE_LOOKS_AGAIN, KEPT, AccountsConfig(requests=1)),
     (AccountGuard.EXPIRE_DISCARDS, KEPT, AccountsConfig(requests=0)),
     (AccountGuard.APPEND_LOCKS, KEPT, AccountsConfig(requests=1)),

@@ -162,12 +162,12 @@ MISSING_TWICE = (
 )
 def test_each_cause_that_the_promise_names_can_end_in_a_second_mail(cause: tuple[str, ...]) -> None:
     if "answer" in cause[0]:
-        mend = ("consumer 0: fail", "message 0: becomes_due")
+        then = ("consumer 0: fail", "message 0: becomes_due")
     else:
-        mend = ("message 0: lease_ends", "relay 0: reap_running")
+        then = ("message 0: lease_ends", "relay 0: reap_running")
     again = (*PUBLISHED, "consumer 1: pop", "consumer 1: claim", "consumer 1: send: accepted")
 
-    world = walk(Config(faults=1), *CLAIMED, *cause, *mend, *again)
+    world = walk(Config(faults=1), *CLAIMED, *cause, *then, *again)
 
     assert world.rows[0].mails == 2
 

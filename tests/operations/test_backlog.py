@@ -89,7 +89,7 @@ class _left_open:  # noqa: N801 - a context manager in place of a connection
 
 
 @pytest.mark.parametrize("many", [("pending", "running"), ("published", "dead")])
-def test_no_figure_reads_a_whole_table(
+def test_no_number_reads_a_whole_table(
     database_url: str, monkeypatch: pytest.MonkeyPatch, many: tuple[str, str]
 ) -> None:
     monkeypatch.setattr(stats, "SAMPLED_PAGES", 20)
@@ -147,7 +147,7 @@ def test_the_oldest_of_an_estimated_state_is_nearly_the_oldest(database_url: str
     assert found.oldest_seconds == pytest.approx(3600, rel=0.1)
 
 
-def test_a_scrape_says_which_figures_are_estimates(backlog_url: str) -> None:
+def test_a_scrape_says_which_numbers_are_estimates(backlog_url: str) -> None:
     with api_service(backlog_url) as service:
         found = samples(service.client().get("/metrics").text)
 
@@ -165,7 +165,7 @@ def locked(database_url: str, table: str) -> Iterator[None]:
         yield
 
 
-def test_figures_that_take_too_long_do_not_look_like_postgresql_being_away(
+def test_reads_that_take_too_long_do_not_look_like_postgresql_being_away(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.database.read_transaction.STATEMENT_SECONDS", 0.2)
@@ -186,7 +186,7 @@ def test_a_table_that_is_missing_does_not_look_like_postgresql_being_away(databa
         assert (value(found, "outbox_postgresql_up"), value(found, "outbox_unreadable", reason="schema")) == (1, 1)
 
 
-def test_looks_that_take_long_are_cancelled_and_hold_up_no_signup(
+def test_reads_that_take_long_are_cancelled_and_hold_up_no_signup(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.database.read_transaction.STATEMENT_SECONDS", 1.0)

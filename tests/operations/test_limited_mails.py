@@ -70,13 +70,13 @@ def test_what_waits_and_what_was_discarded_is_shown_everywhere(connection: Conne
     for id_, due in enumerate(["-1 hour", "-23 hours", "-25 hours"], start=11):
         asked(connection, id_, "discarded", due)
 
-    figures = run_json("stats")["mails"]
+    mails = run_json("stats")["mails"]
     client = api.client()
     client.post("/ops/login", data={"token": TOKEN})
 
-    assert (figures["waiting"], figures["discarded"]) == (2, 2)
-    assert "mail limits   2 wait, 2 discarded within a day" in run("stats").output
-    assert "Mail limits: 2 wait, 2 discarded within a day" in client.get("/ops/snapshot").text
+    assert (mails["waiting"], mails["discarded"]) == (2, 2)
+    assert "mail limits   2 waiting, 2 discarded in the last day" in run("stats").output
+    assert "Mail limits: 2 waiting, 2 discarded in the last day" in client.get("/ops/snapshot").text
     for text in (client.get("/metrics").text, generate_latest(RelayMetrics(api.database_url).registry).decode()):
         found = samples(text)
         assert [value(found, "outbox_limited_mails", state=state) for state in ("waiting", "discarded")] == [2, 2]

@@ -57,7 +57,7 @@ class AccountsService:
         self.ids = []
         self.claim_in_hand: Claim | None = None
         self.names: list[str] = []
-        self.letters: list[int] = []
+        self.dead_letters: list[int] = []
 
     def close(self) -> None:
         for connection in (self.own, self.relay, self.worker):
@@ -194,20 +194,20 @@ class AccountsService:
         self.names = sorted(locked.usernames)
         agree("locked", [_name(number) for number in after.expiry.names], self.names)
 
-    def lock_letters(self, _step: AccountStep, _before: AccountsWorld, after: AccountsWorld) -> None:
-        self.letters = expiry_statements.lock_refused_mails(self.relay, self.names)
-        agree("letters", [self.ids[number] for number in after.expiry.letters], self.letters)
+    def lock_dead_letters(self, _step: AccountStep, _before: AccountsWorld, after: AccountsWorld) -> None:
+        self.dead_letters = expiry_statements.lock_refused_mails(self.relay, self.names)
+        agree("dead_letters", [self.ids[number] for number in after.expiry.dead_letters], self.dead_letters)
 
     def look_again(self, _step: AccountStep, _before: AccountsWorld, _after: AccountsWorld) -> None:
         """Part of delete."""
 
     def delete(self, _step: AccountStep, before: AccountsWorld, _after: AccountsWorld) -> None:
-        deleted = expiry_statements.delete_accounts(self.relay, DAYS, self.names, self.letters)
+        deleted = expiry_statements.delete_accounts(self.relay, DAYS, self.names, self.dead_letters)
         agree("deleted", len(before.expiry.names), deleted)
         self.relay.execute("COMMIT")
 
     def delete_nothing(self, _step: AccountStep, _before: AccountsWorld, _after: AccountsWorld) -> None:
-        agree("deleted", 0, expiry_statements.delete_accounts(self.relay, DAYS, self.names, self.letters))
+        agree("deleted", 0, expiry_statements.delete_accounts(self.relay, DAYS, self.names, self.dead_letters))
 
     def crash(self, _step: AccountStep, _before: AccountsWorld, _after: AccountsWorld) -> None:
         self.relay.execute("ROLLBACK")

@@ -15,7 +15,7 @@ from tests.model.accounts_state import (
     CHECKED,
     FOUND,
     IDLE,
-    LOCKED_LETTERS,
+    LOCKED_DEAD_LETTERS,
     NOBODY,
     AccountsConfig,
     AccountsWorld,
@@ -26,7 +26,7 @@ from tests.sql_against_model.moment import DivergenceError
 MOST_STEPS = 40
 WEIGHTS = {
     **dict.fromkeys(("prepare", "send", "discard_claims", "link_ends", "link_long_ended", "grows_old"), 4),
-    **dict.fromkeys(("find", "lock", "lock_letters", "look_again", "delete"), 6),
+    **dict.fromkeys(("find", "lock", "lock_dead_letters", "look_again", "delete"), 6),
 }
 CONFIG = AccountsConfig(names=2, signups=3, requests=3, orders=2)
 
@@ -46,7 +46,7 @@ def possible(world: AccountsWorld) -> list[Move]:
     names = {step.name for step, _ in moves}
     if world.expiry.phase == IDLE and "find" not in names:
         moves.append((AccountStep("find_nothing", NOBODY), world))
-    if world.expiry.phase == LOCKED_LETTERS and "look_again" not in names:
+    if world.expiry.phase == LOCKED_DEAD_LETTERS and "look_again" not in names:
         moves.append((AccountStep("delete_nothing", NOBODY), world))
     return moves
 
@@ -80,7 +80,7 @@ ECONOMICAL = settings(max_examples=25, derandomize=True, deadline=None, report_m
 walk_and_shrink = settings(ECONOMICAL, phases=[Phase.generate, Phase.shrink])(given(data=st.data())(walk))
 walk_until_divergence = settings(ECONOMICAL, phases=[Phase.generate])(given(data=st.data())(walk))
 
-AWAY_WITH_IT = ("find 0", "lock 0", "lock_letters 0")
+AWAY_WITH_IT = ("find 0", "lock 0", "lock_dead_letters 0")
 PATH = (
     *("sign_up 0 (address 0)", "claim 0", "prepare 0", "send 0 (refused, to address 0)", "find_nothing -1"),
     *("link_ends 0", "link_long_ended 0", "grows_old 0", *AWAY_WITH_IT, "crash -1"),
@@ -90,7 +90,7 @@ PATH = (
 )
 STEPS = {
     *("sign_up", "resend", "correct", "verify", "claim", "prepare", "send", "release", "discard_claims"),
-    *("find", "find_nothing", "lock", "lock_letters", "look_again", "delete", "crash", "retry"),
+    *("find", "find_nothing", "lock", "lock_dead_letters", "look_again", "delete", "crash", "retry"),
     *("link_ends", "link_long_ended", "grows_old"),
 }
 
