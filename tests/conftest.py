@@ -37,7 +37,7 @@ _ENOUGH_MEMORY = 4 * 2**30
 # A lost power plug is not among the faults; whatever is killed, the operating system keeps what was written.
 POSTGRES_SETTINGS = {"fsync": "off", "max_connections": "200"}
 
-# Scenes of crashes (tests/crash) are played side by side, each with one of the numbered databases.
+# Scenes of crashes (tests/crash) run in parallel, each with one of the numbered databases.
 REDIS_SETTINGS = {"databases": "32"}
 
 _IGNORED_NAMES = {

@@ -15,7 +15,7 @@ from tests.preloading import Preloaded
 def stage(
     postgres: Databases, database_template: str, redis_server: RedisServer, origin: Preloaded, server_folder: Path
 ) -> Iterator[Stage]:
-    """The session's servers; of a given Redis nobody knows which of its databases may be emptied."""
+    """The session's servers; which databases of a given Redis may be emptied is not known."""
     folder = server_folder / "crash"
     folder.mkdir()
     stage = stage_of(postgres, database_template, redis_server, origin, folder)

@@ -36,25 +36,25 @@ def main(kills: int, terms: int, seed: int | None) -> None:
     click.echo(f"rq worker critical default, seed {seed}")
     rows = []
     with _stage() as stage:
-        for name, play, signals in (
+        for name, lose, signals in (
             ("SIGKILL between pop and start", kill_between_pop_and_start, kills),
             ("SIGTERM under load", terminate_under_load, terms),
         ):
             click.echo(f"{signals} x {name} …")
             random = Random(f"{seed} {name}")  # noqa: S311 - it chooses moments, no secrets
-            rows.append((name, *_play(stage, play, signals, random)))
+            rows.append((name, *_count_losses(stage, lose, signals, random)))
     widths = [max(len(str(row[column])) for row in [_COLUMNS, *rows]) for column in range(len(_COLUMNS))]
     for row in (_COLUMNS, *rows):
         click.echo("  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
     sys.exit(any(row[_COLUMNS.index("lost")] for row in rows))
 
 
-def _play(
-    stage: Stage, play: Callable[[Scene, int, Random], Tally], signals: int, random: Random
+def _count_losses(
+    stage: Stage, lose: Callable[[Scene, int, Random], Tally], signals: int, random: Random
 ) -> tuple[int, int, int, int, int, int, int]:
     started = time.monotonic()
     with stage.scene(**SETTINGS) as scene:
-        tally = play(scene, signals, random)
+        tally = lose(scene, signals, random)
     seconds = round(time.monotonic() - started)
     return tally.signals, tally.messages, tally.mailed, tally.lost, tally.copies, tally.returned, seconds
 

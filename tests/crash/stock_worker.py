@@ -12,7 +12,7 @@ from tests.crash.points import POP_TO_START, Point
 from tests.crash.scene import NOTE, Scene
 
 SETTINGS: Final = {"OUTBOX_RUN_LEASE_SECONDS": "30"}
-"""No work horse dies in the middle of a mail here, so no claim's lease has to end; a slow machine shall not end one."""
+"""No work horse dies while it sends a mail here, so no lease needs to end. A long one outlasts a slow machine."""
 
 AT_ONCE: Final = 2
 TIMEOUT_SECONDS: Final = 60.0
@@ -27,11 +27,11 @@ class Tally:
     """The counts.
 
     Attributes:
-        signals: how many processes got one.
+        signals: how many processes got a signal.
         messages: how many messages were committed.
-        mailed: how many of them have arrived and are done.
-        copies: how many mails too many have arrived.
-        returned: how many jobs were lost by RQ and brought back by the relay.
+        mailed: how many of them arrived and are done.
+        copies: how many superfluous mails arrived.
+        returned: how many jobs RQ lost and the relay returned.
 
     """
 
@@ -92,7 +92,7 @@ def _let_stop(scene: Scene, number: int, seconds: float) -> None:
 def _finish(scene: Scene) -> None:
     for number in range(AT_ONCE):
         scene.start(f"worker-{number}", "worker")
-    with contextlib.suppress(AssertionError):  # what has not arrived by then is counted as lost
+    with contextlib.suppress(AssertionError):  # a message that has not arrived by then counts as lost
         scene.wait_for_quiet(TIMEOUT_SECONDS + scene.count())
 
 

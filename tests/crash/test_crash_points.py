@@ -12,7 +12,7 @@ import pytest
 from embedded.programs.program import Program
 from outbox_relay.broker import open_broker
 from outbox_relay.loop.publisher import Publisher
-from tests.crash.playing import played
+from tests.crash.parallel import run_in_parallel
 from tests.crash.points import POINTS, Given, Point
 from tests.crash.scene import NOTE, OUTBOX_WORKER, STOCK_WORKER, Scene, Stage
 from tests.rows import message
@@ -57,7 +57,7 @@ PREPARED_BY_SQL: Final[dict[Given, LiteralString]] = {
 def scenes(request: pytest.FixtureRequest, stage: Stage) -> Iterator[dict[str, Future[None]]]:
     with (
         contextlib.closing(Lanes(stage)) as lanes,
-        played(request, lambda key: play(stage, lanes, POINTS[key])) as futures,
+        run_in_parallel(request, lambda key: run(stage, lanes, POINTS[key])) as futures,
     ):
         yield futures
 
@@ -92,7 +92,7 @@ class Lanes:
             stack.close()
 
 
-def play(stage: Stage, lanes: Lanes, point: Point) -> None:
+def run(stage: Stage, lanes: Lanes, point: Point) -> None:
     """Kill the point's program there, start its successors, and check the message."""
     with stage.scene() if point.program == "relay" else lanes.scene() as scene:
         id_ = given(scene, point)

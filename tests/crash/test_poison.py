@@ -10,7 +10,7 @@ import pytest
 
 from embedded.programs.program import Program
 from tests.consumer.threaded import fast_workers
-from tests.crash.playing import played
+from tests.crash.parallel import run_in_parallel
 from tests.crash.scene import STOCK_WORKER, Scene, Stage
 from tests.rows import message
 
@@ -65,7 +65,7 @@ POISONS: Final = {
 
 @pytest.fixture(scope="module")
 def scenes(request: pytest.FixtureRequest, stage: Stage) -> Iterator[dict[str, Future[None]]]:
-    with played(request, lambda key: play(stage, POISONS[key])) as futures:
+    with run_in_parallel(request, lambda key: run(stage, POISONS[key])) as futures:
         yield futures
 
 
@@ -76,7 +76,7 @@ def test_a_poison_message_becomes_a_dead_letter_and_the_others_arrive(
     scenes[key].result()
 
 
-def play(stage: Stage, poison: Poison) -> None:
+def run(stage: Stage, poison: Poison) -> None:
     deaths = 0
 
     with stage.scene(WORKER_CONCURRENCY=str(SLOTS), OUTBOX_RUN_LEASE_SECONDS="3") as scene:

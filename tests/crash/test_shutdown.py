@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from embedded.programs.program import Program
-from tests.crash.playing import played
+from tests.crash.parallel import run_in_parallel
 from tests.crash.scene import OUTBOX_WORKER, STOCK_WORKER, Scene, Stage
 from tests.waiting import wait_until
 
@@ -28,10 +28,10 @@ UNHURRIED: Final = {
     "OUTBOX_RUN_LEASE_SECONDS": "15",
     "WORKER_CONCURRENCY": "5",
 }
-"""Leases that outlast the test: what arrives was not brought back by the relay."""
+"""Leases that outlast the test, so that the relay returns nothing."""
 
 AT_ONCE: Final = 3
-"""Fewer scenes at a time than elsewhere: here it matters how long something takes."""
+"""Fewer scenes at a time than elsewhere, since these measure durations."""
 
 
 def terminate(program: Program, times: int) -> float:
@@ -70,7 +70,7 @@ def stop_a_relay_in_the_middle_of_a_backlog(stage: Stage, times: int) -> None:
 
 def stop_an_outbox_worker_with_mails_in_flight(stage: Stage, times: int) -> None:
     with stage.scene(**UNHURRIED) as scene:
-        ids = scene.sign_up(300)  # enough for many looks at the slots before the last one is sent
+        ids = scene.sign_up(300)  # enough for many reads of the slots before the last one is sent
         scene.mailbox.set_fault("slow:0.05")
         scene.start_relay()
         worker = scene.start("worker", "worker", env=OUTBOX_WORKER)
@@ -171,7 +171,7 @@ SHUTDOWNS: Final[dict[str, Callable[[Stage], None]]] = {
 
 @pytest.fixture(scope="module")
 def scenes(request: pytest.FixtureRequest, stage: Stage) -> Iterator[dict[str, Future[None]]]:
-    with played(request, lambda key: SHUTDOWNS[key](stage), AT_ONCE) as futures:
+    with run_in_parallel(request, lambda key: SHUTDOWNS[key](stage), AT_ONCE) as futures:
         yield futures
 
 

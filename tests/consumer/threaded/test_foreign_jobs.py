@@ -120,7 +120,8 @@ def test_a_foreign_job_is_found_among_the_failed_ones_of_its_queue(service: Serv
     result = job.latest_result()
     assert result is not None
     assert "from another queue" in str(result.exc_string)
-    assert FailedJobRegistry(queue=queue).requeue(job).get_status() == JobStatus.QUEUED
+    FailedJobRegistry(queue=queue).requeue(job)
+    wait_until(lambda: len(said(worker, "job.refused")) == 2, WAIT, "the requeued job to be taken again")
 
 
 @pytest.mark.parametrize("queue", ["critical", "default"])

@@ -1,4 +1,4 @@
-"""Plays several scenes at a time, since each spends most of its time waiting for a lease to end."""
+"""Runs several scenes at a time, since each spends most of its time waiting for a lease to end."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,12 +11,12 @@ AT_ONCE: Final = 10
 
 
 @contextmanager
-def played(
-    request: pytest.FixtureRequest, play: Callable[[str], None], at_once: int = AT_ONCE
+def run_in_parallel(
+    request: pytest.FixtureRequest, run: Callable[[str], None], at_once: int = AT_ONCE
 ) -> Iterator[dict[str, Future[None]]]:
     """Start the scenes of this module's selected tests, in order, by their parameter `key`.
 
-    With pytest-xdist a module has to stay whole (`--dist loadfile`): each process plays all that it was asked for.
+    With pytest-xdist a module has to stay whole (`--dist loadfile`): each process runs all of its scenes.
     """
     asked = [
         str(item.callspec.params["key"])
@@ -24,5 +24,5 @@ def played(
         if isinstance(item, pytest.Function) and item.module is request.module
     ]
     with ThreadPoolExecutor(at_once, "scene") as pool:
-        yield {key: pool.submit(play, key) for key in asked}
+        yield {key: pool.submit(run, key) for key in asked}
         pool.shutdown(cancel_futures=True)
