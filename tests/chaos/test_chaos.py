@@ -39,6 +39,7 @@ def play(options: Options) -> None:
 def runs(server_folder: Path) -> Iterator[dict[signal.Signals, subprocess.Popen[str]]]:
     """A run for each way to end it; they start side by side."""
     argv = [sys.executable, "-m", "tests.chaos", "--faults", "worker-stop", "--folder", str(server_folder)]
+    argv += ["--relays", "1", "--workers", "1"]
     with ExitStack() as stack:
         begun: dict[signal.Signals, subprocess.Popen[str]] = {}
         for number in ENDINGS:

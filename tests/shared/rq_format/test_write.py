@@ -132,7 +132,10 @@ def test_rq_reads_the_job(redis: Redis) -> None:
 
 
 def test_each_job_of_a_batch_carries_its_own_id(redis: Redis, broker: Broker) -> None:
-    ids = {"critical": [-7, 1, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, 2**62], "default": list(range(1000, 10_000))}
+    ids = {
+        "critical": [-7, 1, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, 2**62],
+        "default": list(range(9_500, 10_500)),
+    }
 
     broker.push([JobRef(id_, 0, queue) for queue, of_queue in ids.items() for id_ in of_queue])
 
