@@ -25,9 +25,9 @@ from embedded.servers.postgres import PostgresServer
 from embedded.servers.postgres_files import binaries
 from embedded.servers.redis import RedisServer, redis_binary
 from shared.database.connections import DbConnection, connect, keep_plans
-from tests.given_servers import GivenPostgres
-from tests.preloading import API_LIBRARIES, SERVICE, Preloaded, preloaded
+from tests.programs.preloading import API_LIBRARIES, SERVICE, Preloaded, preloaded
 from tests.reused_database import ReusedDatabase
+from tests.servers.given_servers import GivenPostgres
 
 SCHEMA = Path(__file__).parents[1] / "schema.sql"
 

@@ -3,7 +3,7 @@
 import re
 
 from tests.conftest import is_ignored
-from tests.processes import ROOT
+from tests.programs.processes import ROOT
 
 
 def test_no_setting_of_the_environment_reaches_the_tests() -> None:

@@ -7,7 +7,7 @@ are given back. Until a mail is accepted, rejections by policy spend nothing.
 Two rules make every message end, even if the server never accepts some of them. First, a rejection counts only if no
 mail was accepted since its message's first rejection, so the same few messages declare an outage once only. Second,
 during an outage a message still spends an attempt if another mail was accepted since it last spent one.
-tests/model/policy.py checks both, and shows what goes wrong without each clause.
+tests/model/policy/steps.py checks both, and shows what goes wrong without each clause.
 """
 
 import hashlib

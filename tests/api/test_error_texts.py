@@ -12,7 +12,7 @@ from api.accounts.idempotency import IN_FLIGHT, USED
 from api.accounts.routes.verification import EXPIRED, PROOF_REFUSED, PROOF_REQUIRED, TAKEN
 from api.http.problems import detail_of
 from shared.settings.rate_limits import RateLimits
-from tests.api_service import ALICE, ApiService, api_service
+from tests.programs.api_service import ALICE, ApiService, api_service
 
 FIELDS = [
     ("username", "", "Enter a username."),

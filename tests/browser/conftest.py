@@ -11,8 +11,8 @@ import pytest
 from embedded.stack import Stack
 from tests.browser.chromium import Browser, missing_programs
 from tests.conftest import absent
-from tests.preloading import Preloaded
-from tests.processes import fork_service
+from tests.programs.preloading import Preloaded
+from tests.programs.processes import fork_service
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 

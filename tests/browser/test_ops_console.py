@@ -10,8 +10,8 @@ from outbox_relay.loop.heartbeat import write_heartbeat
 from shared.database.connections import DbConnection, connect
 from tests.browser.chromium import NARROW, Browser
 from tests.browser.conftest import Keep
-from tests.gunicorn import gunicorn
-from tests.preloading import Preloaded
+from tests.programs.gunicorn import gunicorn
+from tests.programs.preloading import Preloaded
 from tests.rows import add_message, message
 from tests.waiting import wait_until
 

@@ -12,8 +12,8 @@ from embedded.programs.program import Command, Program
 from embedded.stack import Stack
 from shared.database.connections import IDLE_IN_TRANSACTION_SECONDS
 from tests.addresses import with_parameter
-from tests.preloading import Preloaded, PreloadedProgram
-from tests.processes import worker_module
+from tests.programs.preloading import Preloaded, PreloadedProgram
+from tests.programs.processes import worker_module
 
 SECRET_KEY: Final = "the key of the chaos runs: 32 characters and more"  # noqa: S105 - it protects nothing
 RUN_LEASE_SECONDS: Final = 6.0

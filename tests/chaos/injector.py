@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from embedded.programs import processes
-from tests.chaos.evidence import AppliedFault
+from tests.chaos.checking.evidence import AppliedFault
 from tests.chaos.plan import Fault
 from tests.chaos.stack import CALM_MAIL_SERVER, Stack
 

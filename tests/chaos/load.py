@@ -9,7 +9,7 @@ from typing import Final
 
 import httpx
 
-from tests.chaos.evidence import Signup
+from tests.chaos.checking.evidence import Signup
 
 _THREADS: Final = 24
 _TIMEOUT_SECONDS: Final = 10.0

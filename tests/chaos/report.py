@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from tests.chaos.accounting import Account
+from tests.chaos.checking.accounting import Account
 from tests.chaos.run import Options
 
 _LONGEST_LIST: Final = 20

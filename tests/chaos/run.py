@@ -12,10 +12,10 @@ from typing import Final
 
 import psycopg
 
-from tests.chaos import history
-from tests.chaos.accounting import Account, settle
-from tests.chaos.collecting import copies_of, ids_in_log
-from tests.chaos.evidence import Evidence
+from tests.chaos.checking import history
+from tests.chaos.checking.accounting import Account, settle
+from tests.chaos.checking.collecting import copies_of, ids_in_log
+from tests.chaos.checking.evidence import Evidence
 from tests.chaos.injector import Injector
 from tests.chaos.load import Load
 from tests.chaos.plan import draw_plan

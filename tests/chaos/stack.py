@@ -16,9 +16,10 @@ from embedded.programs.program import Program
 from embedded.servers.postgres import PostgresServer
 from embedded.servers.redis import RedisServer
 from tests.addresses import with_parameter
-from tests.chaos import commands, history
+from tests.chaos import commands
+from tests.chaos.checking import history
 from tests.chaos.supervisor import Supervisor, kill_marked
-from tests.preloading import SERVICE, Preloaded
+from tests.programs.preloading import SERVICE, Preloaded
 
 CALM_MAIL_SERVER: Final = "slow:0.02"
 """It takes a moment to answer, as real ones do: so there are always mails in flight when something is killed."""

@@ -25,10 +25,10 @@ from shared.outbox.messages import ENTRY_POINT, SendVerifyEmail, SendWelcomeEmai
 from shared.rq_format.ids import job_id
 from tests.consumer.threaded.service import said
 from tests.dispositions import disposition_lines, dispositions
-from tests.preloading import Preloaded
-from tests.processes import events, publish, run, started, worker_command, worker_module, worker_settings
+from tests.programs.preloading import Preloaded
+from tests.programs.processes import events, publish, run, started, worker_command, worker_module, worker_settings
 from tests.rows import add_message, add_user, message
-from tests.scripted_mail_server import CONTENT, Answer, ScriptedMailServer, Session
+from tests.servers.scripted_mail_server import CONTENT, Answer, ScriptedMailServer, Session
 from tests.shared.rq_format.hostile_pickles import RunsWhenRead
 from tests.waiting import wait_until
 

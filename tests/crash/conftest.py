@@ -8,7 +8,7 @@ import pytest
 from embedded.servers.databases import Databases
 from embedded.servers.redis import RedisServer
 from tests.crash.scene import Stage, stage_of
-from tests.preloading import Preloaded
+from tests.programs.preloading import Preloaded
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from embedded.servers.postgres import PostgresServer
 from embedded.servers.redis import RedisServer
 from tests.crash.scene import ROOT, Scene, Stage, stage_of
 from tests.crash.stock_worker import SETTINGS, Tally, kill_between_pop_and_start, terminate_under_load
-from tests.preloading import SERVICE, preloaded
+from tests.programs.preloading import SERVICE, preloaded
 
 _COLUMNS = ("", "signals", "messages", "mailed", "lost", "copies", "returned by the relay", "seconds")
 

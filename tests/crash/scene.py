@@ -23,7 +23,7 @@ from embedded.servers.redis import RedisServer
 from shared.database.connections import connect
 from shared.outbox.messages import SendVerifyEmail
 from shared.rq_format.keys import Keys
-from tests.preloading import Preloaded, PreloadedProgram, rq_key_prefix
+from tests.programs.preloading import Preloaded, PreloadedProgram, rq_key_prefix
 from tests.reused_database import ReusedDatabase
 from tests.rows import ids_by_message_id
 from tests.waiting import wait_until

@@ -15,7 +15,7 @@ from shared.settings.consumer import read_consumer_settings
 from shared.settings.postgresql_url import read_database_url
 from shared.settings.relay import read_relay_settings
 from shared.version import VERSION
-from tests.processes import ROOT, worker_settings
+from tests.programs.processes import ROOT, worker_settings
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 KUSTOMIZATION: dict[str, Any] = YAML(typ="safe").load(FOLDER / "kustomization.yaml")

@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 from packaging.requirements import Requirement
 
-from tests.processes import ROOT
+from tests.programs.processes import ROOT
 
 EXTRAS = {
     "requirements.lock": None,

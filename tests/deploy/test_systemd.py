@@ -14,7 +14,7 @@ import pytest
 from shared.settings.api import read_api_settings
 from shared.settings.consumer import read_consumer_settings
 from shared.settings.relay import read_relay_settings
-from tests.processes import ROOT, worker_settings
+from tests.programs.processes import ROOT, worker_settings
 
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 HOME = "/opt/outbox-signup"

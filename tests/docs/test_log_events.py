@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from consumer.model.results import Disposition
-from tests.processes import ROOT
+from tests.programs.processes import ROOT
 
 PROCESSES = {"API": "api", "Relay": "outbox_relay", "Worker": "consumer"}
 

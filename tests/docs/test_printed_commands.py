@@ -19,9 +19,9 @@ from embedded.programs.ports import free_port
 from embedded.programs.program import Command, Program
 from embedded.servers.postgres_files import binaries
 from shared.database.connections import connect
-from tests.foreign_settings import set_foreign_settings
-from tests.locked_environment import make_locked_environment
-from tests.processes import ROOT, events, worker_settings
+from tests.programs.locked_environment import make_locked_environment
+from tests.programs.processes import ROOT, events, worker_settings
+from tests.settings.database_defaults import set_foreign_settings
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -44,7 +44,7 @@ ELSEWHERE = {
     r'psql "\$DATABASE_URL" (<<|-c )|sleep 2|\.venv/bin/python -m outbox_relay (dead|discard|retry)': (
         "tests/docs/test_printed_examples.py"
     ),
-    r"python3 -m venv|(\.venv/bin/)?pip install": "tests/locked_environment.py stands for them",
+    r"python3 -m venv|(\.venv/bin/)?pip install": "tests/programs/locked_environment.py stands for them",
     r"\[ -e \.env \]|docker |deploy/compose/": "tests/deploy/test_compose.py; make compose-proof",
     r"kubectl ": "tests/deploy/test_kubernetes.py",
     r"systemctl |install |for process in|done$": "tests/deploy/test_systemd.py",

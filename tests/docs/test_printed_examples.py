@@ -21,9 +21,9 @@ import pytest
 from embedded.servers.postgres_files import binaries
 from embedded.stack import ROOT, Stack
 from tests.conftest import absent
-from tests.locked_environment import make_locked_environment
-from tests.preloading import Preloaded
-from tests.processes import fork_service
+from tests.programs.locked_environment import make_locked_environment
+from tests.programs.preloading import Preloaded
+from tests.programs.processes import fork_service
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]

@@ -10,10 +10,10 @@ from redis import Redis
 from embedded.mail.catcher import MailCatcher
 from embedded.programs.program import Program
 from shared.database.connections import connect
-from tests.api_service import ALICE
-from tests.gunicorn import gunicorn
-from tests.preloading import Preloaded
-from tests.processes import OUTBOX_WORKER, started, worker_module, worker_settings
+from tests.programs.api_service import ALICE
+from tests.programs.gunicorn import gunicorn
+from tests.programs.preloading import Preloaded
+from tests.programs.processes import OUTBOX_WORKER, started, worker_module, worker_settings
 from tests.rows import message
 from tests.waiting import wait_until
 

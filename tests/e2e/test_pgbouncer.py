@@ -10,12 +10,12 @@ import pytest
 
 from embedded.mail.catcher import MailCatcher
 from shared.database.connections import connect
-from tests.api_service import ALICE
-from tests.gunicorn import gunicorn
-from tests.pgbouncer import SERVER_CONNECTIONS, pgbouncer
-from tests.preloading import Preloaded
-from tests.processes import OUTBOX_WORKER, started, worker_module, worker_settings
+from tests.programs.api_service import ALICE
+from tests.programs.gunicorn import gunicorn
+from tests.programs.preloading import Preloaded
+from tests.programs.processes import OUTBOX_WORKER, started, worker_module, worker_settings
 from tests.reused_database import APPLICATION_NAME
+from tests.servers.pgbouncer import SERVER_CONNECTIONS, pgbouncer
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e]

@@ -11,8 +11,8 @@ import pytest
 
 from embedded.stack import Stack
 from shared.outbox.messages import SendVerifyEmail, SendWelcomeEmail
-from tests.preloading import Preloaded
-from tests.processes import fork_service
+from tests.programs.preloading import Preloaded
+from tests.programs.processes import fork_service
 from tests.rows import add_message, add_user
 from tests.waiting import wait_until
 

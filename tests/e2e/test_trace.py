@@ -21,8 +21,8 @@ from shared.errors import SettingsError
 from shared.settings.consumer import ConsumerSettings, read_consumer_settings
 from shared.tracing import configuration, spans
 from shared.tracing.otel import OtelTracing
-from tests.api_service import ALICE, api_service
-from tests.processes import ROOT, publish, worker_settings
+from tests.programs.api_service import ALICE, api_service
+from tests.programs.processes import ROOT, publish, worker_settings
 from tests.rows import add_message, message
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

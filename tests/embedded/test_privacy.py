@@ -9,7 +9,7 @@ from embedded.programs.ports import LOOPBACK
 from embedded.servers.postgres import PostgresServer
 from embedded.servers.redis import RedisServer
 from tests.embedded.strangers import refuses_commands, refuses_programs, strangers_find
-from tests.preloading import Preloaded
+from tests.programs.preloading import Preloaded
 
 
 def test_postgresql_runs_nothing_for_strangers(own_postgres: PostgresServer) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from embedded.errors import AlreadyRunningError, NotRunningError, ProgramFailedError
 from embedded.programs.program import Command, Program
-from tests.preloading import Preloaded, PreloadedProgram, preloaded
+from tests.programs.preloading import Preloaded, PreloadedProgram, preloaded
 from tests.waiting import wait_until
 
 SLEEP = "import time; print('ready', flush=True); time.sleep(600)"
@@ -43,7 +43,7 @@ def origin(tmp_path: Path) -> Iterator[Preloaded]:
 
 @pytest.fixture(params=["started anew", "forked"])
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
-    """Start Python programs, which are ended in the end; those of tests.preloading are programs like any other."""
+    """Start Python programs and stop them after the test. tests.programs.preloading starts programs in the same way."""
     started: list[Program] = []
     origin = request.getfixturevalue("origin") if request.param == "forked" else None
 

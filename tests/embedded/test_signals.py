@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from tests.processes import ROOT
+from tests.programs.processes import ROOT
 
 PROGRAM = """
 import os, signal, time

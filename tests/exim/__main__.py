@@ -27,7 +27,7 @@ from shared.database.connections import connect
 from tests.conftest import SCHEMA
 from tests.exim.packages import missing
 from tests.exim.server import Exim
-from tests.processes import OUTBOX_WORKER
+from tests.programs.processes import OUTBOX_WORKER
 from tests.waiting import wait_until
 from tests.world.messages import add_messages, nothing_waits, outcomes
 from tests.world.service import Servers, road

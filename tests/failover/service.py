@@ -18,7 +18,7 @@ from embedded.programs.program import Program
 from shared.database.connections import connect
 from shared.settings.sentinel_url import CONNECTION_CLASS
 from tests.chaos.load import Load
-from tests.processes import OUTBOX_WORKER, events, started, worker_command, worker_settings
+from tests.programs.processes import OUTBOX_WORKER, events, started, worker_command, worker_settings
 from tests.waiting import wait_until
 
 RATE = 15.0

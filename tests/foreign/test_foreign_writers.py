@@ -28,13 +28,13 @@ from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from outbox_relay.metrics.relay_metrics import RelayMetrics
 from shared.outbox import reaping
 from shared.outbox.messages import QUEUES, SendWelcomeEmail
-from tests.api_service import api_service
 from tests.consumer.stages.processing.world import World, world_of
 from tests.foreign.values import ROWS, SHARED_KEYS, VALUES, Row, insert, plant
 from tests.outbox_relay.commands.running import run
+from tests.programs.api_service import api_service
 from tests.redis_keys import KEYS
-from tests.relay_settings import relay_settings
 from tests.rows import add_message, message
+from tests.settings.relay import relay_settings
 
 TOKEN = "the token of these tests: 32 and more characters"  # noqa: S105 - the tests' own
 EXAMPLES = int(os.environ.get("FOREIGN_EXAMPLES", "3"))

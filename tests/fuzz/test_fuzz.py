@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.api_service import KEY
 from tests.fuzz.running import failures, fuzz, usable_link, usable_token
-from tests.gunicorn import gunicorn
-from tests.preloading import Preloaded
+from tests.programs.api_service import KEY
+from tests.programs.gunicorn import gunicorn
+from tests.programs.preloading import Preloaded
 
 
 def test_no_request_finds_an_answer_that_the_document_does_not_know(

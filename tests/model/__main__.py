@@ -7,7 +7,7 @@ import sys
 import click
 
 from tests.model.explore import explore
-from tests.model.state import DEAD, DISCARDED, DONE, Config
+from tests.model.messages.state import DEAD, DISCARDED, DONE, Config
 
 
 @click.command()

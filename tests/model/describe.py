@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tests.model.rows import FAULT, Step
-from tests.model.state import (
+from tests.model.messages.rows import FAULT, Step
+from tests.model.messages.state import (
     BEFORE_CLAIM,
     FORGOTTEN_TOKEN,
     IDLE,

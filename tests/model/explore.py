@@ -12,10 +12,10 @@ from time import perf_counter
 from typing import NamedTuple
 
 from tests.model.describe import describe, describe_step
-from tests.model.properties import SAFETY, Change, Passage, Property
-from tests.model.protocol import steps
-from tests.model.rows import PROTOCOL, TIME, Move, Step
-from tests.model.state import Config, World, canonical
+from tests.model.messages.properties import SAFETY, Change, Passage, Property
+from tests.model.messages.protocol import steps
+from tests.model.messages.rows import PROTOCOL, TIME, Move, Step
+from tests.model.messages.state import Config, World, canonical
 
 
 class Violation(NamedTuple):

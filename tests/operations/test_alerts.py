@@ -12,7 +12,7 @@ from prometheus_client import generate_latest
 from ruamel.yaml import YAML
 
 from outbox_relay.metrics.relay_metrics import RelayMetrics
-from tests.api_service import api_service
+from tests.programs.api_service import api_service
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations"
 RULES: list[dict[str, Any]] = YAML(typ="safe").load(OPERATIONS / "alerts.yml")["groups"][0]["rules"]

@@ -18,11 +18,11 @@ from shared.database.connections import connect
 from shared.database.read_transaction import read_transaction
 from shared.outbox import dead_letters, stats
 from shared.outbox.stats import COUNTED_EXACTLY, LiveState, read_dependency_status, read_live_states
-from tests.api_service import ApiService, api_service
 from tests.operations.scraping import samples, value
 from tests.plans import ExplainingConnection, explaining
-from tests.relay_settings import relay_settings
+from tests.programs.api_service import ApiService, api_service
 from tests.rows import add_message
+from tests.settings.relay import relay_settings
 from tests.waiting import wait_until
 
 MANY = 12_000

@@ -10,9 +10,9 @@ from prometheus_client import generate_latest
 from outbox_relay.loop.mail_pruner import MailPruner
 from outbox_relay.metrics.relay_metrics import RelayMetrics
 from shared.database.connections import connect
-from tests.api_service import ApiService, api_service
 from tests.operations.scraping import samples, value
 from tests.outbox_relay.commands.running import run, run_json
+from tests.programs.api_service import ApiService, api_service
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 TOKEN = "the token of these tests: 32 and more characters"  # noqa: S105 - the tests' own

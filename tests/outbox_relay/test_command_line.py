@@ -19,8 +19,8 @@ from embedded.programs.program import Program
 from embedded.servers.postgres import PostgresServer
 from shared.database.connections import connect
 from shared.rq_format.ids import job_id
-from tests import processes
-from tests.preloading import Preloaded
+from tests.programs import processes
+from tests.programs.preloading import Preloaded
 from tests.rows import add_message, message
 from tests.waiting import wait_until
 

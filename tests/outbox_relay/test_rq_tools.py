@@ -18,7 +18,7 @@ from rq_dashboard.web import setup_rq_connection
 from outbox_relay.broker import open_broker
 from shared.outbox.messages import JobRef
 from shared.rq_format.ids import job_id
-from tests.processes import RQ, run
+from tests.programs.processes import RQ, run
 
 ROWS = [JobRef(42, 3, "critical"), JobRef(43, 0, "critical"), JobRef(44, 0, "default")]
 

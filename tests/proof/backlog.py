@@ -17,7 +17,7 @@ from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.database.connections import connect
 from tests.redis_keys import KEYS
-from tests.relay_settings import relay_settings
+from tests.settings.relay import relay_settings
 from tests.waiting import wait_until
 
 PUBLISH_LEASE_SECONDS: Final = 30.0

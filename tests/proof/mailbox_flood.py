@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import structlog
 from flask.testing import FlaskClient
 
-from tests.api_service import ALICE, ApiService, api_service
+from tests.programs.api_service import ALICE, ApiService, api_service
 
 SIGNUPS, RESENDS = 100, 40
 OWNER = "2001:db8:ffff::1"

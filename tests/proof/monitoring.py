@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 from outbox_relay.__main__ import main
 from outbox_relay.metrics.relay_metrics import RelayMetrics
 from shared.database.connections import connect
-from tests.api_service import api_service
+from tests.programs.api_service import api_service
 
 SMALL: Final = 1000
 TIMES_AS_LONG: Final = 5.0

@@ -37,8 +37,8 @@ from shared.outbox.claims import LONGEST_PROBE_PAUSE_SECONDS
 from shared.settings.consumer import ConsumerSettings
 from shared.settings.smtp_server import SmtpServer
 from tests.redis_keys import KEYS, as_text
-from tests.relay_settings import relay_settings
 from tests.rows import add_message, add_user
+from tests.settings.relay import relay_settings
 
 MESSAGES = 20
 

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from api.accounts.mail_limits.limiter import MailLimiter
 from api.accounts.signup_tokens import sign_token
 from shared.settings.mail_limits import MailLimits
-from tests.api_service import KEY, api_service
+from tests.programs.api_service import KEY, api_service
 
 KINDS = (
     "nobody",

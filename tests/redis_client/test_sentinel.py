@@ -23,10 +23,10 @@ from redis_client.addresses import host_and_port
 from redis_client.opening import open_redis
 from shared.database.connections import connect
 from shared.settings.sentinel_url import CONNECTION_CLASS, parse_sentinel_url
-from tests import processes
 from tests.failover.sentinels import Sentinels
-from tests.preloading import Preloaded
-from tests.processes import OUTBOX_WORKER, events, worker_settings
+from tests.programs import processes
+from tests.programs.preloading import Preloaded
+from tests.programs.processes import OUTBOX_WORKER, events, worker_settings
 from tests.rows import add_message, add_user, message
 from tests.waiting import wait_until
 

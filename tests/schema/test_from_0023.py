@@ -23,10 +23,10 @@ from outbox_relay.doctor.schema_drift import check_schema
 from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.database.connections import connect
-from tests.processes import ROOT
-from tests.relay_settings import relay_settings
+from tests.programs.processes import ROOT
 from tests.rows import add_message, add_user, message
 from tests.schema.test_migrations import alembic, schema_of, upgrade
+from tests.settings.relay import relay_settings
 from tests.waiting import wait_until
 
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -18,9 +18,9 @@ from alembic.script import ScriptDirectory
 
 from shared.database.connections import connect
 from tests.conftest import StartPostgres
-from tests.processes import ROOT
-from tests.roles import limited_role, with_role
+from tests.programs.processes import ROOT
 from tests.schema.test_schema import describe
+from tests.servers.roles import limited_role, with_role
 from tests.waiting import wait_until
 
 Connection = psycopg.Connection[tuple[Any, ...]]

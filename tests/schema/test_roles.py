@@ -15,12 +15,12 @@ from embedded.servers.databases import Databases
 from outbox_relay.loop.relay import Relay
 from shared.database.connections import connect
 from shared.settings.smtp_server import SmtpServer
-from tests.api_service import ALICE, KEY, api_service
 from tests.consumer.stages.processing.world import World
 from tests.outbox_relay.commands.running import run
-from tests.relay_settings import open_relay, relay_settings
-from tests.roles import with_role
+from tests.programs.api_service import ALICE, KEY, api_service
 from tests.rows import add_message, add_user, message
+from tests.servers.roles import with_role
+from tests.settings.relay import open_relay, relay_settings
 
 ROLES = Path(__file__).parents[2] / "docs" / "roles.sql"
 TOKEN = "the token of these tests: 32 and more characters"  # noqa: S105 - the tests' own

@@ -15,7 +15,7 @@ from api.http.problems import ProblemError
 from consumer.mail.compose import compose
 from consumer.task import Mail, UndeliverableError
 from shared.addresses import is_mailable
-from tests.api_service import ALICE
+from tests.programs.api_service import ALICE
 
 SCHEMA = SignUpSchema()
 SENDER = Address("Signup", "noreply", "example.org")

@@ -18,8 +18,7 @@ from shared.outbox import claims, dead_letters
 from shared.outbox.claims import Claim
 from shared.outbox.messages import SendVerifyEmail
 from shared.settings.consumer import ConsumerSettings
-from tests.model.accounts import AccountStep
-from tests.model.accounts_state import (
+from tests.model.accounts.state import (
     DONE,
     ENDED,
     GOOD,
@@ -29,6 +28,7 @@ from tests.model.accounts_state import (
     REFUSED,
     AccountsWorld,
 )
+from tests.model.accounts.steps import AccountStep
 from tests.sql_against_model.moment import agree
 
 DAYS: Final = 7.0

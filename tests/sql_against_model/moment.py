@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from tests.model.rows import Step
-from tests.model.state import World
+from tests.model.messages.rows import Step
+from tests.model.messages.state import World
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from tests.model.protocol import steps
-from tests.model.relay import relay_steps
-from tests.model.rows import Step
-from tests.model.state import (
+from tests.model.messages.protocol import steps
+from tests.model.messages.relay import relay_steps
+from tests.model.messages.rows import Step
+from tests.model.messages.state import (
     BEFORE_CLAIM,
     DEAD,
     IDLE,

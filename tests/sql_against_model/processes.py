@@ -10,8 +10,8 @@ from shared.outbox import claims as of_consumer
 from shared.outbox import publishing, reaping
 from shared.outbox.messages import QUEUES, JobRef
 from shared.rq_format.ids import job_id
-from tests.model.rows import FAULT
-from tests.model.state import REJECTED, RETURNED, locked
+from tests.model.messages.rows import FAULT
+from tests.model.messages.state import REJECTED, RETURNED, locked
 from tests.sql_against_model.moment import LOCKED, DivergenceError, Moment, agree
 from tests.sql_against_model.seen import same_life
 from tests.sql_against_model.servers import Servers

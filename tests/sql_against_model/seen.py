@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from tests.model.state import NO_EPOCH, NO_TOKEN, PENDING, PUBLISHED, RUNNING, Job, World
-from tests.model.state import Row as ModelRow
+from tests.model.messages.state import NO_EPOCH, NO_TOKEN, PENDING, PUBLISHED, RUNNING, Job, World
+from tests.model.messages.state import Row as ModelRow
 from tests.sql_against_model.moment import Moment
 
 

@@ -9,7 +9,7 @@ from outbox_relay.broker import Broker
 from shared.database.connections import connect
 from shared.outbox.messages import QUEUES, JobRef
 from shared.rq_format.ids import job_id
-from tests.model.state import Job
+from tests.model.messages.state import Job
 from tests.redis_keys import KEYS, as_text
 from tests.rows import add_message
 from tests.sql_against_model.moment import Connection

@@ -6,8 +6,8 @@ from typing import Any, LiteralString
 from uuid import uuid4
 
 from shared.outbox import dead_letters
-from tests.model.rows import OPERATOR
-from tests.model.state import IDLE, IN_TRANSACTION, PENDING, Config, World
+from tests.model.messages.rows import OPERATOR
+from tests.model.messages.state import IDLE, IN_TRANSACTION, PENDING, Config, World
 from tests.redis_keys import KEYS
 from tests.sql_against_model.moment import Moment, agree
 from tests.sql_against_model.processes import Consumer, Relay

@@ -9,9 +9,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from outbox_relay.loop import expiry_statements
-from tests.consumer_settings import consumer_settings
-from tests.model.accounts import AccountStep, Move, accounts_steps
-from tests.model.accounts_state import (
+from tests.model.accounts.state import (
     CHECKED,
     FOUND,
     IDLE,
@@ -20,6 +18,8 @@ from tests.model.accounts_state import (
     AccountsConfig,
     AccountsWorld,
 )
+from tests.model.accounts.steps import AccountStep, Move, accounts_steps
+from tests.settings.consumer import consumer_settings
 from tests.sql_against_model.accounts_service import AccountsService
 from tests.sql_against_model.moment import DivergenceError
 

@@ -12,8 +12,8 @@ from rq.defaults import RQ_KEY_PREFIX
 from outbox_relay.broker import open_broker
 from shared.outbox import claims as of_consumer
 from shared.outbox import publishing, reaping
-from tests.model.state import Config
-from tests.model.test_protocol import STEPS
+from tests.model.messages.state import Config
+from tests.model.messages.test_protocol import STEPS
 from tests.sql_against_model.moment import Connection, DivergenceError
 from tests.sql_against_model.paths import PATHS
 from tests.sql_against_model.servers import Servers

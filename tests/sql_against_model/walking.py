@@ -7,8 +7,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.model.describe import describe, describe_step
-from tests.model.rows import FAULT
-from tests.model.state import Config
+from tests.model.messages.rows import FAULT
+from tests.model.messages.state import Config
 from tests.sql_against_model.moment import DivergenceError, Moment
 from tests.sql_against_model.possible import moments
 from tests.sql_against_model.service import Service

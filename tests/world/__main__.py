@@ -13,7 +13,7 @@ import click
 
 from embedded.servers.postgres_files import PROGRAMS_VARIABLE
 from embedded.servers.redis import PROGRAM_VARIABLE
-from tests.processes import ROOT
+from tests.programs.processes import ROOT
 from tests.world import packages
 
 TESTS: Final = (

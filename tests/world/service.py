@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 
 from embedded.programs.program import Program
-from tests.api_service import ALICE
-from tests.preloading import Preloaded
-from tests.processes import started, worker_module, worker_settings
+from tests.programs.api_service import ALICE
+from tests.programs.preloading import Preloaded
+from tests.programs.processes import started, worker_module, worker_settings
 
 
 @dataclass(frozen=True, slots=True)

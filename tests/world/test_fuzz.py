@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.test_fuzz import check
-from tests.preloading import Preloaded
+from tests.programs.preloading import Preloaded
 
 
 @pytest.mark.timeout(300)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from shared.database.connections import connect
-from tests.gunicorn import gunicorn
-from tests.preloading import Preloaded
-from tests.processes import OUTBOX_WORKER
+from tests.programs.gunicorn import gunicorn
+from tests.programs.preloading import Preloaded
+from tests.programs.processes import OUTBOX_WORKER
 from tests.waiting import wait_until
 from tests.world.messages import nothing_waits, outcomes
 from tests.world.postfix import Postfix

@@ -11,12 +11,12 @@ import pytest
 
 from embedded.servers.databases import Databases
 from shared.database.connections import connect
-from tests.gunicorn import gunicorn
-from tests.pgbouncer import pgbouncer
-from tests.preloading import Preloaded
-from tests.processes import OUTBOX_WORKER, ROOT
-from tests.roles import with_role
+from tests.programs.gunicorn import gunicorn
+from tests.programs.preloading import Preloaded
+from tests.programs.processes import OUTBOX_WORKER, ROOT
 from tests.rows import add_user
+from tests.servers.pgbouncer import pgbouncer
+from tests.servers.roles import with_role
 from tests.waiting import wait_until
 from tests.world.messages import nothing_waits, outcomes
 from tests.world.postfix import Postfix

@@ -11,8 +11,8 @@ import pytest
 from redis import Redis
 
 from shared.database.connections import connect
-from tests.preloading import Preloaded
-from tests.processes import started
+from tests.programs.preloading import Preloaded
+from tests.programs.processes import started
 from tests.waiting import wait_until
 from tests.world import packages
 

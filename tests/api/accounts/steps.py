@@ -2,7 +2,7 @@
 
 from api.accounts.mail_limits.limiter import MailLimiter
 from shared.settings.mail_limits import MailLimits
-from tests.api_service import ALICE, KEY, ApiService
+from tests.programs.api_service import ALICE, KEY, ApiService
 
 SIGNUP = "/v1/signup"
 RIGHT = "alice@example.org"

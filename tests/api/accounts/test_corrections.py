@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from shared.settings.mail_limits import MailLimits
 from tests.api.accounts.steps import MALLORY, RIGHT, SIGNUP, let_mails_wait, mailed
-from tests.api_service import ALICE, KEY, OLD_KEY, ApiService, api_service
+from tests.programs.api_service import ALICE, KEY, OLD_KEY, ApiService, api_service
 
 RESEND = "/v1/verify_email/resend"
 DONE = """

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from werkzeug.test import TestResponse
 
-from tests.api_service import ALICE, KEY, OLD_KEY, ApiService, api_service
+from tests.programs.api_service import ALICE, KEY, OLD_KEY, ApiService, api_service
 
 NAME = '"8e03978e-40d5-43e8-bc93-6894a57f9324"'
 VERIFY = "task:send_verify_email"

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.api_service import NO_MAIL_LIMITS, ApiService, api_service, limited_api
+from tests.programs.api_service import NO_MAIL_LIMITS, ApiService, api_service, limited_api
 
 PATH = "/v1/verify_email/resend"
 VERIFY = "task:send_verify_email"

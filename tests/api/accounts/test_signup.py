@@ -8,7 +8,7 @@ import pytest
 from argon2 import PasswordHasher, extract_parameters
 
 from api.accounts.signup_tokens import sign_token
-from tests.api_service import ALICE, KEY, ApiService, api_service
+from tests.programs.api_service import ALICE, KEY, ApiService, api_service
 
 VERIFY = "task:send_verify_email"
 

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from shared.links import sign
-from tests.api_service import ALICE, KEY, OLD_KEY, ApiService, api_service
+from tests.programs.api_service import ALICE, KEY, OLD_KEY, ApiService, api_service
 
 PATH = "/v1/verify_email"
 VERIFY = "task:send_verify_email"

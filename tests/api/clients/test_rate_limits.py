@@ -16,8 +16,8 @@ from werkzeug.test import TestResponse
 
 from api.clients.rate_limits import RateLimiter
 from shared.settings.rate_limits import RateLimits
-from tests.api_service import ALICE, PAGE, ApiService, api_service, limited_api
 from tests.operations.scraping import samples
+from tests.programs.api_service import ALICE, PAGE, ApiService, api_service, limited_api
 
 LIMITS = RateLimits({"signup": parse("2 per minute"), "verify": parse("3 per minute"), "resend": parse("1 per minute")})
 LINK = "/v1/verify_email?email_id=1&secret_code=x"

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from api.database.engine import build_engine, connected
 from embedded.servers.postgres import PostgresServer
-from tests.api_service import ALICE, PAGE, ApiService, api_service
+from tests.programs.api_service import ALICE, PAGE, ApiService, api_service
 
 NOBODY = "postgresql://nobody@127.0.0.1:1/none"
 

@@ -15,7 +15,7 @@ import structlog
 from api.database.notifier import Notifier
 from embedded.servers.postgres import PostgresServer
 from shared.outbox.messages import NOTIFY_CHANNEL
-from tests.api_service import api_service
+from tests.programs.api_service import api_service
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]

@@ -9,9 +9,9 @@ from time import monotonic
 import httpx
 import pytest
 
-from tests.api_service import ALICE, KEY
-from tests.gunicorn import END_SECONDS, gunicorn, gunicorn_program
-from tests.preloading import Preloaded
+from tests.programs.api_service import ALICE, KEY
+from tests.programs.gunicorn import END_SECONDS, gunicorn, gunicorn_program
+from tests.programs.preloading import Preloaded
 from tests.waiting import wait_until
 
 WHOLE = b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n"

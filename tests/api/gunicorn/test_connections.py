@@ -11,8 +11,8 @@ from time import monotonic
 import httpx
 import pytest
 
-from tests.gunicorn import gunicorn
-from tests.preloading import Preloaded
+from tests.programs.gunicorn import gunicorn
+from tests.programs.preloading import Preloaded
 from tests.waiting import wait_until
 
 # Nothing listens there: no request here needs PostgreSQL.

@@ -5,9 +5,9 @@ import threading
 from pathlib import Path
 
 from embedded.programs.ports import free_port
-from tests.api_service import KEY
-from tests.gunicorn import END_SECONDS, gunicorn_program
-from tests.preloading import Preloaded
+from tests.programs.api_service import KEY
+from tests.programs.gunicorn import END_SECONDS, gunicorn_program
+from tests.programs.preloading import Preloaded
 from tests.waiting import wait_until
 
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

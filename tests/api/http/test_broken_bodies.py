@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.gunicorn import gunicorn
 from tests.operations.scraping import samples
-from tests.preloading import Preloaded
+from tests.programs.gunicorn import gunicorn
+from tests.programs.preloading import Preloaded
 
 JSON = "Content-Type: application/json"
 FORM = "Content-Type: application/x-www-form-urlencoded"

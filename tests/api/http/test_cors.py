@@ -6,7 +6,7 @@ import pytest
 from limits import parse
 
 from shared.settings.rate_limits import RateLimits
-from tests.api_service import ALICE, PAGE, ApiService, api_service
+from tests.programs.api_service import ALICE, PAGE, ApiService, api_service
 
 SITE = "https://app.example.com"
 LOCAL = "http://[::1]:3000"

@@ -10,8 +10,8 @@ from marshmallow import Schema, class_registry
 
 from api.app import close, create_app
 from tests.api.test_app import SETTINGS
-from tests.api_service import PAGE
 from tests.html_page import Page
+from tests.programs.api_service import PAGE
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from shared.database.connections import connect, transaction
 from shared.errors import SettingsError
 from shared.settings.api import read_ops_token
 from shared.settings.rate_limits import RateLimits
-from tests.api_service import ApiService, api_service
+from tests.programs.api_service import ApiService, api_service
 from tests.rows import add_message, history_rows_read, message
 
 TOKEN = "the token of these tests: 32 and more characters"  # noqa: S105 - the tests' own

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from embedded.programs.ports import free_port
-from tests.api_service import ALICE, api_service
-from tests.gunicorn import gunicorn
 from tests.operations.scraping import samples, value
-from tests.preloading import Preloaded
+from tests.programs.api_service import ALICE, api_service
+from tests.programs.gunicorn import gunicorn
+from tests.programs.preloading import Preloaded
 
 
 def test_requests_are_counted_by_route_and_status(database_url: str) -> None:

@@ -9,7 +9,7 @@ import structlog
 
 from api.database.engine import build_engine
 from embedded.servers.postgres import PostgresServer
-from tests.api_service import ApiService, api_service, limited_api
+from tests.programs.api_service import ApiService, api_service, limited_api
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from embedded.mail.catcher import MailCatcher
 from tests.consumer.threaded.service import Service, service_of
-from tests.preloading import Preloaded
+from tests.programs.preloading import Preloaded
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from shared.database.connections import connect
 from shared.outbox.messages import SendVerifyEmail
 from shared.settings.sentinel_url import CONNECTION_CLASS
 from tests.consumer.threaded import fast_workers
-from tests.preloading import Preloaded
-from tests.processes import OUTBOX_WORKER, events, publish, started, worker_module, worker_settings
+from tests.programs.preloading import Preloaded
+from tests.programs.processes import OUTBOX_WORKER, events, publish, started, worker_module, worker_settings
 from tests.rows import add_message, add_user, ids_by_message_id, message
 from tests.waiting import wait_until
 

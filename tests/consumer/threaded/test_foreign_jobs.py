@@ -19,8 +19,8 @@ from shared.rq_format.ids import job_id
 from tests.addresses import with_login
 from tests.consumer.threaded.service import WAIT, Service, said, service_of
 from tests.dispositions import dispositions
-from tests.preloading import Preloaded
-from tests.processes import events
+from tests.programs.preloading import Preloaded
+from tests.programs.processes import events
 from tests.redis_keys import KEYS
 from tests.rows import add_message
 from tests.shared.rq_format.hostile_pickles import RunsWhenRead

@@ -10,9 +10,9 @@ from psycopg.types.json import Jsonb
 
 from embedded.programs.ports import LOOPBACK
 from tests.consumer.threaded.service import WAIT, Service, said
-from tests.processes import publish
+from tests.programs.processes import publish
 from tests.rows import add_message
-from tests.scripted_mail_server import CONTENT, ScriptedMailServer, Session
+from tests.servers.scripted_mail_server import CONTENT, ScriptedMailServer, Session
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e

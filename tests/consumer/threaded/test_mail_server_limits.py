@@ -10,10 +10,10 @@ import pytest
 from embedded.programs.ports import LOOPBACK
 from embedded.programs.program import Program
 from tests.consumer.threaded.service import Service, said
-from tests.preloading import Preloaded
-from tests.processes import started
+from tests.programs.preloading import Preloaded
+from tests.programs.processes import started
 from tests.rows import add_message
-from tests.scripted_mail_server import GREETING, HANG_UP, Answer, ScriptedMailServer, Session
+from tests.servers.scripted_mail_server import GREETING, HANG_UP, Answer, ScriptedMailServer, Session
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e

@@ -16,8 +16,8 @@ from tests.consumer.threaded.service import WAIT, Service, said, service_of
 from tests.dispositions import dispositions
 from tests.failover.demotion import demotable_redis
 from tests.failover.sentinels import role, watched_pair
-from tests.preloading import Preloaded
-from tests.processes import events
+from tests.programs.preloading import Preloaded
+from tests.programs.processes import events
 from tests.redis_keys import KEYS
 from tests.waiting import wait_until
 

@@ -14,9 +14,9 @@ from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.outbox.messages import SendWelcomeEmail
 from tests.consumer.threaded.service import WAIT, Service, said
-from tests.relay_settings import relay_settings
 from tests.rows import add_message, add_user
-from tests.scripted_mail_server import ScriptedMailServer
+from tests.servers.scripted_mail_server import ScriptedMailServer
+from tests.settings.relay import relay_settings
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e

@@ -10,8 +10,8 @@ from embedded.mail.catcher import MailCatcher
 from embedded.servers.redis import RedisServer
 from shared.rq_format.ids import job_id
 from tests.consumer.threaded.service import WAIT, Service, said, service_of
-from tests.preloading import Preloaded
-from tests.processes import run, worker_module
+from tests.programs.preloading import Preloaded
+from tests.programs.processes import run, worker_module
 from tests.rows import message
 from tests.waiting import wait_until
 

@@ -8,7 +8,7 @@ from rq import Worker
 from shared.outbox.messages import SendWelcomeEmail
 from tests.consumer.threaded.service import WAIT, Service
 from tests.dispositions import disposition_lines
-from tests.processes import OUTBOX_WORKER, RQ, events, run
+from tests.programs.processes import OUTBOX_WORKER, RQ, events, run
 from tests.redis_keys import KEYS
 from tests.waiting import wait_until
 

@@ -27,11 +27,11 @@ from shared.database.connections import connect
 from tests.addresses import with_login, with_parameter
 from tests.conftest import SCHEMA, StartPostgres
 from tests.outbox_relay.commands.running import run, run_json
-from tests.processes import worker_settings
+from tests.programs.processes import worker_settings
 from tests.redis_keys import KEYS
 from tests.reused_database import ReusedDatabase
-from tests.roles import limited_role, with_role
 from tests.rows import add_message
+from tests.servers.roles import limited_role, with_role
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

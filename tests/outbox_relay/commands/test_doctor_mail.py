@@ -8,7 +8,7 @@ from embedded.programs.ports import LOOPBACK
 from outbox_relay.doctor.findings import Severity
 from outbox_relay.doctor.mail_check import check_mail_server
 from shared.settings.smtp_server import SmtpServer
-from tests.scripted_mail_server import GREETING, Answer, ScriptedMailServer, Session
+from tests.servers.scripted_mail_server import GREETING, Answer, ScriptedMailServer, Session
 
 USER, PASSWORD = "m\u00e4x", "p\u00e4ssword"
 RESPONSE = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode()).decode()

@@ -19,10 +19,10 @@ from shared.outbox import dead_letters, history
 from shared.outbox.messages import SendVerifyEmail
 from shared.settings.smtp_server import SmtpServer
 from tests.consumer.stages.processing.world import World, world_of
-from tests.relay_settings import open_relay, relay_settings
-from tests.roles import limited_role, with_role
 from tests.rows import add_message, add_user, message
-from tests.scripted_mail_server import ScriptedMailServer
+from tests.servers.roles import limited_role, with_role
+from tests.servers.scripted_mail_server import ScriptedMailServer
+from tests.settings.relay import open_relay, relay_settings
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

@@ -9,7 +9,7 @@ import pytest
 from outbox_relay.loop import expiry_statements
 from outbox_relay.loop.expiry import AccountExpiry
 from shared.database.connections import DbConnection, connect, transaction
-from tests.api_service import ALICE, ApiService, api_service
+from tests.programs.api_service import ALICE, ApiService, api_service
 
 Request = tuple[str, dict[str, Any]]
 

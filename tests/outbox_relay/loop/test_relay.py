@@ -33,8 +33,8 @@ from tests.addresses import with_login, with_parameter
 from tests.failover.demotion import demotable_redis
 from tests.failover.redis_pair import waiting_jobs
 from tests.failover.sentinels import role, watched_pair
-from tests.relay_settings import relay_settings
 from tests.rows import add_message, message
+from tests.settings.relay import relay_settings
 from tests.waiting import wait_until
 
 LONG_POLL = 600.0

@@ -25,8 +25,8 @@ from shared.outbox.reaping import Reaped
 from shared.settings.relay import RelaySettings, read_relay_settings
 from tests.clock import Clock
 from tests.operations.scraping import Samples, samples, value
-from tests.roles import limited_role, with_role
 from tests.rows import add_message, history_rows_read
+from tests.servers.roles import limited_role, with_role
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

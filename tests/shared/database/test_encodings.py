@@ -10,12 +10,12 @@ import pytest
 from psycopg.sql import SQL, Identifier, Literal
 
 from embedded.servers.databases import Databases
-from tests.api_service import api_service
 from tests.conftest import SCHEMA
 from tests.outbox_relay.commands.running import run
-from tests.preloading import Preloaded
-from tests.processes import OUTBOX_WORKER, worker_module, worker_settings
-from tests.processes import run as run_process
+from tests.programs.api_service import api_service
+from tests.programs.preloading import Preloaded
+from tests.programs.processes import OUTBOX_WORKER, worker_module, worker_settings
+from tests.programs.processes import run as run_process
 from tests.rows import add_message, message
 
 

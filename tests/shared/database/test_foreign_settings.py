@@ -14,13 +14,13 @@ from api.database.engine import build_engine, connected
 from consumer.stages.database import Database
 from embedded.mail.catcher import MailCatcher
 from shared.database.connections import DbConnection, connect, own_transaction, transaction
-from tests.api_service import ALICE, KEY, ApiService, api_service
 from tests.consumer.stages.processing.world import World
-from tests.foreign_settings import SHORT_TIMES, set_foreign_settings
 from tests.outbox_relay.commands.running import run, run_json
-from tests.pgbouncer import pgbouncer
-from tests.relay_settings import open_relay, relay_settings
+from tests.programs.api_service import ALICE, KEY, ApiService, api_service
 from tests.rows import add_message
+from tests.servers.pgbouncer import pgbouncer
+from tests.settings.database_defaults import SHORT_TIMES, set_foreign_settings
+from tests.settings.relay import open_relay, relay_settings
 
 TOKEN = "the token of these tests: 32 and more characters"  # noqa: S105 - the tests' own
 NAME = "Zoë Ωμέγα 王"
@@ -40,7 +40,7 @@ NEEDED = {
 
 @pytest.fixture
 def foreign_times() -> dict[str, str]:
-    """How long the database allows this and that, where it is not as tests/foreign_settings.py has it."""
+    """How long the database allows this and that, where it is not as tests/settings/database_defaults.py has it."""
     return {}
 
 

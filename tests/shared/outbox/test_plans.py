@@ -19,7 +19,6 @@ from shared.outbox import claims as consumer_statements
 from shared.outbox import policy_refusals, publishing, reaping
 from shared.outbox.policy_refusals import Refusal
 from tests.consumer.stages.processing.world import World
-from tests.relay_settings import relay_settings
 from tests.rows import (
     add_message,
     add_user,
@@ -27,6 +26,7 @@ from tests.rows import (
     rows_read_by_index,
     rows_read_one_after_the_other,
 )
+from tests.settings.relay import relay_settings
 
 # psycopg prepares a statement at its sixth execution, PostgreSQL makes the plan that it keeps at the sixth from then.
 UNTIL_A_PLAN_IS_KEPT = 15

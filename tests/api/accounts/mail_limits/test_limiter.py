@@ -11,7 +11,7 @@ import pytest
 
 from api.accounts.mail_limits.scheduling import NO_ROOM, ONE_WAITS
 from shared.settings.mail_limits import MailLimits
-from tests.api_service import ALICE, KEY, NO_MAIL_LIMITS, OLD_KEY, ApiService, api_service
+from tests.programs.api_service import ALICE, KEY, NO_MAIL_LIMITS, OLD_KEY, ApiService, api_service
 
 RESEND = "/v1/verify_email/resend"
 STRANGER, OWNER = "203.0.113.8", "2001:db8:0:1::7"

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.api.accounts.ownership.people import MALLORY
-from tests.api_service import ALICE, ApiService, api_service
+from tests.programs.api_service import ALICE, ApiService, api_service
 
 
 @pytest.fixture

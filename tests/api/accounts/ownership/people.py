@@ -6,7 +6,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from api.accounts.signup_tokens import COOKIE, sign_token
-from tests.api_service import ALICE, KEY, ApiService
+from tests.programs.api_service import ALICE, KEY, ApiService
 
 PATH = "/v1/verify_email"
 MALLORY = {**ALICE, "username": "mallory", "full_name": "Mallory", "password": "what mallory chose"}

@@ -21,8 +21,8 @@ from tests.api.accounts.ownership.people import (
     verified,
     welcomes,
 )
-from tests.api_service import ALICE, OLD_KEY, PAGE, ApiService
 from tests.html_page import Page
+from tests.programs.api_service import ALICE, OLD_KEY, PAGE, ApiService
 
 # ---- whose account is verified
 

@@ -14,7 +14,7 @@ from tests.api.accounts.ownership.people import (
     MALLORY,
     token,
 )
-from tests.api_service import ALICE, PAGE, ApiService
+from tests.programs.api_service import ALICE, PAGE, ApiService
 
 
 def test_a_repeated_signup_with_the_password_returns_the_account_and_writes_nothing(contested: ApiService) -> None:

@@ -19,8 +19,8 @@ from tests.api.accounts.ownership.people import (
     token,
     verified,
 )
-from tests.api_service import ALICE, KEY, OLD_KEY, PAGE, ApiService, api_service
 from tests.html_page import Page
+from tests.programs.api_service import ALICE, KEY, OLD_KEY, PAGE, ApiService, api_service
 
 # ---- passwords
 

@@ -6,8 +6,8 @@ from urllib.parse import urljoin
 import pytest
 
 from tests.api.accounts.steps import MALLORY, RIGHT, SIGNUP, let_mails_wait, mailed
-from tests.api_service import ALICE, PAGE, ApiService, api_service
 from tests.html_page import Page
+from tests.programs.api_service import ALICE, PAGE, ApiService, api_service
 
 
 @pytest.fixture

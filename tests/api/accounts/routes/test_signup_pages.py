@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from werkzeug.test import TestResponse
 
-from tests.api_service import ALICE, PAGE, ApiService, api_service
 from tests.html_page import Page
+from tests.programs.api_service import ALICE, PAGE, ApiService, api_service
 
 VERIFY = "task:send_verify_email"
 

@@ -5,8 +5,8 @@ import pytest
 
 from api.app import close, create_app
 from shared.settings.api import ApiSettings
-from tests.api_service import KEY, OLD_KEY, PAGE, ApiService, api_service
 from tests.html_page import Page
+from tests.programs.api_service import KEY, OLD_KEY, PAGE, ApiService, api_service
 
 PATH = "/v1/verify_email"
 

@@ -10,7 +10,7 @@ from consumer.mail.client import Envelope, Mailer
 from consumer.model.lease import Lease
 from consumer.model.outcomes import Failed, ServerUnavailable
 from embedded.programs.ports import LOOPBACK
-from tests.scripted_mail_server import PIPELINING
+from tests.servers.scripted_mail_server import PIPELINING
 
 MAIL = Envelope("signup@example.org", "alice@example.com", b"Subject: Hi\r\n\r\nHello\r\n")
 LOGIN = ("signup", 'pass word: "!"')

@@ -8,7 +8,7 @@ from consumer.model.outcomes import Accepted, Failed, ServerUnavailable
 from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import LOOPBACK
 from tests.consumer.mail.smtp.sending import LONG, MAIL, Answers, Open, both_manners, lease, outage, takes, unanswered
-from tests.scripted_mail_server import CONTENT, HANG_UP, PIPELINING, ScriptedMailServer
+from tests.servers.scripted_mail_server import CONTENT, HANG_UP, PIPELINING, ScriptedMailServer
 
 
 def test_an_accepted_mail_is_accepted(mailbox: MailCatcher, mailer: Open) -> None:

@@ -10,7 +10,7 @@ from consumer.model.lease import Lease
 from consumer.model.outcomes import Accepted, LeaseOver, Released, ServerUnavailable
 from embedded.mail.catcher import MailCatcher
 from tests.consumer.mail.smtp.sending import LONG, MAIL, Open, OverAtTheDot, lease, outage, takes
-from tests.scripted_mail_server import GREETING, ScriptedMailServer, Session
+from tests.servers.scripted_mail_server import GREETING, ScriptedMailServer, Session
 
 
 @pytest.mark.parametrize("fault", ["slow:0.4", "drip", "greet-hang", "mail-hang", "rcpt-hang"])

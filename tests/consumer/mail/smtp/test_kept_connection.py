@@ -4,7 +4,7 @@ from consumer.mail.client import Envelope
 from consumer.model.outcomes import Accepted, Failed
 from embedded.mail.catcher import MailCatcher
 from tests.consumer.mail.smtp.sending import MAIL, Open, lease, takes
-from tests.scripted_mail_server import CONTENT, HANG_UP, PIPELINING, ScriptedMailServer
+from tests.servers.scripted_mail_server import CONTENT, HANG_UP, PIPELINING, ScriptedMailServer
 from tests.waiting import wait_until
 
 

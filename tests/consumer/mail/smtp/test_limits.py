@@ -11,7 +11,7 @@ import pytest
 from consumer.mail.client import Mailer
 from consumer.model.outcomes import Accepted, Failed, Outcome, Released, ServerUnavailable
 from tests.consumer.mail.smtp.sending import MAIL, Answers, Open, both_manners, lease, takes
-from tests.scripted_mail_server import CONTENT, GREETING, HANG_UP, Answer, ScriptedMailServer, Session
+from tests.servers.scripted_mail_server import CONTENT, GREETING, HANG_UP, Answer, ScriptedMailServer, Session
 from tests.waiting import wait_until
 
 AT_ONCE = 10

@@ -8,7 +8,7 @@ import pytest
 
 from consumer.model.outcomes import Accepted
 from tests.consumer.mail.smtp.sending import MAIL, Open, lease, outage
-from tests.scripted_mail_server import Answer, ScriptedMailServer, Session
+from tests.servers.scripted_mail_server import Answer, ScriptedMailServer, Session
 
 USER, PASSWORD = "m\u00e4x", "p\u00e4ss w\u00f6rd\u20ac"
 REFUSED = "the mail server refuses our login (SMTP_URL)"

@@ -6,7 +6,7 @@ import pytest
 
 from consumer.model.outcomes import Accepted, Failed, ServerUnavailable
 from tests.consumer.mail.smtp.sending import LONG, MAIL, Open, lease, takes
-from tests.scripted_mail_server import CONTENT, GREETING, Answer, ScriptedMailServer, Session
+from tests.servers.scripted_mail_server import CONTENT, GREETING, Answer, ScriptedMailServer, Session
 
 MEGABYTE = 1024 * 1024
 

@@ -6,7 +6,7 @@ from consumer.model.outcomes import Accepted, ServerUnavailable
 from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import free_port
 from tests.consumer.mail.smtp.sending import MAIL, QUICK, Open, lease, outage
-from tests.scripted_mail_server import CONTENT, GREETING, HANG_UP, ScriptedMailServer
+from tests.servers.scripted_mail_server import CONTENT, GREETING, HANG_UP, ScriptedMailServer
 
 
 def test_a_login_that_makes_no_sense_is_an_outage(mailer: Open) -> None:

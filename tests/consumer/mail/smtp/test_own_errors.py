@@ -11,7 +11,7 @@ from consumer.mail.connection import SmtpConnection
 from consumer.mail.dialing import OutOfResourcesError
 from consumer.model.outcomes import Accepted, Failed, Released
 from tests.consumer.mail.smtp.sending import MAIL, Open, lease
-from tests.scripted_mail_server import ScriptedMailServer
+from tests.servers.scripted_mail_server import ScriptedMailServer
 
 LACKS = "this worker lacks memory, files or threads"
 

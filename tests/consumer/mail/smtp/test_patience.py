@@ -7,7 +7,7 @@ import pytest
 
 from consumer.model.outcomes import Accepted, Failed, ServerUnavailable
 from tests.consumer.mail.smtp.sending import MAIL, QUICK, Open, lease, takes, unanswered
-from tests.scripted_mail_server import CONTENT, GREETING, Answer, ScriptedMailServer, Session
+from tests.servers.scripted_mail_server import CONTENT, GREETING, Answer, ScriptedMailServer, Session
 
 LATE = 2 * QUICK
 

@@ -17,7 +17,7 @@ from embedded.mail.server import MailServer, Security
 from embedded.programs.ports import LOOPBACK, free_port
 from shared.settings.smtp_server import SmtpSecurity
 from tests.consumer.mail.smtp.sending import LOGIN, LONG, MAIL, QUICK, Open, lease, outage, takes
-from tests.scripted_mail_server import ScriptedMailServer
+from tests.servers.scripted_mail_server import ScriptedMailServer
 
 
 @pytest.fixture(scope="session")

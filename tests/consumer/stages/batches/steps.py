@@ -16,8 +16,8 @@ from consumer.stages.record import ResultRecorder
 from consumer.stages.retry_policy import RetryPolicy
 from shared.database.connections import LOCK_SECONDS, DbConnection, connect
 from shared.outbox.messages import SendVerifyEmail, SendWelcomeEmail
-from tests.consumer_settings import consumer_settings
 from tests.rows import add_message
+from tests.settings.consumer import consumer_settings
 
 VERIFY, WELCOME = SendVerifyEmail.task, SendWelcomeEmail.task
 LEASE = 30.0

@@ -11,7 +11,7 @@ from shared.outbox.publishing import mark_probe, take_probe
 from shared.settings.smtp_server import SmtpServer
 from tests.consumer.stages.processing.world import WELCOME, World
 from tests.rows import add_message, add_user
-from tests.scripted_mail_server import ScriptedMailServer, Session
+from tests.servers.scripted_mail_server import ScriptedMailServer, Session
 
 DENIED = "554 5.7.1 Relay access denied"
 

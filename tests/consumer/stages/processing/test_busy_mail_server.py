@@ -7,7 +7,7 @@ import pytest
 from consumer.model.results import Disposition
 from tests.consumer.stages.processing.world import Logs, world_of
 from tests.rows import add_message
-from tests.scripted_mail_server import GREETING, HANG_UP, ScriptedMailServer, Session
+from tests.servers.scripted_mail_server import GREETING, HANG_UP, ScriptedMailServer, Session
 
 OTHER = "other@example.com"
 

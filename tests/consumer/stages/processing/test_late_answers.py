@@ -20,7 +20,7 @@ from shared.outbox.reaping import reap_running
 from shared.settings.smtp_server import SmtpServer
 from tests.consumer.stages.processing.world import Logs, World, running
 from tests.rows import add_message
-from tests.scripted_mail_server import CONTENT, Answer, ScriptedMailServer, Session
+from tests.servers.scripted_mail_server import CONTENT, Answer, ScriptedMailServer, Session
 from tests.waiting import wait_until
 
 LEASE = 1.5

@@ -8,7 +8,7 @@ from shared.outbox.columns import LARGEST_NUMBER
 from shared.settings.smtp_server import SmtpServer
 from tests.consumer.stages.processing.policy_pipeline import DENIED, Pipeline, pipeline_of
 from tests.consumer.stages.processing.world import Logs, World
-from tests.scripted_mail_server import ScriptedMailServer
+from tests.servers.scripted_mail_server import ScriptedMailServer
 
 
 def test_refusing_every_recipient_is_an_outage_that_spends_nothing(pipeline: Pipeline, logs: Logs) -> None:

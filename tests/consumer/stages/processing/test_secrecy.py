@@ -11,7 +11,7 @@ from embedded.programs.ports import LOOPBACK, free_port
 from shared.settings.smtp_server import SmtpServer
 from tests.consumer.stages.processing.world import KEY, VERIFY, Logs, Row, World, raise_error, register, world_of
 from tests.rows import add_message
-from tests.scripted_mail_server import CONTENT, ScriptedMailServer
+from tests.servers.scripted_mail_server import CONTENT, ScriptedMailServer
 
 
 def break_the_unique_address(preparation: Preparation, _payload: Payload) -> Mail:

@@ -17,8 +17,8 @@ from consumer.task import Mail, Payload, Preparation, Prepared, Task, UserPayloa
 from consumer.tasks.registry import TASKS
 from shared.database.connections import connect
 from shared.outbox.messages import SendVerifyEmail, SendWelcomeEmail
-from tests.consumer_settings import consumer_settings
 from tests.rows import add_user, message
+from tests.settings.consumer import consumer_settings
 
 KEY = "the signing key of these tests: 32 characters"
 VERIFY, WELCOME = SendVerifyEmail.task, SendWelcomeEmail.task

@@ -19,8 +19,8 @@ from shared.rq_format.ids import job_id
 from tests.addresses import with_login
 from tests.outbox_relay.loop.publishing.publishers import publisher_to
 from tests.redis_keys import KEYS, as_text
-from tests.relay_settings import relay_settings
 from tests.rows import add_message, message
+from tests.settings.relay import relay_settings
 from tests.waiting import wait_until
 
 Connection = psycopg.Connection[tuple[Any, ...]]

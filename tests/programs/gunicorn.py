@@ -10,11 +10,11 @@ import httpx
 
 from embedded.programs.ports import free_port
 from embedded.programs.program import Command, Program
-from tests.api_service import KEY
-from tests.preloading import Preloaded, PreloadedProgram
+from tests.programs.api_service import KEY
+from tests.programs.preloading import Preloaded, PreloadedProgram
 from tests.waiting import wait_until
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ARGV = [sys.executable, "-m", "gunicorn", "api:create_app()"]
 END_SECONDS = 30.0
 

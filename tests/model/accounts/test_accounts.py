@@ -9,8 +9,7 @@ from typing import Final
 
 import pytest
 
-from tests.model.accounts import AccountStep, Check, explore_accounts
-from tests.model.accounts_state import (
+from tests.model.accounts.state import (
     DEAD,
     DONE,
     ENDED,
@@ -23,6 +22,7 @@ from tests.model.accounts_state import (
     AccountsConfig,
     AccountsWorld,
 )
+from tests.model.accounts.steps import AccountStep, Check, explore_accounts
 from tests.model.search import Found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.model.explore import Exploration, explore, walk
-from tests.model.properties import (
+from tests.model.messages.properties import (
     ACCOUNT,
     AMNESIA,
     BLAME,
@@ -29,7 +29,7 @@ from tests.model.properties import (
     WASTE,
     Property,
 )
-from tests.model.state import DEAD, DISCARDED, DONE, PENDING, REJECTED, RUNNING, UNWANTED, Config, World
+from tests.model.messages.state import DEAD, DISCARDED, DONE, PENDING, REJECTED, RUNNING, UNWANTED, Config, World
 
 # Two relays, two consumers and one retry, unless it says otherwise. `python -m tests.model` explores what is larger:
 # two faults, and two messages with one.

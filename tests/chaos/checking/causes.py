@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tests.chaos.evidence import AppliedFault, Claim, Copy
+from tests.chaos.checking.evidence import AppliedFault, Claim, Copy
 
 _SLACK_SECONDS: Final = 0.5
 """Between what a fault does and the moment that is noted for it."""

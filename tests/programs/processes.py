@@ -16,9 +16,9 @@ from embedded.programs.program import Command, Program
 from embedded.stack import Stack
 from outbox_relay.broker import open_broker
 from outbox_relay.loop.publisher import Publisher
-from tests.preloading import Preloaded, PreloadedProgram
+from tests.programs.preloading import Preloaded, PreloadedProgram
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RQ = Path(sys.executable).parent / "rq"
 OUTBOX_WORKER = "consumer.worker.OutboxWorker"
 QUEUES = ("critical", "default")

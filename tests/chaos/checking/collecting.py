@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from embedded.mail.folder import CaughtMail, MailFolder
 from shared.links import is_authentic
+from tests.chaos.checking.evidence import Copy
 from tests.chaos.commands import SECRET_KEY
-from tests.chaos.evidence import Copy
 
 _MESSAGE_ID: Final = re.compile(r"<([0-9a-f-]{36})@[\w.-]+>")
 

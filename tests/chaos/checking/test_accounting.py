@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.accounting import settle
-from tests.chaos.evidence import AppliedFault, Claim, Copy, Evidence, Message, Signup
+from tests.chaos.checking.accounting import settle
+from tests.chaos.checking.evidence import AppliedFault, Claim, Copy, Evidence, Message, Signup
 from tests.chaos.load import FIRST_REPETITION
 from tests.chaos.supervisor import Exit
 

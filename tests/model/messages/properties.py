@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.model.relay import find_lease_expired
-from tests.model.rows import Step
-from tests.model.state import (
+from tests.model.messages.relay import find_lease_expired
+from tests.model.messages.rows import Step
+from tests.model.messages.state import (
     ACCEPTED,
     BEFORE_CLAIM,
     CLAIMED,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import pytest
 
 from tests.model.explore import explore
-from tests.model.guards import Guard
-from tests.model.properties import (
+from tests.model.messages.guards import Guard
+from tests.model.messages.properties import (
     ACCOUNT,
     AMNESIA,
     BLAME,
@@ -28,7 +28,7 @@ from tests.model.properties import (
     WASTE,
     Property,
 )
-from tests.model.state import DEAD, DONE, Config
+from tests.model.messages.state import DEAD, DONE, Config
 
 BROKEN = [
     (Guard.TAKE_DUE, NOT_EARLY, Config()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.model.locks import LockGuard, moments
+from tests.model.messages.locks import LockGuard, moments
 
 
 def test_locks_are_never_waited_for_in_a_cycle() -> None:

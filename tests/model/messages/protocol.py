@@ -53,11 +53,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.model.consumer import consumer_steps
-from tests.model.environment import fault_steps, operator_steps, time_steps
-from tests.model.relay import relay_steps
-from tests.model.rows import Move
-from tests.model.state import IDLE, Config, World, settle
+from tests.model.messages.consumer import consumer_steps
+from tests.model.messages.environment import fault_steps, operator_steps, time_steps
+from tests.model.messages.relay import relay_steps
+from tests.model.messages.rows import Move
+from tests.model.messages.state import IDLE, Config, World, settle
 
 
 def steps(world: World, config: Config, *, twins: bool = True) -> Iterator[Move]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from tests.model.guards import Guard
+from tests.model.messages.guards import Guard
 
 # Statuses and phases are plain strings: compared and hashed millions of times, and readable in a trace.
 PENDING: Final = "pending"

@@ -19,7 +19,7 @@ from api.database.notifier import Notifier
 from shared.links import sign, verification_link
 from shared.settings.api import ApiSettings
 from shared.settings.mail_limits import MailLimits
-from tests.roles import limited_role, with_role
+from tests.servers.roles import limited_role, with_role
 from tests.waiting import wait_until
 
 KEY = "the first key of the tests: 32 characters"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from tests.processes import ROOT
+from tests.programs.processes import ROOT
 
 _REQUIREMENT = re.compile(r"^[A-Za-z0-9._-]+==[^\\\n]+", re.MULTILINE)
 _SCRIPT = """#!{python}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.model.guards import Guard
-from tests.model.rows import OPERATOR, TIME, Move, Step, back_to_pending, claimed, fault, finished
-from tests.model.state import (
+from tests.model.messages.guards import Guard
+from tests.model.messages.rows import OPERATOR, TIME, Move, Step, back_to_pending, claimed, fault, finished
+from tests.model.messages.state import (
     ACCEPTED,
     ASKING,
     BEFORE_CLAIM,

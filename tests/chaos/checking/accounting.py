@@ -4,8 +4,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.chaos.causes import Extra, cause_of, explain_copies
-from tests.chaos.evidence import Claim, Copy, Evidence
+from tests.chaos.checking.causes import Extra, cause_of, explain_copies
+from tests.chaos.checking.evidence import Claim, Copy, Evidence
 
 _ON_THE_WAY: Final = frozenset({"pending", "published", "running"})
 """Late, not lost: with such a message a run has not become quiet, and so has failed all the same."""

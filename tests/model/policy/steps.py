@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from tests.model.policy_state import (
+from tests.model.policy.state import (
     ACCEPTED,
     BEFORE,
     CLAIMED,

@@ -4,8 +4,8 @@ from uuid import UUID
 
 import pytest
 
-from tests.chaos.evidence import Claim
-from tests.chaos.history import Change, claims_of
+from tests.chaos.checking.evidence import Claim
+from tests.chaos.checking.history import Change, claims_of
 
 TOKEN = UUID(int=1)
 BORN = Change(1, 0.0, "api", "insert", "pending", 0, 0, None, None, maybe_accepted=False)

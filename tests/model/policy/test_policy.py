@@ -9,8 +9,7 @@ from typing import Final
 
 import pytest
 
-from tests.model.policy import Check, PolicyStep, explore_policy
-from tests.model.policy_state import (
+from tests.model.policy.state import (
     BEFORE,
     DEAD,
     DISCARDED,
@@ -24,6 +23,7 @@ from tests.model.policy_state import (
     PolicyGuard,
     PolicyWorld,
 )
+from tests.model.policy.steps import Check, PolicyStep, explore_policy
 from tests.model.search import Found
 
 

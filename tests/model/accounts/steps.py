@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from tests.model.accounts_state import (
+from tests.model.accounts.state import (
     CHECKED,
     CLAIMED,
     DEAD,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from tests.model.guards import Guard
-from tests.model.state import DONE, NO_EPOCH, NO_TOKEN, PENDING, PUBLISHED, RUNNING, Config, Job, Row, World
+from tests.model.messages.guards import Guard
+from tests.model.messages.state import DONE, NO_EPOCH, NO_TOKEN, PENDING, PUBLISHED, RUNNING, Config, Job, Row, World
 
 PROTOCOL: Final = "protocol"  # relay or consumer, on their own
 TIME: Final = "time"  # a lease ends, a message becomes due, PostgreSQL decides on a commit

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import psycopg
 
-from tests.chaos.evidence import Claim, End, Message
+from tests.chaos.checking.evidence import Claim, End, Message
 
 SCHEMA: Final = Path(__file__).with_name("history.sql")
 

@@ -4,7 +4,7 @@ Python takes half a second of CPU time to import a relay or a worker and more fo
 What is forked is a process like any other: it has a number, a session, an environment, a log and connections of its
 own, and signals end it the same way. The process that it is forked from has one thread and no connection.
 
-    python -m tests.preloading SOCKET MODULE…
+    python -m tests.programs.preloading SOCKET MODULE…
 """
 
 import atexit
@@ -29,7 +29,7 @@ from typing import Any, Final
 
 from embedded.programs.program import Command, Program, dying_with
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[2]
 READY: Final = "ready"
 
 SERVICE: Final = (
@@ -88,7 +88,7 @@ class Preloaded:
         """Prepare it; start nothing yet. What it has in its environment stands in /proc for all its forks too."""
         address, log_file = folder / "preloaded.sock", folder / "preloaded.log"
         needed = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "RQ_KEY_PREFIX": rq_key_prefix()}
-        argv: list[str | Path] = [sys.executable, "-m", "tests.preloading", address, *modules]
+        argv: list[str | Path] = [sys.executable, "-m", "tests.programs.preloading", address, *modules]
         return cls(Program(Command("preloaded", argv, {**needed, **env}, ROOT, log_file)), address)
 
     def start(self) -> None:
