@@ -6,7 +6,8 @@ from typing import Final
 from consumer.model.lease import Lease
 from consumer.model.mail import Mail
 from consumer.model.outcomes import Outcome
-from shared.outbox.claims import Breaker, Claim
+from shared.outbox.breaker import Breaker
+from shared.outbox.claims import Claim
 from shared.rq_format.read import PoppedJob
 from shared.tracing.spans import NO_SPAN, OpenSpan
 

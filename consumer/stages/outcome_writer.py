@@ -22,8 +22,8 @@ from consumer.stages import busy_server, policy_outage
 from consumer.stages.backoff import OUTAGE_SECONDS, retry_delay_seconds
 from consumer.stages.policy_outage import RefusalEffect, RefusedMessage
 from shared.database.connections import DbConnection
+from shared.outbox import breaker, policy_refusals
 from shared.outbox import claims as statements
-from shared.outbox import policy_refusals
 from shared.outbox.claims import Claim
 
 _log = structlog.get_logger(__name__)
@@ -149,7 +149,7 @@ class OutcomeWriter:
                 ours = statements.release(self._connection, [claim], outage.reason, delay_seconds=wait)
                 return self._disposition(result, Disposition.RELEASED, is_written=claim.id in ours)
         ours = statements.release(self._connection, [claim], outage.reason, delay_seconds=delay)
-        statements.open_breaker(self._connection, claim.id, outage.reason, self._backoff_scale)
+        breaker.open_breaker(self._connection, claim.id, outage.reason, self._backoff_scale)
         if not result.breaker.is_open and not self.after_commit:
             meaning = "messages wait until the mail server is available again"
             self.after_commit.append(
@@ -202,16 +202,16 @@ class OutcomeWriter:
         message_id = result.message.claim.id
         match result.outcome:
             case (Accepted() | Failed(maybe_accepted=False)) as answer:
-                if statements.close_breaker(self._connection, is_accepted=isinstance(answer, Accepted)):
+                if breaker.close_breaker(self._connection, is_accepted=isinstance(answer, Accepted)):
                     self.after_commit.append(partial(_log.info, "mail_server.recovered", message_id=message_id))
                 elif result.is_probe and result.recipient is None:
-                    statements.release_probe(self._connection, message_id, self._backoff_scale)
+                    breaker.release_probe(self._connection, message_id, self._backoff_scale)
             case Failed() if result.is_probe:
                 # The server took a mail and did not answer. It may do so each time, so the next probe waits longest.
-                pause = statements.LONGEST_PROBE_PAUSE_SECONDS * self._backoff_scale
-                statements.release_probe(self._connection, message_id, pause)
+                pause = breaker.LONGEST_PROBE_PAUSE_SECONDS * self._backoff_scale
+                breaker.release_probe(self._connection, message_id, pause)
             case _ if result.is_probe:
-                statements.release_probe(self._connection, message_id)
+                breaker.release_probe(self._connection, message_id)
             case _:
                 pass
 

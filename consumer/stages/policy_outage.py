@@ -21,7 +21,7 @@ import structlog
 
 from consumer.model.message import Recipient
 from shared.database.connections import DbConnection
-from shared.outbox import claims, policy_refusals
+from shared.outbox import breaker, policy_refusals
 from shared.outbox.columns import LARGEST_NUMBER
 from shared.outbox.policy_refusals import PolicyStatus, Refusal, RowState
 
@@ -116,7 +116,7 @@ def note(
     given_back: set[int] = set()
     if status.is_outage or declared is not None:
         for each in refused if declared is None else [declared]:
-            claims.open_breaker(connection, each.message_id, outage_reason(each), scale)
+            breaker.open_breaker(connection, each.message_id, outage_reason(each), scale)
         given_back = policy_refusals.return_attempts(connection, [*noted.values()])
         noted = {id_: each for id_, each in noted.items() if id_ not in given_back}
     code = None if declared is None else declared.code

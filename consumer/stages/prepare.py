@@ -18,8 +18,8 @@ from consumer.task import Payload, Preparation, UndeliverableError
 from consumer.tasks.registry import TASKS
 from shared.database.connections import LOCK_SECONDS, DbConnection
 from shared.database.errors import LOCKED, UNREACHABLE
-from shared.outbox import claims
-from shared.outbox.claims import Breaker
+from shared.outbox import breaker as breaker_statements
+from shared.outbox.breaker import Breaker
 from shared.settings.consumer import ConsumerSettings
 
 _BREAKER_OPEN: Final = Released("the mail server is unavailable")
@@ -96,7 +96,7 @@ class Preparer:
         self, messages: Sequence[ClaimedMessage], prepared: PrepareResult, lock_seconds: float
     ) -> None:
         with self._database.transaction(lock_seconds=lock_seconds) as connection:
-            breaker = claims.read_breaker(connection)
+            breaker = breaker_statements.read_breaker(connection)
             together = self._call_tasks(connection, messages, breaker)
         prepared.mails.extend(together.mails)
         prepared.results.extend(together.results)

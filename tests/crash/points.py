@@ -139,7 +139,7 @@ def _expiring() -> list[Point]:
 
 def _working_on(program: Program, **whose: Any) -> list[Point]:
     """Return the crash points of both worker classes, from the claim to the outcome's COMMIT."""
-    sql = "shared.outbox.claims"
+    sql, breaker = "shared.outbox.claims", "shared.outbox.breaker"
     prepare = "consumer.tasks.verify_email:TASK.prepare"
     refusing = "a refusing mail server"
     sent: dict[str, Any] = {**whose, "attempt": 2}
@@ -153,7 +153,7 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
         *_around("claim", program, f"{sql}:claim", **whose),
         Point("the claim's COMMIT", program, COMMIT, "before", past=f"{sql}:claim", **whose),
         Point("the claim's COMMIT", program, COMMIT, "after", past=f"{sql}:claim", **sent),
-        *_around("read_breaker", program, f"{sql}:read_breaker", **sent),
+        *_around("read_breaker", program, f"{breaker}:read_breaker", **sent),
         *_around("the verification record", program, prepare, **sent),
         *_around("the verification record's COMMIT", program, COMMIT, past=prepare, **sent),
         *_around("the verification record of a message that came back", program, prepare, **again),
@@ -168,8 +168,8 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
         *_around("ack", program, f"{sql}:ack", **taken),
         Point("ack's COMMIT", program, COMMIT, "before", past=f"{sql}:ack", **taken),
         Point("ack's COMMIT", program, COMMIT, "after", past=f"{sql}:ack", **whose),
-        *_around("close_breaker", program, f"{sql}:close_breaker", **probing),
-        *_around("release_probe", program, f"{sql}:release_probe", **{**taken, "given": _PROBE_WITHOUT_ANSWER}),
+        *_around("close_breaker", program, f"{breaker}:close_breaker", **probing),
+        *_around("release_probe", program, f"{breaker}:release_probe", **{**taken, "given": _PROBE_WITHOUT_ANSWER}),
         *_around("discard_claims", program, f"{sql}:discard_claims", **unwanted),
         Point("discard_claims' COMMIT", program, COMMIT, "before", past=f"{sql}:discard_claims", **unwanted),
         Point(
@@ -183,10 +183,15 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
         *_around("fail", program, f"{sql}:fail", given=refusing, **sent),
         *_around("fail's COMMIT", program, COMMIT, past=f"{sql}:fail", given=refusing, **sent),
         *_around("release", program, f"{sql}:release", **unreachable),
-        *_around("open_breaker", program, f"{sql}:open_breaker", **unreachable),
-        Point("release's COMMIT", program, COMMIT, "before", past=f"{sql}:open_breaker", **unreachable),
+        *_around("open_breaker", program, f"{breaker}:open_breaker", **unreachable),
+        Point("release's COMMIT", program, COMMIT, "before", past=f"{breaker}:open_breaker", **unreachable),
         Point(
-            "release's COMMIT", program, COMMIT, "after", past=f"{sql}:open_breaker", **{**unreachable, "attempt": 1}
+            "release's COMMIT",
+            program,
+            COMMIT,
+            "after",
+            past=f"{breaker}:open_breaker",
+            **{**unreachable, "attempt": 1},
         ),
     ]
 
