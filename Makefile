@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo up check test world chaos proof compose-proof fuzz bench screenshots format lock clean
+.PHONY: help demo up check test coverage world chaos proof compose-proof fuzz bench screenshots format lock clean
 
 # The first Python that is new enough. Another one: make PYTHON=/path/to/python3.12 …
 PYTHON ?= $(shell for python in python3.12 python3.11 python3.13 python3; do \
@@ -9,6 +9,7 @@ RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_READY := $(VENV)/.ready-demo
 BENCH_READY := $(VENV)/.ready-bench
+IN_PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 LOCK := $(RUN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
@@ -29,7 +30,10 @@ check: $(READY) ## Format, lint, types, import rules, links of the documents
 	$(RUN)/python -m tests.docs.links
 
 test: $(READY) ## Run the test suite against real servers that it starts itself
-	$(RUN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(RUN)/pytest $(IN_PARALLEL) $(PYTEST_ARGS)
+
+coverage: $(READY) ## The same, and how much of the product it runs; fails below a floor
+	$(RUN)/python -m tests.coverage $(IN_PARALLEL) $(PYTEST_ARGS)
 
 world: $(READY) ## Run the tests of delivery on Debian's PostgreSQL, Redis, PgBouncer, Postfix: make world WORLD_ARGS="-k postfix"
 	$(RUN)/python -m tests.world $(WORLD_ARGS)
