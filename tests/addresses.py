@@ -1,4 +1,4 @@
-"""Addresses of servers, with something changed: whatever login and parameters they have stay."""
+"""Change one part of a server's address and keep its login and parameters."""
 
 from urllib.parse import urlsplit
 

@@ -1,4 +1,4 @@
-"""Time that a test makes."""
+"""A clock that a test moves."""
 
 
 class Clock:

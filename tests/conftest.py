@@ -75,8 +75,8 @@ _IGNORED_PREFIXES = ("OUTBOX_", "RQ_", "SMTP_", "PG", "REDIS_", "FLASK_")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the tests of pages write their pictures, and `make world` set up servers as other people do."""
-    parser.addoption("--screenshots", action="store_true", help="write docs/images anew (tests/browser)")
+    """Add the options that write pictures of the pages and that `make world` sets servers up with."""
+    parser.addoption("--screenshots", action="store_true", help="write docs/images again (tests/browser)")
     parser.addoption(
         "--postgres-setting",
         action="append",

@@ -1,11 +1,11 @@
-"""What log lines say became of messages."""
+"""Read from log lines what became of each message."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from consumer.model.results import Disposition
 
-EVENTS = frozenset(f"message.{verdict.value}" for verdict in Disposition)
+EVENTS = frozenset(f"message.{disposition.value}" for disposition in Disposition)
 
 
 def disposition_lines(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -1,4 +1,4 @@
-"""What a page of HTML holds: its forms and their fields, what it loads, its words."""
+"""Parse an HTML page into its forms and fields, what it loads, and its text."""
 
 from html.parser import HTMLParser
 

@@ -1,4 +1,4 @@
-"""What statements read, as PostgreSQL itself counts it while it runs them."""
+"""Count what statements read, as PostgreSQL counts it while it runs them."""
 
 import json
 from collections.abc import Iterator

@@ -68,28 +68,28 @@ def message(connection: Connection[Any], message_id: int) -> dict[str, Any]:
 
 
 def ids_by_message_id(connection: Connection[Any], domain: str) -> dict[str, int]:
-    """Give the messages' ids by the Message-ID that a sender of this domain writes; the mail itself shows no id."""
+    """Return the messages' ids by the Message-ID that a sender of this domain writes; the mail itself shows no id."""
     rows = connection.execute("SELECT uid, id FROM outbox_messages WHERE uid IS NOT NULL").fetchall()
     return {f"<{uid}@{domain}>": id_ for uid, id_ in rows}
 
 
 def history_rows_read(connection: Connection[Any]) -> int:
-    """Tell how many rows of history this session, and those that have ended, have read."""
+    """Return how many rows of history this session, and those that have ended, have read."""
     return _rows_read(connection, "outbox_finished", SQL("seq_tup_read + idx_tup_fetch"))
 
 
 def rows_read_one_after_the_other(connection: Connection[Any]) -> int:
-    """Tell how many live messages they have read without an index."""
+    """Return how many live messages they have read without an index."""
     return _rows_read(connection, "outbox", SQL("seq_tup_read"))
 
 
 def rows_read_by_index(connection: Connection[Any]) -> int:
-    """Tell how many live messages they have read through an index."""
+    """Return how many live messages they have read through an index."""
     return _rows_read(connection, "outbox", SQL("idx_tup_fetch"))
 
 
 def pending_entries_read(connection: Connection[Any]) -> int:
-    """Tell how many entries of the pending messages' index they have read, those of rows that have gone too."""
+    """Return how many entries of the pending messages' index they have read, those of rows that have gone too."""
     return _counted(
         connection, SQL("SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = %s"), "outbox_pending_idx"
     )

@@ -46,7 +46,7 @@ Pattern = re.Pattern[str] | re.Pattern[bytes]
 
 
 def patterns() -> Iterator[tuple[str, Pattern, str]]:
-    """Give each compiled pattern of a module with the way in which it is used."""
+    """Return each compiled pattern of a module with the way in which it is used."""
     for package in PACKAGES:
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if found.name.endswith("__main__"):

@@ -1,4 +1,4 @@
-"""The database that tests use in turn shows none of them what another one did."""
+"""The database that tests use in turn shows no test what another one wrote."""
 
 from collections.abc import Iterator
 from typing import LiteralString

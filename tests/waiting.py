@@ -1,4 +1,4 @@
-"""Waiting for a condition with a deadline: no test sleeps for luck."""
+"""Wait for a condition with a deadline, instead of a fixed sleep."""
 
 import time
 from collections.abc import Callable

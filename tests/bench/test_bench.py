@@ -1,4 +1,4 @@
-"""The bench, run so shortly that its figures mean nothing: it has to work whenever somebody needs it."""
+"""The bench runs, for so short a time that its figures mean nothing."""
 
 import json
 import shutil

@@ -14,7 +14,7 @@ from embedded.stack import ROOT
 
 
 class Silent:
-    """Tells nobody; remembers who ran."""
+    """Reports nothing; records who ran."""
 
     def __init__(self) -> None:
         self.ran: list[str] = []

@@ -1,7 +1,7 @@
 """Chaos: signups over HTTP while everything that the service stands on is killed, stopped, emptied or made to lie.
 
 `python -m tests.chaos` starts all of it on free ports of 127.0.0.1 in a folder of its own, draws its faults from a
-seed, waits for quiet, and holds what people were told against what was committed and what arrived. What is believed:
-PostgreSQL's tables, the mails in the catcher's folder, the answers that clients got, and a trigger's record of every
-change of a message. What the service says about itself is not asked.
+seed, waits until nothing is left to do, and compares the answers that clients got with what was committed and what
+arrived. The evidence is PostgreSQL's tables, the mails in the catcher's folder, the clients' answers, and a trigger's
+record of every change of a message. The service's own logs and metrics are not used.
 """

@@ -14,7 +14,7 @@ from tests.chaos.report import table, write_json
 from tests.chaos.run import Options, run
 
 EXIT_WRONG: Final = 1
-_ROOMS: Final = ",".join(dict.fromkeys(kind.room for kind in KINDS.values()))
+_COMPONENTS: Final = ",".join(dict.fromkeys(kind.component for kind in KINDS.values()))
 
 
 def _read_kinds(_context: click.Context, _option: click.Parameter, text: str) -> tuple[str, ...]:
@@ -33,9 +33,9 @@ def _read_kinds(_context: click.Context, _option: click.Parameter, text: str) ->
 @click.option(
     "--faults",
     "kinds",
-    default=_ROOMS,
+    default=_COMPONENTS,
     callback=_read_kinds,
-    help=f"What may happen, with commas: a room (all of its faults), none, or single ones: {', '.join(KINDS)}.",
+    help=f"What may happen, with commas: a component (all of its faults), none, or single ones: {', '.join(KINDS)}.",
 )
 @click.option(
     "--worker", "worker_class", type=click.Choice(WORKER_CLASSES), default="own", help="Class of the workers."

@@ -1,4 +1,4 @@
-"""Lets the faults of a plan happen: those of one target one after the other, those of different targets at once."""
+"""Apply the faults of a plan: those of one target one after the other, those of different targets at once."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ _FILES_OF_REDIS: Final = ("appendonly.aof", "appendonlydir", "dump.rdb")
 
 
 class _AbortedError(Exception):
-    """The run is given up: nothing is mended any more."""
+    """The run is given up: nothing is repaired any more."""
 
 
 class Injector:
@@ -49,7 +49,7 @@ class Injector:
         self._lanes = [_Lane(self, list(faults)) for _, faults in groupby(by_target, key=lambda fault: fault.target)]
 
     def start(self) -> None:
-        """Let the plan's time begin."""
+        """Start the clock of the plan."""
         self._began = time.monotonic()
         for lane in self._lanes:
             lane.start()
@@ -91,7 +91,7 @@ class Injector:
         self._released.wait()
 
     def perform(self, fault: Fault) -> None:
-        """Let one fault happen from its beginning to its end, and note it unless there was nothing to hit."""
+        """Apply one fault from its start to its end, and record it unless there was nothing to hit."""
         began = time.time()
         if self._action(fault)(fault):
             self.applied.append(AppliedFault(fault.kind, fault.target, fault.variant, began, time.time()))
@@ -125,7 +125,7 @@ class Injector:
             raise _AbortedError
 
     def _signal(self, fault: Fault, number: signal.Signals) -> set[int]:
-        """Send the signal as soon as there is somebody to get it."""
+        """Send the signal as soon as there is a process to get it."""
         supervisor = self._stack.supervisor
         alone = fault.target.startswith("worker") and self._stack.worker_class == "own"
         variant = "parent" if alone else fault.variant

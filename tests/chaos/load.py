@@ -1,4 +1,4 @@
-"""People who sign up over HTTP, and try again later when they get no clear answer."""
+"""Sign users up over HTTP, and try again later without a clear answer."""
 
 import heapq
 import threading
@@ -28,7 +28,7 @@ class _Turn:
 
 
 class Load:
-    """Several threads that sign users up at a rate; whoever is turned away comes again."""
+    """Several threads that sign users up at a rate; a user who was refused tries again."""
 
     def __init__(self, base_url: str, *, seed: int, rate: float) -> None:
         self.signups: list[Signup] = []
@@ -50,17 +50,17 @@ class Load:
             thread.start()
 
     def finish(self) -> None:
-        """Let nobody new sign up; those without an answer go on."""
+        """Start no more signups; those without an answer are repeated."""
         with self._changed:
             self._takes_new = False
             self._changed.notify_all()
 
     def is_done(self) -> bool:
-        """Tell whether nobody waits for an answer any more."""
+        """Return whether no user waits for an answer any more."""
         return not any(thread.is_alive() for thread in self._threads)
 
     def abandon(self) -> None:
-        """End it; whoever has no answer yet gets none."""
+        """End it; users without an answer get none."""
         with self._changed:
             self._takes_new = False
             self._leaving = True
@@ -78,7 +78,7 @@ class Load:
                     self._changed.notify_all()
 
     def _take(self) -> Signup | None:
-        """Give whoever's turn it is; None when nobody is left."""
+        """Return the user whose turn it is; None when none is left."""
         with self._changed:
             while not self._leaving:
                 now = time.monotonic()

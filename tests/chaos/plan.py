@@ -17,14 +17,14 @@ class Kind:
     """A kind of fault.
 
     Attributes:
-        room: what it happens to; of relays and workers there are several.
+        component: what it happens to; of relays and workers there are several.
         seconds: between which limits it lasts.
         variants: which of its forms it may take. The own worker class and the relay are one process each: to them all
             forms are the same.
 
     """
 
-    room: str
+    component: str
     seconds: tuple[float, float]
     variants: tuple[str, ...] = ("parent",)
 
@@ -58,7 +58,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "mail-slow": Kind("mail", (2.0, 5.0)),
     "mail-drop-after-accept": Kind("mail", (0.5, 3.0)),
 }
-"""Every kind of fault by its name, which begins with its room."""
+"""Every kind of fault by its name, which begins with its component."""
 
 NO_FAULTS: Final = "none"
 
@@ -82,12 +82,12 @@ class Fault:
 
 
 def choose_kinds(text: str) -> tuple[str, ...]:
-    """Read a list of kinds with commas; a room's name stands for all of its kinds. Raises ValueError."""
+    """Read a list of kinds with commas; a component's name stands for all of its kinds. Raises ValueError."""
     chosen: list[str] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
-        found = [name for name, kind in KINDS.items() if part in {name, kind.room}]
+        found = [name for name, kind in KINDS.items() if part in {name, kind.component}]
         if not found and part != NO_FAULTS:
-            known = sorted({kind.room for kind in KINDS.values()} | {NO_FAULTS, *KINDS})
+            known = sorted({kind.component for kind in KINDS.values()} | {NO_FAULTS, *KINDS})
             raise ValueError(f"unknown fault {part!r}; known are {', '.join(known)}")
         chosen.extend(found)
     return tuple(dict.fromkeys(chosen))
@@ -100,7 +100,7 @@ def draw_plan(seed: int, duration: float, kinds: Sequence[str], counts: Mapping[
         seed: the same one draws the same plan.
         duration: no fault begins later than this.
         kinds: what may happen. Each kind comes once before any comes again.
-        counts: how many processes there are of the rooms that have several.
+        counts: how many processes there are of the components that have several.
 
     """
     random = Random(seed)  # noqa: S311 - it has to be the same again, not secret
@@ -113,8 +113,8 @@ def draw_plan(seed: int, duration: float, kinds: Sequence[str], counts: Mapping[
         if at >= duration:
             break
         kind = KINDS[name]
-        count = counts.get(kind.room)
-        target = kind.room if count is None else f"{kind.room}-{random.randint(1, count)}"
+        count = counts.get(kind.component)
+        target = kind.component if count is None else f"{kind.component}-{random.randint(1, count)}"
         plan.append(Fault(at, name, target, random.uniform(*kind.seconds), random.choice(kind.variants)))
     return plan
 

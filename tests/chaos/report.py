@@ -12,7 +12,7 @@ _LONGEST_LIST: Final = 20
 
 
 def table(options: Options, account: Account) -> str:
-    """Give the figures as text, then what is wrong and what is worth a look."""
+    """Return the figures as text, then what is wrong and what is worth checking."""
     size = f"{options.duration:g} s, {options.rate:g} signups/s"
     processes = f"{options.workers} {options.worker_class} workers, {options.relays} relays"
     lines = [f"chaos: seed {options.seed}, {size}, {processes}", ""]

@@ -1,4 +1,4 @@
-"""One run from its first process to its verdict."""
+"""Run chaos once, from the first process to the result of the checks."""
 
 import json
 import shutil
@@ -55,7 +55,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The verdict, and where the logs are: None when they were removed because nothing was wrong."""
+    """The result of the checks, and where the logs are: None when they were removed because nothing was wrong."""
 
     account: Account
     folder: Path | None
@@ -66,7 +66,7 @@ def run(options: Options, say: Callable[[str], None] = lambda _: None) -> Outcom
 
     Args:
         options: what it is to be.
-        say: is told what is going on.
+        say: gets a line about each stage.
 
     """
     if options.parent is not None:
@@ -126,14 +126,14 @@ def _last(seconds: float, stack: Stack, injector: Injector) -> None:
 
 
 def _wait_for_answers(stack: Stack, load: Load) -> None:
-    """Wait until everybody has an answer; whoever has none in time is part of the evidence."""
+    """Wait until every user has an answer; users without one in time are part of the evidence."""
     with suppress(TimeoutError):
-        stack.wait_until(load.is_done, ANSWERS_SECONDS, "everybody to have an answer")
+        stack.wait_until(load.is_done, ANSWERS_SECONDS, "every user to have an answer")
     load.abandon()
 
 
 def _wait_for_quiet(stack: Stack) -> bool:
-    """Tell whether all processes run and no message has anything ahead of it, in time."""
+    """Return whether all processes run and no message has anything ahead of it, in time."""
     try:
         stack.wait_until(lambda: stack.supervisor.all_running() and stack.is_quiet(), QUIET_SECONDS, "quiet")
     except TimeoutError:

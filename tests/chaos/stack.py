@@ -103,7 +103,7 @@ class Stack:
             time.sleep(_PAUSE_SECONDS)
 
     def any_backend(self) -> int | None:
-        """Give the number of a server process that works for the service; None when none can be asked for."""
+        """Return the number of a server process that works for the service; None when none can be asked for."""
         try:
             with closing(psycopg.connect(self.database_url, autocommit=True)) as connection:
                 row = connection.execute(
@@ -119,7 +119,7 @@ class Stack:
         self.wait_until(lambda: self.any_backend() is not None, _READY_SECONDS, "PostgreSQL to recover")
 
     def is_quiet(self) -> bool:
-        """Tell whether no message has anything ahead of it."""
+        """Return whether no message has anything ahead of it."""
         try:
             with closing(psycopg.connect(self.database_url, autocommit=True)) as connection:
                 return history.is_quiet(connection)

@@ -38,7 +38,7 @@ class Supervisor(threading.Thread):
         self.programs = {program.name: program for program in programs}
         self.exits: list[Exit] = []
         self.error: BaseException | None = None
-        # Nobody may learn of a process's end between a look at its number and a signal to it: the number could be
+        # Nobody may learn of a process's end between reading its number and a signal to it: the number could be
         # another's by then.
         self._lock = threading.Lock()
         self._restart_at = dict.fromkeys(self.programs, 0.0)
@@ -82,7 +82,7 @@ class Supervisor(threading.Thread):
             raise self.error
 
     def all_running(self) -> bool:
-        """Tell whether none is waiting to be started."""
+        """Return whether none is waiting to be started."""
         with self._lock:
             return all(program.running for program in self.programs.values())
 
@@ -100,19 +100,19 @@ class Supervisor(threading.Thread):
             return {pid for pid in chosen[variant] if _send(pid, number)}
 
     def go_on(self, pids: set[int]) -> None:
-        """Let stopped processes go on."""
+        """Continue stopped processes."""
         with self._lock:
             for pid in pids:
                 _send(pid, signal.SIGCONT)
 
     def has_ended(self, name: str, pid: int) -> bool:
-        """Tell whether this process of that name is gone."""
+        """Return whether this process of that name is gone."""
         with self._lock:
             program = self.programs[name]
             return not program.running or program.pid != pid
 
     def stop(self, seconds: float) -> None:
-        """Let none start any more, ask all to end, and kill what is left of them after so many seconds."""
+        """Restart nothing more, ask all processes to end, and kill those that remain after so many seconds."""
         self._leaving.set()
         with self._lock:
             running = [program for program in self.programs.values() if program.running]
@@ -142,7 +142,7 @@ def marked(mark: str) -> set[int]:
 
 
 def other_processes() -> list[int]:
-    """Give the numbers of all processes but this one; on other systems than Linux nothing is known."""
+    """Return the numbers of all processes but this one; on other systems than Linux nothing is known."""
     proc = Path("/proc")
     numbers = [int(entry.name) for entry in proc.iterdir() if entry.name.isdecimal()] if proc.is_dir() else []
     return [pid for pid in numbers if pid != os.getpid()]

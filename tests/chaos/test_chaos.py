@@ -28,10 +28,10 @@ def test_nothing_is_lost_while_everything_fails(server_folder: Path) -> None:
 def play(options: Options) -> None:
     outcome = run(options)
 
-    told = table(options, outcome.account)
-    assert outcome.account.wrong == [], told
-    assert outcome.account.figures["committed"] == outcome.account.figures["mailed"], told
-    assert len(outcome.account.faults) >= 4, told
+    report = table(options, outcome.account)
+    assert outcome.account.wrong == [], report
+    assert outcome.account.figures["committed"] == outcome.account.figures["mailed"], report
+    assert len(outcome.account.faults) >= 4, report
     assert outcome.folder is None
 
 

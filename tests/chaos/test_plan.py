@@ -46,7 +46,7 @@ def test_without_kinds_nothing_happens() -> None:
     assert draw_plan(7, 60, (), COUNTS) == []
 
 
-def test_a_room_stands_for_all_of_its_kinds() -> None:
+def test_a_component_stands_for_all_of_its_kinds() -> None:
     assert choose_kinds("worker, redis-flush") == ("worker-kill", "worker-stop", "worker-term", "redis-flush")
     assert choose_kinds("none") == ()
 

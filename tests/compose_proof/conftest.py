@@ -1,4 +1,4 @@
-"""The engine, and the project's files as somebody has them who cloned it."""
+"""The Docker engine, and the project's files as in a fresh clone."""
 
 import os
 import shutil

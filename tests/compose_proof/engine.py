@@ -139,7 +139,7 @@ class Engine:
 
     @contextmanager
     def network(self) -> Iterator[None]:
-        """Let this thread open its connections inside the engine's network."""
+        """Make this thread open its connections inside the engine's network."""
         libc = ctypes.CDLL(None, use_errno=True)
         here = os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY)
         there = os.open(f"/proc/{self._first_process}/ns/net", os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Requests that come in all the while, and what became of them."""
+"""Send requests all the time while containers are replaced, and count the answers."""
 
 import threading
 import time

@@ -58,7 +58,7 @@ def test_six_mails_arrive_after_five_kills(composed: Composed) -> None:
     composed.sign_up("first")
     for service in KILLED:
         composed.engine.kill_9(f"{PROJECT}-{service}-1")
-        composed.sign_up(f"after_{service}", patience_seconds=120)
+        composed.sign_up(f"after_{service}", timeout_seconds=120)
 
     composed.wait_for_mails("first", *(f"after_{service}" for service in KILLED))
     assert len(set(composed.recipients())) == 6

@@ -139,11 +139,11 @@ def pods(servers: Composed) -> Iterator[dict[str, Pod]]:
 def test_a_container_passes_its_probes(pods: dict[str, Pod], name: str) -> None:
     pod = pods[name]
     startup = pod.container.get("startupProbe", pod.container["livenessProbe"])
-    patience = startup["periodSeconds"] * startup["failureThreshold"]
+    limit_seconds = startup["periodSeconds"] * startup["failureThreshold"]
 
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         if probe in pod.container:
-            wait_until(partial(pod.passes, probe), patience, f"{probe} of {name}: {pod.logs()}")
+            wait_until(partial(pod.passes, probe), limit_seconds, f"{probe} of {name}: {pod.logs()}")
 
 
 def test_a_signup_is_mailed(servers: Composed, pods: dict[str, Pod]) -> None:

@@ -69,7 +69,7 @@ class Composed:
         lines = self.compose("ps", "--all", "--format=json").stdout.splitlines()
         return [json.loads(line) for line in lines]
 
-    def sign_up(self, username: str, patience_seconds: float = 30) -> None:
+    def sign_up(self, username: str, timeout_seconds: float = 30) -> None:
         """Sign somebody up, and repeat it while the service is away, as a client does."""
         body = {
             "username": username,
@@ -77,7 +77,7 @@ class Composed:
             "email": f"{username}@example.com",
             "password": "correct horse",
         }
-        deadline = time.monotonic() + patience_seconds
+        deadline = time.monotonic() + timeout_seconds
         answer = "nothing"
         with self.engine.network():
             while time.monotonic() < deadline:
@@ -106,7 +106,7 @@ class Composed:
 
 
 def printed(document: str, section: str) -> str:
-    """Return the lines that a section of a document tells its reader to type."""
+    """Return the lines that a section of a document asks its reader to type."""
     text = (ROOT / document).read_text()
     start = text.index(f"\n{section}\n")
     level = section.partition(" ")[0]

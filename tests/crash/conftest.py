@@ -1,4 +1,4 @@
-"""The servers for scenes of crashes."""
+"""Fixtures of the crash tests: their servers."""
 
 from collections.abc import Iterator
 from pathlib import Path

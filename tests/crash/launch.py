@@ -1,4 +1,4 @@
-"""Starts the real relay or the real `rq worker critical default` and kills it at a crash point.
+"""Start the real relay or the real `rq worker critical default` and kill it at a crash point.
 
     python -m tests.crash.launch [OPTIONS] relay|worker [the program's own arguments]
 

@@ -66,7 +66,7 @@ def _let_die(scene: Scene, number: int, point: Point) -> None:
 def terminate_under_load(scene: Scene, terms: int, random: Random) -> Tally:
     """Stop one worker after the other, each after a random time.
 
-    Messages keep coming until the last one has stopped: a signal between Python's look at its signals and the system
+    Messages keep coming until the last one has stopped: a signal between Python's check of its signals and the system
     call of RQ's pop is heard when the pop ends, and without a job that is after minutes.
     """
     scene.start_relay()

@@ -90,7 +90,7 @@ def as_in_a_container(argv: Sequence[str | Path]) -> list[str]:
 
 
 def filled_in(text: str) -> str:
-    """Give what Compose makes of a value when .env holds what docs/deployment.md writes into it."""
+    """Return what Compose makes of a value when .env holds what docs/deployment.md writes into it."""
     made = {"SECRET_KEY": "k" * 43, "MAIL_FROM": "Signup <signup@example.com>", "POSTGRES_PASSWORD": "secret"}
     return WITH_DEFAULT.sub(r"\2", REQUIRED.sub(lambda match: made[match[1]], text))
 
@@ -282,11 +282,11 @@ def test_a_health_check_finds_what_it_imports(service: str) -> None:
 
 
 def test_the_image_holds_everything_that_the_product_needs() -> None:
-    rooms = {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests", "embedded", "bench"}
+    packages = {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests", "embedded", "bench"}
 
-    assert rooms == {"api", "outbox_relay", "consumer", "redis_client", "shared"}
+    assert packages == {"api", "outbox_relay", "consumer", "redis_client", "shared"}
     assert sources("COPY") == {
-        *rooms,
+        *packages,
         "migrations",
         "alembic.ini",
         "gunicorn.conf.py",

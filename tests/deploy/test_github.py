@@ -110,7 +110,7 @@ def check_recipe() -> list[str]:
         ("Fix\n\nA long body does not make up for it.\n", False),
     ],
 )
-def test_the_hook_judges_subjects(subject: str, allowed: bool) -> None:  # noqa: FBT001 - a row of the table above
+def test_the_hook_checks_subjects(subject: str, allowed: bool) -> None:  # noqa: FBT001 - a row of the table above
     config: dict[str, Any] = YAML(typ="safe").load(ROOT / ".pre-commit-config.yaml")
     [pattern] = [hook["entry"] for hook in config["repos"][0]["hooks"] if hook["id"] == "subject"]
 

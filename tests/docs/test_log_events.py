@@ -57,7 +57,7 @@ def written() -> dict[Event, set[str]]:
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[str, str, set[str]]]:
-    """Give the name, level and fields of each line that a module logs."""
+    """Return the name, level and fields of each line that a module logs."""
     for call in ast.walk(tree):
         if not isinstance(call, ast.Call):
             continue

@@ -126,5 +126,5 @@ def waiting(stack: Stack) -> bool:
 
 
 def words(text: str) -> list[str]:
-    """Give what is said, without the width of a table and the time."""
+    """Return what is said, without the width of a table and the time."""
     return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|─+|-{4,}[-+]*|\(\d rows\)", " ", text).split()

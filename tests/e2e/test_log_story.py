@@ -1,4 +1,4 @@
-"""One grep over the logs of all processes tells a message's story."""
+"""One grep over the logs of all processes finds the events of a message."""
 
 import re
 import sys
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.e2e
 
 
 def grep(message_id: int, *logs: Path) -> list[str]:
-    """Give the events of the lines in which the number stands as a word."""
+    """Return the events of the lines in which the number stands as a word."""
     lines = [line for log in logs for line in log.read_text().splitlines() if re.search(rf"\b{message_id}\b", line)]
     return [event[1] for line in lines if (event := re.search(r'"event": "([^"]+)"', line))]
 

@@ -66,7 +66,7 @@ def test_every_signup_is_mailed_once_through_three_shared_connections(
     assert sorted(mail.recipients[0] for mail in mailbox.mails()) == sorted(
         f"user{number}@example.com" for number in range(SIGNUPS)
     )
-    assert used <= SERVER_CONNECTIONS + 2  # the doorbell's own, and the test's
+    assert used <= SERVER_CONNECTIONS + 2  # the listener's, and the test's
     logs = relay.command.log_file.read_text() + worker.command.log_file.read_text()
     signs = (".unavailable", "InvalidSqlStatementName", "DuplicatePreparedStatement")
     assert [sign for sign in signs if sign in logs] == []

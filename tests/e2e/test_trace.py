@@ -76,8 +76,8 @@ def test_a_signup_and_its_mail_are_one_trace(
         row = message(connection, 1)
 
     by_name = {span.name: span for span in exporter.get_finished_spans()}
-    road = ["POST /v1/users", "publish", "process task:send_verify_email", "send mail"]
-    request, published, processed, sent = (by_name[name] for name in road)
+    names = ["POST /v1/users", "publish", "process task:send_verify_email", "send mail"]
+    request, published, processed, sent = (by_name[name] for name in names)
     assert {span.context.trace_id for span in by_name.values() if span.context} == {int(row["traceparent"][3:35], 16)}
     assert [parent_id(span) for span in (request, published, processed, sent)] == [
         None,
@@ -167,20 +167,20 @@ def test_off_opentelemetry_is_not_even_imported(modules: str, unwanted: str) -> 
     assert done.stdout == "[]\n"
 
 
-def test_a_wrong_value_and_missing_packages_are_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    def told(value: str) -> dict[str, Any]:
+def test_a_wrong_value_and_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def settings_with(value: str) -> dict[str, Any]:
         monkeypatch.setenv("OUTBOX_TRACING", value)
         with pytest.raises(SettingsError) as caught:
             configuration.check_tracing()
         return caught.value.problems
 
-    wrong = told("yes")
+    wrong = settings_with("yes")
     # The exporter alone is missing: each distribution of OpenTelemetry brings the package of that name.
     monkeypatch.delitem(sys.modules, "shared.tracing.otel", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
 
     assert re.search("off or otlp", str(wrong["OUTBOX_TRACING"]))
-    assert re.search("requirements-tracing.lock", str(told("otlp")["OUTBOX_TRACING"]))
+    assert re.search("requirements-tracing.lock", str(settings_with("otlp")["OUTBOX_TRACING"]))
 
 
 def test_a_collector_that_does_not_answer_delays_nothing() -> None:

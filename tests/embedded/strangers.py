@@ -1,4 +1,4 @@
-"""Another user of this machine, who knows whatever is public: ports, names, command lines."""
+"""Act as another user of this machine, who knows what is public: ports, names, command lines."""
 
 import os
 import pwd
@@ -49,7 +49,7 @@ def files_open_to_strangers(folder: Path) -> list[str]:
 
 
 def refuses_commands(redis_port: int) -> bool:
-    """Return whether Redis tells a client that knows only its port to log in first."""
+    """Return whether Redis asks a client that knows only its port to log in first."""
     with socket.create_connection(("127.0.0.1", redis_port), timeout=5) as line:
         line.sendall(b"CONFIG SET dir /tmp\r\n")
         return line.recv(64).startswith(b"-NOAUTH")

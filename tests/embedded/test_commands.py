@@ -33,7 +33,7 @@ from tests.embedded.strangers import (
 )
 from tests.waiting import wait_until
 
-# A busy machine takes its time; what stands still is found all the same.
+# A busy machine takes its time; a program that hangs is found all the same.
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
@@ -249,7 +249,7 @@ def users_of(database_url: str) -> list[str]:
         return [name for (name,) in connection.execute("SELECT username FROM users")]
 
 
-def test_a_second_up_is_told_of_the_first(up: StartUp) -> None:
+def test_a_second_up_names_the_first(up: StartUp) -> None:
     first = up()
     first.wait_until_said("Starting PostgreSQL")
     wait_until((first.folder / "lock").read_text, 10, "the lock")

@@ -1,4 +1,4 @@
-"""The mail server that keeps everything, and what can be made to go wrong with it."""
+"""The mail server that keeps every mail, and the failures that it can simulate."""
 
 import smtplib
 import sys

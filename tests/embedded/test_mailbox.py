@@ -1,4 +1,4 @@
-"""The page that shows mails, which are foreign text."""
+"""The page that shows caught mails, whose text is not trusted."""
 
 import shutil
 import socket
@@ -136,9 +136,9 @@ def test_strangers_on_this_machine_do_not_read_the_mails(mailbox: MailCatcher) -
     curl = shutil.which("curl") or absent("no curl on the PATH")
 
     for path in ("/", f"/mails/{name}", f"/mails/{name}/raw"):
-        told = run_as_stranger(curl, "-sS", "-i", f"{mailbox.http_url}{path}").stdout
-        assert told.startswith("HTTP/1.0 403 ")
-        assert "a link is in here" not in told
+        answer = run_as_stranger(curl, "-sS", "-i", f"{mailbox.http_url}{path}").stdout
+        assert answer.startswith("HTTP/1.0 403 ")
+        assert "a link is in here" not in answer
 
 
 def test_a_client_that_writes_ipv4_addresses_as_ipv6_ones_is_served(mailbox: MailCatcher) -> None:

@@ -27,7 +27,7 @@ def test_another_port_is_taken_where_the_usual_one_is_not_free() -> None:
 def test_free_ports_lie_outside_the_range_of_outgoing_connections() -> None:
     settings = Path("/proc/sys/net/ipv4/ip_local_port_range")
     if not settings.exists():
-        pytest.skip("this system does not tell its range")
+        pytest.skip("this system does not show its range of ports")
     first = int(settings.read_text().split()[0])
     if first <= 12_000:
         pytest.skip("nothing lies below this system's range")

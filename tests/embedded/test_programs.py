@@ -41,7 +41,7 @@ def origin(tmp_path: Path) -> Iterator[Preloaded]:
         yield origin
 
 
-@pytest.fixture(params=["started anew", "forked"])
+@pytest.fixture(params=["started", "forked"])
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
     """Start Python programs and stop them after the test. tests.programs.preloading starts programs in the same way."""
     started: list[Program] = []

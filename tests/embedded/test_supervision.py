@@ -1,4 +1,4 @@
-"""Starting again what ends."""
+"""The supervisor starts programs and servers again when they end."""
 
 from dataclasses import dataclass, field
 
@@ -30,7 +30,7 @@ class FakePiece:
 
 @dataclass
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that moves only when a test moves it."""
 
     now: float = 1000.0
     said: list[str] = field(default_factory=list)

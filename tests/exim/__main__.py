@@ -30,7 +30,7 @@ from tests.exim.server import Exim
 from tests.programs.processes import OUTBOX_WORKER
 from tests.waiting import wait_until
 from tests.world.messages import add_messages, nothing_waits, outcomes
-from tests.world.service import Servers, road
+from tests.world.service import Servers, pipeline
 
 LIMITS: Final = ("smtp_accept_max_per_host = 3", "smtp_accept_max_per_connection = 5")
 RATE: Final = """\
@@ -77,7 +77,7 @@ class Case:
     signs: tuple[str, ...]
 
     def holds(self, outcome: Outcome) -> bool:
-        """Tell whether every message was mailed, none is dead, and no attempt was spent without need."""
+        """Return whether every message was mailed, none is dead, and no attempt was spent without need."""
         whole = outcome.mailed == outcome.messages and outcome.dead == 0
         return whole and (self.allows_copies or outcome.copies == outcome.attempts_spent == 0)
 
@@ -149,7 +149,7 @@ def _play(case: Case, folder: Path) -> tuple[Outcome, list[str]]:
         started_at = time.monotonic()
         with connect(database_url, "proof") as connection:
             add_messages(connection, case.mails)
-            with road(Servers(database_url, redis.url, exim.smtp_url), None, folder, **case.worker):
+            with pipeline(Servers(database_url, redis.url, exim.smtp_url), None, folder, **case.worker):
                 case.trouble(exim)
                 with contextlib.suppress(AssertionError):  # the figures then say what is missing
                     wait_until(lambda: nothing_waits(connection), _SECONDS, "no message to be unfinished")

@@ -132,7 +132,7 @@ def _redis_is_replaced(folder: Path, mail: MailCatcher, seed: int) -> tuple[Outc
 
 @contextmanager
 def _redis(folder: Path, mail: MailCatcher, seed: int) -> Iterator[tuple[RedisPair, Service]]:
-    """Let people sign up for a while, with Redis behind Sentinel."""
+    """Sign users up for a while, with Redis behind Sentinel."""
     postgres = PostgresServer(folder / "postgres")
     postgres.start()
     database_url = postgres.create_database(DATABASE)

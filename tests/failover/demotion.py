@@ -33,7 +33,7 @@ class DemotableRedis:
         self.url = f"redis://:{self.first.password}@{LOOPBACK}:{self._name.port}/0"
 
     def demote(self) -> None:
-        """Let the second be the primary, with all that the first has. No connection to the first is cut."""
+        """Promote the second server, which has all data of the first. No connection to the first is cut."""
         with self.first.client() as client:
             client.wait(1, 10_000)
         with self.second.client() as client:

@@ -1,4 +1,4 @@
-"""What a HAProxy does in front of a Redis pair: connections lead to the primary of the moment."""
+"""Forward connections to the current primary of a Redis pair, as HAProxy does."""
 
 import contextlib
 import socket
@@ -10,7 +10,7 @@ _CHUNK = 65_536
 
 
 class Forwarder:
-    """Forwards one port to another that may change; a change cuts what is open, unless it is told not to."""
+    """Forwards one port to another that may change; a change cuts what is open, unless asked to keep it."""
 
     def __init__(self, target_port: int) -> None:
         """Listen, and forward."""

@@ -1,6 +1,6 @@
-"""A Redis pair with three sentinels, whose master is replaced because it dies, stands still, or is told to.
+"""A Redis pair with three sentinels, whose master is replaced because it dies, is stopped, or is asked to.
 
-What the service is told is the address of the sentinels; nothing stands between it and the servers.
+The service gets the addresses of the sentinels; nothing stands between it and the servers.
 """
 
 import os
@@ -27,7 +27,7 @@ class RedisPair(WatchedPair):
         super().__init__(folder, count=_SENTINELS)
 
     def freeze_replication(self) -> None:
-        """Let the replica fall behind: it stands still, and what is on its way to it is cut off."""
+        """Make the replica fall behind: stop it, and cut the connection to it."""
         os.kill(self.second.pid, signal.SIGSTOP)
         with self.first.client() as client:
             client.client_kill_filter(_type="replica")
@@ -41,16 +41,16 @@ class RedisPair(WatchedPair):
         return len(before - waiting_jobs(self.second))
 
     def freeze_master(self) -> None:
-        """Let the master stand still, with its sockets open, until the sentinels have promoted the replica."""
+        """Stop the master, with its sockets open, until the sentinels have promoted the replica."""
         os.kill(self.first.pid, signal.SIGSTOP)
         self.wait_for_promotion()
 
     def thaw_old_master(self) -> None:
-        """Let it go on."""
+        """Continue the stopped server."""
         os.kill(self.first.pid, signal.SIGCONT)
 
     def order_promotion(self) -> None:
-        """Let the sentinels replace a master that works, and wait until they have."""
+        """Make the sentinels replace a master that works, and wait until they have."""
         self.sentinels.order_failover()
         self.wait_for_promotion()
 
@@ -73,6 +73,6 @@ class RedisPair(WatchedPair):
 
 
 def waiting_jobs(server: RedisServer) -> set[bytes]:
-    """Give the ids of the jobs that stand in the lists."""
+    """Return the ids of the jobs that stand in the lists."""
     with server.client() as client:
         return {job for queue in QUEUES for job in client.lrange(KEYS.queue(queue), 0, -1)}

@@ -85,7 +85,7 @@ class Sentinels:
             return False
 
     def order_failover(self) -> None:
-        """Let the replica be the master, as an operator does before work on the old one."""
+        """Promote the replica, as an operator does before work on the old one."""
         with self._client(self.ports[0]) as sentinel:
             sentinel.execute_command("SENTINEL FAILOVER", SERVICE)
 

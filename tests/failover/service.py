@@ -1,4 +1,4 @@
-"""The service under load, with addresses that may lead elsewhere in the middle of it, and what came of it."""
+"""Run the service under load while its servers fail over, and count what was lost."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ class Outcome:
     """What a failover cost.
 
     Attributes:
-        lost: people who were told 201 (or 200 for their own) and who have no account, or no mail.
+        lost: users who got 201 (or 200 for their own) and who have no account, or no mail.
         copies: mails beyond the first to each.
         seconds_to_quiet: from the failover to the last mail; signups came in all the while.
 
@@ -46,7 +46,7 @@ class Outcome:
 
     @property
     def holds(self) -> bool:
-        """Tell whether nothing was lost."""
+        """Return whether nothing was lost."""
         return self.as_expected and self.lost == 0 and self.acknowledged > 0 and self.mailed == self.committed
 
     def only_if(self, condition: bool) -> "Outcome":  # noqa: FBT001 - it is the sentence
@@ -73,7 +73,7 @@ class Service:
         database_url: str,
         seed: int,
     ) -> None:
-        """Let people begin to sign up."""
+        """Start the signups."""
         self._relays = relays
         self._workers = workers
         self._mail = mail
@@ -82,12 +82,12 @@ class Service:
         self._load.start()
 
     def run_for(self, seconds: float) -> None:
-        """Let people sign up for a while."""
+        """Sign users up for a while."""
         time.sleep(seconds)
 
     @contextmanager
     def frozen_workers(self) -> Iterator[None]:
-        """Let the workers stand still for a moment, so that jobs wait in Redis."""
+        """Stop the workers for a moment, so that jobs wait in Redis."""
         for worker in self._workers:
             os.kill(worker.pid, signal.SIGSTOP)
         try:
@@ -107,18 +107,20 @@ class Service:
         return sum(line["returned_by_epoch"] for line in lines if line["event"] == "jobs.lost")
 
     def settle(self, since: float) -> Outcome:
-        """Let nobody new sign up, wait until everybody has an answer and no message waits, and count."""
+        """Stop the signups, wait until each has an answer and no message waits, and count."""
         self._load.finish()
-        wait_until(self._load.is_done, _QUIET_SECONDS, "everybody's answer")
+        wait_until(self._load.is_done, _QUIET_SECONDS, "the answer to every signup")
         wait_until(self._is_quiet, _QUIET_SECONDS, "the last mail")
         seconds = time.monotonic() - since
         with connect(self._database_url, "proof") as connection:
             users: dict[str, str] = dict(connection.execute("SELECT username, email FROM users").fetchall())
         recipients = [mail.recipients[0] for mail in self._mail.mails()]
-        told = [signup for signup in self._load.signups if signup.acknowledged_by is not None]
-        lost = {signup.email for signup in told if signup.username not in users} | set(users.values()) - set(recipients)
+        acknowledged = [signup for signup in self._load.signups if signup.acknowledged_by is not None]
+        lost = {signup.email for signup in acknowledged if signup.username not in users} | set(users.values()) - set(
+            recipients
+        )
         return Outcome(
-            acknowledged=len(told),
+            acknowledged=len(acknowledged),
             committed=len(users),
             mailed=len(set(recipients)),
             lost=len(lost),

@@ -1,1 +1,1 @@
-"""Whatever somebody else wrote into the outbox or into Redis: the service goes on, and every list shows all of it."""
+"""Whatever others write into the outbox or into Redis, the service continues, and every list shows all of it."""

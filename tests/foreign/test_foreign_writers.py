@@ -74,7 +74,7 @@ class Place:
             self.broker.finish(jobs, [])
 
     def look(self, ids: list[int]) -> None:
-        """Let every command and every page show what there is."""
+        """Run every command and open every page that shows messages."""
         for id_ in ids:
             shows("show", id_)
             shows("show", id_, "--json")
@@ -90,7 +90,7 @@ class Place:
         assert b"outbox_postgresql_up 1.0" in generate_latest(self.metrics.registry)
 
     def order(self, ids: list[int]) -> None:
-        """Let an operator do to the messages what can be done."""
+        """Run every command of an operator on the messages."""
         shows("retry", "--all")
         for id_ in ids:
             ended = run("discard", id_, "--reason", "a test")
@@ -134,7 +134,7 @@ def place(database_url: str, redis_url: str, mailbox: MailCatcher, monkeypatch: 
     suppress_health_check=list(HealthCheck),
 )
 @given(rows=st.lists(ROWS, min_size=1, max_size=12), values=VALUES)
-def test_whatever_others_write_the_road_the_commands_and_the_console_are_at_work(
+def test_pipeline_commands_and_console_work_whatever_others_write(
     place: Place, rows: list[Row], values: dict[str, tuple[str, bytes]]
 ) -> None:
     place.empty()

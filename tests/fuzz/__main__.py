@@ -33,7 +33,7 @@ def main(examples: int, seed: int | None) -> None:
             stack.postgres.remove()
         failed = failures(stack.api.command.log_file.read_text())
     click.echo(done.stdout)
-    click.echo("\n".join(failed) or "The API's log tells of no failure.")
+    click.echo("\n".join(failed) or "The API's log shows no failure.")
     sys.exit(done.returncode or bool(failed))
 
 

@@ -1,7 +1,10 @@
-"""A model of the protocol, every reachable state of which is explored.
+"""Models of the service, every reachable state of which is explored.
 
-protocol.py says what is modelled and what is left away, and lists the steps that are possible in a world; the steps
-themselves stand in relay.py, consumer.py and environment.py, the state in state.py, the clauses that can be left
-out in guards.py. properties.py says what must hold, explore.py visits every world and tells how it got there, and
-locks.py looks at row locks alone. `python -m tests.model --help` explores larger worlds than the tests do.
+messages/ is the protocol from the outbox to the mail. Its protocol.py says what is modelled and what is left out, and
+lists the steps that are possible in a world; the steps themselves are in relay.py, consumer.py and environment.py, the
+state in state.py, the clauses that can be left out in guards.py, and what must hold in properties.py. explore.py visits
+every world of it and describe.py prints how it was reached. messages/locks.py models the row locks alone.
+
+policy/ is a model of outages by policy, and accounts/ one of accounts that are not verified yet; search.py visits their
+worlds. `python -m tests.model --help` explores larger worlds than the tests do.
 """

@@ -1,4 +1,4 @@
-"""Worlds and steps in words."""
+"""Describe worlds and steps in words."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Exploration:
 
     def trace(self, number: int) -> str:
         """How a world is reached."""
-        return self._told(self._way_to(number))
+        return self._in_words(self._way_to(number))
 
     def counterexample(self, broken: Property) -> str:
         """How a property is broken: the way to the world before, and the step."""
@@ -77,7 +77,7 @@ class Exploration:
         way = self._way_to(before)
         # The step is known as one of the canonical world, whose twins may have changed places.
         way.append(self._move(way[-1][1], canonical(after), step.name))
-        return f"NOT: {broken.text}\n{self._told(way)}"
+        return f"NOT: {broken.text}\n{self._in_words(way)}"
 
     def _way_to(self, number: int) -> list[Move]:
         """The steps from the first world, with processes that keep their own numbers on the way."""
@@ -94,7 +94,7 @@ class Exploration:
         moves = steps(world, self.config)
         return next(move for move in moves if name in ("", move[0].name) and canonical(move[1]) == target)
 
-    def _told(self, way: list[Move]) -> str:
+    def _in_words(self, way: list[Move]) -> str:
         lines = ["    " + "; ".join(describe(way[0][1]))]
         for (_, before), (step, after) in pairwise(way):
             lines.append(describe_step(len(lines), step, before, after))
@@ -165,13 +165,13 @@ def _checker(
 
 
 def walk(config: Config, *path: str) -> World:
-    """The world after the given steps, each told as "who: name" or "who: name: remark"."""
+    """The world after the given steps, each written as "who: name" or "who: name: remark"."""
     world = config.initial()
-    for told in path:
+    for text in path:
         possible = {
             ": ".join(filter(None, (step.who, step.name, step.remark))): after for step, after in steps(world, config)
         }
-        if told not in possible:
-            raise LookupError(f"{told!r} cannot happen now; what can: {sorted(possible)}")
-        world = possible[told]
+        if text not in possible:
+            raise LookupError(f"{text!r} cannot happen now; what can: {sorted(possible)}")
+        world = possible[text]
     return world

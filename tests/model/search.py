@@ -11,7 +11,7 @@ class AnyStep(Protocol):
 
     @property
     def is_own(self) -> bool:
-        """Whether it happens without a fault and without a person."""
+        """Return whether it happens without a fault and without a person."""
 
 
 WorldT = TypeVar("WorldT", bound=Hashable)

@@ -20,7 +20,7 @@ END_SECONDS = 30.0
 
 
 def gunicorn_program(origin: Preloaded, log: Path, **settings: str) -> Program:
-    """Give the program with these settings and its output in the file; start nothing yet."""
+    """Return the program with these settings and its output in the file; start nothing yet."""
     return PreloadedProgram(Command("gunicorn", ARGV, {**os.environ, **settings}, ROOT, log), origin)
 
 

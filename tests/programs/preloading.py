@@ -1,4 +1,4 @@
-"""Programs of ours that start at once: each is forked from a process that has already imported what they need.
+"""Start the project's programs at once: each is forked from a process that has already imported what they need.
 
 Python takes half a second of CPU time to import a relay or a worker and more for the API, and the tests start hundreds.
 What is forked is a process like any other: it has a number, a session, an environment, a log and connections of its
@@ -72,7 +72,7 @@ _FORK: Final = multiprocessing.get_context("fork")
 
 
 def rq_key_prefix() -> str:
-    """Give what RQ reads when it is imported, which is too early for tests/conftest.py: that sets the prefix later."""
+    """Return the prefix that RQ reads when it is imported, which is before tests/conftest.py sets it."""
     return os.environ.get("RQ_KEY_PREFIX", "rq")
 
 
@@ -121,11 +121,11 @@ class PreloadedProgram(Program):
 
 
 class Fork:
-    """What Program asks of a subprocess.Popen, for a process that somebody else waits for and tells us about."""
+    """What Program asks of a subprocess.Popen, for a process that another process waits for and reports on."""
 
     def __init__(self, origin: Preloaded, command: Command) -> None:
-        self._told = socket.socket(socket.AF_UNIX)
-        self._told.connect(str(origin.address))
+        self._order_socket = socket.socket(socket.AF_UNIX)
+        self._order_socket.connect(str(origin.address))
         command.log_file.touch()
         order = {
             "argv": list(map(str, command.argv)),
@@ -134,7 +134,7 @@ class Fork:
             "log_file": str(command.log_file),
             "stop_signal": int(command.stop_signal),
         }
-        self._told.sendall(json.dumps(order).encode() + b"\n")
+        self._order_socket.sendall(json.dumps(order).encode() + b"\n")
         self._name = command.name
         self.pid = self._next_number()
         self._exit_code: int | None = None
@@ -147,10 +147,10 @@ class Fork:
 
     def wait(self, timeout: float | None = None) -> int:
         if self._exit_code is None:
-            if select.select([self._told], [], [], timeout) == ([], [], []):
+            if select.select([self._order_socket], [], [], timeout) == ([], [], []):
                 raise subprocess.TimeoutExpired(self._name, timeout or 0)
             self._exit_code = self._next_number()
-            self._told.close()
+            self._order_socket.close()
         return self._exit_code
 
     def send_signal(self, number: int) -> None:
@@ -161,12 +161,12 @@ class Fork:
         self.send_signal(signal.SIGKILL)
 
     def _next_number(self) -> int:
-        [number] = _NUMBER.unpack(self._told.recv(_NUMBER.size))
+        [number] = _NUMBER.unpack(self._order_socket.recv(_NUMBER.size))
         return int(number)
 
 
 class Origin(ForkingMixIn, UnixStreamServer):
-    """Forks a guard for each order, which forks the program and tells its number and, in the end, its exit code."""
+    """Forks a guard for each order, which forks the program and reports its number and, in the end, its exit code."""
 
     max_children = 1000  # one more would wait for the end of another
 
@@ -197,7 +197,7 @@ class Guard(StreamRequestHandler):
 
 
 def become(order: dict[str, Any], guard: int) -> None:
-    """Be the program from here on, in a process that was forked for it: all that `python -m` would find is set anew."""
+    """Run the program in a process that was forked for it, with all set that `python -m` would set."""
     os.setsid()
     dying_with(guard, signal.Signals(order["stop_signal"]))()
     os.chdir(order["cwd"])
@@ -224,7 +224,7 @@ def main(address: str, *modules: str) -> None:
         importlib.import_module(module)
     gc.freeze()
     with Origin(address) as origin:
-        print(READY, flush=True)  # noqa: T201 - whoever started it waits for the word
+        print(READY, flush=True)  # noqa: T201 - the process that started it waits for the word
         origin.serve_forever()
 
 

@@ -27,7 +27,7 @@ _NEEDED = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "RQ_KEY_PREFIX": RQ_KEY_P
 
 
 def worker_settings(database_url: str, redis_url: str, smtp_url: str) -> dict[str, str]:
-    """Give the environment of a consumer."""
+    """Return the environment of a consumer."""
     return {
         "DATABASE_URL": database_url,
         "RQ_REDIS_URL": redis_url,
@@ -44,12 +44,12 @@ def worker_command(*options: str) -> list[str | Path]:
 
 
 def worker_module(*options: str) -> list[str | Path]:
-    """Give the same as a module, which can be forked."""
+    """Return the same as a module, which can be forked."""
     return [sys.executable, "-m", "rq.cli", "worker", *options, *QUEUES]
 
 
 def fork_service(stack: Stack, origin: Preloaded, api_origin: Preloaded) -> None:
-    """Let the stack's API, relay and worker be forked, for tests that are not about how a stack starts."""
+    """Make the stack fork its API, relay and worker, for tests that are not about how a stack starts."""
 
     def forked(command: Command, origin: Preloaded, **changes: Any) -> Program:
         env = {**command.env, "RQ_KEY_PREFIX": RQ_KEY_PREFIX}

@@ -1,4 +1,4 @@
-"""`python -m tests.proof`: the promises that take minutes to show, with the figures that a sceptic may hold them to."""
+"""`python -m tests.proof`: the guarantees that take minutes to show, with their figures."""
 
 import sys
 import tempfile
@@ -31,7 +31,7 @@ class Bench:
         self._databases = 0
 
     def fresh_database(self) -> str:
-        """Give the address of a database with the schema; Redis and the mailbox are emptied."""
+        """Return the address of a database with the schema; Redis and the mailbox are emptied."""
         self._databases += 1
         name = f"proof_{self._databases}"
         url = self.postgres.create_database(name)

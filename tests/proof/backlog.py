@@ -1,4 +1,4 @@
-"""A long backlog and a forgetful Redis: how often anything is pushed again, and how long a reaper round takes."""
+"""A long backlog and a Redis that loses its data: how often jobs are pushed again, and how long the reaper takes."""
 
 import threading
 import time
@@ -53,7 +53,7 @@ class Amnesia:
 
 
 def waiting(database_url: str, redis_url: str, messages: int, minutes: float) -> Waiting:
-    """Let messages wait in Redis with no worker; every lease ends as often as it would in that time."""
+    """Leave messages in Redis with no worker; every lease ends as often as it would in that time."""
     with connect(database_url, "proof") as connection, closing(_broker(redis_url)) as broker:
         _publish(connection, broker, messages)
         reaper = Reaper(broker, publish_lease_seconds=PUBLISH_LEASE_SECONDS)
@@ -68,7 +68,7 @@ def waiting(database_url: str, redis_url: str, messages: int, minutes: float) ->
 
 
 def drained(database_url: str, redis_url: str, messages: int, workers_take: int) -> Drained:
-    """Let workers pop and claim `workers_take` messages between two rounds, until none is left."""
+    """Pop and claim as workers `workers_take` messages between two rounds, until none is left."""
     with (
         connect(database_url, "proof") as connection,
         closing(_broker(redis_url)) as broker,
@@ -113,7 +113,7 @@ def amnesia(database_url: str, redis_url: str, messages: int) -> Amnesia:
 
 
 def _renew_all(reaper: Reaper, connection: _Connection) -> tuple[int, float]:
-    """Look at every message as the relay does: step after step while there are more."""
+    """Check every message as the relay does: step after step while there are more."""
     started = time.perf_counter()
     found = reaper.reap_published(connection)
     renewed = found.renewed

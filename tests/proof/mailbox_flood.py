@@ -35,7 +35,7 @@ class Flood:
 
 
 def measure(database_url: str, clients: int) -> Flood:
-    """Let so many clients ask in turn, as fast as the API answers."""
+    """Ask as so many clients in turn, as fast as the API answers."""
     with structlog.testing.capture_logs(), api_service(database_url, trusted_proxies=1) as api, api.client() as client:
         for number in range(SIGNUPS):
             _sign_up(client, f"attacker_{number}", f"victim+{number}@example.com", _address(number % clients))

@@ -1,4 +1,4 @@
-"""What monitoring takes beside a huge backlog, held against what it takes beside a small one."""
+"""Compare the time that monitoring takes with a huge backlog and with a small one."""
 
 import statistics
 import time

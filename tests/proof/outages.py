@@ -73,16 +73,16 @@ def consumer_settings(database_url: str, redis_url: str, smtp_url_port: int) -> 
 
 
 def mail_server_away(database_url: str, redis_url: str, smtp_port: int, hours: float) -> Outage:
-    """Let the mail server be away for so long, probe by probe, then come back."""
-    with _road(database_url, redis_url) as (connection, broker, publisher):
+    """Simulate an outage of the mail server of this length, probe by probe, then come back."""
+    with _pipeline(database_url, redis_url) as (connection, broker, publisher):
         away = Processor(consumer_settings(database_url, redis_url, free_port()))
         probes = int(hours * 3600 / LONGEST_PROBE_PAUSE_SECONDS)
         for _ in range(probes):
             _let_the_next_probe_be_due(connection)
             publisher.publish_batch(connection, 1000)
             for message_id in _pop_all(broker):
-                verdict = away.process(message_id)
-                assert verdict is Disposition.RELEASED, verdict
+                disposition = away.process(message_id)
+                assert disposition is Disposition.RELEASED, disposition
         away.close()
         pause = connection.execute(
             "SELECT extract(epoch FROM probe_at - clock_timestamp())::float8 FROM outbox_breaker"
@@ -100,8 +100,8 @@ def mail_server_away(database_url: str, redis_url: str, smtp_port: int, hours: f
 
 
 def redis_away(database_url: str, redis_url: str, smtp_port: int, hours: float) -> Outage:
-    """Let Redis be away for so long, try by try of the relay, then come back."""
-    with _road(database_url, redis_url) as (connection, broker, publisher):
+    """Simulate an outage of Redis of this length, try by try of the relay, then come back."""
+    with _pipeline(database_url, redis_url) as (connection, broker, publisher):
         absent = open_broker(f"redis://127.0.0.1:{free_port()}/0", RQ_KEY_PREFIX, 60)
         patient = Publisher(absent, publish_lease_seconds=30, probe_timeout_seconds=60)
         tries = int(hours * 3600 / LONGEST_RELAY_PAUSE_SECONDS)
@@ -118,17 +118,17 @@ def redis_away(database_url: str, redis_url: str, smtp_port: int, hours: float) 
 
 
 def postgresql_away(database_url: str, redis_url: str, smtp_port: int, hours: float) -> Outage:
-    """Let PostgreSQL be away for so long, after half of the mails were taken and before that could be written.
+    """Simulate an outage of PostgreSQL of this length, when half of the mails are accepted and not acknowledged.
 
-    Relay and worker look for it as often as they do in that time, and the worker tries to write what it has to say.
+    Relay and worker look for it as often as they do in that time, and the worker tries to write its results.
     """
     settings = consumer_settings(database_url, redis_url, smtp_port)
-    with _road(database_url, redis_url) as (connection, broker, publisher):
+    with _pipeline(database_url, redis_url) as (connection, broker, publisher):
         publisher.publish_batch(connection, 1000)
         ids = _pop_all(broker)
         mailed, waiting = ids[: MESSAGES // 2], ids[MESSAGES // 2 :]
         database = Database(database_url)
-        recorder = ResultRecorder(database, backoff_scale=1.0)
+        results = ResultRecorder(database, backoff_scale=1.0)
         ended = _send(mailed, database, settings)
         nowhere = f"postgresql://postgres@127.0.0.1:{free_port()}/gone"
         _point(database, nowhere)
@@ -139,10 +139,10 @@ def postgresql_away(database_url: str, redis_url: str, smtp_port: int, hours: fl
                     relay.run_once()
                 assert not database.answers()
         for _ in range(int(hours * 3600 / LONGEST_CONSUMER_PAUSE_SECONDS)):
-            assert recorder.record(ended) == []
+            assert results.record(ended) == []
             ended = []
         _point(database, database_url)
-        settled = recorder.record([])
+        settled = results.record([])
         assert {each.disposition for each in settled} == {Disposition.DELIVERED}
         attempts_spent = _attempts(connection)
         processor = Processor(settings)
@@ -180,7 +180,7 @@ def _deliver_all(
 
 
 @contextmanager
-def _road(
+def _pipeline(
     database_url: str, redis_url: str
 ) -> Iterator[tuple[psycopg.Connection[tuple[object, ...]], Broker, Publisher]]:
     """A database with waiting messages, and what moves them; the log lines of thousands of tries go nowhere."""

@@ -1,4 +1,4 @@
-"""Does the time that "send it again" takes tell who has an account? Asked for addresses of every kind, in turn."""
+"""Measure whether the time of "send it again" reveals who has an account, with addresses of every kind in turn."""
 
 import random
 import statistics
@@ -39,7 +39,7 @@ class Times:
     seconds: Mapping[str, list[float]]
 
     def holds(self) -> bool:
-        """Return whether no kind of address can be told from another by its median."""
+        """Return whether no kind of address differs from another by its median."""
         medians = [statistics.median(each) for each in self.seconds.values()]
         return max(medians) - min(medians) <= _MOST_BETWEEN_MEDIANS_SECONDS
 

@@ -1,4 +1,4 @@
-"""Migrations end where schema.sql stands, and disturb nobody on their way."""
+"""Migrations end at schema.sql, and block no running process."""
 
 import os
 import re
@@ -124,7 +124,7 @@ def test_nobody_waits_for_a_migration_that_waits_for_a_lock(empty_database_url: 
 
 
 def test_a_migrated_database_takes_no_lock(database_url: str) -> None:
-    """Each start of the containers migrates, whoever has a transaction open, even on the whole tables."""
+    """Each start of the containers migrates, even while a transaction holds the whole tables."""
     upgrade(database_url, "head")
     with connect(database_url, "forgotten") as forgotten, forgotten.transaction():
         forgotten.execute("LOCK TABLE outbox, outbox_finished, users IN ACCESS EXCLUSIVE MODE")

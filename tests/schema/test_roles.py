@@ -98,7 +98,7 @@ def check_the_console(console: FlaskClient, owner: psycopg.Connection[Any]) -> N
 
 
 def check_outages(world: World, relay: Relay, owner: psycopg.Connection[Any]) -> None:
-    """Let the worker say that the mail server is away, the relay send a probe, and the worker say that it is back."""
+    """Open the breaker as a worker, send a probe as the relay, and close the breaker as the worker."""
     [(id_,)] = owner.execute("SELECT id FROM outbox WHERE status = 'published' LIMIT 1").fetchall()
     nobody = SmtpServer("smtp", "127.0.0.1", free_port())
     assert world.process(id_, smtp_server=nobody).value == "released"

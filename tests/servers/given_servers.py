@@ -1,4 +1,4 @@
-"""Servers that a developer names in TEST_DATABASE_URL and TEST_REDIS_URL. They are used with care, never stopped."""
+"""Servers that a developer names in TEST_DATABASE_URL and TEST_REDIS_URL. Tests never stop them."""
 
 import shutil
 from pathlib import Path

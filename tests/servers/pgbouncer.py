@@ -35,7 +35,7 @@ max_client_conn = 500
 
 @contextmanager
 def pgbouncer(database_url: str, folder: Path, roles: Sequence[str] = ()) -> Iterator[str]:
-    """Give the address of the same database through a PgBouncer that holds SERVER_CONNECTIONS of it.
+    """Return the address of the same database through a PgBouncer that holds SERVER_CONNECTIONS of it.
 
     Args:
         database_url: as which role, and where, it is reached without.

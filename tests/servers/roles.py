@@ -1,4 +1,4 @@
-"""Roles of PostgreSQL that may do no more than a test says."""
+"""Create roles of PostgreSQL with only the grants that a test names."""
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A mail server that says what a test tells it to: for answers that no well-behaved server gives."""
+"""A mail server whose answers a test sets, for those that no well-behaved server gives."""
 
 import contextlib
 import socket

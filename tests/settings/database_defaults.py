@@ -1,4 +1,4 @@
-"""Settings that an administrator may have given a database, for reasons of his own, and that we must not depend on."""
+"""Defaults that an administrator may have set for a database, and that the service must not depend on."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ _SINCE_17 = ("transaction_timeout",)
 
 
 def set_foreign_settings(database_url: str, **others: str) -> None:
-    """Give the database of the address settings that no program of ours would choose; new sessions have them."""
+    """Return the database of the address settings that no program of ours would choose; new sessions have them."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         settings = {**FOREIGN_SETTINGS, **others}
         if connection.info.server_version >= 170_000:

@@ -2,7 +2,7 @@
 
 Hypothesis draws which of the model's possible steps happens next. The step is carried out on PostgreSQL and Redis by
 the functions that relay, consumer and operator use, each process on a connection of its own, and then the rows and
-the lists are compared with the model's world. A divergence is told as the model tells its counterexamples.
+the lists are compared with the model's world. A divergence is printed as the model prints its counterexamples.
 
 Narrower than in the model: a pop takes the head of a list; a lease does not end while a claim in doubt holds its row;
 after an outage of PostgreSQL reap_running waits until every consumer has said how its claim ended; what read_lists

@@ -1,4 +1,4 @@
-"""A step with the worlds around it, and what is told when reality does something else."""
+"""A step with the worlds around it, and the error when reality does something else."""
 
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ def agree(what: str, model: object, real: object) -> None:
 
 
 class Moment(NamedTuple):
-    """A step with the worlds around it; Hypothesis prints it as a person would tell it."""
+    """A step with the worlds around it; Hypothesis prints it in words."""
 
     step: Step
     before: World

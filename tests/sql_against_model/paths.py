@@ -1,4 +1,4 @@
-"""Paths that walks rarely find."""
+"""Fixed paths of steps that random walks rarely find."""
 
 from tests.sql_against_model.moment import LOCKED, NOTHING
 

@@ -1,4 +1,4 @@
-"""The steps that may come next, also those that have to change nothing."""
+"""List the steps that may come next, and those that must change nothing."""
 
 from collections.abc import Iterator
 

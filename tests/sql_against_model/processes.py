@@ -32,7 +32,7 @@ class Process:
         self.pid = self.connection.info.backend_pid
 
     def end_session(self) -> None:
-        """Let PostgreSQL end it, and wait for that: its locks are gone when the next step begins."""
+        """Have PostgreSQL end the session, and wait for that: its locks are gone when the next step begins."""
         self.servers.own.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid = %s", [self.pid]
         )

@@ -1,4 +1,4 @@
-"""What can be seen of a message, in the model and in reality."""
+"""What is compared of a message, in the model and in PostgreSQL and Redis."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""All of it: takes steps, and is held against the model's world."""
+"""The whole service: take a step with real statements, and compare the result with the model's world."""
 
 from collections import Counter
 from contextlib import closing

@@ -99,9 +99,9 @@ def follow(service: AccountsService) -> None:
     """An account whose recipient does not exist goes with its dead letter, and its name is free again."""
     world = CONFIG.initial()
     service.begin()
-    for told in PATH:
+    for text in PATH:
         moves = {str(step): (step, after) for step, after in possible(world)}
-        step, after = moves[told]
+        step, after = moves[text]
         service.take(step, world, after)
         world = after
 

@@ -1,4 +1,4 @@
-"""The real statements do what the model says, and it is noticed where they do not."""
+"""The real statements do what the model says, and a difference fails the test."""
 
 import sys
 from collections.abc import Callable, Iterator

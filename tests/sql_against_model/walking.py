@@ -1,4 +1,4 @@
-"""Walks that Hypothesis draws, and paths that are told."""
+"""Walks that Hypothesis draws, and paths that a test writes down."""
 
 from collections.abc import Iterable
 
@@ -73,7 +73,7 @@ walk_until_divergence = settings(ECONOMICAL, phases=[Phase.generate])(given(data
 
 def follow(service: Service, config: Config, path: Iterable[str]) -> None:
     run = Run(service, config)
-    for told in path:
+    for text in path:
         possible = {repr(each): each for each in run.possible()}
-        assert told in possible
-        run.take(possible[told])
+        assert text in possible
+        run.take(possible[text])

@@ -1,4 +1,4 @@
-"""`make world`: the tests of the road, the processes and the commands, on Debian's servers.
+"""`make world`: the tests of the pipeline, the processes and the commands, on Debian's servers.
 
 Exit code 1 when a test fails, and where CI is set also when one is skipped. Where root or packages are missing, it says
 so and does nothing.

@@ -1,4 +1,4 @@
-"""Many messages, and what became of them."""
+"""Write many messages, and read what became of them."""
 
 from collections import Counter
 from typing import Any
@@ -25,7 +25,7 @@ def add_messages(connection: Connection[Any], count: int) -> list[str]:
 
 
 def nothing_waits(connection: Connection[Any]) -> bool:
-    """Tell whether every message is finished or a dead letter."""
+    """Return whether every message is finished or a dead letter."""
     return connection.execute("SELECT 1 FROM outbox WHERE status <> 'dead' LIMIT 1").fetchone() is None
 
 

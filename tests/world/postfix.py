@@ -129,7 +129,7 @@ class Postfix:
         return ""
 
     def start(self) -> None:
-        """Let Postfix check its configuration and make its queue's folders, start it, and wait until it greets."""
+        """Start Postfix on a checked configuration with the folders of its queue, and wait until it greets."""
         argv: list[str | Path] = [PROGRAM, "-c", self._configuration, "check"]
         checked = subprocess.run(argv, env=_ENVIRONMENT, check=False, capture_output=True, text=True)
         if checked.returncode != 0:

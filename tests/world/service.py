@@ -20,7 +20,7 @@ class Servers:
     """Where the servers are.
 
     Attributes:
-        listen: where the relay hears the doorbell; the relay's database if it is None.
+        listen: the database where the relay listens for notifications; the relay's own if it is None.
         worker_database: the relay's database if it is None.
 
     """
@@ -33,7 +33,7 @@ class Servers:
 
 
 @dataclass(frozen=True, slots=True)
-class Road:
+class Pipeline:
     """A relay and a worker."""
 
     relay: Program
@@ -46,7 +46,7 @@ class Road:
 
 
 @contextmanager
-def road(servers: Servers, origin: Preloaded | None, folder: Path, **worker: str) -> Iterator[Road]:
+def pipeline(servers: Servers, origin: Preloaded | None, folder: Path, **worker: str) -> Iterator[Pipeline]:
     """Start a relay with its defaults, and a worker with these settings of its own."""
     relay_settings = {
         "DATABASE_URL": servers.database,
@@ -59,7 +59,7 @@ def road(servers: Servers, origin: Preloaded | None, folder: Path, **worker: str
         started(argv, relay_settings, folder / "relay.log", origin) as relay,
         started(worker_module(), {**settings, **worker}, folder / "worker.log", origin) as started_worker,
     ):
-        yield Road(relay, started_worker)
+        yield Pipeline(relay, started_worker)
 
 
 def sign_up(client: httpx.Client, names: Sequence[str]) -> list[int]:

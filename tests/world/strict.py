@@ -1,4 +1,4 @@
-"""A plugin of pytest: where the suite is the judge, a skipped test is a failure."""
+"""A plugin of pytest that turns a skipped test into a failure."""
 
 import os
 

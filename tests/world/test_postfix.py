@@ -13,7 +13,7 @@ from tests.programs.processes import OUTBOX_WORKER
 from tests.waiting import wait_until
 from tests.world.messages import nothing_waits, outcomes
 from tests.world.postfix import Postfix
-from tests.world.service import Servers, road, sign_up
+from tests.world.service import Servers, pipeline, sign_up
 
 NAMES = [f"user{number}" for number in range(8)]
 
@@ -32,7 +32,7 @@ def test_each_signup_reaches_the_mailbox_once(
     with (
         connect(database_url, "test") as connection,
         gunicorn(api_origin, database_url, tmp_path / "api.log") as client,
-        road(Servers(database_url, redis_url, postfix.smtp_url), origin, tmp_path, **worker),
+        pipeline(Servers(database_url, redis_url, postfix.smtp_url), origin, tmp_path, **worker),
     ):
         assert sign_up(client, NAMES) == [201] * len(NAMES)
         wait_until(lambda: len(postfix.mails()) >= len(NAMES), 60, "the mails of all")

@@ -12,7 +12,7 @@ from tests.programs.processes import OUTBOX_WORKER
 from tests.waiting import wait_until
 from tests.world.messages import add_messages, nothing_waits, outcomes
 from tests.world.postfix import Postfix
-from tests.world.service import Servers, road
+from tests.world.service import Servers, pipeline
 
 MAILS = 500
 LIMITS = {
@@ -37,7 +37,7 @@ def test_limits_of_connections_and_mails_cost_time_alone(
     with connect(database_url, "test") as connection:
         addresses = add_messages(connection, MAILS)
         servers = Servers(database_url, redis_url, postfix.smtp_url)
-        with road(servers, origin, tmp_path, RQ_WORKER_CLASS=OUTBOX_WORKER):
+        with pipeline(servers, origin, tmp_path, RQ_WORKER_CLASS=OUTBOX_WORKER):
             wait_until(lambda: nothing_waits(connection), 240, "no message to be unfinished")
 
         found = outcomes(connection)
@@ -60,7 +60,7 @@ def test_a_full_disk_is_an_outage_that_is_named(
     with connect(database_url, "test") as connection:
         addresses = add_messages(connection, 3)
         servers = Servers(database_url, redis_url, postfix.smtp_url)
-        with road(servers, origin, tmp_path, OUTBOX_BACKOFF_SCALE="0.02", **worker) as running:
+        with pipeline(servers, origin, tmp_path, OUTBOX_BACKOFF_SCALE="0.02", **worker) as running:
             wait_until(lambda: "Insufficient system storage" in running.log, 30, "the worker to say so")
             [(reason,)] = connection.execute("SELECT last_error FROM outbox_breaker").fetchall()
             postfix.reload(queue_minfree="0")

@@ -20,7 +20,7 @@ from tests.servers.roles import with_role
 from tests.waiting import wait_until
 from tests.world.messages import nothing_waits, outcomes
 from tests.world.postfix import Postfix
-from tests.world.service import Servers, road, sign_up
+from tests.world.service import Servers, pipeline, sign_up
 
 API, RELAY, WORKER, APPENDER = "outbox_api", "outbox_relay", "outbox_worker", "outbox_appender"
 NAMES = [f"user{number}" for number in range(8)]
@@ -50,7 +50,7 @@ def test_each_process_needs_its_own_role_alone_behind_a_pooler(
     with (
         connect(database_url, "test") as owner,
         gunicorn(api_origin, with_role(pooled, API), tmp_path / "api.log") as client,
-        road(
+        pipeline(
             Servers(
                 with_role(pooled, RELAY),
                 redis_url,

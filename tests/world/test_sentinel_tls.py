@@ -85,7 +85,7 @@ def test_the_master_is_found_and_used_over_tls(sentinel_port: int, certificate: 
         assert client.ping()
 
 
-def test_a_certificate_that_nobody_vouches_for_is_told(sentinel_port: int) -> None:
+def test_an_untrusted_certificate_is_reported(sentinel_port: int) -> None:
     with closing(open_broker(f"rediss+sentinel://{LOOPBACK}:{sentinel_port}/outbox/0", "rq", 60)) as broker:
         wait_until(
             lambda: f"127.0.0.1:{sentinel_port}: [SSL: CERTIFICATE_VERIFY_FAILED]" in str(what_fails(broker)),

@@ -1,4 +1,4 @@
-"""The servers are those that `make world` is about, and an idle relay costs them next to nothing."""
+"""The servers are Debian's, as `make world` requires, and an idle relay costs them next to nothing."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Holding what people were told against what was committed and what arrived."""
+"""Compare the answers that clients got with what was committed and what arrived."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ _ON_THE_WAY: Final = frozenset({"pending", "published", "running"})
 
 _EXPECTED_ANSWERS: Final = frozenset({"200", "201", "503"})
 _TERM_SECONDS: Final = {"relay": 6.0, "worker": 15.0}
-"""A process that was told to end is gone by then: a send's deadline (4 s), its outcome (5 s), and a busy machine."""
+"""A process that was asked to end is gone by then: a send's deadline (4 s), its outcome (5 s), and a busy machine."""
 
 
 @dataclass(slots=True)
@@ -55,10 +55,12 @@ def _settle_signups(evidence: Evidence, account: Account) -> None:
     answers: Counter[str] = Counter()
     for signup in evidence.signups:
         answers.update(signup.answers)
-    told = [signup for signup in evidence.signups if signup.acknowledged_by is not None]
+    acknowledged = [signup for signup in evidence.signups if signup.acknowledged_by is not None]
     account.figures["signups"] = len(evidence.signups)
-    account.figures["acknowledged"] = len(told)
-    account.figures["acknowledged by a 200 for their own"] = sum(signup.acknowledged_by == 200 for signup in told)
+    account.figures["acknowledged"] = len(acknowledged)
+    account.figures["acknowledged by a 200 for their own"] = sum(
+        signup.acknowledged_by == 200 for signup in acknowledged
+    )
     account.figures["repeated"] = sum(sum(signup.answers.values()) > 1 for signup in evidence.signups)
     account.figures["committed"] = len(evidence.users)
     for signup in evidence.signups:
@@ -69,14 +71,14 @@ def _settle_signups(evidence: Evidence, account: Account) -> None:
     }
     account.remarks.append("answers: " + ", ".join(f"{answer} ({count})" for answer, count in answers.most_common()))
     if unexpected:
-        account.wrong.append(f"answers that nobody should get: {unexpected}")
+        account.wrong.append(f"answers that no user should get: {unexpected}")
 
 
 def _settle_mails(evidence: Evidence, account: Account) -> None:
     mailed = {copy.recipient for copy in evidence.copies}
     account.figures["mailed"] = len(mailed & set(evidence.users.values()))
     lost = [
-        f"lost: {signup.username} was told {signup.acknowledged_by} and is not committed"
+        f"lost: {signup.username} was answered {signup.acknowledged_by} and is not committed"
         for signup in evidence.signups
         if signup.acknowledged_by is not None and evidence.users.get(signup.username) != signup.email
     ]
@@ -96,7 +98,7 @@ def _settle_mails(evidence: Evidence, account: Account) -> None:
 
 
 def _is_ghost(copy: Copy, evidence: Evidence) -> bool:
-    """Tell whether a mail belongs to no committed user, or to a message that is not this user's."""
+    """Return whether a mail belongs to no committed user, or to a message that is not this user's."""
     message = evidence.messages.get(copy.message_id or 0)
     return message is None or evidence.users.get(message.username) != copy.recipient
 

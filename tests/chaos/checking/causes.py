@@ -1,4 +1,4 @@
-"""Why an attempt was spent, and why a mail arrived twice: each has to have a cause among the faults of the run."""
+"""Find the fault that caused each attempt spent and each mail that arrived twice."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _LEASE_ENDED: Final = "the worker died or froze"
 
 _CAUSES: Final[tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = (
     (_LEASE_ENDED, _ANY_WORKER_FAULT, ()),
-    ("the worker stood still", ("worker-stop",), ()),
+    ("the worker froze", ("worker-stop",), ()),
     ("no answer after the mail was sent", ("worker-stop",), _SILENT_AFTER_DOT),
     ("JobTimeoutException while the mail was sent", ("worker-stop",), _SILENT_AFTER_DOT),
     ("JobTimeoutException after the mail was sent", ("worker-stop",), _SILENT_AFTER_DOT),
@@ -96,7 +96,7 @@ def explain_copies(copies: Sequence[Copy], claims: Sequence[Claim], faults: Sequ
 def _sender(copy: Copy, claims: Sequence[Claim]) -> Claim | None:
     """Find the claim under which a copy was sent: the last that was open when it arrived, else the last before it.
 
-    A worker that stands still between its look at the lease and the dot may send after its claim was ended.
+    A worker that freezes between its check of the lease and the dot may send after its claim was ended.
     """
     before = [claim for claim in claims if claim.began <= copy.arrived_at + _SAME_MOMENT_SECONDS]
     during = [claim for claim in before if claim.ended >= copy.arrived_at - _SAME_MOMENT_SECONDS]

@@ -1,4 +1,4 @@
-"""What arrived, and which messages the API says that it committed."""
+"""Collect the mails that arrived, and the messages that the API logged as committed."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def _copy(mail: CaughtMail, ids: Mapping[str, int]) -> Copy:
 
 
 def _is_ours(link: str, recipient: str) -> bool:
-    """Tell whether the link was signed for this address."""
+    """Return whether the link was signed for this address."""
     query = parse_qs(urlsplit(link).query)
     try:
         return is_authentic([SECRET_KEY], int(query["email_id"][0]), recipient, query["secret_code"][0])

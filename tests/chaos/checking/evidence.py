@@ -1,4 +1,4 @@
-"""What is known after a run, in plain values: whatever judges it needs no server."""
+"""The evidence of a chaos run in plain values, so that the checks need no server."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,7 +11,7 @@ End = Literal["done", "given back", "spent", "dead", "open"]
 
 @dataclass(slots=True)
 class Signup:
-    """Somebody who wants an account, and what he was told.
+    """A user who signs up, and the answers that the user got.
 
     Attributes:
         acknowledged_by: 201, or 200 for his own account at a repetition; None as long as he knows nothing.
@@ -95,7 +95,7 @@ class Evidence:
         users: the address of each committed user, by name.
         messages: those that the database holds at the end, live and finished ones, by id.
         seen_ids: messages that are known to have been committed: by the database's record, by the API's log, by a mail.
-        seconds_to_answers: from the end of the faults to the last answer that somebody waited for.
+        seconds_to_answers: from the end of the faults to the last answer that a user waited for.
         seconds_to_quiet: from the end of the faults to an empty outbox; None when it did not become empty.
 
     """

@@ -1,4 +1,4 @@
-"""Reading what the database knows of a run: users, messages, and the record of every change of a message."""
+"""Read a run's users, messages and the record of every change of a message from the database."""
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby, pairwise
@@ -29,7 +29,7 @@ class Change(NamedTuple):
 
 
 def read_changes(connection: psycopg.Connection[Any]) -> list[Change]:
-    """Give all changes, those of one message one after the other."""
+    """Return all changes, those of one message one after the other."""
     rows = connection.execute(
         """
         SELECT message_id, extract(epoch FROM at)::float8, by, change, status, generation, attempt, claim_token, reason,
@@ -42,23 +42,23 @@ def read_changes(connection: psycopg.Connection[Any]) -> list[Change]:
 
 
 def read_users(connection: psycopg.Connection[Any]) -> dict[str, str]:
-    """Give the address of each user by its name."""
+    """Return the address of each user by its name."""
     return dict(connection.execute("SELECT username, email FROM users").fetchall())
 
 
 def read_messages(connection: psycopg.Connection[Any]) -> dict[int, Message]:
-    """Give every message, live or finished, by its id."""
+    """Return every message, live or finished, by its id."""
     rows = connection.execute("SELECT id, payload->>'username', status FROM outbox_messages")
     return {row[0]: Message(*row) for row in rows}
 
 
 def read_uids(connection: psycopg.Connection[Any]) -> dict[str, int]:
-    """Give the id of each message, live or finished, by its uid."""
+    """Return the id of each message, live or finished, by its uid."""
     return {str(uid): id_ for uid, id_ in connection.execute("SELECT uid, id FROM outbox_messages").fetchall()}
 
 
 def is_quiet(connection: psycopg.Connection[Any]) -> bool:
-    """Tell whether no message has anything ahead of it. A dead letter waits for an operator alone."""
+    """Return whether no message has anything ahead of it. A dead letter waits for an operator alone."""
     return connection.execute("SELECT FROM outbox WHERE status <> 'dead' LIMIT 1").fetchone() is None
 
 
@@ -74,7 +74,7 @@ def claims_of(changes: list[Change]) -> list[Claim]:
 
 
 def _without_renewals(changes: Iterable[Change]) -> Iterator[Change]:
-    """Give the changes but for those that keep a claim as it is, with a later end of its lease."""
+    """Return the changes but for those that keep a claim as it is, with a later end of its lease."""
     token = None
     for change in changes:
         is_renewal = change.change == "update" and change.status == "running" and change.claim_token == token

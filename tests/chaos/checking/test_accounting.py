@@ -1,4 +1,4 @@
-"""The judge of a chaos run has to be able to say no."""
+"""The checks of a chaos run report each kind of error."""
 
 from dataclasses import replace
 from typing import Any
@@ -87,14 +87,14 @@ def test_a_user_without_a_message_is_lost() -> None:
     assert account.wrong == ["lost: alice is committed and got no mail, the message is nowhere"]
 
 
-@pytest.mark.parametrize("told", [201, 200])
-def test_an_acknowledged_signup_that_is_not_committed_is_lost(told: int) -> None:
-    bob = Signup("bob", "bob@example.com", acknowledged_by=told, answers={"503": 1, str(told): 1})
+@pytest.mark.parametrize("status", [201, 200])
+def test_an_acknowledged_signup_that_is_not_committed_is_lost(status: int) -> None:
+    bob = Signup("bob", "bob@example.com", acknowledged_by=status, answers={"503": 1, str(status): 1})
 
     account = settle(evidence(signups=[ALICE, bob]))
 
     assert account.figures["lost"] == 1
-    assert account.wrong == [f"lost: bob was told {told} and is not committed"]
+    assert account.wrong == [f"lost: bob was answered {status} and is not committed"]
 
 
 def test_a_user_committed_under_another_address_is_lost() -> None:
@@ -262,10 +262,10 @@ def test_somebody_who_was_never_answered_is_wrong() -> None:
 def test_an_answer_that_nobody_should_get_is_wrong(answer: str) -> None:
     account = settle(evidence(signups=[replace(ALICE, answers={answer: 1, "201": 1})]))
 
-    assert account.wrong == [f"answers that nobody should get: {{'{answer}': 1}}"]
+    assert account.wrong == [f"answers that no user should get: {{'{answer}': 1}}"]
 
 
-def test_a_dead_letter_is_told_and_its_user_lost() -> None:
+def test_a_dead_letter_is_counted_and_its_user_lost() -> None:
     account = settle(evidence(messages={1: Message(1, "alice", "dead")}, copies=[], claims=[]))
 
     assert (account.figures["dead letters"], account.figures["lost"]) == (1, 1)

@@ -1,4 +1,4 @@
-"""From the record of changes to claims."""
+"""The record of a message's changes yields its claims."""
 
 from uuid import UUID
 

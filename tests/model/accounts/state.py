@@ -1,4 +1,4 @@
-"""A third model, of accounts whose address is not verified yet: what can be seen at one moment.
+"""The state of the model of accounts whose address is not verified yet: what can be seen at one moment.
 
 accounts.py has the steps, and says what is left away; test_accounts.py what has to hold.
 """

@@ -247,7 +247,7 @@ def _is_due(world: AccountsWorld, config: AccountsConfig, name: int) -> bool:
 def _may_go(
     world: AccountsWorld, config: AccountsConfig, name: int, dead_letters: tuple[int, ...] | None = None
 ) -> bool:
-    """Whether nothing is ahead of an account. `dead_letters`: of its dead letters only these go with it."""
+    """Return whether nothing is ahead of an account. `dead_letters`: of its dead letters only these go with it."""
     if not _is_due(world, config, name):
         return False
     kept = {status for status in LIVE if status != REFUSED}
@@ -272,7 +272,7 @@ def _may_go(
 
 
 def _comes_to(world: AccountsWorld, account: Account | None, mail: Mail) -> bool:
-    """Whether a mail of another unverified account brings a link to this account's address, or has brought one."""
+    """Return whether another unverified account's mail brings, or has brought, a link to this account's address."""
     other = world.accounts[mail.name]
     if account is None or other is None or other.is_verified or other.address != account.address:
         return False

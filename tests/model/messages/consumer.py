@@ -147,7 +147,7 @@ def overdue_steps(world: World, config: Config, number: int) -> Iterator[Move]:
     given_up = world.with_consumer(number, consumer._replace(phase=REFUSED))
     yield Step("send", who, "no answer: given up"), given_up
     taken = row._replace(mails=row.mails + 1, mail_owed=True)
-    if row.token == number and not consumer.late:  # of one who stands still it was decided when it began to
+    if row.token == number and not consumer.late:  # of a frozen one it was decided when it froze
         yield Step("send", who, "no answer, but accepted: given up"), given_up.with_row(message, taken)
     if not config.keeps(Guard.RENEW_FIRST):
         yield Step("send", who, "waits on"), world.with_consumer(number, consumer._replace(phase=UNRENEWED))
@@ -167,7 +167,7 @@ def overdue_steps(world: World, config: Config, number: int) -> Iterator[Move]:
 def waiting_steps(world: World, number: int) -> Iterator[Move]:
     """The dot is sent and the lease was renewed: the answer comes, or the next deadline does.
 
-    One who stands still finds no answer here: it was decided when it began to (consumer_faults).
+    A frozen one finds no answer here: it was decided when it froze (consumer_faults).
     """
     consumer = world.consumers[number]
     who = f"consumer {number}"

@@ -1,4 +1,4 @@
-"""What relay and consumer do not decide: time, the operator, and faults that are no answer to a step of theirs."""
+"""Steps that neither relay nor consumer takes: time, the operator, and faults that are not the answer to a step."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def left_by(row: Row, number: int) -> Row:
 
 
 def struck(row: Row, consumer: Consumer, number: int) -> Row:
-    """The history of a row whose consumer dies or stands still: what that is a cause of."""
+    """The history of a row whose consumer dies or freezes: what that is a cause of."""
     if consumer.phase in BEFORE_CLAIM and row.status in (PENDING, PUBLISHED):
         return row._replace(return_excused=row.return_excused or consumer.job.generation == row.generation)
     if consumer.phase == ACCEPTED and row.token == number:

@@ -66,7 +66,7 @@ class Passage(NamedTuple):
 
 
 class Property(NamedTuple):
-    """One promise, with exactly one kind of check; `steps` are the names that a check of steps looks at."""
+    """One promise, with exactly one kind of check; `steps` are the names that a check of steps reads."""
 
     text: str
     world: Callable[[World, Config], bool] | None = None
@@ -141,7 +141,7 @@ def _has_its_columns(world: World, _: Config) -> bool:
 
 
 def _holds_alone(world: World, _: Config) -> bool:
-    """Whoever, by its own clock, may still send or acknowledge holds the row's only token."""
+    """A consumer that, by its own clock, may still send or acknowledge holds the row's only token."""
     for number, consumer in enumerate(world.consumers):
         may_act = consumer.phase in (CLAIMED, ACCEPTED, UNWANTED) or consumer.phase in UNANSWERED_DOT
         if may_act and not consumer.late:
@@ -201,9 +201,9 @@ BOUNDED = Property(
     world=lambda world, config: all(0 <= row.attempt <= config.max_retries + 1 for row in world.rows),
 )
 ACCOUNT = Property("an attempt is spent by a claim that ended in fail or was reaped", change=_accounts_for_attempts)
-BLAME = Property("a claim is reaped only when its worker died or stood still past its lease", change=_reaps_for_cause)
+BLAME = Property("a claim is reaped only when its worker died or froze past its lease", change=_reaps_for_cause)
 COPY = Property(
-    "a second accepted mail needs a cause: between the last dot and our commit the worker died or stood still past "
+    "a second accepted mail needs a cause: between the last dot and our commit the worker died or froze past "
     "its lease, or the mail server's answer was lost",
     change=_copies_for_cause,
 )

@@ -14,7 +14,7 @@ commands to Redis and the mail server:
               COMMIT that lost its client is decided)
 
 What can go wrong (a run allows a bounded number of faults, that bounds the worlds): a relay or a consumer dies, or
-stands still; Redis is emptied, restarted with its data, or restored from an older state; PostgreSQL goes away and
+freezes; Redis is emptied, restarted with its data, or restored from an older state; PostgreSQL goes away and
 comes back; the reply to a push or to a commit is lost, with the commit done or not; the mail server's answer is
 lost or late, or it is away before the last dot. That it refuses (4xx, 5xx) is no fault: it may do so at any attempt.
 
@@ -22,15 +22,15 @@ How time is abstracted. There is no clock: whatever may take long may take any t
 may rest as long as it likes. Two rules bound that, and both stand in `settle`:
 
 - A lease that is set can be over at any later moment. But a claim's lease ends under a living consumer only if that
-  consumer stands still past it (a fault), or PostgreSQL was away: its deadlines fit its lease, and who waits longer for
+  consumer freezes past it (a fault), or PostgreSQL was away: its deadlines fit its lease, and who waits longer for
   the mail server's answer renews the lease first.
 - A reaper's two rounds are further apart than a pop-to-claim takes: a consumer that had popped before the first
-  claims before the second, unless it dies or stands still (a fault). What follows then is a wasted return to pending
+  claims before the second, unless it dies or freezes (a fault). What follows then is a wasted return to pending
   and nothing worse: its claim still finds the row, or finds it taken. While PostgreSQL is away nobody claims, so
   that an outage counts as a fault here too. And directly after an outage reap_running waits until every consumer
   that is in time has said how its claim ended.
 
-The check of the lease and the last dot are one step: standing still between them counts as standing still after the
+The check of the lease and the last dot are one step: freezing between them counts as freezing after the
 dot, which is one of the causes that the promise names for a second mail.
 
 What is left away, and why that is sound:
@@ -74,7 +74,7 @@ def _unsettled_steps(world: World, config: Config, *, twins: bool) -> Iterator[M
         if twins or number == 0 or relay != world.relays[number - 1]:
             yield from relay_steps(world, config, number)
     for number, consumer in enumerate(world.consumers):
-        # With a job in hand a consumer may be told from its twin: by the row's token, by who waits for it.
+        # With a job in hand a consumer differs from its twin: by the row's token, by who waits for it.
         if twins or number == 0 or consumer.phase != IDLE or world.consumers[number - 1].phase != IDLE:
             yield from consumer_steps(world, config, number)
     yield from time_steps(world, config)

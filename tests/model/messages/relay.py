@@ -1,4 +1,4 @@
-"""The relay's steps: publish a batch, and look after what was published or claimed and not heard of again."""
+"""The relay's steps: publish a batch, and recover messages whose publish lease or run lease has ended."""
 
 from __future__ import annotations
 

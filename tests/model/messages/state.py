@@ -62,7 +62,7 @@ class Job(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row of outbox. The last four fields are history for the properties; no step looks at them."""
+    """One row of outbox. The last four fields are history for the properties; no step reads them."""
 
     status: str = PENDING
     generation: int = 0
@@ -95,7 +95,7 @@ class LeaseExpired(NamedTuple):
 class Missed(NamedTuple):
     """A job that was missing in one round.
 
-    awaited: the consumers (as bits) that had popped the message before that round, do not stand still and have
+    awaited: the consumers (as bits) that had popped the message before that round, are not frozen and have
     not claimed yet. At 0 a further round counts as "further apart than a pop-to-claim takes".
     """
 
@@ -121,7 +121,7 @@ class Consumer(NamedTuple):
 
     phase: str = IDLE
     job: Job = Job(-1, -1)  # after the claim the generation is 0: nothing asks for it any more
-    late: bool = False  # has stood still past the longest pop-to-claim, or past its lease
+    late: bool = False  # has been frozen past the longest pop-to-claim, or past its lease
 
 
 class World(NamedTuple):
@@ -180,7 +180,7 @@ class Config(NamedTuple):
 
 
 def locked(world: World, message: int) -> bool:
-    """Whether a transaction in progress holds the row's lock: a relay's batch, or a claim not yet decided."""
+    """Return whether a transaction in progress holds the row's lock: a relay's batch, or a claim not yet decided."""
     if world.rows[message].doubt != NO_TOKEN:
         return True
     for relay in world.relays:
@@ -196,12 +196,12 @@ def any_locked(world: World, jobs: tuple[Job, ...]) -> bool:
 
 
 def in_time(world: World, token: int) -> bool:
-    """Whether the claim's consumer lives, still works on it and has not stood still past its lease."""
+    """Return whether the claim's consumer lives, still works on it and has not been frozen past its lease."""
     return token >= 0 and not world.consumers[token].late
 
 
 def awaited(world: World, message: int) -> int:
-    """The consumers (as bits) that have popped the message, do not stand still and have not claimed yet."""
+    """The consumers (as bits) that have popped the message, are not frozen and have not claimed yet."""
     bits = 0
     for number, consumer in enumerate(world.consumers):
         if consumer.phase in BEFORE_CLAIM and consumer.job.message == message and not consumer.late:
@@ -212,7 +212,7 @@ def awaited(world: World, message: int) -> int:
 def settle(world: World) -> World:
     """What follows from a step without anybody doing anything: the two rules about time.
 
-    A consumer that has claimed, died or stands still is no longer awaited by a reaper's second round. The wait
+    A consumer that has claimed, has died or is frozen is no longer awaited by a reaper's second round. The wait
     of reap_running is over when every consumer in time has said how its claim ended. What a later round cannot
     use (its job's life is over) is forgotten, to keep the worlds few.
     """

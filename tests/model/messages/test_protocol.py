@@ -77,7 +77,7 @@ def test_each_message_can_still_reach_done_or_dead_without_help(explored: Explor
 
 def test_each_message_with_an_attempt_left_can_still_be_delivered(explored: Exploration) -> None:
     def hopeless(world: World) -> bool:
-        """Whether a message is given up, or its last claim is no longer on its way to be accepted."""
+        """Return whether a message is given up, or its last claim is no longer on its way to be accepted."""
         refused = any(consumer.phase in (REJECTED, UNWANTED) for consumer in world.consumers)
         return any(
             row.status in (DEAD, DISCARDED)

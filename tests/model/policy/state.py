@@ -1,4 +1,4 @@
-"""A second model, of outages by policy: what can be seen at one moment.
+"""The state of the model of outages by policy: what can be seen at one moment.
 
 A mail server that refuses a recipient by policy (5.7.x) may mean the recipient or us. policy.py has the steps, and says
 what is left away; test_policy.py what has to hold.
@@ -51,7 +51,7 @@ class PolicyGuard(Enum):
 
 
 class Message(NamedTuple):
-    """One message. The last four fields are history for the properties; no step looks at them."""
+    """One message. The last four fields are history for the properties; no step reads them."""
 
     status: str = PENDING
     attempt: int = 0

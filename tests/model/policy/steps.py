@@ -252,7 +252,7 @@ Check = Callable[[PolicyWorld, PolicyStep, PolicyWorld, PolicyConfig], bool]
 
 
 def explore_policy(first: PolicyWorld, config: PolicyConfig, checks: dict[str, Check]) -> Found[PolicyWorld]:
-    """Visit every world that can be reached; workers are told apart by what they do alone."""
+    """Visit every world that can be reached; workers differ only in what they do."""
 
     def moves(world: PolicyWorld) -> Iterator[Move]:
         for step, after in policy_steps(world, config):

@@ -1,4 +1,4 @@
-"""The rules about refusals by policy: an outage kills nobody, and every message ends.
+"""The rules about refusals by policy: an outage makes no dead letter, and every message ends.
 
 `pytest -s` prints the counterexamples.
 """
@@ -104,7 +104,7 @@ def test_the_rules_hold(explored: Found[PolicyWorld]) -> None:
     assert not explored.broken, "\n".join(map(str, explored.broken))
 
 
-def test_every_message_ends_and_nobody_holds_the_road(explored: Found[PolicyWorld]) -> None:
+def test_every_message_ends_and_none_blocks_the_others(explored: Found[PolicyWorld]) -> None:
     """Where the server refuses everybody for ever nothing can end: those worlds are left out."""
 
     def is_over(world: PolicyWorld) -> bool:

@@ -1,4 +1,4 @@
-"""The whole road with real processes: HTTP signups while Redis is down, and every mail once."""
+"""The whole pipeline with real processes: HTTP signups while Redis is down, and every mail once."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ BEFORE = 10
 @pytest.fixture
 def stack(server_folder: Path, origin: Preloaded, api_origin: Preloaded) -> Iterator[Stack]:
     """Everything runs but Redis."""
-    stack = Stack(server_folder / "road", secret_key="k" * 32)
+    stack = Stack(server_folder / "pipeline", secret_key="k" * 32)
     fork_service(stack, origin, api_origin)
     try:
         stack.start_postgres()
