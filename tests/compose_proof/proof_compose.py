@@ -64,7 +64,7 @@ def test_six_mails_arrive_after_five_kills(composed: Composed) -> None:
     assert len(set(composed.recipients())) == 6
 
 
-def test_doctor_is_content(composed: Composed) -> None:
+def test_doctor_finds_nothing_wrong(composed: Composed) -> None:
     wait_until(lambda: doctor(composed).returncode == 0, 120, "a content doctor")
     said = doctor(composed).stdout
 
@@ -130,8 +130,8 @@ def test_a_new_version_that_overlaps_the_old_one_interrupts_nobody(composed: Com
     assert "api-overlap" not in {container["Service"] for container in composed.containers()}
 
 
-def test_doctor_is_content_in_the_end(composed: Composed) -> None:
-    test_doctor_is_content(composed)
+def test_doctor_finds_nothing_wrong_at_the_end(composed: Composed) -> None:
+    test_doctor_finds_nothing_wrong(composed)
 
 
 def doctor(composed: Composed) -> subprocess.CompletedProcess[str]:

@@ -175,7 +175,7 @@ def test_no_secret_stands_in_the_file() -> None:
 
 
 @pytest.mark.parametrize("service", LASTING)
-def test_what_ends_is_started_again_and_what_is_ill_is_shown(service: str) -> None:
+def test_what_ends_is_started_again_and_what_is_unhealthy_is_shown(service: str) -> None:
     assert SERVICES[service]["restart"] == "always"
     assert SERVICES[service]["healthcheck"]["test"][0] == "CMD"
 

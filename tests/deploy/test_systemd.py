@@ -89,7 +89,7 @@ def test_it_starts_the_command_of_the_readme(name: str, command: str) -> None:
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
-def test_it_comes_back_whatever_ended_it_and_is_stopped_gently(unit: Path) -> None:
+def test_it_is_restarted_whatever_ended_it_and_stops_gracefully(unit: Path) -> None:
     service = read(unit)
 
     assert (service["Restart"], service["KillMode"], service["DynamicUser"]) == ("always", "mixed", "yes")

@@ -30,7 +30,7 @@ def log_of(program: Program) -> Path:
     return program.command.log_file
 
 
-def test_a_grep_for_a_message_s_number_tells_its_story(
+def test_a_grep_for_a_message_id_finds_its_events(
     api_origin: Preloaded,
     origin: Preloaded,
     database_url: str,

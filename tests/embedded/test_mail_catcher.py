@@ -92,7 +92,7 @@ def test_waiting_for_a_certain_mail_returns_it_alone(mailbox: MailCatcher) -> No
     assert found.recipients == ("eve@example.com",)
 
 
-def test_waiting_in_vain_says_what_arrived(mailbox: MailCatcher) -> None:
+def test_a_wait_that_times_out_shows_what_arrived(mailbox: MailCatcher) -> None:
     send(mailbox.smtp_port)
 
     with pytest.raises(TimeoutError, match=r"2 mail\(s\).*there are 1, the last: 'Grüße' to \['ann@example\.com'\]"):

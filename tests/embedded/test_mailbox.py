@@ -122,7 +122,7 @@ def test_each_kind_of_mail_has_a_preview(mailbox: MailCatcher) -> None:
         assert "<h1" in get(mailbox, f"/previews/{name}/html").text
 
 
-def test_a_preview_is_made_anew_and_caught_nowhere(mailbox: MailCatcher) -> None:
+def test_a_preview_is_rendered_again_and_not_caught(mailbox: MailCatcher) -> None:
     get(mailbox, "/previews/verify_email")
 
     assert mailbox.names() == []

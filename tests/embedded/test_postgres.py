@@ -193,7 +193,7 @@ def test_removing_a_killed_server_leaves_nothing(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="only root lends an account")
-def test_root_runs_it_as_somebody_else_from_a_copy_that_is_roots(own_postgres: PostgresServer) -> None:
+def test_root_runs_it_as_another_user_from_a_copy_owned_by_root(own_postgres: PostgresServer) -> None:
     process = Path(f"/proc/{own_postgres.pid}")
     copy = (process / "exe").resolve()
 

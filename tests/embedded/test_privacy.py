@@ -23,7 +23,7 @@ def test_strangers_do_not_find_postgresql_s_password(own_postgres: PostgresServe
     assert own_postgres.password_file.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_cluster_that_let_everybody_in_is_closed_and_keeps_its_data(own_postgres: PostgresServer) -> None:
+def test_a_cluster_without_a_password_gets_one_and_keeps_its_data(own_postgres: PostgresServer) -> None:
     with psycopg.connect(own_postgres.url("outbox"), autocommit=True) as connection:
         connection.execute("CREATE TABLE notes AS SELECT 'kept' AS note")
         # As an earlier version left it: its pg_hba.conf says `trust`, the superuser has no password.
@@ -55,7 +55,7 @@ def test_strangers_cannot_read_what_redis_writes_into_its_folder(own_redis: Redi
     assert own_redis.folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_redis_that_let_everybody_in_is_closed_and_keeps_its_data(own_redis: RedisServer) -> None:
+def test_a_redis_without_a_password_gets_one_and_keeps_its_data(own_redis: RedisServer) -> None:
     key = secrets.token_hex(4)
     with own_redis.client() as client:
         client.set(key, "kept")

@@ -96,7 +96,7 @@ def test_stop_asks_first(start: Start) -> None:
     assert start(SLEEP).stop() == -signal.SIGTERM
 
 
-def test_stop_kills_what_does_not_listen(start: Start) -> None:
+def test_stop_kills_a_program_that_ignores_the_signal(start: Start) -> None:
     assert start(DEAF).stop(grace=0.1) == -signal.SIGKILL
 
 
@@ -122,7 +122,7 @@ def test_restart_makes_a_new_process(start: Start) -> None:
     assert program.pid != before
 
 
-def test_waiting_for_a_program_that_ended_shows_its_last_words(start: Start) -> None:
+def test_waiting_for_a_program_that_ended_shows_its_last_output(start: Start) -> None:
     program = start("raise SystemExit('no such table')")
 
     with pytest.raises(ProgramFailedError, match=r"(?s)helper ended with exit code 1.*no such table"):

@@ -63,7 +63,7 @@ def test_what_runs_is_left_alone(clock: Clock) -> None:
     assert clock.said == []
 
 
-def test_what_ended_is_started_again_and_said(clock: Clock) -> None:
+def test_what_ended_is_started_again_and_reported(clock: Clock) -> None:
     piece = FakePiece()
     supervisor = supervise(clock, piece)
 

@@ -170,7 +170,7 @@ def test_an_earlier_schema_sql_goes_to_0023_first(
     assert schema_of(empty_database_url) == before
 
 
-def test_beside_a_forgotten_transaction_it_gives_up_and_nobody_waits_for_long(
+def test_beside_a_forgotten_transaction_it_gives_up_and_blocks_others_briefly(
     postgres: Databases, empty_database_url: str, connection: Connection
 ) -> None:
     before = schema_of(empty_database_url)

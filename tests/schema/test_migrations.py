@@ -99,7 +99,7 @@ def test_there_is_one_way_to_one_head_and_each_revision_is_named_like_its_file()
     assert [revision for revision in revisions if re.fullmatch(r"\d{4}", revision)] == []
 
 
-def test_nobody_waits_for_a_migration_that_waits_for_a_lock(empty_database_url: str, tmp_path: Path) -> None:
+def test_a_migration_that_waits_for_a_lock_blocks_no_other_process(empty_database_url: str, tmp_path: Path) -> None:
     """A forgotten transaction holds the table; a migration wants it whole; signups come in all the while."""
     upgrade(empty_database_url, "0001_schema")
     greedy = tmp_path / "migrations"

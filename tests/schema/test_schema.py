@@ -39,7 +39,7 @@ def test_a_second_application_changes_nothing_and_keeps_the_rows(
     assert connection.execute("SELECT count(*) FROM outbox").fetchone() == (1,)
 
 
-def test_applied_again_beside_a_long_write_it_gives_up_instead_of_holding_up_everybody(
+def test_applied_again_beside_a_long_write_it_gives_up_instead_of_blocking_others(
     connection: Connection, postgres: Databases, database_url: str
 ) -> None:
     with psycopg.connect(database_url) as long_write:

@@ -114,7 +114,7 @@ def test_real_statements_do_what_the_model_of_accounts_says(service: AccountsSer
     assert set(service.taken) - {"delete_nothing"} == STEPS
 
 
-def test_walks_notice_a_missing_clause(service: AccountsService, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_walks_find_a_missing_clause(service: AccountsService, monkeypatch: pytest.MonkeyPatch) -> None:
     """The accounts of an address, and so the account itself, are what it looks at."""
     monkeypatch.setattr(expiry_statements, "_ADDRESS_HAS_UNFINISHED", "false")
 

@@ -71,7 +71,7 @@ def leave_out(monkeypatch: pytest.MonkeyPatch, statement: Callable[..., Any], cl
     ],
     ids=["reap_running", "take_batch"],
 )
-def test_walks_notice_a_missing_guard(
+def test_walks_find_a_missing_guard(
     service: Service, monkeypatch: pytest.MonkeyPatch, statement: Callable[..., Any], clause: str, instead: str
 ) -> None:
     leave_out(monkeypatch, statement, clause, instead)
@@ -117,7 +117,7 @@ def test_walks_notice_a_missing_guard(
     ],
     ids=["claim", "ack", "discard_claims", "fail", "renew_claim"],
 )
-def test_path_notices_a_missing_guard(
+def test_path_finds_a_missing_guard(
     service: Service,
     monkeypatch: pytest.MonkeyPatch,
     statement: Callable[..., Any],

@@ -19,9 +19,7 @@ from tests.world import packages
 IDLE_SECONDS = 8.0
 
 
-def test_postgresql_is_debians_with_jit_and_settings_of_somebody_else(
-    database_url: str, pytestconfig: pytest.Config
-) -> None:
+def test_postgresql_is_debians_with_jit_and_foreign_settings(database_url: str, pytestconfig: pytest.Config) -> None:
     with psycopg.connect(database_url) as connection:
         row = connection.execute(
             "SELECT current_setting('server_version'), current_setting('jit'), pg_jit_available(),"

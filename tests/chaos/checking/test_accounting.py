@@ -49,7 +49,7 @@ def evidence(**changes: Any) -> Evidence:
     return Evidence(**{**values, **changes})
 
 
-def test_a_user_with_a_mail_is_no_reason_to_complain() -> None:
+def test_a_user_with_a_mail_is_right() -> None:
     account = settle(evidence())
 
     assert account.wrong == []
@@ -118,7 +118,7 @@ def test_an_address_in_the_wrong_mail_does_not_count_as_mailed() -> None:
     ],
     ids=["of no user", "of no message", "without an id"],
 )
-def test_a_mail_that_belongs_to_nobody_is_a_ghost(mail: Copy) -> None:
+def test_a_mail_of_no_user_is_a_ghost(mail: Copy) -> None:
     account = settle(evidence(copies=[MAIL, mail]))
 
     assert account.figures["ghosts"] == 1
@@ -151,7 +151,7 @@ def test_a_second_copy_is_not_explained_by_what_did_not_touch_its_claim(fault: A
 
 
 @pytest.mark.parametrize("kind", ["mail-drop-after-accept", "mail-kill"])
-def test_a_second_copy_is_explained_by_a_mail_server_that_took_the_mail_and_fell_silent(kind: str) -> None:
+def test_a_second_copy_is_explained_by_a_mail_server_that_took_the_mail_without_an_answer(kind: str) -> None:
     silent = replace(SPENT, ended=3.5, ended_by="worker-1", reason=NO_ANSWER)
     fault = AppliedFault(kind, "mail", "parent", began=2.5, ended=3.4)
 
@@ -185,7 +185,7 @@ def test_a_copy_that_no_claim_could_have_sent_is_not_explained() -> None:
     assert "no claim" in account.wrong[0]
 
 
-def test_a_copy_sent_by_a_worker_that_stood_still_past_its_lease_belongs_to_its_own_claim() -> None:
+def test_a_copy_sent_by_a_worker_that_froze_past_its_lease_belongs_to_its_own_claim() -> None:
     stop = AppliedFault("worker-stop", "worker-1", "parent", began=4.0, ended=10.6)
     again = replace(DONE, by="worker-2", attempt=2)
     late = replace(MAIL, name="late", arrived_at=10.7)
@@ -252,14 +252,14 @@ def test_never_quiet_is_wrong() -> None:
     assert account.wrong == ["it did not become quiet: messages are neither done nor dead"]
 
 
-def test_somebody_who_was_never_answered_is_wrong() -> None:
+def test_a_signup_without_an_answer_is_wrong() -> None:
     account = settle(evidence(signups=[ALICE, Signup("bob", "bob@example.com", answers={"ConnectError": 9})]))
 
     assert account.wrong == ["bob was never answered: {'ConnectError': 9}"]
 
 
 @pytest.mark.parametrize("answer", ["500", "422", FIRST_REPETITION])
-def test_an_answer_that_nobody_should_get_is_wrong(answer: str) -> None:
+def test_an_unexpected_answer_is_wrong(answer: str) -> None:
     account = settle(evidence(signups=[replace(ALICE, answers={answer: 1, "201": 1})]))
 
     assert account.wrong == [f"answers that no user should get: {{'{answer}': 1}}"]

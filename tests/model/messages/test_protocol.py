@@ -116,11 +116,11 @@ def test_claim_has_one_holder(explored: Exploration) -> None:
     holds(explored, HOLDER, FENCE, COLUMNS)
 
 
-def test_message_that_is_merely_waiting_is_left_alone(explored: Exploration) -> None:
+def test_message_that_waits_in_redis_is_left_alone(explored: Exploration) -> None:
     holds(explored, REPUBLISH, WAITS, PUSHES, WASTE)
 
 
-def test_what_redis_forgot_is_noticed_at_once(explored: Exploration) -> None:
+def test_what_redis_lost_is_found_at_once(explored: Exploration) -> None:
     holds(explored, AMNESIA)
 
 
@@ -187,7 +187,7 @@ def test_consumer_frozen_between_pop_and_claim_costs_a_round_and_may_still_claim
     assert (claimed.status, claimed.generation, claimed.attempt, claimed.token) == (RUNNING, 1, 1, 0)
 
 
-def test_consumer_frozen_between_pop_and_claim_leaves_the_message_to_who_has_it() -> None:
+def test_consumer_frozen_between_pop_and_claim_leaves_the_message_to_its_holder() -> None:
     taken = (*PUBLISHED, "consumer 1: pop", "consumer 1: claim", "consumer 0: claim: 0 rows")
 
     row = walk(Config(faults=1), *FROZEN, *MISSING_TWICE, *taken).rows[0]

@@ -115,7 +115,7 @@ def test_every_message_ends_and_none_blocks_the_others(explored: Found[PolicyWor
     assert not stuck, stuck[0]
 
 
-def test_refusing_everybody_kills_nobody() -> None:
+def test_refusing_every_recipient_makes_no_dead_letter() -> None:
     config = PolicyConfig(good=3, bad=0, enough=3, workers=3)
 
     explored = explore_policy(config.initial(refuses_all=True), config, ALWAYS)
