@@ -1,4 +1,4 @@
-"""Redis for the relay: it pushes jobs to RQ's lists, reads them, and detects that Redis has lost data (its epoch)."""
+"""Redis for the relay: push jobs to RQ's lists, read the lists, and name Redis's epoch, which shows lost data."""
 
 import math
 import re

@@ -24,10 +24,10 @@ from sqlalchemy import (
     update,
 )
 
-from api.accounts.conditions import has_owner, of_the_day
 from api.accounts.mail_limits.limiter import MailLimiter
 from api.accounts.mail_limits.statements import MailShape, limited_mail
 from api.accounts.mail_limits.waiting_mails import hand_over
+from api.accounts.sql_expressions import has_owner, of_the_day
 from api.accounts.token_holders import Holder, TokenRefusedError, find_holder
 from api.database.engine import connected
 from api.http.problems import FieldError, ProblemError

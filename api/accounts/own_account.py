@@ -11,8 +11,8 @@ from typing import Final
 
 from sqlalchemy import DateTime, Engine, Text, Update, bindparam, func, not_, text, update
 
-from api.accounts.conditions import of_the_day, readable_time
 from api.accounts.passwords.hashing import is_password
+from api.accounts.sql_expressions import of_the_day, readable_time
 from api.database.engine import connected
 from api.tables import users
 

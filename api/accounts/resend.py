@@ -16,9 +16,9 @@ from typing import Any, Final
 from sqlalchemy import CTE, Delete, Engine, LargeBinary, Select, Text, bindparam, delete, func, not_, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from api.accounts.conditions import as_name, names
 from api.accounts.mail_limits.limiter import MailLimiter
 from api.accounts.mail_limits.statements import MailShape, limited_mail
+from api.accounts.sql_expressions import as_name, has_address
 from api.accounts.token_holders import find_holder
 from api.database.engine import connected
 from api.tables import resends, users
@@ -95,7 +95,7 @@ def ask_statement(shape: MailShape) -> Select[Any]:
     """Return the statement that counts a mail to the address, and appends it for the unverified account."""
     count = _count()
     email = bindparam("email", type_=Text())
-    waits = select(users.c.username).where(names(users, email), not_(users.c.is_email_verified))
+    waits = select(users.c.username).where(has_address(users, email), not_(users.c.is_email_verified))
     meant = func.coalesce(
         waits.where(users.c.username == bindparam("of_token", type_=Text())).scalar_subquery(),
         waits.where(users.c.username == bindparam("of_name", type_=Text())).scalar_subquery(),
@@ -105,7 +105,7 @@ def ask_statement(shape: MailShape) -> Select[Any]:
     unverified = (
         select(users.c.username)
         .join_from(users, count, count.c.is_allowed)
-        .where(users.c.username == meant, names(users, email), not_(users.c.is_email_verified))
+        .where(users.c.username == meant, has_address(users, email), not_(users.c.is_email_verified))
         .with_for_update(key_share=True, of=users)
         .cte("unverified")
     )

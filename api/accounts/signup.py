@@ -22,11 +22,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from api.accounts.conditions import has_owner, names
 from api.accounts.idempotency import RequestKey, find_outcome, keep_outcome
 from api.accounts.mail_limits.limiter import MailDecision, MailLimiter
 from api.accounts.mail_limits.statements import MailShape, limited_mail
 from api.accounts.passwords.hashing import hash_password
+from api.accounts.sql_expressions import has_address, has_owner
 from api.database.engine import DatabaseUnavailableError, connected
 from api.tables import users
 
@@ -195,7 +195,7 @@ def _signed_up(values: Mapping[str, str], message_id: int, created_at: datetime)
 
 
 def _is_named(connection: Connection, email: str) -> bool:
-    named = select(exists().where(names(users, bindparam("address", email, type_=Text()))))
+    named = select(exists().where(has_address(users, bindparam("address", email, type_=Text()))))
     return bool(connection.execute(named).scalar_one())
 
 

@@ -8,11 +8,11 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, Select, Text, bindparam, exists, func, literal_column, not_, select
 
-from api.accounts.conditions import has_owner, names, readable_time
 from api.accounts.mail_limits.hourly_counts import hour_of
 from api.accounts.mail_limits.limiter import MailLimiter
 from api.accounts.mail_limits.statements import is_to_address
 from api.accounts.mail_limits.waiting_mails import is_held_back
+from api.accounts.sql_expressions import has_address, has_owner, readable_time
 from api.accounts.token_holders import Holder
 from api.tables import users, verification_mails, verify_emails
 from shared.outbox.tables import outbox, outbox_finished
@@ -109,7 +109,7 @@ def state_statement() -> Select[Any]:
     )
     is_sent = (
         exists()
-        .where(verify_emails.c.username == users.c.username, names(verify_emails, users.c.email))
+        .where(verify_emails.c.username == users.c.username, has_address(verify_emails, users.c.email))
         .where(not_(exists().where(outbox.c.id == verify_emails.c.message_id)), not_(was_discarded))
     )
     return select(

@@ -26,7 +26,7 @@ from sqlalchemy import (
     update,
 )
 
-from api.accounts.conditions import has_owner, names, readable_time
+from api.accounts.sql_expressions import has_address, has_owner, readable_time
 from api.tables import users, verify_emails
 from shared.outbox.appending import append_for_each
 from shared.outbox.messages import SendWelcomeEmail
@@ -53,7 +53,7 @@ def find_statement() -> Select[Any]:
     """
     own, owner, chosen, other = (users.alias(name) for name in ("own", "owner", "chosen", "other"))
     is_for_own = own.c.username == verify_emails.c.username
-    is_for_owner = and_(names(owner, verify_emails.c.email), owner.c.is_email_verified)
+    is_for_owner = and_(has_address(owner, verify_emails.c.email), owner.c.is_email_verified)
     return (
         select(
             verify_emails.c.username,
@@ -61,9 +61,9 @@ def find_statement() -> Select[Any]:
             verify_emails.c.used_at.is_not(None).label("is_used"),
             _is_over().label("is_over"),
             owner.c.username.label("owner"),
-            and_(names(own, verify_emails.c.email), not_(own.c.is_email_verified)).label("is_waiting"),
+            and_(has_address(own, verify_emails.c.email), not_(own.c.is_email_verified)).label("is_waiting"),
             exists()
-            .where(names(other, verify_emails.c.email), not_(other.c.is_email_verified))
+            .where(has_address(other, verify_emails.c.email), not_(other.c.is_email_verified))
             .where(other.c.username != verify_emails.c.username)
             .label("has_others"),
             chosen.c.username.label("chosen_username"),
@@ -73,7 +73,7 @@ def find_statement() -> Select[Any]:
         .select_from(verify_emails.join(own, is_for_own).outerjoin(owner, is_for_owner))
         .outerjoin(
             chosen,
-            and_(chosen.c.username == bindparam("chosen", type_=Text()), names(chosen, verify_emails.c.email)),
+            and_(chosen.c.username == bindparam("chosen", type_=Text()), has_address(chosen, verify_emails.c.email)),
         )
         .where(verify_emails.c.id == _RECORD_ID)
     )
@@ -131,7 +131,7 @@ def use_statement() -> Select[Any]:
     other = users.alias("other")
     has_others = (
         exists()
-        .where(names(other, record.c.email), not_(other.c.is_email_verified))
+        .where(has_address(other, record.c.email), not_(other.c.is_email_verified))
         .where(other.c.username != record.c.username)
     )
     is_meant = case(
@@ -140,7 +140,7 @@ def use_statement() -> Select[Any]:
     )
     verified = (
         update(users)
-        .where(users.c.username == func.coalesce(username, record.c.username), names(users, record.c.email))
+        .where(users.c.username == func.coalesce(username, record.c.username), has_address(users, record.c.email))
         .where(not_(users.c.is_email_verified), not_(has_owner(record.c.email)), is_meant)
         .values(is_email_verified=True, verified_at=func.now())
         .returning(users.c.username)
@@ -172,7 +172,7 @@ def mark_used_statement() -> Update:
     """
     is_verified = exists().where(
         users.c.username == bindparam("owner", type_=Text()),
-        names(users, verify_emails.c.email),
+        has_address(users, verify_emails.c.email),
         users.c.is_email_verified,
     )
     return (

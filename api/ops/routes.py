@@ -19,9 +19,9 @@ from api.ops.sessions import Session, end_session, find_session, is_last_form, k
 from api.ops.snapshot import read_snapshot
 from shared.database.connections import DbConnection, transaction
 from shared.database.read_transaction import read_transaction
-from shared.outbox import dead_letters
 from shared.outbox.columns import LARGEST_ID
-from shared.outbox.history import read_message
+from shared.outbox.operations import dead_letters
+from shared.outbox.operations.history import read_message
 
 _DEAD_LETTERS_SHOWN: Final = 50
 _LONGEST_FORM: Final = 100

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from shared.database.connections import DbConnection
-from shared.outbox.mail_stats import WANTED_AT, MailStats, read_mail_stats
-from shared.outbox.stats import DependencyStatus, LiveState, read_dependency_status, read_live_states
+from shared.outbox.operations.mail_stats import WANTED_AT, MailStats, read_mail_stats
+from shared.outbox.operations.stats import DependencyStatus, LiveState, read_dependency_status, read_live_states
 
 RATE_SECONDS: Final = 60.0
 PLOT_MINUTES: Final = 60

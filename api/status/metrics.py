@@ -15,9 +15,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from api.database.engine import DatabaseUnavailableError, SchemaMissingError
 from api.database.side_connections import DatabaseSlowError, GrantMissingError, SideConnections
 from shared.database.read_transaction import read_transaction
-from shared.outbox.mail_stats import read_mail_stats
-from shared.outbox.prometheus import OutboxCollector, Reading
-from shared.outbox.stats import read_dependency_status, read_live_states
+from shared.outbox.operations.mail_stats import read_mail_stats
+from shared.outbox.operations.prometheus import OutboxCollector, Reading
+from shared.outbox.operations.stats import read_dependency_status, read_live_states
 
 SHARED_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

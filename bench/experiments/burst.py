@@ -14,7 +14,7 @@ from bench.environment.workload import add_messages, add_users, settle
 from bench.measuring import Contender, Experiment, Goal, Measurement, Plot
 from bench.processes.children import environment
 from bench.processes.command_lines import OUTBOX_WORKER, WORKER_ARGV, relay_command, settings_of_worker
-from bench.processes.programs import memory_mib, wait_for_mails, wait_until_acknowledged
+from bench.processes.watching import memory_mib, wait_for_mails, wait_until_acknowledged
 from embedded.programs.program import Command, Program
 from embedded.stack import ROOT
 from shared.outbox.messages import NOTIFY_CHANNEL

@@ -13,7 +13,7 @@ from bench.environment.servers import Servers
 from bench.environment.sizes import Sizes
 from bench.environment.workload import add_messages, add_users, settle
 from bench.measuring import Contender, Experiment, Goal, Measurement
-from outbox_relay.loop.expiry import AccountExpiry
+from outbox_relay.loop.maintenance.expiry import AccountExpiry
 from outbox_relay.loop.pacing import ACCOUNTS_AT_ONCE
 from shared.database.connections import connect, keep_plans, transaction
 from shared.outbox import claims as of_consumer

@@ -24,8 +24,8 @@ from bench.experiments.relay import run_relay
 from bench.measuring import Contender, Experiment, Goal, Measurement
 from bench.relays.batches import Task
 from bench.relays.ours import build
+from outbox_relay.loop.maintenance.pruner import Pruner
 from outbox_relay.loop.observer import Observer
-from outbox_relay.loop.pruner import Pruner
 from shared.database.connections import connect
 
 MEDIAN, P99, LONGEST, PRUNED = "median ms/step", "p99 ms", "longest ms", "rows pruned/s"

@@ -13,7 +13,7 @@ from bench.experiments.relay import run_relay
 from bench.measuring import Measurement
 from bench.processes.children import environment, run_together
 from bench.processes.command_lines import Consumer, settings_of_worker
-from bench.processes.programs import cpu_seconds, memory_mib, wait_for_mails, wait_until_acknowledged
+from bench.processes.watching import cpu_seconds, memory_mib, wait_for_mails, wait_until_acknowledged
 from embedded.programs.program import Command, Program
 from embedded.stack import ROOT
 

@@ -1,4 +1,4 @@
-"""A connection to the mail server: the SMTP dialogue of one mail, with one deadline for all of it.
+"""A connection to the mail server, used for one mail after another, each with one deadline for all its steps.
 
 It is smtplib's client. This module knows commands and replies; what a reply means for a mail is in transaction.py.
 """

@@ -1,4 +1,4 @@
-"""How long a message waits after a failed attempt or an outage."""
+"""How long a message waits before its next retry, or after an outage."""
 
 import random
 from typing import Final

@@ -13,7 +13,7 @@ from consumer.model.lease import Lease
 from consumer.model.message import ClaimedMessage
 from consumer.model.results import Disposition
 from consumer.stages.database import Database
-from consumer.stages.retry_policy import RetryPolicy, database_pause
+from consumer.stages.database_retries import RetryPolicy, database_pause
 from shared.database.errors import LOCKED, UNREACHABLE
 from shared.errors import OutboxError
 from shared.outage_causes import postgresql_reason

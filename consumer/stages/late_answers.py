@@ -17,7 +17,7 @@ import structlog
 
 from consumer.model.message import ClaimedMessage
 from consumer.stages.database import Database
-from consumer.stages.retry_policy import database_pause
+from consumer.stages.database_retries import database_pause
 from shared.outbox import claims
 from shared.outbox.messages import LONGEST_ANSWER_SECONDS
 

@@ -13,7 +13,7 @@ from consumer.model.mail import Mail
 from consumer.model.message import AttemptResult, ClaimedMessage, PreparedMail
 from consumer.model.outcomes import Discarded, Outcome, Released, RenderFailed
 from consumer.stages.database import OVERTIME, Database
-from consumer.stages.retry_policy import RetryPolicy, database_pause
+from consumer.stages.database_retries import RetryPolicy, database_pause
 from consumer.task import Payload, Preparation, UndeliverableError
 from consumer.tasks.registry import TASKS
 from shared.database.connections import LOCK_SECONDS, DbConnection

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from consumer.model.results import Disposition, RecordedResult, log_result
 from consumer.stages.claim import Claimer
 from consumer.stages.database import Database
+from consumer.stages.database_retries import RetryPolicy, database_pause
 from consumer.stages.late_answers import LateAnswers
 from consumer.stages.prepare import Preparer
 from consumer.stages.record import ResultRecorder
-from consumer.stages.retry_policy import RetryPolicy, database_pause
 from consumer.stages.send import Sender, open_mailer
 from shared.settings.consumer import ConsumerSettings
 

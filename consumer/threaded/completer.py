@@ -13,8 +13,8 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from consumer.model.message import AttemptResult
 from consumer.model.results import Disposition, RecordedResult, log_result
 from consumer.stages.database import Database
+from consumer.stages.database_retries import RetryPolicy, database_pause
 from consumer.stages.record import ResultRecorder
-from consumer.stages.retry_policy import RetryPolicy, database_pause
 from consumer.threaded.queue import WorkerBroker
 from consumer.threaded.state import WorkerState
 from shared.rq_format.read import PoppedJob

@@ -21,11 +21,11 @@ from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
 
 from consumer.redis_connection import same_redis
-from consumer.threaded.pool import WorkerPool
 from consumer.threaded.queue import WorkerBroker
 from consumer.threaded.startup import EXIT_SETTINGS, STOP_SIGNALS
 from consumer.threaded.state import POLL_SECONDS, WorkerState
 from consumer.threaded.timings import WorkerTimings
+from consumer.threaded.worker_pool import WorkerPool
 from redis_client.retrying import no_retry
 from redis_client.sentinels import leave_replaced_master
 from shared.errors import SettingsError

@@ -10,7 +10,7 @@ from outbox_relay.commands.options import MESSAGE_ID, json_option
 from outbox_relay.commands.output import print_json, stdout_console, table
 from shared.database.connections import DbConnection
 from shared.database.read_transaction import COMMAND_SECONDS, read_transaction
-from shared.outbox import dead_letters
+from shared.outbox.operations import dead_letters
 
 
 @click.command()

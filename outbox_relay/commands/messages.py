@@ -10,9 +10,9 @@ from outbox_relay.commands.exit_codes import fail
 from outbox_relay.commands.options import MESSAGE_ID, json_option
 from outbox_relay.commands.output import print_json, stdout_console, table
 from shared.database.read_transaction import COMMAND_SECONDS, read_transaction
-from shared.outbox import history
 from shared.outbox.columns import FINISHED_STATUSES, LIVE_STATUSES
 from shared.outbox.messages import QUEUES
+from shared.outbox.operations import history
 
 _MOMENTS = ("created_at", "due_at", "published_at", "claimed_at", "lease_until", "finished_at")
 _FACTS = (

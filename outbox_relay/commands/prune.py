@@ -5,7 +5,7 @@ import click
 from outbox_relay.commands.database import operator_database
 from outbox_relay.commands.options import json_option
 from outbox_relay.commands.output import print_json
-from outbox_relay.loop.pruner import PRUNED_AT_ONCE, Pruner
+from outbox_relay.loop.maintenance.pruner import PRUNED_AT_ONCE, Pruner
 
 
 @click.command()

@@ -10,8 +10,8 @@ from outbox_relay.commands.exit_codes import fail
 from outbox_relay.commands.options import json_option
 from outbox_relay.commands.output import print_json
 from shared.database.connections import transaction
-from shared.outbox import history
 from shared.outbox.messages import NOTIFY_CHANNEL
+from shared.outbox.operations import history
 
 _MOMENT: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
 

@@ -14,9 +14,9 @@ from outbox_relay.commands.options import json_option
 from outbox_relay.commands.output import duration, print_json, stdout_console, table
 from shared.database.connections import DbConnection
 from shared.database.read_transaction import COMMAND_SECONDS, read_transaction
-from shared.outbox.latency import QueueLatency, read_latency
-from shared.outbox.mail_stats import MailStats, read_mail_stats
-from shared.outbox.stats import DependencyStatus, LiveState, read_dependency_status, read_live_states
+from shared.outbox.operations.latency import QueueLatency, read_latency
+from shared.outbox.operations.mail_stats import MailStats, read_mail_stats
+from shared.outbox.operations.stats import DependencyStatus, LiveState, read_dependency_status, read_live_states
 
 
 @dataclass(frozen=True, slots=True)

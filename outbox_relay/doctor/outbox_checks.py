@@ -7,8 +7,8 @@ from outbox_relay.doctor.findings import Finding, fault, ok, skipped, warning
 from outbox_relay.doctor.postgresql_checks import takes_writes
 from shared.database.connections import DbConnection
 from shared.database.read_transaction import read_transaction
-from shared.outbox.dead_letters import count_dead
-from shared.outbox.stats import DependencyStatus, read_dependency_status, read_live_states
+from shared.outbox.operations.dead_letters import count_dead
+from shared.outbox.operations.stats import DependencyStatus, read_dependency_status, read_live_states
 from shared.settings.relay import RelaySettings
 
 _OVERDUE_SECONDS: Final = 60.0

@@ -1,4 +1,4 @@
-"""How a relay divides its time: the share of work that is not publishing, and the pause that lets messages gather."""
+"""How a relay divides its time: intervals, grace periods, shares of work that is not publishing, pauses."""
 
 from dataclasses import dataclass
 from time import monotonic
@@ -41,7 +41,8 @@ class Pacing:
         prune_seconds, expire_seconds: between two steps of a deletion that has nothing more to delete.
         longest_outage_pause_seconds: between two passes while a server is away; the first pauses are shorter.
         accounts_at_once: the largest number of accounts that one step of the expiry checks.
-        pop_to_claim_seconds: how long a job may be missing in Redis before its message is pending again.
+        pop_to_claim_seconds: once a sweep has found a job missing, how long it has to stay missing until its message
+            is pending again. The first search is due when the publish lease (RelaySettings) is over.
         postmaster_grace_seconds, reconnect_grace_seconds: after a start of PostgreSQL, and after an outage that the
             relay has seen, no claim is taken back for this long.
 

@@ -13,7 +13,7 @@ import structlog
 from outbox_relay.broker import Broker, BrokerUnavailableError
 from outbox_relay.loop.heartbeat import Heartbeat
 from outbox_relay.loop.listener import Listener
-from outbox_relay.loop.maintenance import Maintenance
+from outbox_relay.loop.maintenance.schedule import Maintenance
 from outbox_relay.loop.observer import Observer
 from outbox_relay.loop.pacing import POLLING_SHARE, REAPING_SHARE, Pacing, gathering_pause, interval
 from outbox_relay.loop.publisher import Publisher

@@ -16,8 +16,8 @@ from prometheus_client.registry import Collector
 
 from shared.database.connections import DbConnection
 from shared.database.read_transaction import read_transaction
-from shared.outbox.latency import LATENCY_COLUMNS
 from shared.outbox.messages import QUEUES
+from shared.outbox.operations.latency import LATENCY_COLUMNS
 
 SETTLED_SECONDS: Final = 6.0
 """A finished row becomes visible after its finished_at, by at most the 5 s of an idle transaction."""

@@ -15,10 +15,10 @@ from outbox_relay.metrics.liveness import Liveness
 from shared.database.errors import SCHEMA_MISSING, TAKES_TOO_LONG
 from shared.database.prompt_connection import connect_promptly
 from shared.database.read_transaction import read_transaction
-from shared.outbox.mail_stats import read_mail_stats
-from shared.outbox.prometheus import OutboxCollector, Reading
+from shared.outbox.operations.mail_stats import read_mail_stats
+from shared.outbox.operations.prometheus import OutboxCollector, Reading
+from shared.outbox.operations.stats import read_dependency_status, read_live_states
 from shared.outbox.reaping import Reaped
-from shared.outbox.stats import read_dependency_status, read_live_states
 
 APPLICATION: Final = "outbox-metrics"
 _SERVERS: Final = ("redis", "postgresql")

@@ -17,7 +17,24 @@ from shared.settings.smtp_server import SmtpServer, check_helo_name, parse_smtp_
 
 @dataclass(frozen=True, slots=True)
 class ConsumerSettings:
-    """The settings of the consumer."""
+    """The settings of the consumer.
+
+    Attributes:
+        database_url: PostgreSQL.
+        redis_url: Redis, or the Sentinels that know it.
+        smtp_server: the mail server.
+        smtp_timeout_seconds: the longest wait for it in one step.
+        mail_from: the sender of every mail.
+        base_url: what the links in mails begin with.
+        secret_keys: the keys of those links; the first one signs.
+        verify_email_minutes: the life of a link.
+        run_lease_seconds: how long a claim lasts.
+        backoff_scale: multiplies the delay before a retry.
+        concurrency: how many messages an OutboxWorker sends at once: its sender threads, and the most connections
+            that it opens to the mail server.
+        smtp_helo_name: the name that EHLO gives; None for the address of our end.
+
+    """
 
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)

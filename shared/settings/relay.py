@@ -21,6 +21,16 @@ class RelaySettings:
     """The settings of the relay.
 
     Attributes:
+        database_url: PostgreSQL.
+        listen_url: a direct connection to it, for LISTEN.
+        redis_url: Redis, or the Sentinels that know it.
+        key_prefix: what RQ's keys begin with.
+        publish_lease_seconds: the age at which the relay checks whether a published message's job is still in Redis.
+        run_lease_seconds: how long a worker's claim lasts.
+        batch_size: the largest number of messages that are published together.
+        poll_seconds: the longest pause between two searches for due messages.
+        keep_done_days: the age in days at which finished messages are deleted.
+        metrics_address: where /metrics is served; None for nowhere.
         unverified_days: the age in days at which an unverified account is deleted.
 
     """

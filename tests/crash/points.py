@@ -127,7 +127,7 @@ def _relay_points() -> list[Point]:
 
 
 def _expiring() -> list[Point]:
-    sql = "outbox_relay.loop.expiry_statements"
+    sql = "outbox_relay.loop.maintenance.expiry_statements"
     old: dict[str, Any] = {"given": "accounts that were not verified in time"}
     return [
         *_around("lock_accounts", "relay", f"{sql}:lock_accounts", **old),

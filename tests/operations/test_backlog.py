@@ -16,8 +16,8 @@ from outbox_relay.metrics.latency import LatencyCollector
 from outbox_relay.metrics.relay_metrics import RelayMetrics
 from shared.database.connections import connect
 from shared.database.read_transaction import read_transaction
-from shared.outbox import dead_letters, stats
-from shared.outbox.stats import COUNTED_EXACTLY, LiveState, read_dependency_status, read_live_states
+from shared.outbox.operations import dead_letters, stats
+from shared.outbox.operations.stats import COUNTED_EXACTLY, LiveState, read_dependency_status, read_live_states
 from tests.operations.scraping import samples, value
 from tests.plans import ExplainingConnection, explaining
 from tests.programs.api_service import ApiService, api_service

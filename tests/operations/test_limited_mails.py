@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from prometheus_client import generate_latest
 
-from outbox_relay.loop.mail_pruner import MailPruner
+from outbox_relay.loop.maintenance.mail_pruner import MailPruner
 from outbox_relay.metrics.relay_metrics import RelayMetrics
 from shared.database.connections import connect
 from tests.operations.scraping import samples, value

@@ -19,12 +19,12 @@ from consumer.model.outcomes import Accepted
 from consumer.model.results import Disposition
 from consumer.stages.claim import Claimer
 from consumer.stages.database import Database
+from consumer.stages.database_retries import LONGEST_PAUSE_SECONDS as LONGEST_CONSUMER_PAUSE_SECONDS
+from consumer.stages.database_retries import RetryPolicy
 from consumer.stages.late_answers import LateAnswers
 from consumer.stages.prepare import Preparer
 from consumer.stages.processor import Processor
 from consumer.stages.record import ResultRecorder
-from consumer.stages.retry_policy import LONGEST_PAUSE_SECONDS as LONGEST_CONSUMER_PAUSE_SECONDS
-from consumer.stages.retry_policy import RetryPolicy
 from consumer.stages.send import Sender, open_mailer
 from embedded.programs.ports import free_port
 from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker

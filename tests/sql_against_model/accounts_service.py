@@ -12,11 +12,12 @@ from uuid import uuid4
 from consumer.model.outcomes import Discarded, Failed
 from consumer.task import Mail, Preparation
 from consumer.tasks.verify_email import TASK
-from outbox_relay.loop import expiry_statements
+from outbox_relay.loop.maintenance import expiry_statements
 from shared.database.connections import connect
-from shared.outbox import claims, dead_letters
+from shared.outbox import claims
 from shared.outbox.claims import Claim
 from shared.outbox.messages import SendVerifyEmail
+from shared.outbox.operations import dead_letters
 from shared.settings.consumer import ConsumerSettings
 from tests.model.accounts.state import (
     DONE,

@@ -5,7 +5,7 @@ from contextlib import closing
 from typing import Any, LiteralString
 from uuid import uuid4
 
-from shared.outbox import dead_letters
+from shared.outbox.operations import dead_letters
 from tests.model.messages.rows import OPERATOR
 from tests.model.messages.state import IDLE, IN_TRANSACTION, PENDING, Config, World
 from tests.redis_keys import KEYS

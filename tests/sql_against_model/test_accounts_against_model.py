@@ -8,7 +8,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from outbox_relay.loop import expiry_statements
+from outbox_relay.loop.maintenance import expiry_statements
 from tests.model.accounts.state import (
     CHECKED,
     FOUND,

@@ -25,9 +25,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningDelete
 
-from api.accounts.conditions import names
 from api.accounts.mail_limits.limiter import MailLimiter
 from api.accounts.mail_limits.statements import is_to_address
+from api.accounts.sql_expressions import has_address
 from api.accounts.token_holders import Holder
 from api.tables import users, verification_mails
 from shared.outbox.appending import append_for_each
@@ -78,7 +78,7 @@ def hand_over_statement() -> Select[Any]:
     """Return the statement that appends the mail of the newest other account."""
     successor = (
         select(users.c.username)
-        .where(names(users, bindparam("old_address", type_=Text())), not_(users.c.is_email_verified))
+        .where(has_address(users, bindparam("old_address", type_=Text())), not_(users.c.is_email_verified))
         .where(users.c.username != bindparam("holder", type_=Text()))
         .order_by(users.c.created_at.desc())
         .limit(1)

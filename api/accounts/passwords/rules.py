@@ -25,15 +25,18 @@ _SIGNS: Final = re.compile(r"[\W_]+")
 _ALIKE: Final = str.maketrans("1!|l0@345$7+", "iiiioaeasstt")
 
 
-def refusal_reason(password: str, username: str, email: str) -> str | None:
+def refusal_reason(password: str, username: str, email: str, *, shortest: int) -> str | None:
     """Return why the password is refused; None if it is accepted.
 
     Args:
-        password: a password of an allowed length.
+        password: at most LONGEST_PASSWORD characters.
         username: the account's; empty where it is not known.
         email: the account's; empty where it is not known.
+        shortest: the least number of characters.
 
     """
+    if len(password) < shortest:
+        return f"Use at least {shortest} characters."
     folded = _folded(password)
     if is_common(folded):
         return COMMON

@@ -205,9 +205,8 @@ class SignUpSchema(_StrictSchema):
         """Return why a new account may not have this password, judged by the valid fields."""
         if "password" not in data:
             return None
-        if len(data["password"]) < self.shortest_password:
-            return f"Use at least {self.shortest_password} characters."
-        return refusal_reason(data["password"], data.get("username", ""), data.get("email", ""))
+        username, email = data.get("username", ""), data.get("email", "")
+        return refusal_reason(data["password"], username, email, shortest=self.shortest_password)
 
 
 class VerifySchema(_StrictSchema):

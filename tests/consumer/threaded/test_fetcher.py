@@ -11,8 +11,8 @@ from rq import Queue
 from consumer.model.message import AttemptResult, PreparedMail
 from consumer.stages.claim import Claimer
 from consumer.stages.database import Database
+from consumer.stages.database_retries import RetryPolicy
 from consumer.stages.prepare import Preparer
-from consumer.stages.retry_policy import RetryPolicy
 from consumer.threaded.fetcher import Fetcher
 from consumer.threaded.queue import WorkerBroker
 from consumer.threaded.state import WorkerState

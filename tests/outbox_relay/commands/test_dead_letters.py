@@ -5,7 +5,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from embedded.programs.ports import free_port
-from shared.outbox import dead_letters
+from shared.outbox.operations import dead_letters
 from tests.outbox_relay.commands.running import run, run_json
 from tests.rows import add_message, message
 

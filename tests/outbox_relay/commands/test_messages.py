@@ -8,8 +8,8 @@ import pytest
 from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
 
-from shared.outbox.dead_letters import discard
 from shared.outbox.messages import NOTIFY_CHANNEL
+from shared.outbox.operations.dead_letters import discard
 from tests.outbox_relay.commands.running import run, run_json
 from tests.rows import add_message, message
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from outbox_relay.loop.heartbeat import Heartbeat, write_heartbeat
-from shared.outbox.latency import read_latency
+from shared.outbox.operations.latency import read_latency
 from tests.outbox_relay.commands.running import run, run_json
 from tests.rows import add_message, history_rows_read
 

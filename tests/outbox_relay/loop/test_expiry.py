@@ -11,12 +11,12 @@ from psycopg.types.json import Jsonb
 
 from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import LOOPBACK
-from outbox_relay.loop import expiry_statements
-from outbox_relay.loop.expiry import AccountExpiry, TrustedClock
+from outbox_relay.loop.maintenance import expiry_statements
+from outbox_relay.loop.maintenance.expiry import AccountExpiry, TrustedClock
 from outbox_relay.loop.pacing import Pacing
 from shared.database.connections import connect, transaction
-from shared.outbox import dead_letters, history
 from shared.outbox.messages import SendVerifyEmail
+from shared.outbox.operations import dead_letters, history
 from shared.settings.smtp_server import SmtpServer
 from tests.consumer.stages.processing.world import World, world_of
 from tests.rows import add_message, add_user, message

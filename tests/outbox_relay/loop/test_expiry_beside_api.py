@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from outbox_relay.loop import expiry_statements
-from outbox_relay.loop.expiry import AccountExpiry
+from outbox_relay.loop.maintenance import expiry_statements
+from outbox_relay.loop.maintenance.expiry import AccountExpiry
 from shared.database.connections import DbConnection, connect, transaction
 from tests.programs.api_service import ALICE, ApiService, api_service
 

@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from outbox_relay.loop.pruner import PRUNED_AT_ONCE, Pruner
+from outbox_relay.loop.maintenance.pruner import PRUNED_AT_ONCE, Pruner
 from shared.outbox import pruning
 from tests.rows import add_message, message
 

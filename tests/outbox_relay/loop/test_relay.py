@@ -19,8 +19,8 @@ from rq.defaults import RQ_KEY_PREFIX
 from embedded.servers.postgres import PostgresServer
 from embedded.servers.redis import RedisServer
 from outbox_relay.broker import ASK_SENTINELS_SECONDS, open_broker
+from outbox_relay.loop.maintenance.pruner import PRUNED_AT_ONCE, Pruner
 from outbox_relay.loop.pacing import POLLING_SHARE, PRUNING_SHARE, REAPING_SHARE, Pacing
-from outbox_relay.loop.pruner import PRUNED_AT_ONCE, Pruner
 from outbox_relay.loop.reaper import Reaper, SweepResult
 from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup_pipe import WakeupPipe

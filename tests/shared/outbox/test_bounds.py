@@ -9,9 +9,10 @@ from psycopg.types.json import Jsonb
 
 from consumer.stages.backoff import LONGEST_DELAY_SECONDS, retry_delay_seconds
 from shared.outbox import claims as of_consumer
-from shared.outbox import dead_letters, policy_refusals, reaping
+from shared.outbox import policy_refusals, reaping
 from shared.outbox.columns import FAILURES_KEPT, LARGEST_NUMBER
 from shared.outbox.messages import JobRef
+from shared.outbox.operations import dead_letters
 from shared.outbox.policy_refusals import Refusal
 from tests.rows import add_message, add_user, message
 

@@ -11,7 +11,7 @@ from api.accounts.signup_state import state_statement
 from consumer.stages import busy_server
 from embedded.mail.catcher import MailCatcher
 from outbox_relay.broker import open_broker
-from outbox_relay.loop.expiry import AccountExpiry
+from outbox_relay.loop.maintenance.expiry import AccountExpiry
 from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.database.connections import DbConnection, connect, keep_plans, transaction

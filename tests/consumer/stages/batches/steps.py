@@ -11,9 +11,9 @@ from consumer.model.outcomes import Outcome
 from consumer.model.results import Disposition
 from consumer.stages.claim import Claimer, ClaimResult
 from consumer.stages.database import Database
+from consumer.stages.database_retries import RetryPolicy
 from consumer.stages.prepare import Preparer
 from consumer.stages.record import ResultRecorder
-from consumer.stages.retry_policy import RetryPolicy
 from shared.database.connections import LOCK_SECONDS, DbConnection, connect
 from shared.outbox.messages import SendVerifyEmail, SendWelcomeEmail
 from tests.rows import add_message

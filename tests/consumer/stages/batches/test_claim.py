@@ -14,7 +14,7 @@ from consumer.model.lease import Lease
 from consumer.model.results import Disposition
 from consumer.stages.claim import Claimer, ClaimResult
 from consumer.stages.database import Database
-from consumer.stages.retry_policy import RetryPolicy
+from consumer.stages.database_retries import RetryPolicy
 from shared.database.connections import DbConnection, connect
 from tests.addresses import with_parameter
 from tests.consumer.stages.batches.steps import Steps, add_messages, claimed_ids, locked

@@ -18,9 +18,9 @@ from consumer.model.outcomes import Accepted, Discarded, Failed, Outcome, Releas
 from consumer.model.results import Disposition
 from consumer.stages import busy_server
 from consumer.stages.database import Database
+from consumer.stages.database_retries import RetryPolicy
 from consumer.stages.late_answers import LateAnswers
 from consumer.stages.record import ResultRecorder
-from consumer.stages.retry_policy import RetryPolicy
 from consumer.stages.send import Sender, open_mailer
 from consumer.task import UndeliverableError
 from consumer.threaded.completer import Completer

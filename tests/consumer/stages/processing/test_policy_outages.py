@@ -3,8 +3,8 @@
 from consumer.model.results import Disposition
 from embedded.programs.ports import LOOPBACK
 from shared.database.connections import connect, transaction
-from shared.outbox import dead_letters
 from shared.outbox.columns import LARGEST_NUMBER
+from shared.outbox.operations import dead_letters
 from shared.settings.smtp_server import SmtpServer
 from tests.consumer.stages.processing.policy_pipeline import DENIED, Pipeline, pipeline_of
 from tests.consumer.stages.processing.world import Logs, World

@@ -11,7 +11,7 @@ from consumer.model.results import Disposition
 from embedded.mail.catcher import MailCatcher
 from embedded.servers.databases import Databases
 from embedded.servers.postgres_files import binaries
-from shared.outbox import dead_letters
+from shared.outbox.operations import dead_letters
 from tests.conftest import SCHEMA
 from tests.consumer.stages.processing.world import KEY, World, world_of
 from tests.rows import add_message

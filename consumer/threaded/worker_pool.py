@@ -8,10 +8,10 @@ from typing import Final
 from consumer.model.message import AttemptResult, PreparedMail
 from consumer.stages.claim import Claimer
 from consumer.stages.database import Database
+from consumer.stages.database_retries import RetryPolicy
 from consumer.stages.late_answers import LateAnswers
 from consumer.stages.prepare import Preparer
 from consumer.stages.record import ResultRecorder
-from consumer.stages.retry_policy import RetryPolicy
 from consumer.stages.send import Sender, open_mailer
 from consumer.threaded.completer import Completer
 from consumer.threaded.fetcher import Fetcher

@@ -9,7 +9,7 @@ from typing import Final
 
 from shared.database.connections import DbConnection, own_transaction
 from shared.outbox.columns import LARGEST_PAYLOAD_BYTES, NEXT_GENERATION, insert_finished, moment
-from shared.outbox.stats import COUNTED_EXACTLY
+from shared.outbox.operations.stats import COUNTED_EXACTLY
 
 RETRIED_AT_ONCE: Final = 1000
 

@@ -1,4 +1,4 @@
-"""The relay's deletions by age, one bounded step at a time: history, old records of mails, unverified accounts."""
+"""When the relay deletes what is old: history, old records of mails, unverified accounts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +8,11 @@ from typing import Final
 import psycopg
 import structlog
 
-from outbox_relay.loop.expiry import AccountExpiry
-from outbox_relay.loop.mail_pruner import MailPruner
+from outbox_relay.loop.maintenance.expiry import AccountExpiry
+from outbox_relay.loop.maintenance.mail_pruner import MailPruner
+from outbox_relay.loop.maintenance.pruner import PRUNED_AT_ONCE, Pruner
 from outbox_relay.loop.observer import Observer
 from outbox_relay.loop.pacing import EXPIRY_SHARE, PRUNING_SHARE, Pacing, interval
-from outbox_relay.loop.pruner import PRUNED_AT_ONCE, Pruner
 from shared.database.connections import DbConnection
 from shared.database.errors import LOCKED
 from shared.settings.relay import RelaySettings

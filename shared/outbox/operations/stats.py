@@ -81,7 +81,7 @@ _SELECT_DEPENDENCIES: Final = f"""
 
 @dataclass(frozen=True, slots=True)
 class LiveState:
-    """The messages of one queue with one status.
+    """The messages of one queue with one status. The attributes' names are the keys of `stats --json`.
 
     Attributes:
         status: pending, published, running or dead.

@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from outbox_relay.loop import expiry_statements
-from outbox_relay.loop.expiry_statements import FIRST
+from outbox_relay.loop.maintenance import expiry_statements
+from outbox_relay.loop.maintenance.expiry_statements import FIRST
 from outbox_relay.loop.pacing import ACCOUNTS_AT_ONCE
 from shared.database.connections import DbConnection, transaction
 

@@ -1,4 +1,4 @@
-"""Watch running processes: processor time, memory, progress."""
+"""Wait for running programs, fail when one ends or stalls, and measure their processor time and memory."""
 
 import time
 from collections.abc import Sequence

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared.database.connections import DbConnection
-from shared.outbox.stats import COUNTED_EXACTLY
+from shared.outbox.operations.stats import COUNTED_EXACTLY
 
 ACCOUNTS_READ: Final = 1000
 

@@ -9,8 +9,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from shared.outbox.mail_stats import MailStats
-from shared.outbox.stats import DependencyStatus, LiveState
+from shared.outbox.operations.mail_stats import MailStats
+from shared.outbox.operations.stats import DependencyStatus, LiveState
 
 Unreadable = Literal["timeout", "schema", "grant"]
 """A statement took too long, a table or column is missing, or the role may not read one."""

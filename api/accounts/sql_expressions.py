@@ -1,4 +1,4 @@
-"""SQL conditions on accounts that several statements share."""
+"""SQL expressions about accounts that several statements share."""
 
 from typing import Any
 
@@ -13,15 +13,15 @@ def as_name(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", "")
 
 
-def names(table: FromClause, email: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Return the condition that an account has this address, ignoring case as the indexes do."""
+def has_address(table: FromClause, email: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Return the condition that an account has this address; case is ignored, as in the indexes."""
     return func.lower(table.c.email) == func.lower(email)
 
 
 def has_owner(email: ColumnElement[Any]) -> ColumnElement[bool]:
     """Return the condition that an account was verified with this address, and so owns it."""
     owner = users.alias("owner")
-    return exists().where(and_(names(owner, email), owner.c.is_email_verified))
+    return exists().where(and_(has_address(owner, email), owner.c.is_email_verified))
 
 
 def readable_time(column: ColumnElement[Any]) -> ColumnElement[Any]:

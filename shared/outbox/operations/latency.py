@@ -5,7 +5,7 @@ from typing import Final
 
 from shared.database.connections import DbConnection, own_transaction
 from shared.outbox.columns import distance
-from shared.outbox.mail_stats import WANTED_AT
+from shared.outbox.operations.mail_stats import WANTED_AT
 
 _PUBLISHED: Final = "coalesce(published_at, claimed_at)"
 LATENCY_COLUMNS: Final = f"""

@@ -1,4 +1,4 @@
-"""How a consumer retries while PostgreSQL is unavailable."""
+"""How a consumer retries a statement while PostgreSQL is unavailable. The retries of a message are in backoff.py."""
 
 import time
 from collections.abc import Callable

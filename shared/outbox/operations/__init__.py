@@ -1,0 +1,1 @@
+"""What operators read and decide: dead letters, history, statistics, latency, metrics."""
