@@ -163,8 +163,9 @@ CREATE OR REPLACE VIEW outbox_messages AS
            uid
       FROM outbox_finished;
 
--- The breaker, one row: while the mail server is away (opened_at is set), only a probe is published. With a policy_code
--- the server answers but refuses everyone: refusals lists who was refused by policy since a mail was last accepted.
+-- The breaker, one row: while the mail server is unavailable (opened_at is set), only a probe is published. With a
+-- policy_code the server answers but refuses everyone: refusals lists who was refused by policy since a mail was last
+-- accepted.
 CREATE TABLE IF NOT EXISTS outbox_breaker (
     name        text        PRIMARY KEY,
     opened_at   timestamptz,

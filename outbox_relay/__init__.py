@@ -1,4 +1,4 @@
-"""The relay: it moves messages from the outbox to RQ's queues in Redis, and brings back what Redis or a worker lost.
+"""The relay: it moves messages from the outbox to RQ's queues in Redis, and recovers what Redis or a worker lost.
 
 Guarantee: a committed message is pushed at least once, and is looked up until a consumer's own commit finishes it.
 

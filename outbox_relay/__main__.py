@@ -46,11 +46,11 @@ _STOP_SECONDS: Final = 4.0
 @click.option(
     "--once",
     is_flag=True,
-    help="Publish what is due now, after one sweep of the reaper, and exit: 0, or 1 if PostgreSQL or Redis is away.",
+    help="Publish what is due now, after one sweep of the reaper, and exit: 0, or 1 if PostgreSQL or Redis is down.",
 )
 @click.pass_context
 def main(context: click.Context, batch_size: int | None, poll_seconds: float | None, *, once: bool) -> None:
-    """Move messages from the outbox to RQ, and bring back those that Redis or a worker lost.
+    """Move messages from the outbox to RQ, and recover those that Redis or a worker lost.
 
     Without a command it runs the relay; the options below are the relay's.
 

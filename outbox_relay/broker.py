@@ -76,8 +76,8 @@ class Broker:
         """Keep the client.
 
         Args:
-            client: to RQ's Redis.
-            key_prefix: RQ's own.
+            client: a client of RQ's Redis.
+            key_prefix: the prefix of RQ's keys.
             job_timeout_seconds: after which RQ ends a job.
             ask_sentinels_seconds: between two checks of who the master is.
 
@@ -195,7 +195,7 @@ class Broker:
         self._info_is_refused = is_refused
 
     def queue_key(self, queue: str) -> str:
-        """Give the key of a queue's list, as RQ names it."""
+        """Return the key of a queue's list, as RQ names it."""
         return self._keys.queue(queue)
 
 
@@ -217,6 +217,6 @@ def _unless_of_another_type(reply: object) -> object:
 def _translated(client: Redis) -> Iterator[None]:
     try:
         yield
-    # UnicodeError: the host in RQ_REDIS_URL is no valid name, such as one with two dots in a row.
+    # UnicodeError: the host in RQ_REDIS_URL is not a valid name, such as one with two dots in a row.
     except (RedisError, OSError, UnicodeError) as exc:
         raise BrokerUnavailableError(f"Redis cannot be used: {client_cause(exc, client)}") from exc

@@ -10,7 +10,7 @@ from shared.outage_causes import redis_cause
 
 
 def client_cause(error: BaseException, client: Redis) -> str:
-    """Return where the client's Redis is and why it cannot be used; it holds no secret."""
+    """Return where the client's Redis is and why it cannot be used, without a secret."""
     return redis_cause(error, _address_of(client))
 
 

@@ -1,4 +1,4 @@
-"""Opens a client for RQ_REDIS_URL: a server, or the master that sentinels name."""
+"""Open a client for RQ_REDIS_URL: for a server, or for the master that sentinels name."""
 
 from typing import Any, TypeVar
 

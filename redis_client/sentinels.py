@@ -33,7 +33,7 @@ class Sentinels(Sentinel):
         """Return host and port of the master.
 
         Raises:
-            MasterNotFoundError: no sentinel names one; the text has host and port of each, and what it said.
+            MasterNotFoundError: no sentinel names one; the text has each one's host, port and answer.
 
         """
         answers = []
@@ -41,7 +41,7 @@ class Sentinels(Sentinel):
             where = host_and_port(sentinel)
             try:
                 services: Any = sentinel.sentinel_masters()
-            except (RedisError, OSError, ValueError) as exc:  # ValueError: a host that is no name
+            except (RedisError, OSError, ValueError) as exc:  # ValueError: a host that is not a valid name
                 answers.append(client_cause(exc, sentinel).rstrip("."))
                 continue
             state = services.get(service_name)

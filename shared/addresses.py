@@ -1,4 +1,4 @@
-"""Which addresses can be mailed: one rule for the form that accepts an address and the worker that sends to it."""
+"""Decide which addresses can be mailed: one rule for the form that accepts one and the worker that mails to it."""
 
 import re
 from typing import Final

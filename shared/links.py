@@ -1,4 +1,4 @@
-"""The link that verifies an address, and its signature.
+"""Make and check the link that verifies an address, and its signature.
 
 `secret_code` is the signature over the verification record's id and address. So the URL contains nothing readable, the
 database contains no code that could be stolen, and every retry of a message has the same link.

@@ -1,4 +1,4 @@
-"""The connection of a command to PostgreSQL, and what a command says when it cannot be used."""
+"""The connection of a command to PostgreSQL, and the error of a command that cannot use it."""
 
 import sys
 from collections.abc import Iterator

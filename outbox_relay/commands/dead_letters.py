@@ -1,4 +1,4 @@
-"""`python -m outbox_relay dead`, `retry` and `discard`: list dead letters, retry them, give messages up."""
+"""`python -m outbox_relay dead`, `retry` and `discard`: list and retry dead letters, and discard messages."""
 
 from typing import NoReturn
 

@@ -10,6 +10,6 @@ EXIT_SETTINGS: Final = 2
 
 
 def fail(message: str) -> NoReturn:
-    """Print why nothing was done, and exit with EXIT_FAILED."""
+    """Print the reason why nothing was done, and exit with EXIT_FAILED."""
     click.echo(message, err=True)
     sys.exit(EXIT_FAILED)

@@ -1,4 +1,4 @@
-"""`python -m outbox_relay stats`: counts, latency, rate and what is away, as a table or JSON."""
+"""`python -m outbox_relay stats`: counts, latency, rate and the state of relays and mail server, as a table or JSON."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -59,7 +59,7 @@ class Snapshot:
 def stats(interval: float, window: float, *, watch: bool, as_json: bool) -> None:
     """Show how many messages there are, and how fast.
 
-    The numbers are by status and queue, with latency, rate, and the servers that are away.
+    The numbers are by status and queue, with latency, rate, and the state of relays and mail server.
 
     The numbers are exact up to 10,000 of a status. Above that they are estimated from a sample and marked with "about",
     as is the size of history. With --watch and --json, one line is printed each time.

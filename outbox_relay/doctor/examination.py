@@ -1,4 +1,4 @@
-"""Runs all checks, causes before their effects: settings, servers, schema, then the relays and messages."""
+"""Run all checks, causes before their effects: settings, servers, schema, then the relays and messages."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 

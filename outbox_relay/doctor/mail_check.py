@@ -68,7 +68,7 @@ def check_mail_server(server: SmtpServer, helo_name: str | None) -> Finding:
     except smtplib.SMTPResponseException as exc:
         cause = _answer(server, exc.smtp_code, exc.smtp_error)
         return fault(_CHECK, f"it cannot be used: {cause}", "fix the mail server, SMTP_URL or SMTP_HELO_NAME")
-    except (smtplib.SMTPException, OSError, ValueError) as exc:  # ValueError: a host that is no name
+    except (smtplib.SMTPException, OSError, ValueError) as exc:  # ValueError: a host that is not a valid name
         cause = connection_cause(exc, server.host, server.port)
         return fault(_CHECK, f"it cannot be used: {cause}", "start the mail server, or fix SMTP_URL")
     return ok(_CHECK, f"it greets ({server.security})")

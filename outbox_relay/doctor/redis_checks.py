@@ -39,7 +39,7 @@ def check_redis(redis_url: str, key_prefix: str) -> Iterator[Finding]:
             yield from check_keys(client, key_prefix)
             for queue in QUEUES:
                 yield _check_workers(client, key_prefix, queue)
-        except (RedisError, OSError, ValueError) as exc:  # ValueError: a host that is no name
+        except (RedisError, OSError, ValueError) as exc:  # ValueError: a host that is not a valid name
             cause = redis_cause(exc, redis_url)
             refused = isinstance(exc, NoPermissionError)
             fix = "let this Redis user run it (ACL SETUSER)" if refused else "start Redis, or fix RQ_REDIS_URL"

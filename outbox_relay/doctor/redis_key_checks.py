@@ -54,7 +54,7 @@ def _strange_marker(client: Redis, key: str) -> Iterator[Finding]:
     if not is_marker(start):
         yield warning(
             _CHECK,
-            f"{key} holds something else than a relay's marker; the next push overwrites it",
+            f"{key} is not a relay's marker; the next push overwrites it",
             "find out which program writes it: each time, all published messages are looked up in Redis",
         )
 

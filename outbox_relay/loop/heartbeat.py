@@ -1,7 +1,7 @@
 """The relay's heartbeat: a row in PostgreSQL, which the API, `stats` and `doctor` read.
 
 It is written after each pass that worked, so that the row of a relay that crashes at its start, hangs, or cannot use
-Redis becomes old. Nothing else depends on it: a relay that cannot write it logs that once and goes on.
+Redis becomes old. Nothing else depends on it: a relay that cannot write it logs that once and continues.
 """
 
 import os
@@ -49,7 +49,9 @@ class Heartbeat:
         if not self._failure_logged:
             # The row is locked, the role may not write it, or the table does not exist.
             _log.warning(
-                "heartbeat.failed", error=postgresql_reason(exc), meaning="nobody can see this relay; it goes on"
+                "heartbeat.failed",
+                error=postgresql_reason(exc),
+                meaning="metrics and doctor do not see this relay; it continues",
             )
             self._failure_logged = True
 

@@ -1,7 +1,7 @@
 """The relay's LISTEN: a NOTIFY after a commit ends its sleep.
 
 Every message is also found by polling. A lost notification, a broken connection, or a pooler that forwards no
-notifications delays messages by one poll interval, and costs the time of an attempt to connect now and then.
+notifications delays messages by one poll interval, and costs an occasional attempt to connect.
 """
 
 import select
@@ -109,7 +109,7 @@ class Listener:
     def _lose(self, exc: psycopg.Error) -> None:
         if not self._outage_logged:
             _log.warning(
-                "listener.disconnected", error=postgresql_cause(exc, self._listen_url), meaning="polling goes on alone"
+                "listener.disconnected", error=postgresql_cause(exc, self._listen_url), meaning="the relay polls"
             )
             self._outage_logged = True
         self.close()

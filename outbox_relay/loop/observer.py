@@ -1,4 +1,4 @@
-"""What a relay reports about its passes; the metrics implement it."""
+"""The interface through which a relay reports its passes; the metrics implement it."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +18,7 @@ class Observer:
         return nullcontext()
 
     def claims_reaped(self, claims: Sequence[Reaped]) -> None:
-        """Claims whose lease was over were taken back."""
+        """Claims whose lease was over were reaped."""
 
     def sweep_ended(self, sweep: SweepResult) -> None:
         """The published rows whose lease was over were compared with Redis."""
@@ -30,7 +30,7 @@ class Observer:
         """So many accounts were deleted that were not verified in time."""
 
     def outage(self, of: str) -> None:
-        """A server (redis or postgresql) is away; called once per outage."""
+        """A server (redis or postgresql) is unavailable; called once per outage."""
 
     def recovery(self) -> None:
-        """All servers answer again."""
+        """All servers are available again."""

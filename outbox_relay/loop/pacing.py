@@ -39,12 +39,12 @@ class Pacing:
         reap_seconds: between two sweeps.
         beat_seconds: between two heartbeats.
         prune_seconds, expire_seconds: between two steps of a deletion that has nothing more to delete.
-        longest_outage_pause_seconds: between two passes while a server is away; the first pauses are shorter.
+        longest_outage_pause_seconds: between two passes while a server is unavailable; the first pauses are shorter.
         accounts_at_once: the largest number of accounts that one step of the expiry checks.
         pop_to_claim_seconds: once a sweep has found a job missing, how long it has to stay missing until its message
             is pending again. The first search is due when the publish lease (RelaySettings) is over.
         postmaster_grace_seconds, reconnect_grace_seconds: after a start of PostgreSQL, and after an outage that the
-            relay has seen, no claim is taken back for this long.
+            relay has seen, no claim is reaped for this long.
 
     """
 

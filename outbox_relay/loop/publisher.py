@@ -1,4 +1,4 @@
-"""Publishing: pending rows become jobs on Redis, one bounded batch at a time."""
+"""Publish: turn pending rows into jobs in Redis, one bounded batch at a time."""
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -48,7 +48,7 @@ class Publisher:
         Args:
             broker: where the jobs are pushed.
             publish_lease_seconds: the lease of a published message, after which its job is looked up in Redis.
-            probe_timeout_seconds: how long the result of a probe of the mail server is waited for.
+            probe_timeout_seconds: how long to wait for the result of a probe of the mail server.
             rescan_seconds: the time between two scans from the start of the queues.
 
         """
@@ -111,7 +111,7 @@ class Publisher:
                     "queue.blocked",
                     key=self._broker.queue_key(queue),
                     meaning="the key holds no list: the queue's messages stay pending",
-                    fix="rename the key, or delete it if nobody misses what it holds",
+                    fix="rename the key, or delete it if nobody needs what it holds",
                 )
             self._named_as_blocked.add(queue)
             self._blocked_until[queue] = monotonic() + BLOCKED_SECONDS

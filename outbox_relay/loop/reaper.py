@@ -1,4 +1,4 @@
-"""The reaper, a part of every relay: it returns messages to pending that a dead worker or Redis has lost."""
+"""The reaper, a part of every relay: it makes messages pending again that a dead worker or Redis has lost."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -73,7 +73,7 @@ class Reaper:
         self._missed_since: dict[JobRef, float] = {}
 
     def reap_running(self, connection: DbConnection) -> tuple[Reaped, ...]:
-        """Take back claims whose lease is over, and return them. Redis is not used."""
+        """Reap claims whose lease is over, and return them. Redis is not used."""
         return tuple(reaping.reap_running(connection, _REAPED_AT_ONCE, self._postmaster_grace_seconds))
 
     def reap_published(self, connection: DbConnection) -> SweepResult:
@@ -125,7 +125,7 @@ class Reaper:
         return returned
 
     def _delete_orphans(self, jobs: list[JobRef]) -> None:
-        """Delete the hashes that lost jobs left in Redis. If Redis is away they stay there and do no harm."""
+        """Delete the hashes that lost jobs left in Redis. If Redis is unavailable they stay there and do no harm."""
         if jobs:
             with suppress(BrokerUnavailableError):
                 self._broker.delete_orphans(jobs)

@@ -1,6 +1,6 @@
 """The relay's loop: reap, publish, delete what is old, sleep.
 
-Each step is bounded, so that a signal ends the loop within moments.
+Each step is bounded, so a signal ends the loop within seconds.
 """
 
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ class Relay:
             settings: the relay's settings.
             broker: where jobs are pushed.
             wakeup: ends a sleep when `stop` is called.
-            observer: is told what each pass did.
+            observer: receives the result of each pass.
             pacing: the times between steps, and their sizes.
             gathering: the pause after a pass that published.
 
@@ -204,7 +204,7 @@ class Relay:
         reaped = self._reaper.reap_running(connection) if began >= self._reap_running_from else ()
         for claim in reaped:
             _log.warning("claim.reaped", message_id=claim.id, attempt=claim.attempt, status=claim.status)
-        # Before the sweep, which fails when Redis is away: the claims stay reaped.
+        # Before the sweep, which fails while Redis is unavailable: the claims stay reaped.
         self._observer.claims_reaped(reaped)
         sweep = self._reaper.reap_published(connection)
         self._observer.sweep_ended(sweep)
@@ -223,7 +223,7 @@ class Relay:
         next_due = self._publisher.next_due(self.connect())
         shortest = 0.0 if done.published else _SHORTEST_SLEEP_SECONDS
         until_due = self._settings.poll_seconds if next_due is None else max(shortest, next_due)
-        # Never longer than beat_seconds: heartbeats and sweeps go on.
+        # Never longer than beat_seconds: heartbeats and sweeps continue.
         return min(
             self._settings.poll_seconds, until_due, self._maintenance.seconds_until_next(), self._pacing.beat_seconds
         )
@@ -254,7 +254,7 @@ class Relay:
             self._outage_pause.reset()
 
     def _describe(self, exc: Exception) -> str:
-        """Return the reason without a library's text, which may hold an address of a person."""
+        """Return the reason without a library's text, which may contain a person's address."""
         if isinstance(exc, psycopg.errors.IdleInTransactionSessionTimeout):
             return "this relay froze in the middle of a batch: PostgreSQL ended its transaction, nothing was changed"
         if isinstance(exc, psycopg.errors.UndefinedTable):

@@ -1,1 +1,1 @@
-"""The relay's metrics, and the HTTP server that shows them."""
+"""The relay's metrics, and the HTTP server that exposes them."""

@@ -5,7 +5,7 @@ from time import monotonic
 from typing import Final
 
 STILL_SECONDS: Final = 60.0
-"""A pass takes milliseconds, or seconds during an outage. A relay whose pass takes longer than this hangs."""
+"""A pass takes milliseconds, or seconds during an outage. If a pass takes longer than this, the relay hangs."""
 
 READY_SECONDS: Final = 20.0
 """The longest sleep is five seconds. A relay without a pass that worked for longer than this is not ready."""
@@ -14,7 +14,7 @@ READY_SECONDS: Final = 20.0
 class Liveness:
     """What the loop has done lately.
 
-    A relay is alive after a pass that worked, and while it waits for a server that is away, because a restart would not
+    A relay is alive after a pass that worked, and while it waits for an unavailable server, because a restart would not
     help. It is ready while its passes work. A relay that has just started is neither.
     """
 
@@ -33,11 +33,11 @@ class Liveness:
         self._worked_at = self._clock()
 
     def outage(self, of: str) -> None:
-        """Record which server is away."""
+        """Record which server is unavailable."""
         self._away = of
 
     def recovery(self) -> None:
-        """Record that no server is away any more."""
+        """Record that every server is available again."""
         self._away = None
 
     def is_alive(self) -> bool:
@@ -55,7 +55,7 @@ class Liveness:
         now = self._clock()
         began = f"the latest pass began {now - self._began_at:.0f} s ago"
         if self._away is not None:
-            return f"{self._away} is away, and the relay waits for it; {began}"
+            return f"{self._away} is unavailable, and the relay waits for it; {began}"
         if self._worked_at is None:
             return f"no pass has worked yet; {began}"
         return f"the latest pass that worked ended {now - self._worked_at:.0f} s ago; {began}"

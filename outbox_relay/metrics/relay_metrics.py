@@ -52,23 +52,23 @@ class RelayMetrics(Observer):
         )
         self._returned = Counter(
             "outbox_returned_messages",
-            "Published messages whose job Redis lost: after a lease, or with another life of Redis (epoch)",
+            "Published messages whose job Redis lost: after a lease, or after a change of Redis' epoch",
             ["cause"],
             registry=self.registry,
         )
         self._reaped = Counter(
             "outbox_reaped_claims",
-            "Claims whose lease ended without a word, by what became of the message",
+            "Claims whose lease ended without a result, by the message's new status",
             ["status"],
             registry=self.registry,
         )
         self._pruned = self._counter("outbox_pruned_messages", "Finished messages deleted by age")
         self._expired = self._counter("outbox_expired_accounts", "Accounts deleted that were not verified in time")
         self._outages = Counter(
-            "outbox_outages", "How often a server was away for this relay", ["of"], registry=self.registry
+            "outbox_outages", "How often a server was unavailable to this relay", ["of"], registry=self.registry
         )
         self._away = Gauge(
-            "outbox_server_away", "Whether a server is away for this relay now", ["of"], registry=self.registry
+            "outbox_server_away", "Whether a server is unavailable to this relay now", ["of"], registry=self.registry
         )
         self._step_seconds = Histogram(
             "outbox_step_seconds",
@@ -122,7 +122,7 @@ class RelayMetrics(Observer):
         self._away.labels(of).set(1)
 
     def recovery(self) -> None:
-        """Record that no server is away any more."""
+        """Record that every server is available again."""
         self.liveness.recovery()
         for server in _SERVERS:
             self._away.labels(server).set(0)

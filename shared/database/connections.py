@@ -53,12 +53,12 @@ _ENCODING: Final = "UTF8"
 
 
 class UnsuitableDatabaseError(psycopg.OperationalError):
-    """The encoding of the database cannot hold every name: no statement is run in it."""
+    """The encoding of the database cannot hold every name. No statement is run in it."""
 
     def __init__(self, encoding: str) -> None:
         super().__init__(
             f"this database has the encoding {encoding}, which cannot hold every name:"
-            f" make one with ENCODING '{_ENCODING}' TEMPLATE template0, and name it in DATABASE_URL"
+            f" create one with ENCODING '{_ENCODING}' TEMPLATE template0, and name it in DATABASE_URL"
         )
 
 

@@ -25,11 +25,11 @@ _PAYLOAD: Final = f"""
 class Claim:
     """A message that this worker has claimed until its lease is over.
 
-    The payload is JSON text, or None if it would unfold to more than a message may have. Times are seconds since the
-    epoch: PostgreSQL has times, such as infinity, that Python's datetime cannot hold.
+    The payload is JSON text, or None if it would be larger than a message may be when decompressed. Times are seconds
+    since the epoch: PostgreSQL has times, such as infinity, that Python's datetime cannot hold.
 
     Attributes:
-        met_silence: an earlier attempt got no answer after the last dot, so that this one may wait longer for it.
+        met_silence: an earlier attempt got no answer after the last dot, so this one may wait longer for it.
 
     """
 

@@ -76,8 +76,8 @@ def moment(column: str) -> str:
     """Return the SQL that reads a time, and NULL where Python has no value for it.
 
     PostgreSQL has infinite times, and times before Christ and after the year 9999. Constraints keep most of them out of
-    live rows; finished rows may be older than those constraints. The days at both ends leave room for the session's
-    time zone.
+    live rows; finished rows may be older than those constraints. The days at both ends allow for the session's time
+    zone.
     """
     return f"CASE WHEN {column} BETWEEN '0001-01-02 00:00:00+00' AND '9999-12-30 00:00:00+00' THEN {column} END"
 
@@ -94,6 +94,6 @@ def parse_failures(text: str) -> list[dict[str, Any]]:
     try:
         entries = json.loads(text)
     except (ValueError, RecursionError):  # PostgreSQL takes longer numbers and deeper nesting than Python
-        return [{"reason": "this value cannot be read: a number is too long, or it is nested too deep"}]
+        return [{"reason": "this value cannot be read: a number is too long, or it is nested too deeply"}]
     entries = entries if isinstance(entries, list) else [entries]
     return [entry if isinstance(entry, dict) else {"reason": json.dumps(entry)} for entry in entries]

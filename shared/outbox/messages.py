@@ -12,7 +12,7 @@ QUEUES: Final = (CRITICAL, DEFAULT)
 """The most urgent queue first."""
 
 STARVED_SECONDS: Final = 30.0
-"""How long default may wait behind a critical queue that never becomes empty. Then relay and worker serve both."""
+"""How long default may wait behind a critical queue that never empties. After that, relay and worker serve both."""
 
 ENTRY_POINT: Final = "consumer.jobs.run_message"
 """The function that each job on Redis names. The relay writes the name as text and imports nothing of the consumer."""

@@ -146,7 +146,7 @@ _USERNAME: Final = f"""
     CASE WHEN pg_column_compression(waiting.payload) IS NULL
           AND pg_column_size(waiting.payload) <= {_LARGEST_READ_BYTES} THEN waiting.payload ->> 'username' END
 """
-"""Our payloads are small. Those of other programs may be compressed and unfold to a hundred times their size."""
+"""Our payloads are small. Those of other programs may be compressed to a hundredth of their size."""
 
 
 def another_domain_waits(connection: DbConnection, domain: str) -> bool:

@@ -207,7 +207,7 @@ def mark_published(connection: DbConnection, ids: Sequence[int], epoch: str, lea
 def next_due(connection: DbConnection, cursors: Mapping[str, Cursor] = CURSORS_AT_START) -> float | None:
     """Return the seconds until the next message is due.
 
-    Negative when one is due already, None when none is pending behind the cursors. While the breaker is open, nothing
+    Negative if one is due already, None if none is pending behind the cursors. While the breaker is open, nothing
     is due before the next probe.
     """
     row = connection.execute(

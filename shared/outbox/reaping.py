@@ -1,4 +1,4 @@
-"""The statements that bring back what was lost: messages of dead workers, and messages whose job Redis lost.
+"""The statements of the reaper: return messages to pending whose worker died, or whose job Redis lost.
 
 Each function executes one statement, whose conditions keep it safe beside any other process.
 """
@@ -13,7 +13,7 @@ from shared.outbox.messages import JobRef
 from shared.outbox.publishing import array_literal
 
 POSTMASTER_GRACE_SECONDS: Final = 15.0
-"""After a start of PostgreSQL the consumers have this time to acknowledge what they finished while it was away."""
+"""After a start of PostgreSQL the consumers have this time to acknowledge what they finished while it was down."""
 
 LEASE_ENDED: Final = "the worker died or froze: its lease ended without a result"
 
@@ -39,7 +39,7 @@ def reap_running(connection: DbConnection, limit: int, grace_seconds: float = PO
     """Return messages whose claim's lease is over to pending, or make them dead letters if their attempts are spent.
 
     When a message's worker dies twice in a row, the message is due at a random moment of the next lease. A message that
-    kills its worker takes all other messages of that worker with it; released at the same moment, they would be claimed
+    kills its worker makes all other messages of that worker fail too. Due at the same moment, they would be claimed
     together again until none has attempts left.
 
     Only the lease decides, by the database's clock. Locked rows are left for the next sweep.

@@ -25,7 +25,7 @@ _OPCODES_OF_A_CALL: Final = {
     *("PROTO", "FRAME", "STOP", "MARK", "TUPLE", "TUPLE1", "EMPTY_DICT", "NONE", "MEMOIZE", "BINPUT"),
     *("SHORT_BINUNICODE", "BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1"),
 }
-"""All that a pickled call of the entry point needs. None of them refers to an earlier value: fifty tuples, each of
+"""The opcodes that a pickled call of the entry point needs. None refers to an earlier value: fifty tuples, each of
 which holds the one before it twice, are 300 bytes, and hashing the outermost takes days without handling a signal."""
 
 
@@ -45,7 +45,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 class PlainSerializer:
-    """An RQ serializer that reads the plain data that RQ's pickle serializer writes, and refuses all else."""
+    """An RQ serializer that reads the plain data that RQ's pickle serializer writes, and refuses everything else."""
 
     @staticmethod
     def dumps(value: object) -> bytes:

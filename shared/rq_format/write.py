@@ -81,7 +81,7 @@ def push_arguments(jobs: Sequence[JobRef], keys: Keys) -> Iterator[str | bytes]:
 
 
 def timestamp(moment: datetime) -> str:
-    """Return the moment, which is in UTC, as RQ writes it."""
+    """Return a time in UTC as RQ writes it."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 

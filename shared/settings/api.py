@@ -47,11 +47,11 @@ class ApiSettings:
     Attributes:
         trusted_proxies: the number of proxies whose forwarding headers are trusted.
         forwarding_header: the header in which they name the client.
-        rate_limits: the number of requests that one client may send in a time.
-        mail_limits: the number of verification mails that may be sent in a time.
+        rate_limits: how many requests one client may send in a period.
+        mail_limits: how many verification mails may be sent in a period.
         mailbox_url: where a development stack shows the mails that it has caught.
         unverified_days: how many days an account may wait for the verification of its address.
-        password_min_length: the least number of characters of a new password.
+        password_min_length: the shortest length of a new password.
         cors_origins: the sites whose pages may call the API from a browser.
 
     """
@@ -111,7 +111,7 @@ def _forwarding_header(text: str) -> ForwardingHeader:
 
 
 def is_behind_tls() -> bool:
-    """Return whether BASE_URL is https://: the API speaks no TLS, so that a proxy stands in front of it."""
+    """Return whether BASE_URL is https://: the API speaks no TLS, so there is a proxy in front of it."""
     return urlsplit(os.environ.get("BASE_URL", "")).scheme == "https"
 
 
@@ -127,7 +127,7 @@ def _mailbox_url(text: str) -> str | None:
 
 
 def read_ops_token() -> str | None:
-    """Read OPS_TOKEN; None when it is not set. Raises SettingsError when it cannot be a secret."""
+    """Read OPS_TOKEN; None if it is not set. Raises SettingsError if it is too short."""
     given = os.environ.get(_CONSOLE_VARIABLE)
     if given is None:
         return None

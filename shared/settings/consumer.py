@@ -51,7 +51,7 @@ class ConsumerSettings:
 
     @property
     def send_deadline_seconds(self) -> float:
-        """The longest time for one send, from the name look-up to the final answer: two thirds of the lease.
+        """The longest time for one send, from the name lookup to the final answer: two thirds of the lease.
 
         The last third is left for the acknowledgement to reach PostgreSQL before the lease is over.
         """

@@ -1,4 +1,4 @@
-"""The sites whose pages may call the API from a browser, as the environment names them."""
+"""CORS_ALLOWED_ORIGINS: the sites whose pages may call the API from a browser."""
 
 from typing import Final
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ def parse_origins(text: str) -> tuple[str, ...]:
     """Return the origins as browsers write them: lower case, without the scheme's own port.
 
     Raises:
-        ValueError: with what is wrong, and how to write it.
+        ValueError: one is malformed; the text says how to write it.
 
     """
     if text.strip() == NONE:

@@ -1,7 +1,7 @@
-"""What the environment says to gunicorn: where it listens, how many processes it starts, how long connections are kept.
+"""The settings of gunicorn: where it listens, how many processes it starts, how long it keeps connections.
 
-gunicorn.conf.py reads them, and `doctor`, since gunicorn itself ends with a traceback at a WEB_CONCURRENCY that is no
-number, before it reads any file of ours.
+gunicorn.conf.py and `doctor` read them. If WEB_CONCURRENCY is not a number, gunicorn itself ends with a traceback
+before it reads any file of ours, so only `doctor` can name the variable then.
 """
 
 import os
@@ -23,7 +23,7 @@ def read_port() -> int:
 def read_web_concurrency() -> int:
     """Read WEB_CONCURRENCY, the number of processes. Raises SettingsError when it is malformed.
 
-    gunicorn would start with none, listen, and answer nobody.
+    With 0, gunicorn would listen and answer nobody.
     """
     return _whole_number("WEB_CONCURRENCY", "2", _MOST_PROCESSES)
 
@@ -31,14 +31,14 @@ def read_web_concurrency() -> int:
 def read_keepalive_seconds() -> int:
     """Read KEEPALIVE_SECONDS, for how long an idle connection is kept. Raises SettingsError when it is malformed.
 
-    Longer than the clients and proxies that keep it, so that they close it: one that we close may be one over which
-    they send their next request at that moment.
+    It has to be longer than clients and proxies keep it, so that they close it first. If we close it, they may be
+    sending their next request over it at that moment.
     """
     return _whole_number("KEEPALIVE_SECONDS", "75", _LONGEST_KEEPALIVE_SECONDS, smallest=0)
 
 
 def listen_addresses(port: int) -> list[str]:
-    """Return what to bind to for all clients of this machine: IPv6 and IPv4, or IPv4 alone where there is no IPv6."""
+    """Return the addresses to bind to: IPv6 and IPv4, or IPv4 alone where there is no IPv6."""
     ipv4, ipv6 = f"0.0.0.0:{port}", f"[::]:{port}"
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
@@ -46,12 +46,12 @@ def listen_addresses(port: int) -> list[str]:
             probe.bind(("::", 0))
     except OSError:
         return [ipv4]
-    # What the kernel's setting net.ipv6.bindv6only says; one socket for both is its default.
+    # Depends on the kernel's setting net.ipv6.bindv6only; its default is one socket for both.
     return [ipv4, ipv6] if takes_ipv6_alone else [ipv6]
 
 
 def check_server_settings() -> None:
-    """Raise SettingsError naming each of them that is malformed."""
+    """Raise SettingsError naming each malformed variable of this module."""
     problems: dict[str, list[str]] = {}
     for read in (read_port, read_web_concurrency, read_keepalive_seconds):
         try:

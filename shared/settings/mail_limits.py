@@ -1,4 +1,4 @@
-"""How many verification mails one mailbox may get, as the environment says it."""
+"""The settings of how many verification mails a mailbox, a domain and the whole service may get."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ DEFAULTS: Final[Mapping[str, str]] = {
     "DOMAIN_MAILS_PER_HOUR": OFF,
     "TOTAL_MAILS_PER_HOUR": OFF,
 }
-"""What is limited, and how far unless the environment says otherwise."""
+"""The variable of each limit, and its default."""
 
 
 @dataclass(frozen=True, slots=True)
 class MailLimits:
-    """How many verification mails may be due in a time; None where there is no limit.
+    """How many verification mails may be due in a period; None for no limit.
 
     Attributes:
         mailbox_an_hour, mailbox: of one mailbox, in any hour and in any `days`.
-        client_an_hour, client: of those, what one client network may ask for.
+        client_an_hour, client: of those, how many one client network may request.
         domain_an_hour, total_an_hour: of one recipient domain and of all, in an hour of the clock.
         days: UNVERIFIED_DAYS, at least one day.
 
@@ -48,7 +48,7 @@ def read_texts(env: Env) -> list[str]:
 
 
 def parse_texts(texts: list[str], unverified_days: float) -> MailLimits:
-    """Parse what was read, once all of it is known to be good."""
+    """Parse the variables, once all of them are known to be valid."""
     mailbox_an_hour, mailbox, client_an_hour, client, domain_an_hour, total_an_hour = (
         None if text == OFF else int(text) for text in texts
     )

@@ -1,4 +1,4 @@
-"""Reading variables of the environment: the parsers that several processes use, and the report of all problems at once.
+"""Read environment variables: the parsers that several processes use, and the report of all problems at once.
 
 A problem names the variable and never its value, which may be a secret.
 """
@@ -58,7 +58,7 @@ def split_url(url: str) -> SplitResult:
     refuse_blanks(url)
     try:
         parts = urlsplit(url)
-        _ = parts.port  # raises when it is no number up to 65535
+        _ = parts.port  # raises if it is not a number up to 65535
     except ValueError as exc:
         raise ValidationError(not_a_url("it cannot be parsed")) from exc
     return parts

@@ -1,4 +1,4 @@
-"""How often one client may ask, as the environment says it."""
+"""The settings of how many requests one client may send."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,16 +22,16 @@ DEFAULTS: Final[Mapping[str, str]] = {
     "resend": "10 per minute",
     "ops_login": "10 per minute",
 }
-"""What is limited, and how far unless the environment says otherwise."""
+"""The variable of each limit, and its default."""
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """How often one client may ask, in one process of the API.
+    """How many requests one client may send to one process of the API.
 
     Attributes:
         by_name: the limit of each kind of request; what is not in it is not limited.
-        exempt: addresses that are never limited. The own machine is exempt by default: its address is that of load
+        exempt: addresses that are never limited. This machine is exempt by default: its address is that of load
             tests, and of a proxy whose forwarding headers are not believed, behind which everybody would share one
             limit.
 
@@ -50,7 +50,7 @@ def read_texts(env: Env) -> dict[str, str]:
 
 
 def parse_texts(texts: Mapping[str, str]) -> RateLimits:
-    """Parse what was read, once all of it is known to be good."""
+    """Parse the variables, once all of them are known to be valid."""
     limits = {name: _limit(text) for name, text in texts.items() if name != _EXEMPT and text != OFF}
     return RateLimits(limits, _networks(texts[_EXEMPT]))
 

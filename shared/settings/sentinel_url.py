@@ -18,7 +18,7 @@ _FORM: Final = "redis+sentinel://[user:password@]host1:26379,host2:26379/service
 
 @dataclass(frozen=True, slots=True)
 class SentinelUrl:
-    """Who is asked for the master, and how the master is spoken to.
+    """The sentinels to ask for the master, and the settings of the connection to it.
 
     Attributes:
         sentinels: host and port of each.
@@ -58,7 +58,7 @@ def parse_sentinel_url(url: str) -> SentinelUrl:
     userinfo, _, hosts = authority.rpartition("@")
     service, _, database = path.partition("/")
     if not service:
-        raise ValueError(f"behind the sentinels has to stand the name of the service that they watch: {_FORM}")
+        raise ValueError(f"the sentinels have to be followed by the name of the service that they watch: {_FORM}")
     if database and not (database.isascii() and database.isdecimal()):
         raise ValueError("what follows the service has to be the number of a database")
     own, others = _split_query(query)
@@ -66,8 +66,8 @@ def parse_sentinel_url(url: str) -> SentinelUrl:
     master_url = f"{master_url}?{others}" if others else master_url
     try:
         urlsplit(master_url)
-    except ValueError:  # its text may hold a part of the password
-        raise ValueError("user or password hold a character that has to be percent-encoded") from None
+    except ValueError:  # its text may contain a part of the password
+        raise ValueError("the user or password contains a character that has to be percent-encoded") from None
     return SentinelUrl(
         sentinels=tuple(_host_and_port(each) for each in hosts.split(",")),
         service=unquote(service),
@@ -88,14 +88,14 @@ def _host_and_port(text: str) -> tuple[str, int]:
         if ":" in port:
             raise ValueError("an IPv6 address stands in brackets, with its port behind them: [::1]:26379")
     if not host:
-        raise ValueError("each sentinel needs a host; several are separated by commas, without blanks")
+        raise ValueError("each sentinel needs a host; several are separated by commas, without spaces")
     if port and not (port.isascii() and port.isdecimal() and 0 < int(port) <= _LARGEST_PORT):
         raise ValueError("the port of a sentinel has to be a number from 1 to 65535")
     return unquote(host), int(port) if port else _PORT
 
 
 def _split_query(query: str) -> tuple[dict[str, str], str]:
-    """Return the sentinels' own parameters, decoded, and all others as they stand, for redis-py."""
+    """Return the sentinels' own parameters, decoded, and all others unchanged, for redis-py."""
     own: dict[str, str] = {}
     others = []
     for part in filter(None, query.split("&")):
@@ -103,7 +103,7 @@ def _split_query(query: str) -> tuple[dict[str, str], str]:
         if name in _OWN_PARAMETERS:
             own[name] = unquote(value)
         elif name.startswith("sentinel"):
-            raise ValueError(f"of the sentinels it can only say {' and '.join(_OWN_PARAMETERS)}")
+            raise ValueError(f"the only parameters of the sentinels are {' and '.join(_OWN_PARAMETERS)}")
         else:
             others.append(part)
     if "sentinel_username" in own and "sentinel_password" not in own:

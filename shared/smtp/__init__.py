@@ -1,1 +1,1 @@
-"""SMTP for worker and doctor: the login, and the reading of replies."""
+"""SMTP for worker and doctor: log in, and read replies."""

@@ -14,7 +14,7 @@ _OTLP: Final = "otlp"
 
 
 def configure_tracing(service: str) -> None:
-    """Start to record traces if OUTBOX_TRACING says so. Only the entry points of processes call this.
+    """Start recording traces if OUTBOX_TRACING asks for it. Only the entry points of processes call this.
 
     Args:
         service: the name of this process in traces; OTEL_SERVICE_NAME overrides it.

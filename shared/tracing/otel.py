@@ -30,7 +30,7 @@ _PROPAGATOR: Final = TraceContextTextMapPropagator()
 
 
 def otlp_tracing(service: str) -> "OtelTracing":
-    """Return tracing that sends spans over OTLP/HTTP from its own thread; OTEL_* variables say where and how."""
+    """Return tracing that sends spans over OTLP/HTTP from its own thread; OTEL_* variables set where and how."""
     name = os.environ.get("OTEL_SERVICE_NAME", service)
     resource = Resource.create({"service.name": name, "service.version": VERSION})
     # OpenTelemetry's own shutdown waits half a minute for a collector that does not answer.

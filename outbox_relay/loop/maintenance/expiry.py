@@ -1,4 +1,4 @@
-"""The deletion of accounts whose address was never verified, in steps that lock few rows at a time."""
+"""Delete accounts whose address was never verified, in steps that lock few rows at a time."""
 
 import time
 from collections.abc import Callable

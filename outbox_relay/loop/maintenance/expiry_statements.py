@@ -3,7 +3,7 @@
 An account is deleted when its row is old, its links expired long ago, and none of its mails is unfinished. A dead
 letter counts as unfinished, unless its recipient is the reason: then it is discarded with the account. The same must
 hold for the other unverified accounts of the address, because any link of an address verifies each of them, and one
-mail that waits for a limit stands for all of them.
+mail that waits for a limit serves all of them.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from shared.outbox.columns import insert_finished
 
 
 class AccountCursor(NamedTuple):
-    """The unverified account behind which the next step begins: its creation and its name."""
+    """The unverified account after which the next step begins: its creation time and its name."""
 
     created_at: str
     """As PostgreSQL wrote it, to the microsecond."""

@@ -1,4 +1,4 @@
-"""The deletion of records of mails that no limit counts any more, in steps that lock few rows at a time."""
+"""Delete records of mails that no limit counts any more, in steps that lock few rows at a time."""
 
 from typing import Final
 

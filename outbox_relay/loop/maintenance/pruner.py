@@ -1,4 +1,4 @@
-"""The deletion of finished messages by age, in steps that lock few rows at a time."""
+"""Delete finished messages by age, in steps that lock few rows at a time."""
 
 from typing import Final
 

@@ -28,7 +28,7 @@ _OTHER_VERSION: Final = (
 
 
 class Maintenance:
-    """Deletes what is too old. A step that finds more is followed by another one soon, others after a minute."""
+    """Deletes what is too old. If a step finds more to delete, the next one follows soon, else after a minute."""
 
     def __init__(self, settings: RelaySettings, observer: Observer, pacing: Pacing) -> None:
         self._pruner = Pruner(settings.keep_done_days)
@@ -40,7 +40,7 @@ class Maintenance:
         self._expire_at = 0.0
 
     def prune(self, connection: DbConnection) -> int:
-        """Delete one step of history and of records of mails, if it is time to; return how many messages went.
+        """Delete one step of history and of records of mails, if it is time to; return how many messages were deleted.
 
         Raises:
             psycopg.Error: PostgreSQL is unreachable or refused.

@@ -143,6 +143,6 @@ def is_too_large(connection: DbConnection, message_id: int) -> bool:
 
 @own_transaction
 def status_of(connection: DbConnection, message_id: int) -> str | None:
-    """Return a message's status, or None when there is no such message."""
+    """Return a message's status, or None if there is no such message."""
     row = connection.execute("SELECT status FROM outbox_messages WHERE id = %s", [message_id]).fetchone()
     return None if row is None else str(row[0])

@@ -53,7 +53,7 @@ class OutboxCollector(Collector):
             )
         unreadable = GaugeMetricFamily(
             "outbox_unreadable",
-            "Whether PostgreSQL was there and did not say what the outbox looks like; this scrape lacks it then",
+            "Whether PostgreSQL answered but the outbox could not be read; this scrape then lacks the other metrics",
             labels=["reason"],
         )
         for reason in get_args(Unreadable):
@@ -76,7 +76,7 @@ def _live(live: list[LiveState]) -> Iterator[Metric]:
     )
     oldest = GaugeMetricFamily(
         "outbox_oldest_seconds",
-        "How long the oldest message has been in this state; pending counts from the moment it was due",
+        "How long the oldest message has had this status; pending counts from the moment it was due",
         labels=labels,
     )
     for each in live:
@@ -91,20 +91,18 @@ def _live(live: list[LiveState]) -> Iterator[Metric]:
 def _dependencies(dependencies: DependencyStatus) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "outbox_finished_messages_estimate",
-        "Messages that are history, as PostgreSQL's statistics estimate it",
+        "Finished messages, estimated by PostgreSQL's statistics",
         value=dependencies.finished_estimate,
     )
-    yield GaugeMetricFamily(
-        "outbox_relays_alive", "Relays that made a pass that worked lately", value=dependencies.relays
-    )
+    yield GaugeMetricFamily("outbox_relays_alive", "Relays that recently completed a pass", value=dependencies.relays)
     yield GaugeMetricFamily(
         "outbox_relay_seen_seconds",
-        "How long ago a relay last showed that a pass worked; infinite when none ever did",
+        "How long ago a relay last completed a pass; infinite if none ever did",
         value=math.inf if dependencies.relay_seen_seconds is None else dependencies.relay_seen_seconds,
     )
     yield GaugeMetricFamily(
         "outbox_mail_server_away_seconds",
-        "How long the mail server has been known to be away; 0 when it is not",
+        "How long the mail server has been known to be unavailable; 0 while it is available",
         value=dependencies.mail_away_seconds or 0.0,
     )
 

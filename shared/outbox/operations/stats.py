@@ -19,7 +19,7 @@ _Count = tuple[int, float]
 """The number of messages, and the age of the oldest in seconds."""
 
 RELAY_SILENT_SECONDS: Final = 20.0
-"""A relay writes a heartbeat every five seconds while its passes work. Without one for so long it counts as dead."""
+"""A relay writes a heartbeat every five seconds while its passes work. Without one for this long it counts as dead."""
 
 COUNTED_EXACTLY: Final = 10_000
 """With more messages than that of a status, their number and the age of the oldest are estimates."""
@@ -108,7 +108,7 @@ class DependencyStatus:
     Attributes:
         relays: the number of relays with a recent heartbeat.
         relay_seen_seconds: the age of the latest heartbeat; None if there is none.
-        mail_away_seconds: how long the mail server has been known to be unreachable; None while it is not.
+        mail_away_seconds: how long the mail server has been known to be unavailable; None while it is available.
         finished_estimate: the number of finished messages, estimated by PostgreSQL's statistics.
 
     """

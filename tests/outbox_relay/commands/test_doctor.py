@@ -340,7 +340,7 @@ def test_a_marker_that_is_none_is_named(healthy: Installation, value: bytes | No
     else:
         healthy.redis.set(key, value)
 
-    assert any("holds something else than a relay's marker" in message for message in warnings())
+    assert any("is not a relay's marker" in message for message in warnings())
 
 
 def test_a_proxy_whose_headers_are_not_believed_is_named(healthy: Installation) -> None:

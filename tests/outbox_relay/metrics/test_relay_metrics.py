@@ -200,7 +200,7 @@ def test_a_relay_that_waits_for_a_server_is_alive_and_not_ready() -> None:
         back = client.get("/readyz")
 
     assert (alive.status_code, ready.status_code, back.status_code) == (200, 503, 200)
-    assert "redis is away" in ready.text
+    assert "redis is unavailable" in ready.text
 
 
 @pytest.mark.parametrize("server_away", [False, True])
