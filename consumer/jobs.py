@@ -36,7 +36,7 @@ _REDIS_SECONDS: Final = 2.0
 def run_message(message_id: object) -> None:
     """Process one message. Raises nothing: RQ would store the exception's text, which may contain an address.
 
-    RQ's stock worker calls this in a child process that ends with the job. Retries are up to PostgreSQL, so the job
+    RQ's stock worker calls this in a child process that ends with the job. PostgreSQL holds the retries, so the job
     always succeeds.
     """
     configure_logging()

@@ -1,8 +1,8 @@
 """The worker class for RQ_WORKER_CLASS=consumer.worker.OutboxWorker.
 
 RQ's command line pings Redis before it creates the worker, and exits if Redis is unavailable. It looks up the class
-even earlier, and this module answers the look-up itself (PEP 562): for `rq worker` it checks the settings and waits for
-Redis first. For RQ's other commands it checks that they can read RQ_REDIS_URL. Any other look-up just returns the
+even earlier, and this module answers the lookup itself (PEP 562): for `rq worker` it checks the settings and waits for
+Redis first. For RQ's other commands it checks that they can read RQ_REDIS_URL. Any other lookup just returns the
 class.
 """
 

@@ -1,4 +1,4 @@
-"""Send a mail to the mail server within one deadline, and say whether it was taken."""
+"""Send a mail to the mail server within one deadline, and return whether it was accepted."""
 
 from time import monotonic, sleep
 from typing import Final
@@ -19,7 +19,7 @@ _LONGEST_PAUSE_SECONDS: Final = 0.5
 
 
 class Mailer:
-    """Sends mails over connections that it keeps open. Several threads may use it at a time."""
+    """Sends mails over connections that it keeps open. Several threads may use it at once."""
 
     def __init__(
         self,
@@ -30,13 +30,13 @@ class Mailer:
         connections: int = 1,
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
-        """Keep the address; nothing is opened yet.
+        """Open nothing yet.
 
         Args:
-            server: where mail is handed in.
-            step_seconds: the longest wait for one answer, but for the greeting and the answer to a mail's content.
-            helo_name: the name that EHLO gives; None for the address of our end.
-            connections: the most at once.
+            server: the mail server.
+            step_seconds: the longest wait for one answer, except the greeting and the answer to a mail's content.
+            helo_name: the name in EHLO; None for the local address of the connection.
+            connections: how many may be open at once.
             idle_seconds: how long an unused connection is kept.
 
         """
@@ -45,20 +45,20 @@ class Mailer:
         self._pool = ConnectionPool(self._sessions.open, connections, idle_seconds=idle_seconds)
 
     def send(self, envelope: Envelope, lease: Lease, extend: Extend | None = None) -> Outcome:
-        """Send the mail before the lease's deadline and return what came of it.
+        """Send the mail before the lease's deadline, and return the outcome.
 
         Args:
             envelope: the mail.
             lease: how long the message is ours.
-            extend: called when the time for the reply to the content is over; returns until when (monotonic) to wait
-                on, or None to give up.
+            extend: called when the time for the reply to the content is over; returns the new end of the wait
+                (monotonic), or None to give up.
 
         """
         mail = Transaction(self._sessions, envelope, lease, extend)
         try:
             return self._send(mail)
         except NoPlaceError:
-            return Released("the mail server takes no further connection at once")
+            return Released("the mail server accepts no further connection now")
         except ServerUnavailableError as exc:
             return ServerUnavailable(str(exc), after_mail_from=exc.after_mail_from, is_busy=exc.is_busy)
         except Exception as exc:  # noqa: BLE001 - RQ's timeout or a defect ends an attempt, never the worker
@@ -66,11 +66,11 @@ class Mailer:
 
     @property
     def connection_limit(self) -> int:
-        """Return how many connections the server seems to take at once."""
+        """Return how many connections the server seems to accept at once."""
         return self._pool.limit
 
     def close_idle(self) -> None:
-        """Close connections that nobody has used for a while, so that the server has places for others."""
+        """Close connections that were idle for a while, so that the server can accept others."""
         self._pool.close_idle()
 
     def close(self) -> None:
@@ -78,10 +78,10 @@ class Mailer:
         self._pool.close_idle(all_of_them=True)
 
     def _send(self, mail: Transaction) -> Outcome:
-        """Send the mail over one connection; another one is tried when the first may be the reason of a refusal.
+        """Send the mail over one connection, and try another if the first may be the reason of a refusal.
 
-        A connection that has carried mail may have met a limit of its session, so a new one is tried. A new one may be
-        one too many, so one of the others is tried, where there are any.
+        A connection that has carried mail may have reached the limit of its session, so a new one is tried. A new one
+        may be one too many, so one of the others is tried, if there are any.
         """
         connection = self._pool.take(mail.lease)
         result = self._run(mail, connection)
@@ -91,14 +91,14 @@ class Mailer:
         if connection.mails > 1 and monotonic() < mail.lease.send_until:
             connection = self._pool.renew(connection, mail.lease)
             result = self._run(mail, connection)
-        # By fresh connections: whether there may have been too many of them, for each refusal.
+        # Of each refusal by a fresh connection: whether there may have been too many connections.
         refused_afresh: set[bool] = set()
-        # While the other senders find out too that there are too many, the server may refuse any of them.
+        # Until the other senders find out too that there are too many, the server may refuse any of them.
         tries = 0
         while isinstance(result, NotTaken) and self._may_be_one_too_many(result, mail, tries):
             if connection.mails == 1:
                 refused_afresh.add(result.limits_connections)
-            # It takes a moment until the server notices that a connection was closed. It holds its place until then.
+            # The server takes a moment to notice that a connection was closed. Until then it counts the connection.
             connection.close()
             sleep(min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2**tries))
             self._pool.discard(connection, lower=result.limits_connections)
@@ -108,7 +108,7 @@ class Mailer:
         if not isinstance(result, NotTaken):
             return result
         self._pool.discard(connection)
-        # There may have been no place for a fresh one, and each of the others may have met a limit of its session.
+        # The server may not accept a fresh one, and each of the others may have reached the limit of its session.
         is_about_the_mail = connection.mails == 1 or result.limits_connections in refused_afresh
         if result.blames_server:
             is_about_the_mail &= self._pool.accepted_since(refused_at)
@@ -117,7 +117,7 @@ class Mailer:
         raise result.unavailable
 
     def _run(self, mail: Transaction, connection: SmtpConnection) -> Outcome | NotTaken:
-        """Send the mail over this connection, which others may use then, unless it may be the reason of a refusal."""
+        """Send the mail over this connection. Keep it for others, unless it may be the reason of a refusal."""
         began_at = monotonic()
         try:
             result = mail.run(connection)
@@ -137,7 +137,7 @@ class Mailer:
 
 
 def _outcome_of_our_error(exc: Exception, *, dot_sent: bool) -> Outcome:
-    """Return what an error of this process means for the mail in its hands."""
+    """Return the outcome of a mail that an error of this process interrupted."""
     name = type(exc).__name__
     if dot_sent:
         return Failed(f"{name} after the mail was sent", maybe_accepted=True, is_unanswered=True)

@@ -1,4 +1,4 @@
-"""Compose mails: an HTML part, the same as plain text, and the headers of an automatic mail."""
+"""Compose mails: an HTML part, the same text as plain text, and the headers of an automatic mail."""
 
 import re
 from datetime import UTC, datetime
@@ -17,23 +17,23 @@ from consumer.mail.mime import alternative
 from consumer.task import Mail, UndeliverableError
 from shared.addresses import is_mailable, may_be_decoded
 
-# What needs neither quotes nor encoded words in a header, whoever reads it.
+# Text that needs neither quotes nor encoded words in a header, for any mail program.
 _PLAIN_WORDS: Final = re.compile(r"[A-Za-z0-9]+(?: [A-Za-z0-9]+)*")
 _LONGEST_PLAIN: Final = 40
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_REFUSAL: Final = "the user's address or name cannot stand in a mail's header"
+_REFUSAL: Final = "the user's address or name cannot be written in a mail's header"
 
 
 def compose(mail: Mail, uid: UUID, sender: Address) -> Envelope:
-    """Turn a mail into what the mail server gets.
+    """Return the envelope and the bytes of a mail.
 
     The Message-ID (RFC 5322, 3.6.4) is the outbox message's uid: a second copy of the same message carries the same,
-    so that mailboxes recognise it, and no other message of any database does. Auto-Submitted (RFC 3834) keeps holiday
-    notices away. There is no List-Unsubscribe: each mail answers something that its reader did, and nobody is on a
-    list.
+    so that mailboxes recognise it, and no other message of any database does. Auto-Submitted (RFC 3834) suppresses
+    holiday notices. There is no List-Unsubscribe: each mail answers something that its reader did, and nobody is on
+    a list.
 
     Raises:
-        UndeliverableError: the address or the name cannot stand in a header.
+        UndeliverableError: the address or the name cannot be written in a header.
 
     """
     address = _address(mail.recipient)
@@ -54,8 +54,8 @@ def compose(mail: Mail, uid: UUID, sender: Address) -> Envelope:
 def _address(given: str) -> str:
     """Return a checked address as it is written in a header and in the envelope.
 
-    The API takes none but those of the first kind. A row written in SQL may hold another one that the email package
-    can read.
+    The API accepts only addresses of the first kind. A row that was written in SQL may hold another one that the email
+    package can read.
     """
     if is_mailable(given):
         return given
@@ -80,7 +80,7 @@ def _sender(name: str, address: str) -> str:
 
 
 def _mailbox(name: str, address: str, header: str) -> str:
-    """Write a name and an address as they stand in a header."""
+    """Return a name and an address as they are written in a header."""
     if not name.strip(" \t"):
         return address
     words = _words(name, header)
@@ -88,10 +88,10 @@ def _mailbox(name: str, address: str, header: str) -> str:
 
 
 def _words(text: str, header: str) -> str:
-    """Write a text as it stands in a header: as encoded words (RFC 2047) unless it is short and plain.
+    """Return a text as it is written in a header: as encoded words (RFC 2047) unless it is short and plain.
 
-    Encoded it needs no quotes, and what looks like an encoded word in it or holds a comma stays a text. A control
-    character, which only a row written in plain SQL can hold, is refused.
+    An encoded text needs no quotes, even if it contains a comma or looks like an encoded word itself. A control
+    character, which only a row that was written in SQL can contain, is refused.
     """
     if _CONTROL.search(text):
         raise UndeliverableError(_REFUSAL)

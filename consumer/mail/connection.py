@@ -29,7 +29,7 @@ _LEADING_DOT: Final = re.compile(rb"(?m)^\.")
 """RFC 5321, 4.5.2: a dot at the start of a line is doubled."""
 
 Extend = Callable[[], float | None]
-"""Called when the time for the reply to a mail is over; returns until when (monotonic) to wait on, None to give up."""
+"""Called when the time for the reply to a mail is over; returns the new end (monotonic), or None to give up."""
 
 
 class StepReply(NamedTuple):
@@ -48,12 +48,12 @@ class StepReply(NamedTuple):
 class SmtpConnection(smtplib.SMTP):
     """smtplib's client with one deadline for all steps together.
 
-    What fails raises OSError with the cause, or smtplib.SMTPException.
+    Every failure raises OSError with the cause, or smtplib.SMTPException.
 
     Attributes:
         until: the deadline (monotonic). Each read and write may take what is left of it, and at most one step's time;
             the greeting and the answer to a mail's content may take all that is left.
-        step: the command that a reply is awaited for, while a mail is offered.
+        step: the command whose reply is expected, while a mail is offered.
         mails: how many mails were begun on it.
         used_at: when (monotonic) it was last used.
 
@@ -69,8 +69,8 @@ class SmtpConnection(smtplib.SMTP):
     ) -> None:
         """Connect, over TLS where there is a context for it, and read the greeting.
 
-        Without a name, EHLO names our end's address (RFC 5321, section 4.1.1.1): it is always true and needs no name
-        service.
+        Without a name, EHLO contains the local address of the connection (RFC 5321, section 4.1.1.1), which is always
+        correct and needs no name service.
 
         Raises OSError or smtplib.SMTPException.
         """
@@ -113,7 +113,8 @@ class SmtpConnection(smtplib.SMTP):
         A server that offers pipelining (RFC 2920) gets the three commands in one packet. If it refuses the recipient
         then, the connection is closed: DATA is sent already, and a server may wait for a mail to nobody (section 3.1).
 
-        Both are bare addresses, checked when the mail was composed: smtplib would parse them again, 0.06 ms a mail.
+        Both are bare addresses that were checked when the mail was composed. smtplib would parse them again, in 0.06
+        ms a mail.
         """
         self.mails += 1
         self.step = MAIL_FROM
@@ -139,7 +140,7 @@ class SmtpConnection(smtplib.SMTP):
         self.send(content if content.endswith(b"\r\n") else content + b"\r\n")
 
     def end_content(self, extend: Extend | None) -> tuple[int, bytes]:
-        """Send the dot that ends a mail, and return the reply: it may take all the time left and what `extend` adds."""
+        """Send the dot that ends a mail, and return the reply. It may take all the time left and what `extend` adds."""
         self.send(b".\r\n")
         self._longest_wait, self._extend = _NO_TIMEOUT, extend
         try:

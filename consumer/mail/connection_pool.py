@@ -17,7 +17,7 @@ from consumer.model.lease import Lease
 _log = structlog.get_logger(__name__)
 
 IDLE_SECONDS: Final = 2.0
-"""An idle connection takes a place at the mail server that another worker may need."""
+"""How long an idle connection is kept. The mail server counts it, and another worker may need one."""
 
 _QUIT_SECONDS: Final = 1.0
 
@@ -26,15 +26,15 @@ _LONGEST_PAUSE_SECONDS: Final = 60.0
 
 
 class NoPlaceError(Exception):
-    """No connection became free in time: the server serves as many as it wants to."""
+    """No connection became free in time: the server accepts no more of them."""
 
 
 class ConnectionPool:
-    """A pool that finds out how many connections the server takes.
+    """A pool that finds out how many connections the server accepts.
 
     A connection that is refused while others work lowers the limit to those. The limit rises by one a second while
-    that works, and after each refusal the pause is twice as long. The server is away when it refuses a connection and
-    no other one is there.
+    that works, and after each refusal the pause is twice as long. The server counts as unavailable if it refuses a
+    connection and no other one is open.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ConnectionPool:
 
         Args:
             dial: opens a connection before a deadline; raises ServerUnavailableError.
-            size: the most connections at once.
+            size: how many connections may be open at once.
             idle_seconds: how long an unused connection is kept.
 
         """
@@ -53,7 +53,7 @@ class ConnectionPool:
         self._idle_seconds = idle_seconds
         self._changed = threading.Condition()
         self._idle: list[SmtpConnection] = []
-        """The one used last is at the end and is taken first, so that superfluous ones become idle."""
+        """The one used last is at the end and is taken first, so superfluous ones become idle."""
         self._limit = size
         self._taken = 0
         """Connections in use or being opened."""
@@ -72,11 +72,11 @@ class ConnectionPool:
         return self._limit
 
     def take(self, lease: Lease) -> SmtpConnection:
-        """Return a connection that nobody else has: one that is open, else a new one, else wait for a place.
+        """Return a connection for the caller alone: an open one, else a new one, else the first that becomes free.
 
         Raises:
-            ServerUnavailableError: the server takes no connection, and none is open.
-            NoPlaceError: it is too late to begin with this mail.
+            ServerUnavailableError: the server accepts no connection, and none is open.
+            NoPlaceError: none became free before it was too late to begin with this mail.
 
         """
         if monotonic() >= lease.send_until:
@@ -107,7 +107,7 @@ class ConnectionPool:
 
         Args:
             connection: the connection.
-            accepted_began_at: when (monotonic) the mail was begun that the server took over it; None if it took none.
+            accepted_began_at: when (monotonic) the mail was begun that the server accepted; None if it accepted none.
 
         """
         now = connection.used_at = monotonic()
@@ -128,7 +128,7 @@ class ConnectionPool:
             _quit(connection)
 
     def discard(self, connection: SmtpConnection, *, lower: bool = False) -> None:
-        """Close it at once; `lower` if the server said that it serves too many at once."""
+        """Close it at once. `lower` the limit if the server said that too many are open."""
         connection.close()
         with self._changed:
             self._taken -= 1
@@ -137,17 +137,17 @@ class ConnectionPool:
             self._changed.notify_all()
 
     def has_others(self) -> bool:
-        """Return whether there is a connection beside the caller's."""
+        """Return whether there is a connection besides the caller's."""
         with self._changed:
             return self._taken + len(self._idle) > 1
 
     def accepted_since(self, moment: float) -> bool:
-        """Return whether the server took a mail that was begun after this moment (monotonic)."""
+        """Return whether the server accepted a mail that was begun after this moment (monotonic)."""
         with self._changed:
             return self._latest_accepted > moment
 
     def close_idle(self, *, all_of_them: bool = False) -> None:
-        """Close the connections that nobody has used for a while."""
+        """Close the connections that were idle for a while."""
         used_after = float("inf") if all_of_them else monotonic() - self._idle_seconds
         with self._changed:
             closing = [each for each in self._idle if each.used_at < used_after]
@@ -156,7 +156,7 @@ class ConnectionPool:
             _quit(each)
 
     def _wait_for_place(self, lease: Lease, outages: int) -> SmtpConnection | None:
-        """Wait for an idle connection, or for a place to open one: then there is None to return."""
+        """Wait for an idle connection and return it, or None if a new one may be opened instead."""
         self.close_idle()
         turn = object()
         with self._changed:
@@ -181,7 +181,7 @@ class ConnectionPool:
                     self._changed.notify_all()
 
     def _has_place(self) -> bool:
-        """Return whether there is a connection or a place for one; from time to time the limit rises by one."""
+        """Return whether a connection is idle or may be opened. From time to time the limit rises by one."""
         now = monotonic()
         if not self._idle and self._taken == self._limit < self._size and now >= self._raise_at:
             self._limit += 1
@@ -189,9 +189,9 @@ class ConnectionPool:
         return bool(self._idle) or self._taken < self._limit
 
     def _open_unless_others_work(self, lease: Lease) -> SmtpConnection | None:
-        """Open a connection in a place that is counted already; None, and the place is free, if the others are enough.
+        """Open a connection in a place that is counted already. Free the place and return None if there are others.
 
-        Raises ServerUnavailableError where there are no others.
+        Raises ServerUnavailableError if there are no others.
         """
         began_at = monotonic()
         try:
@@ -202,7 +202,7 @@ class ConnectionPool:
             return None
 
     def _open(self, lease: Lease) -> SmtpConnection:
-        """Open a connection in a place that is counted already; whatever is raised frees the place."""
+        """Open a connection in a place that is counted already. An exception frees the place."""
         try:
             return self._dial(lease.send_until)
         except BaseException:
@@ -212,9 +212,9 @@ class ConnectionPool:
             raise
 
     def _others_work(self, refusal: ServerUnavailableError, lease: Lease, began_at: float) -> bool:
-        """Return whether there are connections beside the one that was refused, which are enough then.
+        """Return whether there are connections besides the one that was refused; the worker then uses only those.
 
-        One that was opened late and ran out of its mail's time says nothing about the server.
+        A connection that ran out of time because it was opened late says nothing about the server.
         """
         is_hasty = began_at > lease.begin_until and monotonic() >= lease.send_until
         with self._changed:

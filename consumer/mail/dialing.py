@@ -9,18 +9,18 @@ from typing import Any, Final
 _OWN_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 _KEEPALIVES: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
-"""Seconds, seconds, and a number of probes: a peer without power is noticed within a minute."""
+"""Seconds until the first probe, seconds between probes, their number: a dead peer is noticed within a minute."""
 
 
 class OutOfResourcesError(Exception):
-    """This process or machine lacks memory, files or threads: it says nothing about the server."""
+    """This process or machine lacks memory, files or threads. The server is not the cause."""
 
 
 def connected(host: str, port: int, step_seconds: float, until: float) -> socket.socket:
     """Connect to the first address that answers.
 
     Raises:
-        OSError: none does in time.
+        OSError: none answers in time.
         OutOfResourcesError: this process can open no socket.
 
     """
@@ -61,7 +61,7 @@ def _enable_keepalives(sock: socket.socket) -> None:
 
 
 def _addresses(host: str, port: int, seconds: float) -> list[tuple[Any, ...]]:
-    """Look up the name in a thread of its own: getaddrinfo has no time limit, so the thread may be left behind."""
+    """Look up the name in a thread of its own, which may outlive the call: getaddrinfo has no time limit."""
     found: list[tuple[Any, ...]] = []
     errors: list[OSError | UnicodeError] = []
 
@@ -75,10 +75,10 @@ def _addresses(host: str, port: int, seconds: float) -> list[tuple[Any, ...]]:
     try:
         thread.start()
     except RuntimeError as exc:
-        raise OutOfResourcesError("no thread for the name look-up") from exc
+        raise OutOfResourcesError("no thread for the name lookup") from exc
     thread.join(max(0.0, seconds))
     if errors:
         raise errors[0]
     if not found:
-        raise TimeoutError("the name look-up took too long")
+        raise TimeoutError("the name lookup took too long")
     return found

@@ -3,8 +3,8 @@
 Every line is short ASCII and ends with CRLF, so that no server on the way has a reason to change it after it was signed
 (RFC 6376, 5.3).
 
-The email package would build a tree of parsed headers and fold it again: 1.7 ms a mail, half of all that a consumer
-does for one. Here the structure is fixed, and each variable piece is encoded by the standard library.
+The email package would build a tree of parsed headers and fold it again: 1.7 ms a mail, half of what a consumer takes
+for one. Here the structure is fixed, and the standard library encodes each variable piece.
 """
 
 import binascii
@@ -13,14 +13,14 @@ from collections.abc import Iterable
 from typing import Final
 
 _BOUNDARY: Final = "=_alternative"
-"""Quoted-printable writes "=" as "=3D", so "=_" stands in no body (RFC 2045, 6.7)."""
+"""Quoted-printable writes "=" as "=3D", so no body contains "=_" (RFC 2045, 6.7)."""
 
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]|\r\n[ \t](?=[!-~]))*")
 
 
 def alternative(headers: Iterable[tuple[str, str]], plain: str, html: str) -> bytes:
-    """Return a mail that shows `html`, or `plain` where HTML is not shown.
+    """Return a mail with `html`, and with `plain` for programs that do not show HTML.
 
     Args:
         headers: names and values as they are written: ASCII, folded with CRLF and a space.

@@ -1,7 +1,7 @@
 """Classify the replies of a mail server: the table of docs/concepts/smtp.md as code.
 
-A reply's enhanced status code (RFC 3463) decides where there is one; its first three digits alone say little more than
-whether a refusal is for now or for good.
+A reply's enhanced status code (RFC 3463) decides, if there is one. The first three digits alone say little more than
+whether a refusal is temporary or permanent.
 """
 
 import re
@@ -18,39 +18,39 @@ _AFTER_THE_LAST_REFUSAL: Final = 600
 _ENHANCED: Final = re.compile(rb"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
 
 _OUR_SENDER: Final = frozenset({"1.7", "1.8"})
-"""Bad sender's address: its syntax, its domain."""
+"""Codes of a bad sender's address: its syntax, its domain."""
 
 _NO_SUCH_RECIPIENT: Final = frozenset({"1.1", "1.2", "1.3", "1.6", "1.10"})
-"""Bad mailbox, bad system, bad syntax of the mailbox, moved without an address, and a domain that takes no mail."""
+"""Codes of a bad recipient: mailbox, system, syntax, moved without an address, a domain without mail."""
 
 _LIMITS: Final = frozenset({"4.3.2", "4.4.5"})
-"""The system takes no messages now; it is congested."""
+"""Codes of a system that accepts no messages now, or is congested."""
 
 _MAIL_TOO_BIG: Final = "3.4"
 _PROTOCOL_UNDEFINED: Final = "5.0"
-"""Some large providers say so of a mailbox that does not exist."""
+"""Some large providers answer this for a mailbox that does not exist."""
 
 
 class Refusal(Enum):
-    """What a refusal of a recipient, of DATA or of a mail's content says."""
+    """The meaning of a refusal of a recipient, of DATA or of a mail's content."""
 
     FOR_GOOD = auto()
-    """This mail is never taken: no later attempt can end better."""
+    """This mail is never accepted: no later attempt can succeed."""
 
     OF_THIS_MAIL = auto()
-    """This mail is not taken now: its attempt failed."""
+    """This mail is not accepted now: its attempt failed."""
 
     BY_POLICY = auto()
-    """The server does not take this mail, and the reason may be who we are: its attempt failed, with a policy code."""
+    """This mail is not accepted, and the reason may be who we are: its attempt failed, with a policy code."""
 
     OF_OUR_SENDER = auto()
-    """The server takes no mail from MAIL_FROM: an outage."""
+    """The server accepts no mail from MAIL_FROM: an outage."""
 
     OF_A_BUSY_SERVER = auto()
-    """The server, or this connection, takes no more for now."""
+    """The server, or this connection, accepts no more mails for now."""
 
     WITHOUT_A_REASON = auto()
-    """Not now, and nothing says why: about the connection if it has carried mail, else about this mail."""
+    """A temporary refusal without a reason: about the connection if it has carried mail, else about this mail."""
 
 
 def is_agreement(code: int) -> bool:
@@ -64,7 +64,7 @@ def is_refusal(code: int) -> bool:
 
 
 def is_temporary(code: int) -> bool:
-    """Return whether the reply is a refusal for now (4yz)."""
+    """Return whether the reply is a temporary refusal (4yz)."""
     return 400 <= code < _PERMANENT  # noqa: PLR2004 - the RFC's own numbers
 
 
@@ -76,7 +76,7 @@ def is_closing(code: int) -> bool:
 def enhanced_code(code: int, text: bytes) -> str | None:
     """Return the enhanced status code that a reply's text begins with (RFC 2034, section 4), such as "5.7.1".
 
-    One whose class contradicts the reply's first digit is none.
+    A code whose class contradicts the reply's first digit does not count.
     """
     found = _ENHANCED.match(text)
     if found is None or int(found[1]) != code // 100:
@@ -86,7 +86,7 @@ def enhanced_code(code: int, text: bytes) -> str | None:
 
 
 def refusal(code: int, text: bytes) -> Refusal:
-    """Return what a refusal (4yz or 5yz) after MAIL FROM is about."""
+    """Return the meaning of a refusal (4yz or 5yz) after MAIL FROM."""
     enhanced = enhanced_code(code, text)
     detail = "" if enhanced is None else enhanced.partition(".")[2]
     if detail in _OUR_SENDER:
@@ -101,9 +101,9 @@ def policy_code(code: int, text: bytes) -> str | None:
 
 
 def is_about_recipient(code: int, text: bytes) -> bool:
-    """Return whether a refusal for good says that there is no such recipient.
+    """Return whether a permanent refusal says that there is no such recipient.
 
-    A server that gives no such code may mean anything, us included.
+    Without such a code the refusal may have any reason, including us.
     """
     enhanced = enhanced_code(code, text)
     return enhanced is not None and not is_temporary(code) and enhanced.partition(".")[2] in _NO_SUCH_RECIPIENT

@@ -20,16 +20,16 @@ CONNECTION_ERRORS: Final = (OSError, smtplib.SMTPException, ValueError)
 
 
 class ServerUnavailableError(Exception):
-    """The mail server cannot be used; nothing was taken.
+    """The mail server cannot be used; it accepted nothing.
 
     Attributes:
-        is_busy: it refuses for now (4yz), and may serve others meanwhile.
-        after_mail_from: it had taken the sender already.
+        is_busy: it refuses temporarily (4yz), and may serve others meanwhile.
+        after_mail_from: it had accepted the sender already.
 
     """
 
     def __init__(self, reason: str, *, is_busy: bool = False, after_mail_from: bool = False) -> None:
-        """Keep what is known of it; the reason holds no address and no secret."""
+        """Store the facts. The reason contains no address and no secret."""
         super().__init__(reason)
         self.is_busy = is_busy
         self.after_mail_from = after_mail_from
@@ -40,9 +40,9 @@ class Sessions:
     """Opens sessions that are ready for a mail.
 
     Attributes:
-        server: where mail is handed in.
+        server: the mail server.
         step_seconds: the longest wait for one answer.
-        helo_name: the name that EHLO gives; None for our end's address.
+        helo_name: the name in EHLO; None for the local address of the connection.
 
     """
 
@@ -51,16 +51,16 @@ class Sessions:
     helo_name: str | None
 
     def open(self, until: float) -> SmtpConnection:
-        """Open one before the deadline (monotonic).
+        """Open a session before the deadline (monotonic).
 
         Raises:
             ServerUnavailableError: it does not answer, or refuses us.
-            OutOfResourcesError: it was not asked, since this process has no socket or thread left.
+            OutOfResourcesError: this process has no socket or thread left, so the server was not contacted.
 
         """
         server = self.server
         with self.translated("cannot connect to the mail server"):
-            # Building the context takes 20 ms: it reads the system's authorities.
+            # Building the context takes 20 ms, because it reads the system's certificate authorities.
             tls_context = self._tls_context if server.security == "smtps" else None
             connection = SmtpConnection(server, tls_context, self.helo_name, self.step_seconds, until)
         try:
@@ -114,7 +114,7 @@ class Sessions:
         what = "STARTTLS with the mail server failed"
         if not connection.has_extn("starttls"):
             server = f"{self.server.host}:{self.server.port}"
-            raise ServerUnavailableError(f"{what}: {server}: it offers no STARTTLS, which SMTP_URL asks for")
+            raise ServerUnavailableError(f"{what}: {server}: it offers no STARTTLS, which SMTP_URL requires")
         with self.translated(what):
             connection.starttls(context=self._tls_context)
             code, text = connection.ehlo()

@@ -24,7 +24,7 @@ from shared.smtp.replies import quoted
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What is handed in: the two addresses that the server sees, and the mail's bytes with CRLF line ends."""
+    """The two addresses that the server sees, and the mail's bytes with CRLF line ends."""
 
     sender: str
     recipient: str
@@ -33,14 +33,14 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class NotTaken:
-    """The mail was not taken, and the connection or the server may be the reason.
+    """The mail was not accepted, and the connection or the server may be the reason.
 
     Attributes:
-        unavailable: what it is if another connection does no better.
-        failure: what it is then instead if the mail is the reason; None when it cannot be.
+        unavailable: the outcome if another connection does no better.
+        failure: the outcome instead if the mail turns out to be the reason; None if it cannot be.
         blames_server: the answer names a reason that has nothing to do with the mail. The mail is the reason all the
-            same if another one is taken meanwhile.
-        limits_connections: the server may serve too many connections at once.
+            same if another one is accepted meanwhile.
+        limits_connections: too many connections to the server may be open.
 
     """
 
@@ -52,14 +52,14 @@ class NotTaken:
 
 @dataclass(slots=True)
 class Transaction:
-    """A mail on its way.
+    """A mail that is being sent.
 
     Attributes:
-        sessions: what is known of the server.
+        sessions: the facts about the server.
         envelope: the mail.
         lease: ends the wait for it.
-        extend: adds to the wait for the last answer.
-        dot_sent: whether the last dot may have left us. From then on the mail may have been taken.
+        extend: extends the wait for the last answer.
+        dot_sent: whether the last dot may have been sent. From then on the mail may have been accepted.
 
     """
 
@@ -70,10 +70,10 @@ class Transaction:
     dot_sent: bool = field(default=False, init=False)
 
     def run(self, connection: SmtpConnection) -> Outcome | NotTaken:
-        """Send the mail over this connection, and return what came of it.
+        """Send the mail over this connection, and return the outcome.
 
-        Everything up to the last dot can be taken back: if it fails there, the mail was not taken. From the last dot
-        on, silence or garbage means that nobody knows.
+        If anything fails before the last dot, the mail was not accepted. After it, silence or garbage means that the
+        mail may have been accepted.
         """
         connection.until = self.lease.send_until
         try:
@@ -82,14 +82,14 @@ class Transaction:
                 return self._hand_over(connection)
         except ServerUnavailableError as exc:
             connection.close()
-            # At MAIL FROM nothing is known of the mail: it is how some servers say that they have too many of us.
+            # At MAIL FROM the server knows nothing of the mail. Some servers refuse there if they have too many of us.
             return NotTaken(exc, limits_connections=not exc.after_mail_from)
         if not isinstance(refused, NotTaken):
             connection.forget_mail()
         return refused
 
     def _offer(self, connection: SmtpConnection) -> Outcome | NotTaken | None:
-        """Name sender and recipient; None when the server wants the content."""
+        """Send sender and recipient. Return the outcome of a refusal, or None if the server wants the content."""
         envelope = self.envelope
         try:
             reply = connection.offer_mail(envelope.sender, envelope.recipient)
@@ -104,17 +104,17 @@ class Transaction:
         if reply.step == MAIL_FROM:
             what = "the mail server refuses our sender (MAIL_FROM)"
             error = self.sessions.refused(what, code, text, envelope.sender)
-            # A limit of mails in a time is announced here: to try again at once makes it worse.
+            # A limit of mails in a period is announced here. Trying again at once would make it worse.
             error.is_busy = False
             raise error
         if not is_refusal(code):
-            raise self._unavailable("the mail server's answer makes no sense", code, text)
+            raise self._unavailable("the mail server's answer is not valid", code, text)
         if is_closing(code):
             return self._busy(f"{TAKES_NO_MORE} and closes", code, text)
         return self._refused(code, text)
 
     def _hand_over(self, connection: SmtpConnection) -> Outcome | NotTaken:
-        """Send the content, check the lease once more, and only then send the dot that makes the server take it."""
+        """Send the content, check the lease once more, and only then send the dot that makes the server accept it."""
         with self.sessions.translated("the mail server went away in the middle of the mail", after_mail_from=True):
             connection.send_content(self.envelope.content)
         if self.lease.is_over() or monotonic() >= self.lease.send_until:
@@ -139,7 +139,7 @@ class Transaction:
         return self._refused(code, text)
 
     def _refused(self, code: int, text: bytes) -> Outcome | NotTaken:
-        """Sort a refusal by what it is about."""
+        """Return the outcome of a refusal, by its meaning."""
         reason = f"refused: {quoted(code, text, self.envelope.recipient)}"
         match refusal(code, text):
             case Refusal.FOR_GOOD:

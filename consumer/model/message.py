@@ -1,4 +1,4 @@
-"""A message in a consumer's hands, step by step: ClaimedMessage, PreparedMail, AttemptResult."""
+"""The message in hand, step by step: ClaimedMessage, PreparedMail, AttemptResult."""
 
 from dataclasses import dataclass, field, replace
 from typing import Final

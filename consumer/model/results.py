@@ -1,4 +1,4 @@
-"""What finally happened to a message in this worker, and the log line that says so."""
+"""The disposition of a message in this worker, and its log line."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -23,10 +23,10 @@ class Disposition(Enum):
     NOT_CLAIMED = "not_claimed"
     """Another worker has it, it is finished, it is not due, or it does not exist: there is nothing to do."""
     CLAIM_LOST = "claim_lost"
-    """The lease ended and a relay took the message back before the outcome was written. Or the outcome was written, the
+    """The lease ended and a relay reaped the claim before the outcome was written. Or the outcome was written, the
     answer to its COMMIT was lost, and the lease ended before PostgreSQL could be asked."""
     UNACKNOWLEDGED = "unacknowledged"
-    """PostgreSQL did not answer. A relay takes back what was claimed when its lease is over."""
+    """PostgreSQL did not answer. A relay reaps the claim when its lease is over."""
 
 
 @dataclass(frozen=True, slots=True)

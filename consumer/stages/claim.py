@@ -92,7 +92,7 @@ class Claimer:
         If the answer to the COMMIT was lost, the claims may be in the database; their token shows it. Their leases are
         then counted from the first try. No other process can give their attempts back, so this retries until PostgreSQL
         answers. If PostgreSQL answers but the rows cannot be read (another session has locked the whole table, say), it
-        retries until the claims' lease is over: then a relay takes them back.
+        retries until the claims' lease is over: then a relay reaps them.
         """
         token = uuid4()
         give_up_at = monotonic() + self._run_lease_seconds / 3

@@ -207,7 +207,7 @@ class OutcomeWriter:
                 elif result.is_probe and result.recipient is None:
                     breaker.release_probe(self._connection, message_id, self._backoff_scale)
             case Failed() if result.is_probe:
-                # The server took a mail and did not answer. It may do so each time, so the next probe waits longest.
+                # The server got a mail and did not answer. It may do so each time, so the next probe waits longest.
                 pause = breaker.LONGEST_PROBE_PAUSE_SECONDS * self._backoff_scale
                 breaker.release_probe(self._connection, message_id, pause)
             case _ if result.is_probe:

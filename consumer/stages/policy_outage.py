@@ -137,7 +137,7 @@ def log_outage(declared: RefusedMessage) -> None:
 
 
 def outage_reason(refused: RefusedMessage) -> str:
-    """Return the reason that the breaker's row gives."""
+    """Return the reason for the breaker's row."""
     return f"the mail server refuses every recipient by policy ({refused.code}): {refused.reason}"
 
 

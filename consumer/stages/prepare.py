@@ -83,7 +83,7 @@ class Preparer:
         return in_time
 
     def _divide(self, messages: Sequence[ClaimedMessage], outcome: Outcome, prepared: PrepareResult) -> None:
-        """Give a single message this outcome. Prepare several messages one by one, to find the one that failed."""
+        """Return this outcome for one message. Prepare several messages one by one, to find the one that failed."""
         if len(messages) == 1:
             prepared.results.append(_unprepared(messages[0], outcome))
             return

@@ -67,7 +67,7 @@ class ResultRecorder:
         ]
 
     def give_up(self) -> list[RecordedResult]:
-        """Return and forget what could not be written: a relay takes those messages back after their leases."""
+        """Return and forget what could not be written: a relay reaps those claims when their leases are over."""
         left = [*self._unwritten.values(), *self._rejected.values()]
         self._unwritten.clear()
         self._rejected.clear()

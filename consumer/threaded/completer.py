@@ -24,8 +24,8 @@ _log = structlog.get_logger(__name__)
 _LARGEST_BATCH: Final = 100
 
 _UNDELETED_KEPT: Final = 10_000
-"""More jobs than are in hand when Redis goes away. The limit is for a Redis that returns jobs and refuses to delete
-them."""
+"""More jobs than are in hand when Redis becomes unavailable. The limit is for a Redis that returns jobs and refuses to
+delete them."""
 
 
 class Completer(threading.Thread):

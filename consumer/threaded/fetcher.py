@@ -155,7 +155,7 @@ class Fetcher(threading.Thread):
                 _log.warning("job.refused", job=repr(job.job_id[:80]), meaning=self._move_to_failed(job))
                 self._finish_jobs(1)
             elif message_id in wanted:
-                duplicate = NotClaimed(message_id, job, Disposition.NOT_CLAIMED, "another job names it too")
+                duplicate = NotClaimed(message_id, job, Disposition.NOT_CLAIMED, "another job names the same message")
                 self._finish_unclaimed([duplicate])
             else:
                 wanted[message_id] = job

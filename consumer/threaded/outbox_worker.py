@@ -145,7 +145,7 @@ class OutboxWorker(SimpleWorker):
     def _client_with_long_timeout(self) -> Redis:
         """Return RQ's own client, whose timeout is longer than a pop may take.
 
-        With Sentinel it is a new client instead, which gives up a sentinel that does not answer.
+        With Sentinel it is a new client instead, which gives up on a sentinel that does not answer.
         """
         if isinstance(self.connection.connection_pool, SentinelConnectionPool):
             client = same_redis(self.connection, self.connection_timeout, _SHORT_TIMEOUT_SECONDS)
@@ -181,9 +181,9 @@ class OutboxWorker(SimpleWorker):
         return not pool.has_finished()
 
     def _restart_or_exit(self, *, restart: bool) -> None:
-        """Get rid of a thread that cannot be ended: restart this process, or exit if it was told to stop.
+        """Replace a thread that cannot be ended: restart this process, or exit if it was told to stop.
 
-        A relay takes the thread's message back when its lease is over.
+        A relay reaps the thread's claim when its lease is over.
 
         A signal between the check of the flag and the exec would be lost with this program. So signals are blocked
         first and stay pending. The new program inherits the mask and the pending signals (execve(2), signal(7)), and

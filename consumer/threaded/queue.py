@@ -186,4 +186,4 @@ class WorkerBroker:
         return client_cause(error, self._client)
 
     def _key(self, job: PoppedJob) -> bytes:
-        return self._keys.job("").encode() + job.job_id  # somebody else's id may be no text
+        return self._keys.job("").encode() + job.job_id  # another program's id may not be text

@@ -1,4 +1,4 @@
-"""The state that an OutboxWorker's threads share: how many messages are in hand, and whether to go on."""
+"""The state that an OutboxWorker's threads share: how many messages are in hand, and whether to continue."""
 
 import threading
 from time import monotonic
@@ -101,7 +101,7 @@ class WorkerState:
                 "jobs.not_deleted",
                 error=error,
                 meaning="the jobs are finished, but their hashes stay in Redis",
-                fix="let this Redis user run UNLINK and HINCRBY; make room on Redis's disk",
+                fix="let this Redis user run UNLINK and HINCRBY; free space on Redis' disk",
             )
 
     def report_redis(self, error: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The pauses and limits of an OutboxWorker that are no settings."""
+"""The pauses and limits of an OutboxWorker that are not settings."""
 
 from dataclasses import dataclass
 

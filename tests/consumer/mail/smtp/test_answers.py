@@ -72,7 +72,7 @@ def test_an_answer_before_the_mail_that_is_neither_yes_nor_no_is_an_outage(
 
         outcomes = [sender.send(MAIL, lease()) for _ in range(2)]
 
-    assert outcomes == [outage("the mail server's answer makes no sense", server.port, shown, after_mail_from=True)] * 2
+    assert outcomes == [outage("the mail server's answer is not valid", server.port, shown, after_mail_from=True)] * 2
     assert (len(server.said), server.contents) == (2, [])
 
 

@@ -283,5 +283,5 @@ def test_who_gets_no_place_in_time_gives_the_attempt_back(mailer: Open) -> None:
         late = sender.send(MAIL, lease(1.5))
         is_over.set()
 
-    assert late == Released("the mail server takes no further connection at once")
+    assert late == Released("the mail server accepts no further connection now")
     assert first.result() == Accepted()

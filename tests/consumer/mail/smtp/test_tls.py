@@ -143,7 +143,7 @@ def test_a_login_that_the_server_does_not_offer_is_an_outage(mailbox: MailCatche
 def test_no_mail_goes_in_the_clear_where_tls_was_asked_for(mailbox: MailCatcher, mailer: Open) -> None:
     outcome = mailer(mailbox.smtp_port, security="smtp+starttls").send(MAIL, lease())
 
-    cause = "it offers no STARTTLS, which SMTP_URL asks for"
+    cause = "it offers no STARTTLS, which SMTP_URL requires"
     assert outcome == outage("STARTTLS with the mail server failed", mailbox.smtp_port, cause)
     assert mailbox.mails() == []
 

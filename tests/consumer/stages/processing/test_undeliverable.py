@@ -61,4 +61,4 @@ def test_a_mail_to_an_unusable_address_is_dead_at_once(world: World) -> None:
 
     assert world.process(id_) is Disposition.DEAD
 
-    assert world.message(id_)["last_error"] == "the user's address or name cannot stand in a mail's header"
+    assert world.message(id_)["last_error"] == "the user's address or name cannot be written in a mail's header"
