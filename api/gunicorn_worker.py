@@ -1,6 +1,6 @@
 """The API's gunicorn worker, in which an idle client never blocks another one.
 
-- A silent connection holds no thread. Where there is no room for a new connection, the longest idle one is closed.
+- A silent connection holds no thread. If all connections are in use, a new one replaces the one that was idle longest.
 - A stop cuts off no request.
 - Each request gets exactly one response.
 """

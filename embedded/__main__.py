@@ -22,10 +22,10 @@ def main() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     default=ROOT / ".outbox",
     show_default=".outbox in the project",
-    help="Where the data are kept.",
+    help="Where the data is kept.",
 )
 def up(folder: Path) -> None:
-    """Run it until Ctrl-C. A process that ends is started again; the data survive a restart."""
+    """Run it until Ctrl-C. A process that ends is restarted; the data survives a restart."""
     try:
         run_up(folder.absolute())
     except EmbeddedError as error:
@@ -34,7 +34,7 @@ def up(folder: Path) -> None:
 
 @main.command()
 def demo() -> None:
-    """Sign a user up while Redis does not run, start it, and follow the mails. Leaves nothing behind."""
+    """Sign a user up while Redis is down, start Redis, and follow the mails. Leaves nothing behind."""
     sys.exit(run_demo())
 
 

@@ -1,4 +1,4 @@
-"""`python -m embedded demo`: a signup while Redis is down, and its mail that arrives."""
+"""`python -m embedded demo`: sign a user up while Redis is down, start Redis, and follow the mails."""
 
 import secrets
 import shutil
@@ -29,16 +29,16 @@ _PAUSE_SECONDS = 0.05
 
 
 class DemoError(Exception):
-    """The service did something else than it promises."""
+    """The service broke one of its guarantees."""
 
 
 def run_demo() -> int:
-    """Run the demo and return the exit code; only a failure leaves something behind: the logs."""
+    """Run the demo and return the exit code. Only a failure leaves something behind: the logs."""
     terminal = Terminal()
     interrupt_on_signals()
     folder = Path(tempfile.mkdtemp(prefix="outbox-demo-"))
     if unprivileged_account() is not None:
-        # PostgreSQL's account has to pass through; this folder is a new one of ours.
+        # PostgreSQL's account has to be able to enter it. It is a new folder of ours.
         folder.chmod(0o711)
     stack = Stack(folder, secret_key=secrets.token_urlsafe(48))
     exit_code = 1
@@ -103,20 +103,20 @@ def _sign_up(stack: Stack, terminal: Terminal) -> None:
 def _show_outbox(stack: Stack, terminal: Terminal) -> None:
     waiting = _messages(stack)
     if [message["status"] for message in waiting] != ["pending"]:
-        raise DemoError(f"one pending message was expected in the outbox, there is {waiting}")
+        raise DemoError(f"expected one pending message in the outbox, found {waiting}")
     terminal.step("Her message waits in PostgreSQL, committed together with her account.", *_described(waiting))
 
 
 def _open_the_link(stack: Stack, terminal: Terminal, mail: CaughtMail) -> None:
     link = next((link for link in mail.links if link.startswith(f"{stack.api_url}/")), None)
     if link is None:
-        raise DemoError(f"the mail holds no link to {stack.api_url}")
+        raise DemoError(f"the mail contains no link to {stack.api_url}")
     answer = httpx.post(link, headers={"Accept": "application/json"}, timeout=10, trust_env=False)
     if answer.json() != {"is_verified": True}:
         raise DemoError(f"the link was answered with {answer.status_code}: {answer.text}")
     [verified] = _rows(stack, "SELECT is_email_verified FROM users WHERE username = 'ada'")
     if not verified["is_email_verified"]:
-        raise DemoError("the link was accepted, and yet the user is not verified")
+        raise DemoError("the link was accepted, but the user is not verified")
     terminal.step("Ada opens its link: her address is verified.", f"POST {link}", answer.text.strip())
 
 

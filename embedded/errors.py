@@ -4,30 +4,30 @@ from pathlib import Path
 
 
 class EmbeddedError(Exception):
-    """An embedded server could not do what was asked."""
+    """The base class of this package's errors: an embedded server could not do what it was asked to do."""
 
 
 class NotRunningError(EmbeddedError):
-    """A program was asked for something that only a running one has."""
+    """The program is not running."""
 
 
 class AlreadyRunningError(EmbeddedError):
-    """A program was started twice, or its folder is in use by another one."""
+    """The program is already running, or another one uses its folder."""
 
 
 class MissingBinaryError(EmbeddedError):
-    """No usable server binary; the message names the package that brings it."""
+    """There is no usable server program. The message names the package that contains it."""
 
 
 class NoUsableFolderError(EmbeddedError):
-    """No folder was found that the unprivileged account may enter."""
+    """There is no folder that the unprivileged account may enter."""
 
 
 class ProgramFailedError(EmbeddedError):
-    """A program ended, or was not ready in time."""
+    """The program ended, or was not ready in time."""
 
     def __init__(self, name: str, reason: str, log_file: Path) -> None:
-        """Keep the facts; the message ends with the last lines of the log, if it can be read."""
+        """Create the error. Its message ends with the last lines of the log, if the log can be read."""
         self.name = name
         self.reason = reason
         self.log_file = log_file
@@ -35,7 +35,7 @@ class ProgramFailedError(EmbeddedError):
 
 
 def tail(log_file: Path, lines: int = 15) -> str:
-    """Return the last lines of a log, indented; nothing if there is none."""
+    """Return the last lines of a log, indented; an empty text if there is no log."""
     try:
         text = log_file.read_text(errors="replace")
     except OSError:

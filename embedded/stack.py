@@ -23,24 +23,24 @@ DATABASE = "outbox"
 MAIL_FROM = "Outbox Signup <no-reply@example.com>"
 
 _ANSWER_SECONDS = 2.0
-# gunicorn and the worker finish what they have in hand.
+# gunicorn and the worker finish the work in hand.
 _STOP_SECONDS = 25.0
 
 
 class Piece(Protocol):
-    """A part of the stack that runs or does not."""
+    """A part of the stack, running or not."""
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Its name in texts for people."""
 
     @property
     def running(self) -> bool:
-        """Whether it lives."""
+        """Whether it is running."""
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended."""
+        """Its exit code, negative for a signal; None while it runs."""
 
     def start(self) -> None:
         """Start it."""
@@ -58,15 +58,15 @@ class Ports:
 
     @classmethod
     def usual(cls) -> "Ports":
-        """Return the ports that people expect, and free ones in place of those that are taken."""
+        """Return the usual ports, with free ones in place of those that are taken."""
         return cls(free_port(8080), free_port(8025), free_port(1025), free_port(5432), free_port(6379))
 
 
 class Stack:
-    """PostgreSQL, Redis, the mail catcher, the API, the relay and the worker; each can be started by itself."""
+    """PostgreSQL, Redis, the mail catcher, the API, the relay and the worker. Each can be started alone."""
 
     def __init__(self, folder: Path, *, secret_key: str, ports: Ports | None = None) -> None:
-        """Prepare all in the folder, a new or an own one; start nothing yet."""
+        """Prepare everything in the folder, which is new or ours. Nothing is started yet."""
         self.folder = folder
         self.ports = ports or Ports()
         self._secret_key = secret_key
@@ -83,27 +83,27 @@ class Stack:
 
     @property
     def pieces(self) -> Sequence[Piece]:
-        """All parts in the order of their start."""
+        """All parts, in the order of their start."""
         return (self.postgres, self.redis, self.mail_catcher, self.api, self.relay, self.worker)
 
     @property
     def api_url(self) -> str:
-        """The API's address."""
+        """The API's URL."""
         return f"http://{LOOPBACK}:{self.ports.api}"
 
     @property
     def mailbox_url(self) -> str:
-        """The address of the page that shows the mails."""
+        """The URL of the page that shows the mails."""
         return f"http://{LOOPBACK}:{self.ports.mailbox}"
 
     @property
     def smtp_url(self) -> str:
-        """Where mails are handed in."""
+        """The URL of the SMTP server."""
         return f"smtp://{LOOPBACK}:{self.ports.smtp}"
 
     @property
     def database_url(self) -> str:
-        """The address of the service's database."""
+        """The URL of the service's database."""
         return self.postgres.url(DATABASE)
 
     def start_postgres(self) -> None:
@@ -119,7 +119,7 @@ class Stack:
         self.mail_catcher.wait_ready(self._mail_catcher_greets)
 
     def start_api(self) -> None:
-        """Start the API and wait until it can take signups."""
+        """Start the API and wait until it accepts signups."""
         self.api.start()
         self.api.wait_ready(self._api_is_ready)
 
@@ -133,7 +133,7 @@ class Stack:
         self.worker.start()
 
     def stop(self) -> None:
-        """Stop what runs: first the service, which finishes what it has in hand, then the servers it needs for that."""
+        """Stop everything: first the service, which finishes its work in hand, then the servers that it needs."""
         programs = (self.api, self.relay, self.worker)
         with ThreadPoolExecutor(max_workers=len(programs)) as pool:
             list(pool.map(lambda program: program.stop(_STOP_SECONDS), programs))
@@ -142,7 +142,7 @@ class Stack:
         self.postgres.stop()
 
     def _api_command(self) -> Command:
-        # Beside what gunicorn.conf.py says: on a laptop nobody else is to reach it.
+        # Overrides gunicorn.conf.py: on a laptop no other machine may reach it.
         bind = f"{LOOPBACK}:{self.ports.api}"
         argv = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "--bind", bind, "api:create_app()"]
         settings = {"PORT": str(self.ports.api), "SECRET_KEY": self._secret_key, "MAILBOX_URL": self.mailbox_url}
@@ -173,7 +173,7 @@ class Stack:
         return self._command("mail catcher", argv)
 
     def _command(self, name: str, argv: list[str], **settings: str) -> Command:
-        """Describe a process that gets its own settings and nothing that the caller's environment holds."""
+        """Return the command of a process with its own settings and nothing of the caller's environment."""
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         log_file = self.logs / f"{name.replace(' ', '-')}.log"
         return Command(name=name, argv=argv, env=inherited | settings, cwd=ROOT, log_file=log_file)
@@ -193,7 +193,7 @@ class Stack:
 
 
 def own_folder(folder: Path) -> Path:
-    """Make a folder that nobody else may list; PostgreSQL's account may pass through it."""
+    """Create a folder that no other user may list. PostgreSQL's account may enter it."""
     if not folder.exists():
         folder.mkdir(parents=True)
         folder.chmod(0o700 if unprivileged_account() is None else 0o711)
@@ -201,6 +201,6 @@ def own_folder(folder: Path) -> Path:
 
 
 def _private_folder(folder: Path) -> Path:
-    """Make a folder for us alone: mails and logs hold addresses and links."""
+    """Create a folder for this user alone: mails and logs contain addresses and links."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder

@@ -11,13 +11,13 @@ from shared.doubling_pause import DoublingPause
 _LOOK_SECONDS = 0.2
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
-# A process that lived this long is healthy again: its next end is treated as a first one.
+# A process that ran this long counts as healthy: its next end is treated as its first.
 _HEALTHY_SECONDS = 30.0
 
 
 @dataclass
 class _Watch:
-    """What is remembered of one piece."""
+    """The state of one piece."""
 
     piece: Piece
     started_at: float
@@ -26,18 +26,18 @@ class _Watch:
 
 
 class Supervisor:
-    """Looks after pieces that were started, and says what it does."""
+    """Restarts pieces that end, and prints what it does."""
 
     def __init__(
         self, pieces: Sequence[Piece], say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Remember the pieces."""
+        """Store the pieces."""
         self._watches = [_Watch(piece, clock()) for piece in pieces]
         self._say = say
         self._clock = clock
 
     def run(self) -> None:
-        """Look after them until an exception ends it: Ctrl-C."""
+        """Watch the pieces until an exception, such as that of Ctrl-C."""
         while True:
             self.run_once()
             time.sleep(_LOOK_SECONDS)
@@ -66,7 +66,7 @@ class Supervisor:
 
     def _plan(self, watch: _Watch, what_happened: str) -> None:
         pause_seconds = watch.pause.next()
-        self._say(f"{watch.piece.name} {what_happened}; it is started again in {pause_seconds:g} s")
+        self._say(f"{watch.piece.name} {what_happened}; it is restarted in {pause_seconds:g} s")
         watch.start_at = self._clock() + pause_seconds
 
 

@@ -8,10 +8,10 @@ from rich.text import Text
 
 
 class Terminal:
-    """Prints to standard output. Nothing is cut or wrapped: addresses are to be copied."""
+    """Prints to standard output. Nothing is cut or wrapped, so that URLs can be copied."""
 
     def __init__(self) -> None:
-        """Find out what the output can show."""
+        """Detect whether the output is a terminal."""
         self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._started = time.monotonic()
         ascii_only = self._console.options.ascii_only
@@ -37,7 +37,7 @@ class Terminal:
             self._console.print(Text.assemble("  ", (name.ljust(width), "bold"), "  ", (value, "cyan")))
 
     def step(self, text: str, *details: str) -> None:
-        """Print a step that succeeded, with the time since the beginning, and what there is to see."""
+        """Print a step that succeeded, with the time since the beginning and its details."""
         self._line(self._done, "bold green", text)
         for detail in details:
             self._console.print(Text.assemble(" " * 12, (detail, "dim")))

@@ -19,7 +19,7 @@ _KEY_FILE = "secret_key"
 
 
 def run_up(folder: Path) -> None:
-    """Run the stack with its data in the folder until SIGINT, SIGTERM or SIGHUP; then stop all of it."""
+    """Run the stack with its data in the folder until SIGINT, SIGTERM or SIGHUP, then stop all of it."""
     terminal = Terminal()
     own_folder(folder)
     with _only_one(folder):
@@ -65,7 +65,7 @@ def _show(stack: Stack, terminal: Terminal) -> None:
 
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system takes back however this process ends."""
+    """Hold the folder's lock, which the system releases however this process ends."""
     with (folder / _LOCK_FILE).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

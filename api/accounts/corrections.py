@@ -61,12 +61,12 @@ class CorrectionRequest:
 def correct_address(
     engine: Engine, secret_keys: Sequence[str], limiter: MailLimiter, request: CorrectionRequest, days: float
 ) -> tuple[Holder, int | None]:
-    """Change the address and return the account and the new mail's message id, None where the address is the same.
+    """Change the address and return the account and the new mail's message id, None if the address is the same.
 
     Raises:
         TokenRefusedError: the token belongs to no account.
         ProblemError: the address may not be changed.
-        DatabaseUnavailableError: PostgreSQL is away.
+        DatabaseUnavailableError: PostgreSQL is unavailable.
 
     """
     with connected(engine, in_transaction=True) as connection:

@@ -47,7 +47,7 @@ class AccountService:
 
         Raises:
             ProblemError: fields are taken, the password is weak, or the key cannot be used.
-            DatabaseUnavailableError: PostgreSQL is away.
+            DatabaseUnavailableError: PostgreSQL is unavailable.
 
         """
         if request.weakness is not None:
@@ -110,7 +110,7 @@ class AccountService:
         Raises:
             TokenRefusedError: the token belongs to no account.
             ProblemError: the address may not be changed.
-            DatabaseUnavailableError: PostgreSQL is away.
+            DatabaseUnavailableError: PostgreSQL is unavailable.
 
         """
         holder, message_id = correct_address(

@@ -111,7 +111,7 @@ def sign_up_once(
 
     Raises:
         ProblemError: the key is in use, or was used with another body.
-        DatabaseUnavailableError: PostgreSQL is away.
+        DatabaseUnavailableError: PostgreSQL is unavailable.
 
     """
     values = _values(request)

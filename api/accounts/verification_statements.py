@@ -81,7 +81,7 @@ def find_statement() -> Select[Any]:
 
 @cache
 def count_statement() -> Update:
-    """Return the statement that counts a try before the comparison, so that many at once are no more tries."""
+    """Return the statement that counts a try before the comparison, so that parallel requests get no more tries."""
     return (
         update(verify_emails)
         .where(verify_emails.c.id == _RECORD_ID, not_(_is_over()))
@@ -118,8 +118,8 @@ def use_statement() -> Select[Any]:
 
     `chosen` and `chosen_at` are the username and creation time of the account that the client has shown to be theirs.
     Without them, the statement verifies the account that the link was made for, if no other one has the address. It
-    waits for the account's row and checks it again then. The link then belongs to that account, whoever it was made
-    for, and answers the same from then on.
+    waits for the account's row and checks it again then. From then on the link belongs to that account, even if it was
+    made for another one, and answers the same.
     """
     username, created_at = bindparam("chosen", type_=Text()), bindparam("chosen_at", type_=DateTime(timezone=True))
     record = (

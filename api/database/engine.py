@@ -113,7 +113,7 @@ def _replace_if_dead(
 ) -> None:
     """Make the pool replace a connection that died while idle, so that a restart of PostgreSQL costs no signup.
 
-    A server sends almost nothing to an idle client except its goodbye, so polling the socket is enough. pool_pre_ping
+    A server sends almost nothing to an idle client before it hangs up, so polling the socket is enough. pool_pre_ping
     would query it, a round trip that takes a fifth of a signup's write (docs/decisions/0021).
     """
     if connection.closed:

@@ -73,7 +73,7 @@ class BodyStream:
 
 
 class BodyGuard:
-    """WSGI middleware that gives the application a BodyStream."""
+    """WSGI middleware that passes a BodyStream to the application."""
 
     def __init__(self, app: "WSGIApplication") -> None:
         self._app = app

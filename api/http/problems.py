@@ -72,7 +72,7 @@ class ProblemError(OutboxError):
         headers: Mapping[str, str] | None = None,
         kind: str = NO_KIND,
     ) -> None:
-        """Create the error. A `kind` tells problems of the same status apart."""
+        """Create the error. A `kind` distinguishes problems of the same status."""
         self.kind = kind
         self.status = status
         self.title = HTTPStatus(status).phrase

@@ -1,4 +1,4 @@
-"""Give each request an id, in its response and log lines: the client's own if it is usable, else a new one."""
+"""Assign each request an id, for its response and log lines: the client's own if it is usable, else a new one."""
 
 import re
 import uuid
@@ -14,7 +14,7 @@ _USABLE: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 def use_request_ids(app: Flask) -> None:
-    """Give every request an id, before other handlers run."""
+    """Assign every request an id, before other handlers run."""
     app.before_request(_begin)
     app.after_request(_return_id)
 

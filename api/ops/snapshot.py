@@ -49,7 +49,7 @@ class Snapshot:
     minutes: list[Minute]
 
     def messages(self, state: str) -> int:
-        """Return the number of messages in a state, in both queues."""
+        """Return the number of messages with a status, in both queues."""
         return sum(each.messages for each in self.live if each.status == state)
 
     def is_estimate(self, state: str) -> bool:
@@ -57,7 +57,7 @@ class Snapshot:
         return any(each.is_estimate for each in self.live if each.status == state)
 
     def oldest_seconds(self, state: str) -> float:
-        """Return how long the oldest message has been in a state."""
+        """Return how long the oldest message has had a status."""
         return max(each.oldest_seconds for each in self.live if each.status == state)
 
 

@@ -24,7 +24,7 @@ def health_blueprint(connections: SideConnections) -> Blueprint:
         try:
             check_readiness(connections)
         except NotReadyError as exc:
-            # ResendRequest every few seconds: each reason is logged when it begins.
+            # Probes come every few seconds, so each reason is logged once, when it begins.
             if logged != [exc.reason]:
                 logged[:] = [exc.reason]
                 _log.warning("readiness.lost", reason=exc.reason)

@@ -1,6 +1,6 @@
 """The mail catcher: an SMTP server and a web page in one process.
 
-In a process of its own: `python -m embedded.mail.catcher --folder F --smtp-port N --http-port M`.
+As a process of its own: `python -m embedded.mail.catcher --folder F --smtp-port N --http-port M`.
 """
 
 import errno
@@ -19,7 +19,7 @@ _PORT_ATTEMPTS = 5
 
 
 class MailCatcher(MailFolder):
-    """An SMTP server and its page in threads of this process; ports are kept over stop() and start()."""
+    """An SMTP server and its page in threads of this process. Its ports stay the same over stop() and start()."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class MailCatcher(MailFolder):
         http_port: int | None = None,
         security: Security | None = None,
     ) -> None:
-        """Prepare both; start nothing yet."""
+        """Prepare both. Nothing is started yet."""
         super().__init__(folder)
         self._smtp_port = smtp_port
         self._http_port = http_port
@@ -38,26 +38,26 @@ class MailCatcher(MailFolder):
 
     @property
     def smtp_port(self) -> int:
-        """Where mails are taken."""
+        """The port of the SMTP server."""
         if self._smtp_port is None:
             self._smtp_port = free_port()
         return self._smtp_port
 
     @property
     def http_port(self) -> int:
-        """Where mails are shown."""
+        """The port of the page."""
         if self._http_port is None:
             self._http_port = free_port()
         return self._http_port
 
     @property
     def smtp_url(self) -> str:
-        """The address for SMTP_URL, without a login."""
+        """The URL for SMTP_URL, without a login."""
         return f"smtp://{LOOPBACK}:{self.smtp_port}"
 
     @property
     def http_url(self) -> str:
-        """The address of the page."""
+        """The URL of the page."""
         return f"http://{LOOPBACK}:{self.http_port}"
 
     def start(self) -> None:
@@ -72,22 +72,22 @@ class MailCatcher(MailFolder):
                 last = attempt == _PORT_ATTEMPTS - 1
                 if failure.errno != errno.EADDRINUSE or last or (smtp_chosen and http_chosen):
                     raise
-                # Between choosing a port and listening on it, anybody may take it.
+                # Another program may take a port between its choice and the listen.
                 self._smtp_port = self._smtp_port if smtp_chosen else None
                 self._http_port = self._http_port if http_chosen else None
             else:
                 return
 
     def stop(self) -> None:
-        """Close both; the mails stay."""
+        """Close both. The mails stay."""
         self._server.stop()
         self._page.stop()
 
 
 @click.command()
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where mails are kept.")
-@click.option("--smtp-port", type=int, required=True, help="Port on 127.0.0.1 that takes mails.")
-@click.option("--http-port", type=int, required=True, help="Port on 127.0.0.1 that shows them.")
+@click.option("--smtp-port", type=int, required=True, help="Port on 127.0.0.1 of the SMTP server.")
+@click.option("--http-port", type=int, required=True, help="Port on 127.0.0.1 of the page that shows them.")
 def main(folder: Path, smtp_port: int, http_port: int) -> None:
     """Catch mails until SIGTERM or SIGINT."""
     stop = threading.Event()

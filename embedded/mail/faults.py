@@ -1,4 +1,4 @@
-"""The faults that the mail server can be told to show, by name.
+"""The faults that can be switched on in the mail server, by name.
 
 | name | what happens |
 |---|---|
@@ -36,7 +36,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Faults:
-    """All that is switched on."""
+    """The faults that are switched on."""
 
     all: tuple[Fault, ...] = ()
 
@@ -54,7 +54,7 @@ class Faults:
 
 
 def parse_faults(text: str) -> Faults:
-    """Read a fault file; ValueError names what is not known."""
+    """Parse a fault file. Raises ValueError naming an unknown fault."""
     faults = []
     for line in text.split():
         name, _, argument = line.partition(":")

@@ -1,4 +1,4 @@
-"""The folder of a mail catcher: one file per mail, and a file `fault` that says what goes wrong next."""
+"""The folder of a mail catcher: one file per mail, and a file `fault` with the faults that are switched on."""
 
 import json
 import os
@@ -25,7 +25,7 @@ _PAUSE_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class CaughtMail:
-    """A mail as the server got it, with the envelope that the file keeps in its first line."""
+    """A mail as the server received it. The file stores the envelope in its first line."""
 
     path: Path
     sender: str
@@ -34,7 +34,7 @@ class CaughtMail:
 
     @property
     def name(self) -> str:
-        """The file's name without its ending; names sort by arrival."""
+        """The file's name without its suffix. Names sort by arrival."""
         return self.path.stem
 
     @property
@@ -64,7 +64,7 @@ class CaughtMail:
 
     @property
     def links(self) -> list[str]:
-        """The addresses in the plain-text part, in their order."""
+        """The URLs in the plain-text part, in their order."""
         return _LINK.findall(self.text)
 
     def _part(self, kind: str) -> str:
@@ -74,15 +74,15 @@ class CaughtMail:
         try:
             return str(part.get_content())
         except (LookupError, UnicodeError):
-            # An unknown charset: shown as well as it can be.
+            # An unknown charset: decoded as far as possible.
             return bytes(part.get_payload(decode=True) or b"").decode("utf-8", "replace")
 
 
 class MailFolder:
-    """Reads and steers a mail catcher through its folder, in whichever process the catcher runs."""
+    """Reads a mail catcher's mails and switches its faults through its folder. The catcher may be another process."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder if it is missing."""
+        """Create the folder if it is missing."""
         self.folder = folder.absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._seen: dict[str, CaughtMail] = {}
@@ -90,7 +90,7 @@ class MailFolder:
         self._counter = 0
 
     def set_fault(self, name: str | None) -> None:
-        """Switch a fault on (`mail_faults` lists them; several on lines of their own), or None: all is well."""
+        """Switch a fault on (`mail_faults` lists them; several on lines of their own), or None for no fault."""
         fault_file = self.folder / FAULT_FILE
         if name is None:
             fault_file.unlink(missing_ok=True)
@@ -116,13 +116,13 @@ class MailFolder:
         )
 
     def mail(self, name: str) -> CaughtMail | None:
-        """Return the mail of that name; None for anything else, also for a path."""
+        """Return the mail of that name; None for any other text, including a path."""
         if not _NAME.fullmatch(name):
             return None
         return self._seen.get(name) or self._read(name)
 
     def wait_for(self, wanted: int | Callable[[CaughtMail], bool] = 1, timeout: float = 10.0) -> list[CaughtMail]:
-        """Wait until there are so many mails, or one that the predicate accepts; return all, or the accepted ones."""
+        """Wait until there are this many mails, or one that the predicate accepts; return all, or the accepted ones."""
         deadline = time.monotonic() + timeout
         while True:
             mails = self.mails()
@@ -144,11 +144,11 @@ class MailFolder:
         self._seen.clear()
 
     def keep(self, sender: str, recipients: Sequence[str], content: bytes) -> Path:
-        """Write a mail; it appears under its name whole or not at all.
+        """Write a mail. It appears under its name completely or not at all.
 
-        Nothing is forced to the disk: what kill -9 does to this process, the operating system's cache survives.
+        It is not flushed to the disk, because the operating system's cache survives a kill -9 of this process.
         """
-        # A clock that is set back must not bring a mail before earlier ones.
+        # If the clock is set back, a mail must not sort before earlier ones.
         self._last_time = max(self._last_time, time.time_ns())
         self._counter += 1
         path = self.folder / f"{self._last_time:020d}-{self._counter % 1_000_000:06d}{_SUFFIX}"

@@ -20,23 +20,23 @@ _PREVIEW_PATH = re.compile(r"/previews/([a-z_]+)(/html|/raw)?")
 _OWN_NAMES = {"127.0.0.1", "localhost"}
 
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; base-uri 'none'; form-action 'none'"
-# A mail is foreign text: no script, no form, nothing loaded from anywhere, also when it is opened outside its frame.
+# A mail is untrusted text: no script, no form, nothing loaded from another site, even if opened outside its frame.
 _MAIL_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 _templates = Environment(loader=PackageLoader("embedded"), autoescape=select_autoescape(default=True))
 
 
 class MailboxPage:
-    """The page in threads of its own."""
+    """The HTTP server of the page, in threads of its own."""
 
     def __init__(self, folder: MailFolder) -> None:
-        """Start nothing yet."""
+        """Nothing is started yet."""
         self._folder = folder
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
     def start(self, port: int) -> None:
-        """Listen; OSError when the port is taken."""
+        """Listen. Raises OSError if the port is taken."""
         self._server = _Server(port, self._folder)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="mailbox", daemon=True)
         self._thread.start()
@@ -52,7 +52,7 @@ class MailboxPage:
 
 
 class _Server(ThreadingHTTPServer):
-    """Knows the folder that its requests read."""
+    """An HTTP server with the folder that its requests read."""
 
     def __init__(self, port: int, folder: MailFolder) -> None:
         self.address = (LOOPBACK, port)
@@ -63,12 +63,12 @@ class _Server(ThreadingHTTPServer):
 class _Request(BaseHTTPRequestHandler):
     """One request."""
 
-    # A client that connects and says nothing must not hold a thread for ever.
+    # A client that connects and sends nothing must not hold a thread forever.
     timeout = 10
 
     def do_GET(self) -> None:
-        """Answer with the list, a mail, or a part of one."""
-        # A foreign page may point a name of its own at 127.0.0.1 and so read what is shown here.
+        """Return the list, a mail, or a part of one."""
+        # Another site could point a name of its own to 127.0.0.1 and read this page (DNS rebinding).
         if (self.headers.get("Host") or "").partition(":")[0] not in _OWN_NAMES:
             self.send_error(HTTPStatus.FORBIDDEN)
             return
@@ -112,7 +112,7 @@ class _Request(BaseHTTPRequestHandler):
             self._send(_templates.get_template("mail.html").render(mail=mail, folder=folder), "text/html", _PAGE_POLICY)
 
     def _send(self, text: str, kind: str, policy: str) -> None:
-        # A mail's bytes may decode to lone surrogates, which UTF-8 cannot write.
+        # A mail's bytes may decode to lone surrogates, which UTF-8 cannot encode.
         body = text.encode("utf-8", "replace")
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", f"{kind}; charset=utf-8")

@@ -1,4 +1,4 @@
-"""Find out which user is at the other end of a local connection, from /proc; on other systems nobody is known."""
+"""Find the user at the other end of a local connection, from /proc; on other systems no user is found."""
 
 import os
 import struct
@@ -13,11 +13,11 @@ _USER = 4
 
 
 def may_be_served(client: tuple[str, int], server: tuple[str, int]) -> bool:
-    """Return whether this user or root opened the connection; True where the system does not say who did.
+    """Return whether this user or root opened the connection; True if the system does not report who did.
 
     Args:
         client: the IPv4 address and port that the connection comes from.
-        server: the address and port that it leads to.
+        server: the address and port that it goes to.
 
     """
     known = [(file, prefix) for file, prefix in _CONNECTIONS if file.exists()]
@@ -26,7 +26,7 @@ def may_be_served(client: tuple[str, int], server: tuple[str, int]) -> bool:
 
 
 def _user_of(client: tuple[str, int], server: tuple[str, int], connections: Path, prefix: bytes) -> int | None:
-    """Return the number of the user who opened the connection; None if the file does not list it (any more)."""
+    """Return the number of the user who opened the connection; None if the file does not list it."""
     with suppress(OSError):
         _, _, behind = connections.read_text().partition(f" {_written(client, prefix)} {_written(server, prefix)} ")
         if behind:

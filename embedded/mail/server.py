@@ -22,7 +22,7 @@ _CLOSE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Security:
-    """TLS and login, for tests of SMTP clients: STARTTLS is required if there is a context, unless TLS is implicit."""
+    """TLS and login, for tests of SMTP clients. With a context STARTTLS is required, unless TLS is implicit."""
 
     tls_context: ssl.SSLContext | None = None
     implicit_tls: bool = False
@@ -33,7 +33,7 @@ class MailServer:
     """An SMTP server in a thread of its own."""
 
     def __init__(self, folder: MailFolder, security: Security) -> None:
-        """Start nothing yet."""
+        """Nothing is started yet."""
         self.folder = folder
         self.security = security
         self.connections: set[_Connection] = set()
@@ -42,7 +42,7 @@ class MailServer:
         self._thread: threading.Thread | None = None
 
     def start(self, port: int) -> None:
-        """Listen; OSError when the port is taken."""
+        """Listen. Raises OSError if the port is taken."""
         listening: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(port, listening), name="mail-server", daemon=True)
         self._thread.start()
@@ -59,7 +59,7 @@ class MailServer:
         self._thread = None
 
     def faults(self) -> Faults:
-        """Read what is switched on now."""
+        """Return the faults that are switched on now."""
         try:
             return parse_faults((self.folder.folder / FAULT_FILE).read_text())
         except FileNotFoundError:
@@ -91,7 +91,7 @@ class MailServer:
 
 
 class _Connection(SMTP):
-    """One client; it is also its own handler, whose hooks aiosmtpd finds by their names."""
+    """The session of one client. It is its own handler, whose hooks aiosmtpd finds by name."""
 
     def __init__(self, server: MailServer) -> None:
         self._server = server
@@ -151,7 +151,7 @@ class _Connection(SMTP):
             self.abort_if_unfinished()
 
     def abort_if_unfinished(self) -> None:
-        """Close what a client left while a fault kept it waiting."""
+        """Close the connection of a client that left while a fault kept it waiting."""
         if self.transport is not None:
             self.transport.close()
 
@@ -196,7 +196,7 @@ class _Connection(SMTP):
             await go_on(arg)
 
     async def _fault(self, step: str, addresses: Sequence[str] = ()) -> str | None:
-        """Return the bad answer to the step, if it is to get one; never return if it is to hang."""
+        """Return the fault's answer to the step, or None for no fault. Never returns for a step that hangs."""
         fault = self._server.faults().at(step, tuple(addresses))
         if fault == "hang":
             if step == "data":
@@ -224,6 +224,6 @@ class _Connection(SMTP):
 
 
 async def _for_ever() -> NoReturn:
-    """Wait for the client to leave: aiosmtpd then cancels what serves it."""
+    """Wait until the client leaves: aiosmtpd then cancels the task that serves it."""
     while True:
         await asyncio.Event().wait()

@@ -1,1 +1,1 @@
-"""Child processes, and what they need: ports, folders, an unprivileged account, signals."""
+"""Child processes and what they need: ports, folders, an unprivileged account, signals."""

@@ -23,7 +23,7 @@ class Account:
 
 @cache
 def unprivileged_account() -> Account | None:
-    """Return the account for PostgreSQL when this process is root, else None: run as yourself."""
+    """Return the account for PostgreSQL if this process is root, else None: PostgreSQL runs as this process's user."""
     if os.geteuid() != 0:
         return None
     for name in _CANDIDATES:
@@ -32,16 +32,16 @@ def unprivileged_account() -> Account | None:
         except KeyError:
             continue
         account = Account(entry.pw_uid, entry.pw_gid)
-        # In a container with few mapped users an account may be listed and yet be impossible to become.
+        # In a container with few mapped users a process may not be able to switch to an account that is listed.
         if may_enter(Path("/"), account):
             return account
     raise EmbeddedError(f"PostgreSQL does not run as root and none of the accounts {_CANDIDATES} can be used")
 
 
 def may_enter(folder: Path, account: Account | None) -> bool:
-    """Return whether the account (None: this process) may enter the folder; it tries.
+    """Return whether the account (None: this process) may enter the folder, by trying it.
 
-    Permission bits alone would not know about access lists and mount options.
+    Permission bits alone do not show access lists and mount options.
     """
     if account is None:
         return os.access(folder, os.X_OK)

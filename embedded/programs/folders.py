@@ -15,15 +15,15 @@ from embedded.programs.accounts import Account, may_enter
 ELSEWHERE_NOTE = "postgres-data-is-elsewhere.txt"
 
 DATA_PARENTS = (Path("/var/lib"), Path("/var/tmp"), Path(tempfile.gettempdir()))  # noqa: S108  # see _accept
-"""Data must not vanish, as temporary folders do, so those come last."""
+"""Temporary folders come last, because the system may delete them."""
 
 
 def cache_folder(account: Account | None, parents: Sequence[Path] | None = None) -> Path:
-    """Return the folder for what can be made again: only we may write to it, and the account may enter it.
+    """Return the folder for files that can be created again. Only we may write to it, and the account may enter it.
 
     Args:
-        account: who has to enter it; None for this process's own account.
-        parents: where it may be, the first choice first; None for the usual places.
+        account: the account that has to enter it; None for this process's own.
+        parents: where it may be, the preferred place first; None for the usual places.
 
     Raises:
         NoUsableFolderError: none of them can hold such a folder.
@@ -44,8 +44,8 @@ def data_folder(folder: Path, account: Account | None, parents: Sequence[Path] =
 
     Args:
         folder: the server's folder.
-        account: who has to reach the data; None for this process's own account.
-        parents: where "elsewhere" may be, the first choice first.
+        account: the account that has to reach the data; None for this process's own.
+        parents: where "elsewhere" may be, the preferred place first.
 
     Raises:
         NoUsableFolderError: none of them can hold a folder of ours that the account may enter.
@@ -60,7 +60,7 @@ def data_folder(folder: Path, account: Account | None, parents: Sequence[Path] =
     name = sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     data = _own_folder(parents, account) / f"data-{name}"
     if data.exists():
-        # The folder that it belonged to was deleted with its note, so the data was meant to be deleted too.
+        # The folder that it belonged to was deleted, with this note in it: the data is to be deleted too.
         remove(data)
     note.write_text(
         "PostgreSQL does not run as root, and the account it runs as may not enter this folder.\n"
@@ -71,27 +71,27 @@ def data_folder(folder: Path, account: Account | None, parents: Sequence[Path] =
 
 
 def make_writable_folder(folder: Path, account: Account | None) -> None:
-    """Make a folder that did not exist and belongs to the account alone."""
+    """Create a folder that only the account can use."""
     folder.mkdir(mode=0o700)
     give(folder, account)
 
 
 def give(folder: Path, account: Account | None) -> None:
-    """Hand a folder to the account, with all in it.
+    """Change the owner of a folder and of everything in it to the account.
 
-    By open folders and never through a link: root must not be led elsewhere by somebody who may write in there.
+    It works on open folders and follows no link, so that no user who may write there can redirect root.
     """
     if account is None:
         return
     for _, names, files, opened in os.fwalk(folder):
         for name in names + files:
             os.chown(name, account.uid, account.gid, dir_fd=opened, follow_symlinks=False)
-    # Last: until then nobody else comes in.
+    # Last: until then no other user can enter.
     os.chown(folder, account.uid, account.gid, follow_symlinks=False)
 
 
 def put_in_place(made: Path, place: Path) -> None:
-    """Rename a finished folder to its name at once; where another process was quicker, its one stays."""
+    """Rename a finished folder to its name atomically. If another process was faster, its folder stays."""
     try:
         made.rename(place)
     except OSError:
@@ -101,7 +101,7 @@ def put_in_place(made: Path, place: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder under its name at once, so that nobody finds half of it."""
+    """Remove a folder. It is renamed first, so that no process finds half of it."""
     aside = Path(tempfile.mkdtemp(prefix="removed-", dir=folder.parent))
     with suppress(FileNotFoundError):
         folder.rename(aside / folder.name)
@@ -109,7 +109,7 @@ def remove(folder: Path) -> None:
 
 
 def _own_folder(parents: Sequence[Path], account: Account | None) -> Path:
-    """Return the first folder that is ours: anyone who may write to it could replace programs that root starts."""
+    """Return the first folder that is ours. Anyone who may write to it could replace programs that root starts."""
     for parent in parents:
         folder = parent / f"outbox-embedded-{os.geteuid()}"
         with suppress(OSError):
@@ -130,7 +130,7 @@ def _accept(folder: Path, account: Account | None) -> bool:
     mode = 0o700 if account is None else 0o755
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-        # mkdir obeys the umask, and this folder is a new one of ours.
+        # mkdir obeys the umask; this folder is new and ours.
         folder.chmod(mode)
     found = folder.lstat()
     ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022

@@ -9,17 +9,17 @@ LOOPBACK = "127.0.0.1"
 _LOWEST = 10_240
 _ATTEMPTS = 500
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
-# IANA's first dynamic port, for systems that do not say theirs.
+# IANA's first dynamic port, for systems that do not report theirs.
 _USUAL_FIRST_EPHEMERAL = 49_152
 
-# Not random's shared generator: tests seed that one, and two runs would then choose the same ports.
+# Not random's shared generator: tests seed it, and two runs would choose the same ports.
 _random = random.SystemRandom()
 
 
 def is_free(port: int) -> bool:
     """Return whether a server could listen on the port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: a connection in TIME_WAIT is no reason to call the port taken.
+        # As servers do: a connection in TIME_WAIT does not make the port taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
@@ -29,11 +29,11 @@ def is_free(port: int) -> bool:
 
 
 def free_port(usual: int | None = None) -> int:
-    """Return a free port: the usual one where it is free, else a random one.
+    """Return a free port: the usual one if it is free, else a random one.
 
-    The random ones lie below the range that the kernel takes for outgoing connections. Inside it, a client that
-    keeps connecting to a stopped server would now and then be given the server's own port as its source, be
-    connected to itself, and so keep the server from starting again.
+    The random ones are below the range that the kernel uses for outgoing connections. Inside that range, a client that
+    keeps connecting to a stopped server would sometimes get the server's port as its own, connect to itself, and keep
+    the server from starting again.
     """
     if usual is not None and is_free(usual):
         return usual

@@ -16,7 +16,7 @@ def in_folder(folder: Path, name: str) -> set[int]:
     wanted = str(folder.resolve())
     found = set()
     for process in _all():
-        # Other users' processes cannot be read, and any process may end meanwhile: neither is one of ours.
+        # Processes of other users cannot be read, and a process may end meanwhile. Neither is one of ours.
         with contextlib.suppress(OSError):
             if (process / "comm").read_text().strip() == name and str((process / "cwd").readlink()) == wanted:
                 found.add(int(process.name))
@@ -35,14 +35,14 @@ def in_session(leader: int) -> set[int]:
 
 
 def kill_session(leader: int) -> None:
-    """Kill -9 what is left of a session whose leader this process started."""
+    """Kill the remaining processes (-9) of a session whose leader this process started."""
     for pid in in_session(leader):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def wait_until_none(find: Callable[[], set[int]], timeout: float) -> set[int]:
-    """Wait until find() finds nothing; return what it still finds when time is over."""
+    """Wait until find() finds nothing, and return what it still finds after the timeout."""
     deadline = time.monotonic() + timeout
     while found := find():
         if time.monotonic() > deadline:
@@ -57,6 +57,6 @@ def _all() -> Iterator[Path]:
 
 
 def _state_and_session(process: Path) -> tuple[str, int]:
-    # "pid (name) state ppid pgrp session …": a name may hold blanks and parentheses.
+    # "pid (name) state ppid pgrp session …": a name may contain spaces and parentheses.
     fields = (process / "stat").read_text().rpartition(")")[2].split()
     return fields[0], int(fields[3])

@@ -15,7 +15,7 @@ from embedded.programs import processes
 from embedded.programs.accounts import Account
 
 _PR_SET_PDEATHSIG = 1
-# Looked up here: between fork and exec nothing may be loaded.
+# Looked up here, because nothing may be loaded between fork and exec.
 _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 _READY_PAUSE_SECONDS = 0.02
@@ -23,7 +23,7 @@ _READY_PAUSE_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Command:
-    """What to run: the whole environment is given, nothing is inherited."""
+    """The command to run, with its complete environment: nothing is inherited."""
 
     name: str
     argv: Sequence[str | Path]
@@ -37,18 +37,18 @@ class Command:
 class Program:
     """A child process in a session of its own, so that Ctrl-C at the terminal reaches only its parent.
 
-    It is told to stop when the thread that started it ends, also by kill -9. Start it from a thread that lives as
-    long as it is needed.
+    It gets a signal to stop when the thread that started it ends, even by kill -9. Start it from a thread that lives
+    as long as the process is needed.
     """
 
     def __init__(self, command: Command) -> None:
-        """Start nothing yet."""
+        """Nothing is started yet."""
         self.command = command
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Its name in texts for people."""
         return self.command.name
 
     @property
@@ -69,7 +69,7 @@ class Program:
         return None if self._process is None else self._process.poll()
 
     def start(self) -> None:
-        """Start the process; its output is appended to the log."""
+        """Start the process. Its output is appended to the log."""
         if self.running:
             raise AlreadyRunningError(f"{self.name} is already running")
         command = self.command
@@ -94,7 +94,7 @@ class Program:
             )
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait until it has ended and return its exit code; TimeoutError when it has not."""
+        """Wait until it has ended and return its exit code. Raises TimeoutError."""
         if self._process is None:
             raise NotRunningError(f"{self.name} was never started")
         try:
@@ -103,7 +103,7 @@ class Program:
             raise TimeoutError(f"{self.name} still runs after {timeout} s") from None
 
     def stop(self, grace: float = 10.0, *, with_signal: signal.Signals | None = None) -> int | None:
-        """Ask it to stop, kill it and its children after the grace; return its exit code."""
+        """Ask it to stop, kill it and its children after the grace period, and return its exit code."""
         process = self._process
         if process is None or process.poll() is not None:
             return self.exit_code
@@ -114,13 +114,13 @@ class Program:
             return self.kill(with_children=True)
 
     def kill(self, *, with_children: bool = False) -> int | None:
-        """End it as kill -9 does and wait until it is gone; its children go only if asked."""
+        """Kill it (-9) and wait until it is gone. Its children are killed only on request."""
         process = self._process
         if process is None or process.poll() is not None:
             return self.exit_code
         process.kill()
         if with_children:
-            # Before wait(): until then the number is taken, so the session cannot be anybody else's.
+            # Before wait(): until then its number is taken, so the session cannot be another one.
             processes.kill_session(process.pid)
         return process.wait()
 
@@ -130,7 +130,7 @@ class Program:
         self.start()
 
     def wait_ready(self, is_ready: Callable[[], bool], timeout: float = 60.0) -> None:
-        """Wait until is_ready() says so; ProgramFailedError when the process ends before, or time is over."""
+        """Wait until is_ready() is true. Raises ProgramFailedError if the process ends first, or after the timeout."""
         deadline = time.monotonic() + timeout
         while not is_ready():
             if not self.running:
@@ -141,10 +141,10 @@ class Program:
 
 
 def dying_with(parent_pid: int, death_signal: signal.Signals) -> Callable[[], None]:
-    """Return what a child does first, before exec: ask Linux for a signal at its parent's death.
+    """Return the function that a child runs before exec: it requests a signal at its parent's death from Linux.
 
     Without it, a test run that is killed leaves servers behind that hold their ports and memory. Other systems have
-    no such call; there the children are ended by stop() alone.
+    no such call; there only stop() ends the children.
     """
 
     def ask_for_death_signal() -> None:
@@ -152,7 +152,7 @@ def dying_with(parent_pid: int, death_signal: signal.Signals) -> Callable[[], No
             return
         _PRCTL(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
         if os.getppid() != parent_pid:
-            # The parent died between fork and the call: no signal will come any more.
+            # The parent died between the fork and the call, so no signal will come.
             os._exit(1)
 
     return ask_for_death_signal

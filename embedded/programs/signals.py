@@ -10,13 +10,13 @@ _AGAIN_SECONDS: Final = 1.0
 
 
 def interrupt_on_signals() -> None:
-    """Let each signal that asks to stop end whatever is being done, as Ctrl-C does, also a start."""
+    """Make each signal that asks to stop interrupt whatever is running, including a start, as Ctrl-C does."""
     for number in _STOPPING:
         signal.signal(number, _interrupt)
 
 
 def ignore_signals() -> None:
-    """Let nothing interrupt the stopping itself."""
+    """Ignore further signals while everything stops."""
     _ignore()
     if signal.getsignal(signal.SIGALRM) is _interrupt:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -29,9 +29,9 @@ def _ignore() -> None:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    # One is enough: people press Ctrl-C twice.
+    # People press Ctrl-C twice: the second one must not interrupt the stop.
     _ignore()
-    # Python drops an exception that it meets in a finalizer or in a hook of fork: raise it until somebody stops.
+    # Python drops an exception in a finalizer or in a hook of fork, so it is raised until it has an effect.
     signal.signal(signal.SIGALRM, _interrupt)
     signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
     raise KeyboardInterrupt

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from embedded.errors import EmbeddedError
 
-# Nothing of the caller's PGHOST, PGOPTIONS and the like.
+# Without the caller's PGHOST, PGOPTIONS and similar variables.
 _PSQL_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C", "LC_ALL": "C"}
 
 
@@ -19,14 +19,14 @@ class Databases(ABC):
     @property
     @abstractmethod
     def psql_path(self) -> Path:
-        """The psql that applies schemas."""
+        """The path of the psql that applies schemas."""
 
     @abstractmethod
     def url(self, dbname: str = "postgres") -> str:
-        """Return the address of a database."""
+        """Return the URL of a database."""
 
     def create_database(self, name: str, template: str | None = None) -> str:
-        """Create a database, optionally as a copy of one that nobody is connected to; return its address."""
+        """Create a database, optionally as a copy of one without connections, and return its URL."""
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         if template is not None:
             statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
@@ -34,7 +34,7 @@ class Databases(ABC):
         return self.url(name)
 
     def has_database(self, name: str) -> bool:
-        """Return whether there is a database of that name."""
+        """Return whether there is a database with that name."""
         with psycopg.connect(self.url(), autocommit=True) as connection:
             found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [name])
             return found.rowcount > 0
@@ -44,7 +44,7 @@ class Databases(ABC):
         self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def apply_schema(self, dbname: str, file: Path) -> None:
-        """Run an SQL file with psql, as the documentation does. Raises EmbeddedError with psql's words."""
+        """Run an SQL file with psql, as the documentation does. Raises EmbeddedError with psql's error."""
         done = subprocess.run(
             [self.psql_path, "--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-f", file, "-d", self.url(dbname)],
             env=_PSQL_ENVIRONMENT,

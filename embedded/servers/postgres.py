@@ -21,7 +21,7 @@ from embedded.servers.postgres_files import ENVIRONMENT, SUPERUSER, access_rules
 
 _STOP_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _STOP_SECONDS = 60.0
-# After a kill it forces every file to the disk before it answers; a busy disk takes its time.
+# After a kill it flushes every file to the disk before it answers, which takes long on a busy disk.
 _RECOVERY_SECONDS = 180.0
 _BACKENDS_END_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 10.0
@@ -35,8 +35,7 @@ class PostgresServer(Databases):
 
     The port is chosen at the first start and kept from then on. Unix sockets are off: their path may be at most 107
     bytes long, which deep folders exceed. Any local user can reach the port, so each connection needs the password in
-    `pgpass`, which this user alone may read. An address names that file; no address, command line or log holds the
-    password.
+    `pgpass`, which only this user may read. URLs name that file; no URL, command line or log contains the password.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class PostgresServer(Databases):
         data_parents: Sequence[Path] = folders.DATA_PARENTS,
         predecessor_seconds: float = _SHUTDOWN_SECONDS,
     ) -> None:
-        """Prepare a server in the folder; start nothing yet.
+        """Prepare a server in the folder. Nothing is started yet.
 
         Args:
             folder: for everything of this server.
@@ -85,7 +84,7 @@ class PostgresServer(Databases):
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Its name in texts for people."""
         return "PostgreSQL"
 
     @property
@@ -95,7 +94,7 @@ class PostgresServer(Databases):
 
     @property
     def running(self) -> bool:
-        """Whether the postmaster lives."""
+        """Whether the postmaster is running."""
         return self._program is not None and self._program.running
 
     @property
@@ -107,11 +106,11 @@ class PostgresServer(Databases):
 
     @property
     def psql_path(self) -> Path:
-        """A psql of the server's own version."""
+        """The path of a psql of the server's own version."""
         return binaries() / "psql"
 
     def url(self, dbname: str = "postgres") -> str:
-        """Return the address of a database; only this user can use it."""
+        """Return the URL of a database. Only this user can use it."""
         return f"postgresql://{SUPERUSER}@{LOOPBACK}:{self.port}/{dbname}?passfile={quote(str(self.password_file))}"
 
     @property
@@ -120,7 +119,7 @@ class PostgresServer(Databases):
         return self.password_file.read_text().strip().rpartition(":")[2]
 
     def start(self) -> None:
-        """Start and wait until it answers; the first time the cluster is made."""
+        """Start, and wait until it answers. The first start creates the cluster."""
         if self.running:
             raise AlreadyRunningError("PostgreSQL is already running")
         if not (self.data / "PG_VERSION").exists():
@@ -129,7 +128,7 @@ class PostgresServer(Databases):
         self._wait_for_postmaster()
         self._end_backends()
         if not self.password_file.exists():
-            # A new cluster, or one of a version that asked for no password.
+            # A new cluster, or one of a version without a password.
             password = new_secret()
             set_password(self.data, password)
             write_private(self.password_file, f"*:*:*:*:{password}\n")
@@ -137,7 +136,7 @@ class PostgresServer(Databases):
             try:
                 self._start_once()
             except ProgramFailedError as failure:
-                # Between choosing a port and listening on it, anybody may take it.
+                # Another program may take a port between its choice and the listen.
                 if self._port_was_chosen or "could not bind" not in str(failure):
                     raise
                 self._port = None
@@ -147,7 +146,7 @@ class PostgresServer(Databases):
         raise EmbeddedError(f"no port could be bound in {_PORT_ATTEMPTS} attempts")
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
-        """Shut down; `immediate` leaves the recovery to the next start."""
+        """Shut down. `immediate` leaves recovery to the next start."""
         if self._program is not None:
             self._program.stop(_STOP_SECONDS, with_signal=_STOP_SIGNALS[mode])
         self._end_backends()
@@ -155,8 +154,8 @@ class PostgresServer(Databases):
     def kill(self) -> None:
         """Kill -9 the postmaster and wait until no backend is left, so that it can be started again.
 
-        Backends end by themselves when the postmaster is gone, but one in the middle of a query ends only after it.
-        Until then it holds the shared memory, and PostgreSQL refuses to start: such a one is killed too.
+        Backends end by themselves when the postmaster is gone, but one that runs a query ends only after it. Until then
+        it holds the shared memory and PostgreSQL refuses to start, so it is killed too.
         """
         if self._program is not None:
             self._program.kill()
@@ -168,10 +167,10 @@ class PostgresServer(Databases):
         self.start()
 
     def remove(self) -> None:
-        """Stop and delete the cluster, wherever it lies."""
+        """Stop the server and delete its cluster, wherever that is."""
         self.stop("immediate")
         if self._pid_file():
-            # It was killed: what it left with the kernel is freed by its next start alone.
+            # It was killed: only its next start frees the kernel resources that it left.
             with contextlib.suppress(EmbeddedError):
                 self.start()
             self.stop("immediate")
@@ -207,12 +206,12 @@ class PostgresServer(Databases):
             cwd=Path("/"),
             log_file=self.log_file,
             account=unprivileged_account(),
-            # The fast shutdown: SIGTERM would wait for clients to leave.
+            # The fast shutdown: after SIGTERM it would wait for its clients to leave.
             stop_signal=signal.SIGINT,
         )
 
     def _says_ready(self, program: Program) -> bool:
-        """Read what pg_ctl reads. Connecting would not do: another server may answer on the port."""
+        """Return whether postmaster.pid says that it is ready. Another server may answer on the port."""
         lines = self._pid_file()
         return (
             len(lines) > _STATUS_LINE
@@ -228,7 +227,7 @@ class PostgresServer(Databases):
             return []
 
     def _wait_for_postmaster(self) -> None:
-        """Wait for a server that another process started here: it ends soon if that process died."""
+        """Wait for the end of a server that another process started here. It ends soon if that process died."""
 
         def postmaster() -> set[int]:
             return {pid for pid in self._processes() if [str(pid)] == self._pid_file()[:1]}
@@ -237,7 +236,7 @@ class PostgresServer(Databases):
             raise AlreadyRunningError(f"PostgreSQL already runs in {self.data} with process number {left.pop()}")
 
     def _end_backends(self) -> None:
-        """Wait for what a dead postmaster left behind. Found by its working directory: this cluster's alone."""
+        """Wait for the processes that a dead postmaster left. Their working directory is this cluster's."""
         for pid in processes.wait_until_none(self._processes, _BACKENDS_END_SECONDS):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

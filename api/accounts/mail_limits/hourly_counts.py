@@ -41,7 +41,7 @@ class HourlyLimits:
     by_scope: Mapping[bytes, int]
 
     def schedule(self, connection: Connection, schedule: Callable[[datetime | None], Schedule]) -> Schedule:
-        """Return when the mail is due within the hourly limits too: it waits for the next hour that has room.
+        """Return when the mail is due within the hourly limits too: it waits for the next hour below them.
 
         Args:
             connection: in the transaction of the decision.
@@ -91,7 +91,7 @@ def counted(message: CTE) -> Insert:
         "mails": cast(func.count(message.c.id), Integer),
     }
     rows = select(*row.values()).select_from(message).join(scopes, true()).group_by(scopes.c.scope)
-    # In one order everywhere: else two backends with the same slot could wait for each other.
+    # In one order everywhere: otherwise two backends with the same slot could wait for each other.
     rows = rows.order_by(scopes.c.scope)
     statement = insert(mail_counts).from_select(list(row), rows)
     total = mail_counts.c.mails + statement.excluded.mails

@@ -137,7 +137,7 @@ class MailLimiter:
     def lock(self, connection: Connection, *emails: str) -> None:
         """Lock the mailboxes of several addresses for a transaction.
 
-        In one order everywhere: else two transactions could wait for each other.
+        In one order everywhere: otherwise two transactions could wait for each other.
         """
         for number in sorted({_lock_of(mailbox_of(email)) for email in emails}):
             connection.execute(select(func.pg_advisory_xact_lock(number)))

@@ -15,8 +15,8 @@ State = Literal["prompt", "waiting", "daily", "discarded"]
 """The state of a mail: not delayed; due when the limits allow it; the one mail that a mailbox gets each day beyond its
 limits; discarded."""
 
-ONE_WAITS: Final = "a mail to this address waits for a limit already, and its link serves each account of the address"
-NO_ROOM: Final = "so many mails to this mailbox wait already that no limit leaves room for another one"
+ONE_WAITS: Final = "a mail to this address already waits for a limit, and its link works for each of its accounts"
+NO_ROOM: Final = "too many mails to this mailbox already wait for a limit"
 
 _HOUR: Final = timedelta(hours=1)
 _DAY: Final = timedelta(days=1)
@@ -99,7 +99,7 @@ def schedule(
         requested: the mail.
         known: the mailbox's mails, without discarded ones.
         limits: how many mails may be due in a period.
-        not_before: when another limit has room again.
+        not_before: when another limit allows the mail.
 
     """
     horizon = timedelta(days=limits.days)
@@ -136,7 +136,7 @@ def _windows(requested: RequestedMail, mails: Sequence[KnownMail], limits: MailL
     return [
         _window(mails, _HOUR, limits.mailbox_an_hour),
         _window(own, _HOUR, limits.client_an_hour),
-        # A daily mail is beyond the limits, so it takes no room from the others.
+        # A daily mail is beyond the limits, so it does not count in them.
         _window([mail for mail in mails if mail.state != "daily"], horizon, limits.mailbox),
         _window([mail for mail in own if mail.state != "daily"], horizon, limits.client),
     ]

@@ -1,1 +1,1 @@
-"""The HTTP routes and pages of accounts, with the schemas of what they take and answer."""
+"""The HTTP routes and pages of accounts, with the schemas of requests and responses."""
