@@ -180,7 +180,7 @@ class Broker:
         if infos and infos[1].get("role") == "slave":
             # redis-py keeps connections that answer: close them to connect to the new master.
             self._client.connection_pool.disconnect(inuse_connections=False)
-            raise ReadOnlyError("this is a replica: its data are older, and workers pop from the master")
+            raise ReadOnlyError("this is a replica: its data may be older, and workers pop from the master")
         # A key of another type holds no job.
         return _epoch(marker, run_id or _NO_RUN_ID), [listed or [] for listed in lists]
 

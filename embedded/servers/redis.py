@@ -179,7 +179,7 @@ class RedisServer:
         return self.folder / "redis.conf"
 
     def _wait_for_predecessor(self) -> None:
-        """Wait until an earlier server ends: two would write to one file. It ends soon after its starter."""
+        """Wait until an earlier server ends: two would write to one file."""
 
         def servers() -> set[int]:
             return processes.in_folder(self.folder, redis_binary().name)
