@@ -111,7 +111,7 @@ class Writers:
 @click.option("--threads", type=int, required=True, help="How many write at once, each with its connection.")
 @click.option("--seconds", type=float, required=True, help="For how long.")
 def main(kind: str, threads: int, seconds: float) -> None:
-    """Write signups and tell how many."""
+    """Write signups and return how many."""
     engine = build_engine(os.environ["DATABASE_URL"])
     write = KINDS[kind](engine)
     Writers(write, threads, seconds=min(0.2, seconds)).run()  # connects, compiles the statements

@@ -196,7 +196,7 @@ class Publisher:
 
 
 def _emptied(batch: Batch, size: int) -> AbstractSet[str]:
-    """Return the queues whose due messages are certainly all in the batch, because they left room in it.
+    """Return the queues whose due messages are certainly all in the batch, because it is not full of them.
 
     Critical may use the whole batch but the part that may be reserved for default, whether that part was used or not.
     """

@@ -19,7 +19,7 @@ class Kind:
     Attributes:
         component: what it happens to; of relays and workers there are several.
         seconds: between which limits it lasts.
-        variants: which of its forms it may take. The own worker class and the relay are one process each: to them all
+        variants: which of its forms it may take. OutboxWorker and the relay are one process each: to them all
             forms are the same.
 
     """

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.e2e
 
 
 class Relay:
-    """The command, forked from a process that has imported what it needs; the test of its help starts it anew."""
+    """The command, forked from a process that has imported what it needs; the test of its help starts a new one."""
 
     def __init__(self, origin: Preloaded, folder: Path) -> None:
         self._origin = origin

@@ -427,9 +427,9 @@ def test_connections_of_other_roles_are_counted(healthy: Installation, durable_p
         connect(with_role(url, role), "doctor") as limited,
         connect(url, "another"),
     ):
-        [room] = [each.message for each in check_server(limited) if each.check == "connections"]
+        [message] = [each.message for each in check_server(limited) if each.check == "connections"]
 
-    assert int(room.split()[0]) >= 3, room  # the test's, the limited one, and another
+    assert int(message.split()[0]) >= 3, message  # the test's, the limited one, and another
 
 
 def test_jit_is_off_in_our_sessions_and_named_where_it_is_not(database_url: str) -> None:

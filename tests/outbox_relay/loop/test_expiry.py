@@ -326,7 +326,7 @@ def test_no_account_goes_while_the_clock_is_not_believed(connection: Connection)
 
 
 def test_a_run_skips_accounts_that_have_to_stay(connection: Connection) -> None:
-    created_at = days_ago(20)  # of all at once: their names tell where a step ended
+    created_at = days_ago(20)  # of all at once: their names show where a step ended
     for number in range(3):
         name = add_old_user(connection, f"stays_{number}", created_at=created_at)
         add_message(connection, payload={"username": name}, status="dead")

@@ -43,14 +43,14 @@ def test_owner_has_the_mail_sent_again_and_is_verified_by_it_and_the_stranger_ne
     api = in_either_order
     resend = {"email": ALICE["email"]}
     owner_s, other, program = browser(api, "alice"), api.client(), api.client()
-    roads = {
+    methods = {
         "own browser": (owner_s, {"data": resend}, {}),
         "another browser": (other, {"data": resend}, OWN),
         "another browser, with the username": (other, {"data": {**resend, "username": "alice"}}, OWN),
         "program": (program, {"json": resend, "headers": bearer(token(api))}, {}),
     }
 
-    for road, (client, asked, login) in roads.items():
+    for method, (client, asked, login) in methods.items():
         api.sql("UPDATE users SET is_email_verified = false")
         for table in ("resends", "verification_mails", "verify_emails", "outbox"):
             api.sql(f"DELETE FROM {table}")
@@ -59,16 +59,16 @@ def test_owner_has_the_mail_sent_again_and_is_verified_by_it_and_the_stranger_ne
         link = link_for(api, mailed_for)
 
         stranger_s = api.client().post(link, json={**parameters(link), "username": "mallory", "password": "a guess"})
-        if road == "program":
+        if method == "program":
             client.post(link, headers=bearer(token(api)))
         else:
             page = Page(client.get(link, headers=PAGE))
             client.post(PATH, data={**page.fields, **login}, headers=PAGE)
         too_late = api.client().post(link_for(api, "mallory"), headers=bearer(token(api, "mallory")))
 
-        assert (road, verified(api)) == (road, ["alice"])
-        assert (stranger_s.status_code, too_late.status_code) == (403, 410), road
-        assert road.startswith("another browser") is bool(login)
+        assert (method, verified(api)) == (method, ["alice"])
+        assert (stranger_s.status_code, too_late.status_code) == (403, 410), method
+        assert method.startswith("another browser") is bool(login)
 
 
 @pytest.mark.parametrize("mailed_for", ["alice", "mallory"])
@@ -252,7 +252,7 @@ def test_two_verifications_at_once_end_with_one_winner_and_nothing_in_the_log(
     with ThreadPoolExecutor(2) as threads:
         statuses = list(threads.map(click, range(2)))
 
-    # A used link answers 200 to both, whoever won.
+    # A used link answers 200 to both, whichever account won.
     assert sorted(statuses) == [200, 410] if links[0] != links[1] else 200 in statuses
     assert len(verified(contested)) == len(welcomes(contested)) == 1
     assert "example.com" not in log_of(postgres).removeprefix(before).lower()

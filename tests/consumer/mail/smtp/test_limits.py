@@ -108,7 +108,7 @@ def test_a_limit_of_mails_in_a_time_is_an_outage(mailer: Open, manner: Answers, 
 
 
 def test_a_refusal_like_that_of_a_limit_is_the_mails_own_when_another_is_taken_meanwhile(mailer: Open) -> None:
-    """Some servers greylist with the code of a limit: that others are taken tells the two apart."""
+    """Some servers greylist with the code of a limit: whether others are accepted distinguishes the two."""
     was_refused, another_was_taken = threading.Event(), threading.Event()
 
     def greylist(session: Session) -> str:
