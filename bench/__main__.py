@@ -27,11 +27,18 @@ _SIZES = {"full": FULL, "quick": QUICK, "smoke": SMOKE}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--quick", "size", flag_value="quick", help="A look in minutes: fewer rounds and smaller numbers.")
-@click.option("--full", "size", flag_value="full", default="full", help="All of it: takes hours. The default.")
-@click.option("--smoke", "size", flag_value="smoke", help="Only try the code: the figures mean nothing.")
-@click.option("--only", "names", multiple=True, type=click.Choice(list(GROUPS)), help="This part; may be repeated.")
-@click.option("--contender", "words", multiple=True, help="Those whose names hold this, beside ours; may be repeated.")
+@click.option("--quick", "size", flag_value="quick", help="Minutes instead of hours: fewer rounds and smaller numbers.")
+@click.option("--full", "size", flag_value="full", default="full", help="Everything; takes hours. The default.")
+@click.option("--smoke", "size", flag_value="smoke", help="Only try the code. The figures mean nothing.")
+@click.option(
+    "--only", "names", multiple=True, type=click.Choice(list(GROUPS)), help="Only this part; may be repeated."
+)
+@click.option(
+    "--contender",
+    "words",
+    multiple=True,
+    help="Only contenders whose names contain this, besides ours; may be repeated.",
+)
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
@@ -40,7 +47,7 @@ _SIZES = {"full": FULL, "quick": QUICK, "smoke": SMOKE}
 @click.option(
     "--document",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Also put each table between its markers in this document.",
+    help="Also write each table between its markers in this document.",
 )
 @click.option(
     "--postgres",
@@ -48,7 +55,9 @@ _SIZES = {"full": FULL, "quick": QUICK, "smoke": SMOKE}
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="The folder of another PostgreSQL's programs, such as /usr/lib/postgresql/15/bin.",
 )
-@click.option("--profile", "profiled", type=click.Choice(list(PROFILES)), help="Show where the time goes, instead.")
+@click.option(
+    "--profile", "profiled", type=click.Choice(list(PROFILES)), help="Print a profile instead: where the time goes."
+)
 def main(
     *,
     size: str,
@@ -100,7 +109,7 @@ def _profile(name: str, servers: Servers, sizes: Sizes, document: Path | None, t
 def _measure(
     experiments: Iterable[Experiment], environment: dict[str, str], folder: Path, terminal: Terminal
 ) -> list[Outcome]:
-    """Carry them out. What is finished is written after each: the whole takes long."""
+    """Run the experiments. Results are written after each one, because all of them take long."""
     outcomes: list[Outcome] = []
     with terminal.shown():
         for experiment in experiments:
@@ -113,7 +122,7 @@ def _measure(
 
 
 def _put_into(document: Path, outcomes: Sequence[Outcome], when: Mapping[str, str], where: Mapping[str, str]) -> None:
-    """Put each table into its place in the document, and the plots into the folder of its name beside it."""
+    """Write each table into its place in the document, and the plots into the folder of its name beside it."""
     files = plots.draw(document.with_suffix(""), outcomes)
     report.put_into(document, report.MACHINE, report.line_of(where))
     for outcome in outcomes:
@@ -124,7 +133,7 @@ def _put_into(document: Path, outcomes: Sequence[Outcome], when: Mapping[str, st
 
 
 def _is_bad(outcome: Outcome, size: str) -> bool:
-    """Return whether a contender failed or a goal was missed; figures of a smoke run reach none."""
+    """Return whether a contender failed or a goal was missed. The goals do not apply to a smoke run."""
     missed = [goal for goal in outcome.experiment.goals if outcome.reached(goal)[1] is False]
     return bool(outcome.failures) or (bool(missed) and size != "smoke")
 

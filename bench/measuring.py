@@ -1,4 +1,4 @@
-"""How experiments are run: contenders take turns; medians, spreads and ratios are kept."""
+"""Run experiments: contenders take turns; medians, spreads and ratios are computed."""
 
 import random
 import statistics
@@ -23,10 +23,10 @@ class Contender:
     """Something that is measured.
 
     Attributes:
-        name: what the table calls it.
-        measure: runs it once. What it needs beforehand is prepared inside, but not timed.
+        name: its name in the table.
+        measure: runs it once, with its preparation, which is not timed.
         package: the peer that has to be installed for it.
-        at: where it stands on the plot's horizontal axis.
+        at: its position on the plot's horizontal axis.
 
     """
 
@@ -43,11 +43,11 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What the service is held to: a ratio between two contenders of one experiment, or a bound for a value.
+    """A goal of the service: a ratio between two contenders of one experiment, or a bound for a value.
 
     Attributes:
-        contender: whose value counts.
-        column: which of its values.
+        contender: the contender whose value counts.
+        column: the column of the value.
         against: the contender that it is divided by; without it the value itself counts.
         at_least: the lower bound.
         at_most: the upper bound.
@@ -87,7 +87,7 @@ class Experiment:
         columns: what each run yields, with units; ratios are those of the first.
         reference: the contender whose first column is divided by the others'.
         contenders: in the order of the table.
-        goals: what the figures are held to.
+        goals: the goals of the figures.
         repeats: how many rounds.
         plot: how to draw it.
 
@@ -103,7 +103,7 @@ class Experiment:
     plot: Plot | None = None
 
     def only(self, words: Sequence[str]) -> "Experiment":
-        """Return the same with those contenders alone whose names hold one of the words; the reference stays."""
+        """Return the same with only those contenders whose names contain one of the words; the reference stays."""
         if not words:
             return self
         chosen = [
@@ -116,12 +116,12 @@ class Experiment:
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of an experiment.
+    """The outcome of an experiment.
 
     Attributes:
-        experiment: which.
-        rounds: by contender, what its rounds yielded; none where its package is not installed.
-        failures: by contender, why it yields no more.
+        experiment: the experiment.
+        rounds: by contender, the results of its rounds; none if its package is not installed.
+        failures: by contender, why it stopped.
 
     """
 
@@ -134,7 +134,7 @@ class Outcome:
         return [measured.values[column] for measured in self.rounds.get(contender, []) if column in measured.values]
 
     def median(self, contender: str, column: str) -> float | None:
-        """Return the median, or None where nothing was measured."""
+        """Return the median, or None if nothing was measured."""
         values = self.values(contender, column)
         return statistics.median(values) if values else None
 
@@ -145,7 +145,7 @@ class Outcome:
         return statistics.median(ratios) if ratios else None
 
     def reached(self, goal: Goal) -> tuple[float | None, bool | None]:
-        """Return the goal's value and whether it is reached: None and None where it was not measured."""
+        """Return the goal's value and whether it is reached; None and None if it was not measured."""
         if goal.against is None:
             value = self.median(goal.contender, goal.column)
         else:
@@ -157,22 +157,22 @@ class Outcome:
 
 
 class Progress(Protocol):
-    """Who is told what is being measured."""
+    """The interface through which a run reports its progress."""
 
     def begin(self, experiment: Experiment, runs: int) -> None:
-        """Say that an experiment begins, of so many runs."""
+        """Report that an experiment with this many runs begins."""
 
     def run(self, contender: str, number: int) -> None:
-        """Say that a contender begins its run of that number, counted from 1."""
+        """Report that a contender begins its run of this number, counted from 1."""
 
     def step(self, values: dict[str, float]) -> None:
-        """Say what the run yielded."""
+        """Report the result of the run."""
 
     def failed(self, reason: str) -> None:
-        """Say that a contender failed; the others go on without it."""
+        """Report that a contender failed; the others continue without it."""
 
     def end(self, outcome: Outcome) -> None:
-        """Show what came of the experiment."""
+        """Report the outcome of the experiment."""
 
 
 def carry_out(experiment: Experiment, progress: Progress) -> Outcome:

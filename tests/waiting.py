@@ -16,6 +16,6 @@ def wait_until(
     deadline = time.monotonic() + timeout
     while not (found := predicate()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {timeout:g} s for {what}; the last look found {found!r}")
+            raise AssertionError(f"waited {timeout:g} s for {what}; the last check found {found!r}")
         time.sleep(pause_seconds)
     return found

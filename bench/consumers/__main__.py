@@ -13,7 +13,7 @@ _MODULES = ("celery_app", "dramatiq_actors", "procrastinate_app", "rq_tasks")
 @click.argument("name", type=click.Choice(_MODULES))
 @click.option("--count", type=int, required=True, help="How many messages there are, numbered from 1.")
 def main(name: str, count: int) -> None:
-    """Ask the peer to run its task for each message."""
+    """Enqueue the peer's task for each message."""
     ready()
     importlib.import_module(f"bench.consumers.{name}").enqueue(range(1, count + 1))
     report({"jobs": count})

@@ -1,6 +1,6 @@
-"""celery: `celery --app bench.consumers.celery_app worker`. Its command line imports the application, settings and all.
+"""celery: `celery --app bench.consumers.celery_app worker`. Its command line imports this application.
 
-Late acknowledgements, because without them a killed worker loses what it had in hand; no results, as nobody reads them.
+Late acknowledgements, because without them a killed worker loses its tasks in hand. No results: nothing reads them.
 """
 
 import os

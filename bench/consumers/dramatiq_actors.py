@@ -1,4 +1,4 @@
-"""dramatiq: `dramatiq bench.consumers.dramatiq_actors`. Its command line imports the actors, the broker and all."""
+"""dramatiq: `dramatiq bench.consumers.dramatiq_actors`. Its command line imports these actors."""
 
 import os
 from collections.abc import Iterable

@@ -53,7 +53,7 @@ _ACK: Final = """
 
 @dataclass(slots=True)
 class _Connections:
-    """What one thread keeps open."""
+    """The connections that one thread keeps open."""
 
     database: psycopg.Connection[Any]
     mail_server: smtplib.SMTP

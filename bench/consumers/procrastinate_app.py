@@ -12,7 +12,7 @@ task = app.task(send_mail, name="send_mail")
 
 
 def enqueue(ids: Iterable[int]) -> None:
-    """Make its tables and put one job into them for each message."""
+    """Create its tables and put one job into them for each message."""
     connector = procrastinate.SyncPsycopgConnector(conninfo=os.environ["DATABASE_URL"])
     with app.replace_connector(connector) as blocking, blocking.open():
         blocking.schema_manager.apply_schema()

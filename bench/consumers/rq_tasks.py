@@ -1,7 +1,7 @@
 """The usual task under RQ's stock class: `rq worker --config bench.consumers.rq_tasks critical default`.
 
-RQ imports the module that --config names before it forks, which is its one way of not importing everything again in
-each job's process. So the templates are compiled here too.
+RQ imports the module that --config names before it forks. That is its only way to avoid importing everything again in
+each job's process, so the templates are compiled here too.
 """
 
 import os

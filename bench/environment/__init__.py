@@ -1,1 +1,1 @@
-"""What everything is measured on: servers, the mail sink, rows, databases with a history, sizes."""
+"""The environment of a run: servers, the mail sink, rows, databases with a history, sizes."""

@@ -13,7 +13,7 @@ _FILLED_AT_ONCE = 500_000
 
 
 def add_finished(connection: psycopg.Connection[Any], count: int) -> None:
-    """Write that many finished messages, spread over the last day; their ids are negative and meet no live one."""
+    """Write that many finished messages, spread over the last day with negative ids, which no live message has."""
     for first in range(1, count + 1, _FILLED_AT_ONCE):
         connection.execute(
             """
@@ -51,7 +51,7 @@ def add_forgotten_claims(connection: psycopg.Connection[Any], count: int) -> Non
 
 
 def add_lost_jobs(connection: psycopg.Connection[Any], count: int) -> None:
-    """Write messages whose jobs an earlier life of Redis took with it."""
+    """Write messages whose jobs were lost with an earlier epoch of Redis."""
     connection.execute(
         """
         INSERT INTO outbox (task, queue, payload, status, published_at, lease_until, broker_epoch)
@@ -68,7 +68,7 @@ def finish_published(connection: psycopg.Connection[Any]) -> int:
     In SQL, because sending a million mails takes most of an hour, and what is measured here is what the
     rows' lives leave behind in tables and indexes.
     """
-    # Read once: beside an old snapshot each search from the index's head would step over all that came before.
+    # Read once: beside an old snapshot each search from the start of the index would read all earlier entries.
     ids = [row[0] for row in connection.execute("SELECT id FROM outbox WHERE status = 'published' ORDER BY id")]
     for first in range(0, len(ids), BATCH):
         batch = ids[first : first + BATCH]

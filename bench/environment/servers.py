@@ -28,11 +28,11 @@ _SYNCS: Final = 200
 _PAGE: Final = bytes(8192)
 _TRIED_MAILS: Final = 1000
 _TRIED_MAIL: Final = b"Subject: Verify your email address\r\n\r\n" + b"x" * 70 * 40
-"""Of the size of a verification mail."""
+"""A mail of the size of a verification mail."""
 
 
 class Sink:
-    """The mail sink's process, and the line on which it is asked what it accepted."""
+    """The mail sink's process, and the connection that asks it what it accepted."""
 
     def __init__(self, log_file: Path) -> None:
         """Prepare it; start nothing yet."""
@@ -42,12 +42,12 @@ class Sink:
 
     @property
     def url(self) -> str:
-        """The address for SMTP_URL."""
+        """The URL for SMTP_URL."""
         return f"smtp://{LOOPBACK}:{self._port}"
 
     @property
     def port(self) -> int:
-        """Where it listens on 127.0.0.1."""
+        """Its port on 127.0.0.1."""
         return self._port
 
     def start(self) -> None:
@@ -60,7 +60,7 @@ class Sink:
         self._program.stop()
 
     def begin(self, delay_seconds: float = 0.0) -> None:
-        """Forget what was accepted; from now on accepting a mail takes that long."""
+        """Forget what was accepted. From now on accepting a mail takes this long."""
         self._ask(f"XDELAY {delay_seconds}")
 
     def count(self) -> int:
@@ -106,7 +106,7 @@ class Servers:
         self.logs.mkdir()
         self.folder = folder
         self.postgres = PostgresServer(folder / "postgres")
-        # Redis' own default: no append-only file. The promise does not need one.
+        # Redis' own default: no append-only file. The guarantees do not need one.
         self.redis = RedisServer(folder / "redis", append_only=False, settings={"save": ""})
         self.sink = Sink(self.logs / "sink.log")
 
@@ -115,7 +115,7 @@ class Servers:
     def running(cls) -> Iterator["Servers"]:
         """Start them, in a folder that is removed in the end."""
         folder = Path(tempfile.mkdtemp(prefix="outbox-bench-"))
-        folder.chmod(0o711)  # PostgreSQL's account has to pass through
+        folder.chmod(0o711)  # PostgreSQL's account has to enter it
         servers = cls(folder)
         try:
             servers.start()
@@ -139,7 +139,7 @@ class Servers:
         self.postgres.remove()
 
     def new_database(self, name: str) -> str:
-        """Make an empty database with the tables, in place of one of that name; give its address."""
+        """Create an empty database with the tables, in place of one with that name, and return its URL."""
         self.postgres.drop_database(name)
         return self.postgres.create_database(name, template=_TEMPLATE)
 
@@ -153,7 +153,7 @@ class Servers:
         return self.logs / f"{name.replace(' ', '-').replace('/', '-')}.log"
 
     def versions(self) -> dict[str, str]:
-        """Name the servers' versions."""
+        """Return the servers' versions."""
         with psycopg.connect(self.postgres.url()) as connection:
             row = connection.execute("SELECT current_setting('server_version'), pg_jit_available()").fetchone()
         with self.redis.client() as client:
@@ -165,7 +165,7 @@ class Servers:
         }
 
     def sync_microseconds(self) -> float:
-        """Return the median time of writing a page and making the disk keep it, beside the database's files."""
+        """Return the median time of writing a page and flushing it to the disk, beside the database's files."""
         file = self.folder / "sync"
         times = []
         handle = os.open(file, os.O_WRONLY | os.O_CREAT)

@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(port: int, delay_seconds: float) -> None:
-    """Listen until the process is ended."""
+    """Listen until the process ends."""
     accepted = Accepted(delay_seconds)
     server = await asyncio.get_running_loop().create_server(lambda: Connection(accepted), LOOPBACK, port, backlog=512)
     await server.serve_forever()

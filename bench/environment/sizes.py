@@ -1,4 +1,4 @@
-"""How much is measured: all of it, a quick look, or so little that only the code is tried."""
+"""The size of a run: full, quick, or so small that it only tries the code."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,23 +6,23 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many of what.
+    """The numbers of a run.
 
     Attributes:
         repeats: rounds of each comparison.
         relay_rows: pending rows that a relay finds.
-        relay_seconds: how long it may work on them; slow ones do not get through.
+        relay_seconds: how long it may work on them; slow relays do not finish.
         consume_seconds: about how long a consumer works in one run.
         latency_samples: commits in one run of the latency comparison.
         write_seconds: how long signups are written in one run.
-        finished_rows: the history that must not be felt.
+        finished_rows: the history that must not slow anything down.
         backlog_rows: the largest backlog.
         churn_rounds: rounds of messages beside an old snapshot.
         churn_rows: messages in such a round.
-        size_rounds: rounds of messages after which tables and indexes are weighed.
+        size_rounds: rounds of messages after which tables and indexes are measured.
         size_rows: messages in such a round.
         burst_messages: messages of the burst.
-        whole_way_messages: messages that are appended, sent and acknowledged before the tables are weighed.
+        whole_way_messages: messages that are appended, sent and acknowledged before the tables are measured.
 
     """
 

@@ -1,4 +1,4 @@
-"""The rows of a run: users, and the messages that ask for their verification mails."""
+"""The rows of a run: users, and the messages of their verification mails."""
 
 from typing import Any
 
@@ -31,13 +31,13 @@ def add_messages(connection: psycopg.Connection[Any], count: int) -> None:
 
 
 def settle(connection: psycopg.Connection[Any]) -> None:
-    """Let PostgreSQL finish what the writing left to do, so that it does not happen while something is timed."""
+    """VACUUM and ANALYZE the tables, so that PostgreSQL does not do it during a measurement."""
     connection.execute("VACUUM ANALYZE users, outbox, outbox_finished")
     connection.execute("CHECKPOINT")
 
 
 def pending(database_url: str, count: int) -> None:
-    """Put that many pending messages into an empty outbox; the users are left out, for relays that need none."""
+    """Write this many pending messages into an empty outbox, without users, which relays do not need."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("TRUNCATE outbox RESTART IDENTITY")
         add_messages(connection, count)
@@ -45,7 +45,7 @@ def pending(database_url: str, count: int) -> None:
 
 
 def empty(servers: Servers, database_url: str) -> None:
-    """Begin again with empty tables and an empty Redis."""
+    """Empty the tables and Redis."""
     servers.empty_redis()
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("TRUNCATE users, outbox, verification_mails, mail_counts CASCADE")

@@ -1,4 +1,4 @@
-"""A burst: many signups' messages at once, from the first row to the last mail, with where the time went."""
+"""A burst: many signups' messages at once, from the first row to the last mail, and where the time went."""
 
 import time
 from contextlib import ExitStack
@@ -31,7 +31,7 @@ class Burst:
     """The whole way of a message through real processes: one relay, and one or more `rq worker critical default`."""
 
     def __init__(self, servers: Servers, messages: int) -> None:
-        """Keep how many messages come at once."""
+        """Store how many messages come at once."""
         self._servers = servers
         self._messages = messages
 
@@ -95,7 +95,7 @@ class Burst:
 
 
 def _waits(connection: psycopg.Connection[Any]) -> dict[str, float]:
-    """Return where the messages waited, by the times that their rows remember."""
+    """Return how long the messages waited in each state, by the times in their rows."""
     row = connection.execute(
         """
         SELECT extract(epoch FROM max(published_at) - min(created_at))::float8,

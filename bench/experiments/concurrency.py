@@ -23,7 +23,7 @@ _DEADLINE_SECONDS = 300.0
 
 
 def run_relays(servers: Servers, database_url: str, count: int, rows: int) -> Measurement:
-    """Let so many relays drain the outbox together. Raises ContenderFailedError if a row was not pushed once."""
+    """Drain the outbox with this many relays at once. Raises ContenderFailedError if a row was not pushed once."""
     pending(database_url, rows)
     servers.empty_redis()
     settings = {"DATABASE_URL": database_url, "RQ_REDIS_URL": servers.redis.url}

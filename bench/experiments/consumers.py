@@ -19,7 +19,7 @@ from bench.processes.command_lines import (
 from bench.processes.workers import CPU, MEMORY, RATE, WorkerRuns
 
 OURS_PER_SECOND = 700
-"""Roughly: it decides how many mails it gets."""
+"""How many mails a second it sends roughly; decides how many it gets."""
 
 SLOW_SECONDS = 0.1
 

@@ -36,15 +36,15 @@ _REAPED = 50_000
 
 
 class Past:
-    """Databases with a history of a certain length, each filled at its first use."""
+    """Databases with a history of a given length, each filled at its first use."""
 
     def __init__(self, servers: Servers) -> None:
-        """Make none yet."""
+        """Create none yet."""
         self._servers = servers
         self._urls: dict[int, str] = {}
 
     def url(self, finished: int) -> str:
-        """Return the address of a database with so many finished messages."""
+        """Return the URL of a database with this many finished messages."""
         if finished not in self._urls:
             self._urls[finished] = self._servers.new_database(f"bench_past_{finished}")
             with psycopg.connect(self._urls[finished], autocommit=True) as connection:
@@ -96,7 +96,7 @@ def _publish(servers: Servers, past: Past, sizes: Sizes, finished: int) -> Measu
 
 
 def _consume(servers: Servers, past: Past, sizes: Sizes, finished: int) -> Measurement:
-    """Claims and acknowledgements are measured as the worker makes them, with the mails in between."""
+    """Measure claims and acknowledgements as the worker makes them, with the mails in between."""
     runs = WorkerRuns(servers, past.url(finished))
     warm_up = mails_in_flight(servers)
     return runs.measure(rq_worker(OUTBOX_WORKER), warm_up + int(OURS_PER_SECOND * sizes.consume_seconds), warm_up)
@@ -133,7 +133,7 @@ def _reap(servers: Servers, past: Past, sizes: Sizes, finished: int) -> Measurem
 
 
 def _wait_for_grace(connection: psycopg.Connection[tuple[object, ...]]) -> None:
-    """Nothing is reaped right after PostgreSQL's start."""
+    """Wait until claims may be reaped: none is right after PostgreSQL's start."""
     connection.execute(
         "SELECT pg_sleep(greatest(0, %s - extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())))",
         [POSTMASTER_GRACE_SECONDS + 1],
@@ -204,7 +204,7 @@ def _churn(servers: Servers, sizes: Sizes, *, snapshot: bool) -> Measurement:
             while finished < sizes.churn_rows:  # the last batch's commit comes after its push
                 watch([relay], "a batch is not committed", began)
                 finished += finish_published(connection)
-    # Not the last round alone: whether a look from the beginning falls into it is chance.
+    # Not only the last round: a rescan may or may not fall into it by chance.
     last = seconds[-max(1, len(seconds) // 4) :]
     return Measurement(
         {name: sizes.churn_rows * len(each) / sum(each) for name, each in ((ALL, seconds), (LAST, last))}
@@ -214,7 +214,7 @@ def _churn(servers: Servers, sizes: Sizes, *, snapshot: bool) -> Measurement:
 def _seconds_to_publish(
     servers: Servers, relay: Program, connection: psycopg.Connection[tuple[object, ...]], rows: int
 ) -> float:
-    """Ring, and wait until all jobs are in Redis."""
+    """Notify the relay, and wait until all jobs are in Redis."""
     started = time.monotonic()
     connection.execute(f"NOTIFY {NOTIFY_CHANNEL}")
     with servers.redis.client() as client:

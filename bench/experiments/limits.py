@@ -17,7 +17,7 @@ _ONE, _EIGHT = "ours, eight clients in one domain", "ours, eight clients in eigh
 def run_writers(
     servers: Servers, database_url: str, kind: str, seconds: float, *, threads: int, processes: int = 1
 ) -> dict[str, float]:
-    """Let processes of so many threads write at once and give the sum of their figures."""
+    """Write with several processes of this many threads at once, and return the sums of their figures."""
     settings = {"DATABASE_URL": database_url, "RQ_REDIS_URL": servers.redis.url}
     arguments = [kind, "--threads", str(threads), "--seconds", str(seconds)]
     log_file = servers.log_file(f"writers {kind}")

@@ -21,7 +21,7 @@ class RelayRuns:
     """Runs relays, each on a freshly filled database."""
 
     def __init__(self, servers: Servers, sizes: Sizes) -> None:
-        """Make the database."""
+        """Create the database."""
         self._servers = servers
         self._sizes = sizes
         self._database_url = servers.new_database("bench_relay")
@@ -39,14 +39,14 @@ class RelayRuns:
 
 
 def run_relay(servers: Servers, database_url: str, name: str, rows: int, seconds: float) -> dict[str, float]:
-    """Run a relay in a process of its own and give its figures."""
+    """Run a relay in a process of its own and return its figures."""
     settings = {"DATABASE_URL": database_url, "RQ_REDIS_URL": servers.redis.url}
     arguments = [name, "--rows", str(rows), "--seconds", str(seconds)]
     return run_together(1, "bench.relays", arguments, settings, servers.log_file(f"relay {name}"))[0]
 
 
 def _check(client: Redis, rows: int, name: str) -> None:
-    """Believe no figure of a relay whose jobs are not there."""
+    """Raise ContenderFailedError if the relay's jobs are not in Redis."""
     listed = client.llen(Keys(RQ_KEY_PREFIX).queue(CRITICAL))
     if listed != rows:
         raise ContenderFailedError(f"{name} says that it moved {rows} rows, Redis has {listed} jobs")

@@ -83,7 +83,7 @@ def _time_one(client: httpx.Client, name: str) -> float:
 
 
 def _api(servers: Servers, database_url: str, application: str, undo: ExitStack) -> httpx.Client:
-    """Start gunicorn with the project's own configuration, and give a client once it answers."""
+    """Start gunicorn with the project's own configuration, and yield a client once it answers."""
     port = free_port()
     settings = {
         "DATABASE_URL": database_url,

@@ -1,4 +1,4 @@
-"""Pruning in short steps, and whether the tables come back to their size."""
+"""Pruning in short steps, and whether the tables return to their size."""
 
 import statistics
 import time
@@ -51,10 +51,10 @@ def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
 
 
 class PruningSteps(Observer):
-    """Times each step of pruning to the end of its commit: whatever it locks, it locks for no longer."""
+    """Times each step of pruning to the end of its commit, which bounds how long it can hold a lock."""
 
     def __init__(self) -> None:
-        """Nothing was pruned yet."""
+        """Start without a step."""
         self.milliseconds: list[float] = []
         self.pruned = 0
         self._took = 0.0
@@ -68,14 +68,14 @@ class PruningSteps(Observer):
             self._took = (time.perf_counter() - started) * 1000
 
     def pass_ends(self, published: int, pruned: int) -> None:  # noqa: ARG002 - as the relay calls it
-        """Keep the time of a step that had something to delete."""
+        """Store the time of a step that had something to delete."""
         if pruned:
             self.pruned += pruned
             self.milliseconds.append(self._took)
 
 
 def _prune(servers: Servers, sizes: Sizes) -> Measurement:
-    """Let a relay prune until nothing is left, or for a minute."""
+    """Run a relay that prunes until nothing is left, or for a minute."""
     database_url = servers.new_database("bench_prune")
     with psycopg.connect(database_url, autocommit=True) as connection:
         add_finished(connection, sizes.finished_rows)
@@ -114,7 +114,7 @@ def _sizes(servers: Servers, sizes: Sizes) -> Experiment:
 
 
 def _round(servers: Servers, database_url: str, rows: int) -> Measurement:
-    """Prune what the round before left, then let messages come, be published and be finished."""
+    """Prune the previous round's messages, then append, publish and finish new ones."""
     servers.empty_redis()
     with connect(database_url, "bench") as connection:
         pruner = Pruner(keep_days=0)

@@ -30,19 +30,19 @@ _WITHOUT, _WITH = "without the notifier", "with the notifier"
 
 _WARM_UP: Final = 10
 _IDLE_SECONDS: Final = (0.01, 0.04)
-"""Between two commits: longer than anything takes, and never in step with somebody's clock."""
+"""Seconds between two commits: longer than any step takes, and random, so that they match no poll interval."""
 
 
 class Waking:
-    """A database, and a relay as a real process where it is wanted."""
+    """A database, and a relay as a real process if one is needed."""
 
     def __init__(self, servers: Servers) -> None:
-        """Make the database."""
+        """Create the database."""
         self._servers = servers
         self._database_url = servers.new_database("bench_waking")
 
     def direct(self, samples: int) -> Measurement:
-        """Commit a user, then enqueue with RQ from the same process: what people do who have no outbox."""
+        """Commit a user, then enqueue with RQ from the same process, as services without an outbox do."""
         empty(self._servers, self._database_url)
         queue = Queue(CRITICAL, connection=Redis.from_url(self._servers.redis.url))
 
@@ -75,7 +75,7 @@ class Waking:
             notifier.close()
 
     def commits(self, kind: str, seconds: float) -> Measurement:
-        """Let eight write at once, in two processes as gunicorn has them, beside a relay that works."""
+        """Write with eight threads at once, in two processes as gunicorn has them, beside a relay at work."""
         empty(self._servers, self._database_url)
         with self._relay():
             found = run_writers(self._servers, self._database_url, kind, seconds, threads=4, processes=2)
@@ -84,7 +84,7 @@ class Waking:
     def _latency(
         self, samples: int, act: Callable[[psycopg.Connection[tuple[object, ...]], int], float]
     ) -> Measurement:
-        """Commit now and then, and take the time until another process has popped the job."""
+        """Commit at intervals, and measure the time until another process has popped the job."""
         log_file = self._servers.log_file("popping")
         arguments = ["--count", str(samples + _WARM_UP)]
         latencies = []

@@ -1,6 +1,6 @@
-"""Contenders in processes of their own: start, wait until ready, go, read the figures.
+"""Run contenders in processes of their own: start, wait until ready, go, read the figures.
 
-The child's side is `ready()` and `report()`: it imports and connects, says that it is ready, works when told to, and
+The child's side is `ready()` and `report()`: it imports and connects, reports that it is ready, works on a command, and
 prints one JSON object. It ends when its parent does, because it then reads the end of its standard input.
 """
 
@@ -23,7 +23,7 @@ _END_SECONDS: Final = 5.0
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return what a process gets: its own settings, and nothing of the caller's but where programs and the home are."""
+    """Return the environment of a process: its own settings, and only PATH and HOME of the caller's."""
     return {name: os.environ[name] for name in _KEPT if name in os.environ} | dict(settings)
 
 
@@ -65,13 +65,13 @@ class Child:
             raise ContenderFailedError(f"{self._name} did not become ready\n{tail(self._log_file)}")
 
     def go(self) -> None:
-        """Let it work."""
+        """Start its work."""
         assert self._process.stdin is not None  # noqa: S101 - it was asked for
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
 
     def figures(self) -> dict[str, float]:
-        """Wait for what it found out."""
+        """Wait for its figures."""
         found: dict[str, float] = json.loads(self._line() or "null") or {}
         if not found:
             raise ContenderFailedError(f"{self._name} ended without figures\n{tail(self._log_file)}")
@@ -96,7 +96,7 @@ class Child:
 def run_together(
     count: int, module: str, arguments: Sequence[str], settings: Mapping[str, str], log_file: Path
 ) -> list[dict[str, float]]:
-    """Run so many alike at once, from one moment on, and give the figures of each."""
+    """Run this many equal processes, started at one moment, and return the figures of each."""
     with ExitStack() as undo:
         children = [undo.enter_context(Child(module, arguments, settings, log_file)) for _ in range(count)]
         for child in children:
@@ -107,12 +107,12 @@ def run_together(
 
 
 def ready() -> None:
-    """In the child: say so, and wait for the word to go. Ends the process when the parent is gone."""
+    """In the child: report that it is ready, and wait for the command to go. Ends the process if the parent is gone."""
     print(_READY, flush=True)
     if not sys.stdin.readline():
         sys.exit(0)
 
 
 def report(figures: Mapping[str, float]) -> None:
-    """In the child: hand the figures over."""
+    """In the child: print the figures."""
     print(json.dumps(figures), flush=True)

@@ -1,4 +1,4 @@
-"""The command lines of all consumers, and what fills their queues."""
+"""The command lines of all consumers, and of the programs that fill their queues."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ OUTBOX_WORKER: Final = "consumer.worker.OutboxWorker"
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """How a consumer is run.
+    """The way to run a consumer.
 
     Attributes:
         argv: its command line.
@@ -51,7 +51,7 @@ def rq_worker_of_usual_task() -> Consumer:
 
 
 def celery(pool: str, concurrency: int) -> Consumer:
-    """Return celery with so many threads or processes."""
+    """Return celery with this many threads or processes."""
     options = ["worker", "--pool", pool, "--concurrency", str(concurrency), "--loglevel", "WARNING"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     argv = [sys.executable, "-m", "celery", "--app", "bench.consumers.celery_app", *options, *quiet]
@@ -59,14 +59,14 @@ def celery(pool: str, concurrency: int) -> Consumer:
 
 
 def dramatiq(processes: int, threads: int) -> Consumer:
-    """Return dramatiq with so many processes of so many threads."""
+    """Return dramatiq with this many processes and threads."""
     options = ["--processes", str(processes), "--threads", str(threads)]
     argv = [sys.executable, "-m", "dramatiq", "bench.consumers.dramatiq_actors", *options]
     return Consumer(argv, filler="dramatiq_actors")
 
 
 def procrastinate(concurrency: int) -> Consumer:
-    """Return procrastinate with so many jobs at once."""
+    """Return procrastinate with this many jobs at once."""
     options = ["worker", "--concurrency", str(concurrency)]
     argv = [sys.executable, "-m", "procrastinate", "--app", "bench.consumers.procrastinate_app.app", *options]
     return Consumer(argv, filler="procrastinate_app")
@@ -92,7 +92,7 @@ def relay_command(servers: Servers, database_url: str, name: str) -> Command:
 
 
 def mails_in_flight(servers: Servers) -> int:
-    """Ask our own settings how many mails one worker has in flight by default, so that peers get as many threads."""
+    """Return how many mails one worker has in flight by default, so that peers get as many threads."""
     settings = settings_of_worker(servers, servers.postgres.url())
     figures = run_together(1, "bench.processes.in_flight", [], settings, servers.log_file("in flight"))
     return int(figures[0]["in_flight"])

@@ -18,7 +18,7 @@ _STALLED_SECONDS: Final = 60.0
 
 
 def wait_for_mails(sink: Sink, programs: Sequence[Program], mails: int) -> None:
-    """Wait until so many mails were accepted. Raises ContenderFailedError when a program ends or none arrives."""
+    """Wait until this many mails were accepted. Raises ContenderFailedError when a program ends or none arrives."""
     seen, seen_at = -1, time.monotonic()
     while (count := sink.count()) < mails:
         if count > seen:

@@ -28,12 +28,12 @@ class WorkerRuns:
     """Runs consumers on a full queue, each time on a new database."""
 
     def __init__(self, servers: Servers, database_url: str | None = None) -> None:
-        """Keep the servers; a database with a history of its own is emptied of live rows alone."""
+        """Store the servers. Of a database with a history only the live rows are deleted."""
         self._servers = servers
         self._database_url = database_url
 
     def measure(self, consumer: Consumer, mails: int, warm_up: int, delay_seconds: float = 0.0) -> Measurement:
-        """Let a consumer send that many mails.
+        """Run a consumer that sends this many mails.
 
         The clock starts when it has sent the first `warm_up` mails, so that its start is not counted, and stops when
         the last message is acknowledged.
@@ -84,7 +84,7 @@ class WorkerRuns:
 
 
 def _publish_in_sql(connection: psycopg.Connection[tuple[object, ...]]) -> None:
-    """Set the rows to the state that a relay leaves them in; the peer's own queue is filled apart."""
+    """Set the rows to the state that a relay leaves them in; the peer's own queue is filled separately."""
     connection.execute(
         """
         UPDATE outbox SET status = 'published', broker_epoch = '-', published_at = clock_timestamp(),

@@ -33,7 +33,7 @@ def user_and_message(engine: Engine) -> Write:
 
 
 def one_domain(engine: Engine) -> Write:
-    """Return the API's own use case with limits for a domain and in total, where everybody has the same domain."""
+    """Return the API's own use case with limits for a domain and in total, where all writers have the same domain."""
     return _signup(engine, _HOURLY, lambda _username: "example.com")
 
 
@@ -43,7 +43,7 @@ def own_domains(engine: Engine) -> Write:
 
 
 def _signup(engine: Engine, limits: MailLimits, domain_of: Callable[[str], str]) -> Write:
-    # A plain function, for the rest of this process: a mock that counts its calls would take its share of a signup.
+    # A plain function, for the rest of this process: a mock that counts its calls would take part of a signup's time.
     mock.patch("api.accounts.signup.hash_password", _no_hash).start()
     rules = signup.MailRules(MailLimiter(limits, ["the bench's own key, not a secret"]), "127.0.0.1")
 
@@ -82,13 +82,13 @@ class Writers:
     """Threads that write until the time is over."""
 
     def __init__(self, write: Write, threads: int, seconds: float) -> None:
-        """Prepare them; start nothing yet."""
+        """Prepare them. Nothing is started yet."""
         self._write = write
         self._seconds = seconds
         self._written = [0] * threads
 
     def run(self) -> dict[str, float]:
-        """Write, and give how much was written and what it took."""
+        """Write, and return how much was written and how long it took."""
         threads = [threading.Thread(target=self._work, args=(number,)) for number in range(len(self._written))]
         cpu, started = time.process_time(), time.perf_counter()
         for thread in threads:
@@ -108,8 +108,8 @@ class Writers:
 
 @click.command()
 @click.argument("kind", type=click.Choice(list(KINDS)))
-@click.option("--threads", type=int, required=True, help="How many write at once, each with its connection.")
-@click.option("--seconds", type=float, required=True, help="For how long.")
+@click.option("--threads", type=int, required=True, help="How many threads write at once, each with its connection.")
+@click.option("--seconds", type=float, required=True, help="For how many seconds.")
 def main(kind: str, threads: int, seconds: float) -> None:
     """Write signups and return how many."""
     engine = build_engine(os.environ["DATABASE_URL"])

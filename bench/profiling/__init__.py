@@ -1,1 +1,1 @@
-"""Where the time goes in relay and worker, found by sampling."""
+"""Profile relay and worker by sampling."""

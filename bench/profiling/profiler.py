@@ -1,8 +1,8 @@
 """Sample the stacks of a running program: `python -m bench.profiling.profiler FOLDER MODULE-OR-SCRIPT ARGUMENTS…`.
 
-Every few milliseconds a thread notes where all others stand. That is wall-clock time: waiting for PostgreSQL counts
-like computing, and so does waiting for Python's lock. It costs a few percent and works for threads and forks alike,
-which a tracing profiler would slow down by half.
+Every few milliseconds a thread records the position of all others. That is wall-clock time: waiting for PostgreSQL
+counts like computing, and so does waiting for Python's lock. It costs a few percent and works for threads and forks
+alike, which a tracing profiler would slow down by half.
 """
 
 import json
@@ -22,16 +22,16 @@ _PACKAGES: Final = ("outbox_relay", "consumer", "shared")
 
 
 class Sampler:
-    """The thread that looks."""
+    """The thread that takes samples."""
 
     def __init__(self, folder: Path) -> None:
-        """Keep where the counts go."""
+        """Store the folder for the counts."""
         self._folder = folder
         self._ours: Counter[str] = Counter()
         self._leaves: Counter[str] = Counter()
 
     def start(self) -> None:
-        """Begin to look, in this process and in each of its forks."""
+        """Start sampling, in this process and in each of its forks."""
         self._ours.clear()
         self._leaves.clear()
         threading.Thread(target=self._run, name="sampler", daemon=True).start()
@@ -60,7 +60,7 @@ class Sampler:
             frame = frame.f_back
 
     def _write(self) -> None:
-        """Write what was counted so far: a process may end without a last word."""
+        """Write the counts so far, because a process may end without notice."""
         file = self._folder / f"{os.getpid()}.json"
         part = file.with_suffix(".part")
         part.write_text(json.dumps({"ours": self._ours, "leaves": self._leaves}))
@@ -68,7 +68,7 @@ class Sampler:
 
 
 def main() -> None:
-    """Run the program under the sampler's eyes."""
+    """Run the program and sample it."""
     folder, program, *arguments = sys.argv[1:]
     sampler = Sampler(Path(folder))
     sampler.start()

@@ -20,11 +20,11 @@ from bench.processes.workers import WorkerRuns
 _SHOWN: Final = 15
 
 Table = tuple[str, list[tuple[str, float]]]
-"""What is counted, and each function with its share of all samples."""
+"""A table of a profile: its title, and each function with its share of all samples."""
 
 
 def profile_relay(servers: Servers, sizes: Sizes, folder: Path) -> None:
-    """Let the relay drain a backlog."""
+    """Drain a backlog with the relay."""
     database_url = servers.new_database("bench_profile")
     pending(database_url, sizes.backlog_rows)
     servers.empty_redis()
@@ -34,7 +34,7 @@ def profile_relay(servers: Servers, sizes: Sizes, folder: Path) -> None:
 
 
 def profile_worker(servers: Servers, sizes: Sizes, folder: Path) -> Measurement:
-    """Let one `rq worker critical default` of our class send mails to a server that answers at once."""
+    """Send mails with one `rq worker critical default` of our class, to a server that answers at once."""
     argv = [sys.executable, "-m", "bench.profiling.profiler", folder, *WORKER_ARGV]
     mails = int(OURS_PER_SECOND * sizes.consume_seconds * 2)
     worker = Consumer(argv, settings={"RQ_WORKER_CLASS": OUTBOX_WORKER})
@@ -49,7 +49,7 @@ PROFILES: Final[dict[str, Callable[[Servers, Sizes, Path], object]]] = {
 
 
 def profile(name: str, servers: Servers, sizes: Sizes) -> Iterator[Table]:
-    """Run one of the profiles and give its two tables: by our own functions, and by the innermost of all."""
+    """Run one of the profiles and return its two tables: by our own functions, and by the innermost of all."""
     with tempfile.TemporaryDirectory(prefix="outbox-profile-") as folder:
         PROFILES[name](servers, sizes, Path(folder))
         counted = [json.loads(file.read_text()) for file in Path(folder).glob("*.json")]

@@ -18,13 +18,13 @@ RELAYS: Final = {
     "many": "bench.relays.usual:prepare_many",
     "txoutbox": "bench.relays.txoutbox_relay:prepare",
 }
-"""Named, not imported: each process imports the one that it is, and a peer may be absent."""
+"""Named, not imported: each process imports only its own, and a peer may be absent."""
 
 
 @click.command()
 @click.argument("name", type=click.Choice(list(RELAYS)))
 @click.option("--rows", type=int, required=True, help="How many rows are pending.")
-@click.option("--seconds", type=float, required=True, help="How long to work at the most.")
+@click.option("--seconds", type=float, required=True, help="The longest time to work, in seconds.")
 def main(name: str, rows: int, seconds: float) -> None:
     """Move rows until there are none left or the time is over, and report how many and what it took."""
     module, _, function = RELAYS[name].partition(":")

@@ -1,4 +1,4 @@
-"""What the benchmark expects of a relay: move one batch, and return how many rows that were."""
+"""The interface of a relay in the bench: it moves one batch and returns the number of rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a relay is given.
+    """The input of a relay.
 
     Attributes:
         database_url: where the rows are.
@@ -24,4 +24,4 @@ MoveBatch = Callable[[], int]
 """Moves one batch and returns the number of its rows; 0 when nothing is left."""
 
 BATCH = 1000
-"""Rows in a batch, for all who have batches: what our relay uses by default."""
+"""Rows in a batch, for all relays that have batches: our relay's default."""

@@ -1,7 +1,7 @@
 """The lower bound of a relay: the same rows read and marked, the same bytes pushed, nothing computed in between.
 
-What our relay sends to Redis for each batch is recorded beforehand, and sent again as it stands. So this is the price
-of PostgreSQL, Redis and two clients; what our relay takes beyond it is the price of its own logic.
+What our relay sends to Redis for each batch is recorded beforehand, and sent again unchanged. So this is the cost
+of PostgreSQL, Redis and two clients; what our relay takes beyond it is the cost of its own logic.
 """
 
 import socket
@@ -78,14 +78,14 @@ def _wait_for_answer(line: socket.socket) -> None:
 
 
 def _record(task: Task) -> Iterator[bytes]:
-    """Push the jobs of rows 1, 2, 3 … as our relay does, and give what it sends for each batch."""
+    """Push the jobs of rows 1, 2, 3 … as our relay does, and return what it sends for each batch."""
     address = urlsplit(task.redis_url)
     pool = ConnectionPool(
         connection_class=_Recorder, host=address.hostname, port=address.port, password=address.password
     )
     client = Redis(connection_pool=pool)
     broker = Broker(client, RQ_KEY_PREFIX, job_timeout_seconds=60)
-    broker.push([JobRef(0, 0, CRITICAL)])  # connects, and teaches Redis what it is taught once
+    broker.push([JobRef(0, 0, CRITICAL)])  # connects, and loads the script into Redis
     for first in range(1, task.rows + 1, BATCH):
         rows = [JobRef(number, 0, CRITICAL) for number in range(first, min(first + BATCH, task.rows + 1))]
         _Recorder.sent.clear()

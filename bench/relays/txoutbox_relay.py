@@ -1,4 +1,4 @@
-"""txoutbox, tuned: large batches, no ordering, no timeout a message, delivered rows deleted.
+"""txoutbox, tuned: large batches, no ordering, no timeout for each message, delivered rows deleted.
 
 Its publisher gets one message at a time. It writes the job as RQ would have it, in one pipeline of prepared fields over
 a kept connection, which is the least that a job of RQ takes.
@@ -26,7 +26,7 @@ _BATCH = 500
 
 
 def prepare(task: Task) -> MoveBatch:
-    """Make its table, move the pending messages into it, and build the relay."""
+    """Create its table, move the pending messages into it, and build the relay."""
     loop = asyncio.new_event_loop()
     relay = loop.run_until_complete(_build(task))
 

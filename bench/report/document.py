@@ -55,7 +55,7 @@ def write(
 
 
 def markdown(outcomes: Sequence[Outcome], environment: dict[str, str], pictures: Mapping[str, str] = NONE) -> str:
-    """Return all tables as Markdown, each with its picture, of which `pictures` gives the path."""
+    """Return all tables as Markdown, each with its picture, whose path is in `pictures`."""
     titled = [
         f"### {outcome.experiment.title}\n\n{figures(outcome, pictures.get(outcome.experiment.key))}"
         for outcome in outcomes
@@ -80,7 +80,7 @@ def line_of(facts: Mapping[str, str]) -> str:
 
 
 def part_of(experiment: Experiment) -> str:
-    """Name the part of a document that holds an experiment's figures."""
+    """Return the name of the part of a document with an experiment's figures."""
     return f"figures of {experiment.key}"
 
 
@@ -95,20 +95,20 @@ def markers(part: str) -> tuple[str, str]:
 
 
 def put_into(document: Path, part: str, text: str) -> None:
-    """Replace what stands between the markers of a document's part. Raises MarkersMissingError."""
+    """Replace the text between the markers of a document's part. Raises MarkersMissingError."""
     first, last = markers(part)
     before, after = _around(document, part)
     document.write_text(f"{before}{first}\n\n{text}\n{last}{after}")
 
 
 def find_places(document: Path, parts: Iterable[str]) -> None:
-    """Make sure, before hours of measuring, that a document has a place for each part. Raises MarkersMissingError."""
+    """Check, before hours of measuring, that a document has markers for each part. Raises MarkersMissingError."""
     for part in parts:
         _around(document, part)
 
 
 def _around(document: Path, part: str) -> tuple[str, str]:
-    """Return what stands before and after a part."""
+    """Return the text before and after a part."""
     first, last = markers(part)
     before, begin, rest = document.read_text().partition(first)
     _, end, after = rest.partition(last)

@@ -2,7 +2,7 @@
 
 
 def readable(value: float | None) -> str:
-    """Write a number with three digits that mean something."""
+    """Return a number with three significant digits."""
     if value is None:
         return "-"
     if abs(value) >= 100:  # noqa: PLR2004 - three digits
@@ -11,12 +11,12 @@ def readable(value: float | None) -> str:
 
 
 def spread(values: list[float]) -> str:
-    """Write from where to where the values reach."""
+    """Return the range of the values."""
     if len(values) < 2:  # noqa: PLR2004 - one value has no spread
         return ""
     return f"{readable(min(values))} to {readable(max(values))}"
 
 
 def times(ratio: float | None) -> str:
-    """Write a ratio."""
+    """Return a ratio as text."""
     return "" if ratio is None else f"{ratio:.2f}x"

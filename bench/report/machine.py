@@ -21,7 +21,7 @@ _PACKAGES: Final = (
 
 
 def occasion(servers: Servers, size: str) -> dict[str, str]:
-    """Return when and how it is measured, and what else decides about the figures of that moment."""
+    """Return when and how the figures are measured, and what else affects them."""
     return {
         "measured": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "with": f"--{size}",
@@ -32,7 +32,7 @@ def occasion(servers: Servers, size: str) -> dict[str, str]:
 
 
 def machine(servers: Servers) -> dict[str, str]:
-    """Name the machine's cores, and what is installed."""
+    """Return the machine's cores, and what is installed."""
     return {
         "cores": str(os.cpu_count()),
         "Python": platform.python_version(),

@@ -17,7 +17,7 @@ def can_draw() -> bool:
 
 
 def draw(folder: Path, outcomes: Sequence[Outcome]) -> dict[str, str]:
-    """Draw what is to be drawn into the folder; give the files' names, by experiment. Nothing without matplotlib."""
+    """Draw the plots into the folder, and return the files' names by experiment. Without matplotlib draw none."""
     if not can_draw():
         return {}
     from matplotlib.figure import Figure  # noqa: PLC0415 - optional, and slow to import

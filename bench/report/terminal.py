@@ -19,7 +19,7 @@ class Terminal:
     """A progress bar on a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
-        """Find out what the output can show."""
+        """Detect whether the output is a terminal."""
         self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         if not self._console.is_terminal:
             self._console.width = _WIDTH
@@ -59,18 +59,18 @@ class Terminal:
         self._progress.reset(self._task, total=runs, description=experiment.title)
 
     def run(self, contender: str, number: int) -> None:
-        """Show who is being measured."""
+        """Show the contender that is being measured."""
         self._progress.update(self._task, description=f"{self._title}: {contender}, round {number}")
 
     def step(self, values: dict[str, float]) -> None:
-        """Count the run; where there is no bar, print its figures."""
+        """Count the run. Without a bar, print its figures."""
         self._progress.advance(self._task)
         if not self._console.is_terminal:
             description = self._progress.tasks[0].description
             self.say(f"{description}: {', '.join(f'{readable(value)} {name}' for name, value in values.items())}")
 
     def failed(self, reason: str) -> None:
-        """Print why a contender yields no more."""
+        """Print why a contender stopped."""
         self.say(reason)
 
     def end(self, outcome: Outcome) -> None:

@@ -195,7 +195,7 @@ def test_a_demo_that_fails_says_where_its_logs_are(
 
 def test_up_serves_restarts_what_dies_ends_with_all_of_it_and_keeps_its_data(up: StartUp) -> None:
     first = up()
-    first.wait_until_said("Ctrl-C stops all of it.")
+    first.wait_until_said("Ctrl-C stops everything.")
     answer = httpx.post(first.address("API"), json=USER, timeout=10, trust_env=False)
     [mail] = MailFolder(first.folder / "mails").wait_for(timeout=END_SECONDS)
 
@@ -228,7 +228,7 @@ def test_up_serves_restarts_what_dies_ends_with_all_of_it_and_keeps_its_data(up:
         wait_until(partial(_is_gone, pid), END_SECONDS, f"the end of {command_line!r} and of its children")
 
     second = up()
-    second.wait_until_said("Ctrl-C stops all of it.")
+    second.wait_until_said("Ctrl-C stops everything.")
     assert users_of(second.address("PostgreSQL")) == [USER["username"]]
     children = second.children()
     second.process.send_signal(signal.SIGINT)
