@@ -97,7 +97,7 @@ $(READY): requirements-dev.lock setup.cfg pyproject.toml
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $(DEMO_READY) $@
 
-# The peers that the bench compares with, beside what is there.
+# The peers that the bench compares with, in addition to the rest.
 $(BENCH_READY): $(READY) requirements-bench.lock
 	@echo "Installing the peers of the bench into $(VENV) (about a minute, once) …"
 	@$(INSTALL) --require-hashes --requirement requirements-bench.lock

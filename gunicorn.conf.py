@@ -145,10 +145,10 @@ except SettingsError as error:
 
 worker_class = "api.gunicorn_worker.DrainingWorker"
 threads = 4
-# What requests wait for has limits of seconds; this one is for a worker that hangs.
+# Everything that a request waits for has a limit of seconds. This one is for a worker that hangs.
 timeout = 30
 graceful_timeout = 20
-# Each takes a file descriptor, of which a process has 1,024 by default. Idle ones make room for new ones.
+# Each takes a file descriptor, of which a process has 1,024 by default. New ones replace idle ones.
 worker_connections = 900
 # With the heartbeat on a disk, a slow disk would look like a worker that hangs.
 worker_tmp_dir = str(_SHARED_MEMORY) if _SHARED_MEMORY.is_dir() else None
@@ -159,7 +159,7 @@ control_socket_disable = True
 # machine that a request came over TLS.
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
-# And a client behind a proxy at a Unix socket, which gunicorn trusts, must not move the application to another path.
+# A client behind a proxy at a Unix socket, which gunicorn trusts, must not move the application to another path.
 forwarder_headers = ""
 
 accesslog = "-"

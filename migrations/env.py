@@ -1,4 +1,4 @@
-"""How alembic reaches the database: one migration in one transaction, and no lock that others notice."""
+"""alembic's environment: each migration runs in a transaction of its own, and no lock delays others for long."""
 
 import re
 import sys
@@ -17,20 +17,20 @@ from shared.database.connections import DbConnection, connect
 from shared.settings.postgresql_url import read_database_url
 
 LOCK_MILLISECONDS: Final = 500
-"""How long a migration waits for a lock. Everybody who comes after it for the same table waits behind it."""
+"""How long a migration waits for a lock. All later statements on the same table wait behind it."""
 
 STATEMENT_MILLISECONDS: Final = 1000
-"""How long one statement may hold what it locked. A migration that needs longer says so itself, and locks nothing."""
+"""How long one statement may hold its locks. A migration that needs longer sets the limit itself, and locks nothing."""
 
 _PAUSE_SECONDS: Final = 1.0
 _TURN_SECONDS: Final = 0.2
-"""How long to pause before asking again whether another process has done its migrations."""
+"""The pause between two checks whether another process has finished its migrations."""
 
 _SLOW_TRIES: Final = 60
-"""How often a statement is tried again that took too long: with every lock at hand it may do so each time."""
+"""How often a statement is retried that took too long: even with every lock it may take too long each time."""
 _WAITS_BETWEEN_REPORTS: Final = 30
 _SCHEMA_LOCK: Final = 7382945610291
-"""schema.sql takes the same: one change of the schema at a time."""
+"""schema.sql takes the same lock, so that only one process changes the schema at a time."""
 
 _FROM_0023: Final = 'psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f migrations/from_0023.sql'
 _FORMER_RULES: Final = """
@@ -41,7 +41,7 @@ _FORMER_RULES: Final = """
 
 
 def run() -> None:
-    """Bring the database to the revision that was asked for; a lock that is not to be had is tried for again."""
+    """Bring the database to the requested revision. A lock that cannot be acquired is tried again."""
     url = read_database_url()
     engine = create_engine(
         "postgresql+psycopg://",
@@ -68,7 +68,7 @@ def run() -> None:
 
 
 def _connect(url: str) -> DbConnection:
-    """Open a connection that begins its transactions by itself, with settings that do not depend on the database's."""
+    """Open a connection that begins transactions itself, with settings that do not depend on the database's."""
     connection = connect(url, "outbox-migrations")
     connection.execute("SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0")
     connection.autocommit = False
@@ -76,9 +76,9 @@ def _connect(url: str) -> DbConnection:
 
 
 def _report_wait(connection: Connection) -> None:
-    """Say on standard error which transactions of others are open, those first that have locked a table of ours.
+    """Write to standard error which other transactions are open, first those that have locked one of our tables.
 
-    Everybody may read who holds which lock. But PostgreSQL hides from a role the state and the age of others' sessions.
+    Every role may read who holds which lock, but PostgreSQL hides the state and the age of other roles' sessions.
     """
     rows = connection.exec_driver_sql("""
         SELECT CASE WHEN held.pid IS NULL THEN 'a prepared transaction (see pg_prepared_xacts)'
@@ -110,7 +110,7 @@ def _report_wait(connection: Connection) -> None:
 
 
 def _migrate(connection: Connection) -> None:
-    # One that waited in pg_advisory_lock would keep its snapshot, for which CREATE INDEX CONCURRENTLY waits in turn.
+    # A wait in pg_advisory_lock would keep its snapshot, for which CREATE INDEX CONCURRENTLY would wait in turn.
     while not connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({_SCHEMA_LOCK})").scalar_one():
         connection.commit()
         time.sleep(_TURN_SECONDS)
@@ -126,7 +126,7 @@ def _migrate(connection: Connection) -> None:
 def _refuse_former_revision(connection: Connection) -> None:
     """Raise CommandError with the command to run, for a database of a revision that became part of 0001_schema.
 
-    Those were 0001 to 0023. All later ones are named like their files.
+    Those were 0001 to 0023. All later revisions are named like their files.
     """
     revision = MigrationContext.configure(connection).get_current_revision()
     if revision is None and connection.exec_driver_sql(_FORMER_RULES).scalar_one():

@@ -24,7 +24,7 @@ def allow_origins(app: Flask, origins: Sequence[str], headers: Sequence[str]) ->
     Args:
         app: the application.
         origins: the sites; none to allow no site.
-        headers: headers that a request may have beside the usual ones.
+        headers: headers that a request may have in addition to the usual ones.
 
     """
     if not origins:

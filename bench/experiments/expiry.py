@@ -94,7 +94,7 @@ def _keep_index(_connection: psycopg.Connection[Any]) -> None:
 
 
 def _lives(servers: Servers, rows: int, prepare: Callable[[psycopg.Connection[Any]], None]) -> Measurement:
-    """Let messages live their life in SQL, as processes that do nothing else."""
+    """Append, publish, claim and acknowledge messages in SQL, as processes that do nothing else."""
     database_url = servers.new_database("bench_account_index")
     with connect(database_url, "bench") as connection:
         keep_plans(connection)

@@ -1,4 +1,4 @@
-"""Whether a long history, a long backlog or an old snapshot slows the service down."""
+"""Measure whether a long history, a long backlog or an old snapshot slows the service down."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Whether a busy mail server accepts other mails meanwhile, from this worker or from another."""
+"""Find out whether a busy mail server accepts other mails meanwhile, from this worker or from another."""
 
 from typing import Final
 

@@ -55,7 +55,7 @@ class OutcomeWriter:
         self._backoff_scale = backoff_scale
         self._unconfirmed = unconfirmed
         self._serves_others: bool | None = None
-        """Whether the mail server serves others, once it was asked."""
+        """Whether the mail server accepts other mails; None until it was checked."""
         self._changed: set[Claim] = set()
         """The failed and released messages whose rows this transaction has changed."""
 

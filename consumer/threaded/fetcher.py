@@ -128,7 +128,7 @@ class Fetcher(threading.Thread):
         return jobs or ([] if self._burst else self._broker.wait_for_one())
 
     def _process(self, jobs: Sequence[_NamedJob]) -> None:
-        """Claim the messages of popped jobs, prepare their mails, and hand them over or finish their jobs."""
+        """Claim the messages of popped jobs, prepare their mails, and pass them on or finish their jobs."""
         self._state.add_jobs(len(jobs))
         self._unfinished = len(jobs)
         try:

@@ -29,7 +29,7 @@ class SenderThread(threading.Thread):
         return self._sender.busy_since
 
     def run(self) -> None:
-        """Send each mail, and hand over a result for each."""
+        """Send each mail, and put a result for each into the queue."""
         while (prepared := self._prepared_mails.get()) is not None:
             try:
                 result = self._sender.send(prepared)

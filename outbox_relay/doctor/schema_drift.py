@@ -22,7 +22,7 @@ _PLAIN_NAMES: Final = "SET LOCAL quote_all_identifiers = off"
 def check_schema(connection: DbConnection) -> Finding:
     """Compare the database with schema.sql. Additional tables, columns and indexes are no fault."""
     if not SCHEMA_FILE.exists():
-        return skipped("schema", "schema.sql is not beside the packages")
+        return skipped("schema", "schema.sql is not in the project's root")
     try:
         expected = _expected(connection)
     except psycopg.errors.InsufficientPrivilege:

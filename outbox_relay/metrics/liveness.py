@@ -1,4 +1,4 @@
-"""Whether a relay is alive (its loop runs) and ready (its passes work)."""
+"""Decide whether a relay is alive (its loop runs) and ready (its passes work)."""
 
 from collections.abc import Callable
 from time import monotonic

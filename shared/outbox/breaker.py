@@ -1,6 +1,6 @@
 """The statements of the breaker: whether the mail server is known to be unreachable, and which message probes it.
 
-Each function executes one statement, whose conditions keep it safe beside any other process.
+Each function executes one statement, whose conditions make it safe to run concurrently with any other.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """The statements of the consumer: claim, acknowledge, fail, release and renew.
 
-Each function executes one statement, whose conditions keep it safe beside any other process.
+Each function executes one statement, whose conditions make it safe to run concurrently with any other.
 """
 
 from collections.abc import Mapping, Sequence

@@ -33,8 +33,8 @@ FAILURES_SO_FAR: Final = f"""
          WHEN jsonb_array_length(failures) >= {FAILURES_KEPT} THEN failures - 0
          ELSE failures END
 """
-"""The failures that are kept beside the next one. The concatenation has the uncompressed size, which is the size that
-the constraint checks."""
+"""The failures that are kept in addition to the next one. The concatenation has the uncompressed size, which is the
+size that the constraint checks."""
 
 _COLUMNS: Final = (
     "id",

@@ -1,6 +1,6 @@
 """The statements that publish: which pending rows are due, and that their jobs were pushed to Redis.
 
-Each function executes one statement, whose conditions keep it safe beside any other process.
+Each function executes one statement, whose conditions make it safe to run concurrently with any other.
 """
 
 from collections.abc import Mapping, Sequence

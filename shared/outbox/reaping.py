@@ -1,6 +1,6 @@
 """The statements of the reaper: return messages to pending whose worker died, or whose job Redis lost.
 
-Each function executes one statement, whose conditions keep it safe beside any other process.
+Each function executes one statement, whose conditions make it safe to run concurrently with any other.
 """
 
 from collections.abc import Sequence

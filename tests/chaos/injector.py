@@ -68,7 +68,7 @@ class Injector:
         self.check()
 
     def abort(self) -> None:
-        """Give up what is in course: nothing that is away is started again any more."""
+        """Stop recovering: what is down now is not started again."""
         self._aborted.set()
         self._over.set()
         for lane in self._lanes:

@@ -18,5 +18,5 @@ def samples(text: str) -> Samples:
 
 
 def value(found: Samples, name: str, **labels: str) -> float:
-    """Give one sample's value."""
+    """Return one sample's value."""
     return found[name, tuple(sorted(labels.items()))]

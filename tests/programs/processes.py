@@ -85,7 +85,7 @@ def run(
 
 
 def events(log: str | Program) -> list[dict[str, Any]]:
-    """Give our own log lines; RQ's are plain text."""
+    """Return our own log lines; RQ's are plain text."""
     text = log if isinstance(log, str) else log.command.log_file.read_text()
     return [json.loads(line) for line in text.splitlines() if line.startswith("{") and line.endswith("}")]
 

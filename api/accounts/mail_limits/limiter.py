@@ -62,7 +62,7 @@ class MailDecision:
     Attributes:
         state, due_at, reason: as in a Schedule.
         shape: which form of the `limited_mail` statement writes it.
-        values: the values for that statement, beside its own.
+        values: the values for that statement, in addition to its own.
 
     """
 

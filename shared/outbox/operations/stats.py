@@ -68,7 +68,7 @@ _SAMPLE_LIVE: Final = """
               FROM outbox TABLESAMPLE SYSTEM (%s) REPEATABLE (0)) AS sample
      GROUP BY status, queue
 """
-# The same pages each time: an estimate that changes from scrape to scrape would look like messages that come and go.
+# The same pages each time: an estimate that changed from scrape to scrape would look like messages that come and go.
 
 _SELECT_DEPENDENCIES: Final = f"""
     SELECT (SELECT count(*) FROM outbox_relays
