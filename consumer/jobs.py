@@ -59,7 +59,7 @@ def run_message(message_id: object) -> None:
     except UnsuitableDatabaseError as exc:
         _log.error("database.refused", message_id=message_id, reason=str(exc))
         _release_unclaimed(message_id, f"a worker cannot start: {exc}")
-    except Exception as exc:  # noqa: BLE001 - RQ's timeout between two steps: a relay takes the message back
+    except Exception as exc:  # noqa: BLE001 - RQ's timeout between two steps: a relay reaps the claim
         _log.error("message.interrupted", message_id=message_id, error=type(exc).__name__)
     finally:
         processor.close()

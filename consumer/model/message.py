@@ -76,7 +76,7 @@ class AttemptResult:
         message: the message.
         outcome: the outcome.
         breaker: the state of the mail server's breaker when the mail was prepared.
-        recipient: the recipient, if the server rejected the mail by policy.
+        recipient: the recipient, if the server refused the mail by policy.
 
     """
 

@@ -22,7 +22,7 @@ class Failed:
         maybe_accepted: the server may have accepted the mail anyway. Another attempt may send a second copy.
         is_unanswered: nothing was received after the last dot: a timeout, a lost connection, or an error in this
             process. Implies maybe_accepted.
-        policy_code: the enhanced status code, such as "5.7.1", of a rejection by policy. Such a rejection may be about
+        policy_code: the enhanced status code, such as "5.7.1", of a refusal by policy. Such a refusal may be about
             us and not about the recipient.
         is_about_recipient: the server says that the recipient does not exist.
 

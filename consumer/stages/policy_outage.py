@@ -1,11 +1,11 @@
-"""Outages by policy: a mail server that rejects several recipients with the same policy code rejects us, not them.
+"""Outages by policy: a mail server that refuses several recipients with the same policy code refuses us, not them.
 
-A rejection by policy (5.7.x) fails its message's attempt. Three different recipients that are rejected with the same
+A refusal by policy (5.7.x) fails its message's attempt. Three different recipients that are refused with the same
 code, with no mail accepted in between, are an outage. It is noted on the breaker's row, and the attempts spent on it
-are given back. Until a mail is accepted, rejections by policy spend nothing.
+are given back. Until a mail is accepted, refusals by policy spend nothing.
 
-Two rules make every message end, even if the server never accepts some of them. First, a rejection counts only if no
-mail was accepted since its message's first rejection, so the same few messages declare an outage once only. Second,
+Two rules make every message end, even if the server never accepts some of them. First, a refusal counts only if no
+mail was accepted since its message's first refusal, so the same few messages declare an outage once only. Second,
 during an outage a message still spends an attempt if another mail was accepted since it last spent one.
 tests/model/policy/steps.py checks both, and shows what goes wrong without each clause.
 """
@@ -131,7 +131,7 @@ def log_outage(declared: RefusedMessage) -> None:
         "mail_server.unavailable",
         error=outage_reason(declared),
         code=declared.code,
-        meaning="the mail server rejects us, not the recipients: messages wait and spend no attempts",
+        meaning="the mail server refuses us, not the recipients: messages wait and spend no attempts",
         fix="ask the operator of the mail server about this code",
     )
 

@@ -48,13 +48,13 @@ class Sender:
         try:
             if not prepared.message.claim.met_silence:
                 outcome = self._send_traced(prepared, None)
-                recipient = self._rejected_recipient(prepared, outcome)
+                recipient = self._refused_recipient(prepared, outcome)
                 return AttemptResult(prepared.message, outcome, prepared.breaker, recipient)
             with self._late_answers.place(prepared.message) as late_answer:
                 if late_answer is None:
                     return AttemptResult(prepared.message, _TOO_MANY_WAIT, prepared.breaker)
                 outcome = self._send_traced(prepared, partial(self._extend, late_answer))
-                recipient = self._rejected_recipient(prepared, outcome)
+                recipient = self._refused_recipient(prepared, outcome)
                 return AttemptResult(late_answer.message, outcome, prepared.breaker, recipient)
         finally:
             self.busy_since = None
@@ -70,8 +70,8 @@ class Sender:
         finally:
             self.busy_since = monotonic()
 
-    def _rejected_recipient(self, prepared: PreparedMail, outcome: Outcome) -> Recipient | None:
-        """Return the recipient if the mail was rejected by policy."""
+    def _refused_recipient(self, prepared: PreparedMail, outcome: Outcome) -> Recipient | None:
+        """Return the recipient if the mail was refused by policy."""
         is_policy = isinstance(outcome, Failed) and outcome.policy_code is not None
         return recipient_of(prepared.mail.recipient, self._key) if is_policy else None
 
