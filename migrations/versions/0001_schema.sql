@@ -1,5 +1,5 @@
--- The schema as it was at revision 0001_schema, for 0001_schema.py. Frozen: a later change is a migration of its own, and
--- schema.sql holds the sum of all.
+-- The schema at revision 0001_schema, for 0001_schema.py. Frozen: each later change is a migration of its own, and
+-- schema.sql is the sum of all.
 
 CREATE TABLE IF NOT EXISTS users (
     username           text        PRIMARY KEY,
@@ -9,11 +9,11 @@ CREATE TABLE IF NOT EXISTS users (
     is_email_verified  boolean     NOT NULL DEFAULT false,
     created_at         timestamptz NOT NULL DEFAULT now(),
     verified_at        timestamptz,
-    -- Corrections of the address: the message that the last one appended, when it was, and all of the last day.
+    -- Corrections of the address: the message of the last one, its time, and the times of the last day.
     first_mail_id      bigint,
     email_set_at       timestamptz,
     corrected_at       timestamptz[] NOT NULL DEFAULT '{}',
-    -- Wrong passwords of the last day, of people who asked for their unverified account by signing up again.
+    -- Wrong passwords of the last day, of signups that named this unverified account again.
     wrong_passwords_at timestamptz[] NOT NULL DEFAULT '{}',
     CONSTRAINT users_username_not_empty CHECK (username <> ''),
     CONSTRAINT users_email_not_empty CHECK (email <> '')
@@ -23,14 +23,14 @@ CREATE TABLE IF NOT EXISTS users (
 -- name it.
 CREATE UNIQUE INDEX IF NOT EXISTS users_email_key ON users (lower(email)) WHERE is_email_verified;
 
--- Serves links (do several accounts name the address?) and "send it again" (the newest of them).
+-- Serves links (do several accounts name the address?) and resending a mail (the newest of them).
 CREATE INDEX IF NOT EXISTS users_unverified_email_idx ON users (lower(email), created_at) WHERE NOT is_email_verified;
 
 -- Serves the expiry of unverified accounts (the oldest of them).
 CREATE INDEX IF NOT EXISTS users_unverified_age_idx ON users (created_at, username) WHERE NOT is_email_verified;
 
--- One record per message, made by the message's first claim and used again by its retries: the id and the
--- address are what the link's signature covers, so that every retry sends the same link.
+-- One record per message, made at its first claim and used by its retries: the link's signature covers id and address, so
+-- that every retry sends the same link.
 CREATE TABLE IF NOT EXISTS verify_emails (
     id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     username    text        NOT NULL,
@@ -46,10 +46,10 @@ CREATE TABLE IF NOT EXISTS verify_emails (
         ON UPDATE CASCADE ON DELETE CASCADE
 );
 
--- Serves the foreign key: deleting a user looks for its records.
+-- Serves the foreign key: deleting a user searches for its records.
 CREATE INDEX IF NOT EXISTS verify_emails_username_idx ON verify_emails (username);
 
--- A row with (task, payload, queue) alone is a whole message.
+-- A row with (task, payload, queue) alone is a complete message.
 CREATE TABLE IF NOT EXISTS outbox (
     id            bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     task          text        NOT NULL,
@@ -70,7 +70,7 @@ CREATE TABLE IF NOT EXISTS outbox (
     published_at  timestamptz,
     claimed_at    timestamptz,
     finished_at   timestamptz,
-    -- The message's name towards the world, in the Message-ID of its mails. The claim gives one to a row that has none.
+    -- The message's name to the outside, in the Message-ID of its mails. The claim sets it if the row has none.
     uid           uuid        DEFAULT gen_random_uuid(),
     -- An error names the first constraint, in alphabetical order, that a row breaks.
     CONSTRAINT outbox_task_not_empty CHECK (task <> ''),
@@ -90,7 +90,7 @@ CREATE TABLE IF NOT EXISTS outbox (
     CONSTRAINT outbox_running_has_claim_time CHECK (
         status <> 'running' OR (claimed_at IS NOT NULL AND attempt > 0)),
     CONSTRAINT outbox_dead_has_reason CHECK (status <> 'dead' OR last_error IS NOT NULL),
-    -- Bounds: what a process of ours could not read, count on or send. A dead letter keeps a payload of any size.
+    -- Bounds: beyond them our processes could not read, count or send. A dead letter may keep a payload of any size.
     CONSTRAINT outbox_payload_size CHECK (status = 'dead' OR pg_column_size(payload) <= 1048576),
     CONSTRAINT outbox_numbers_in_range CHECK (id > 0 AND greatest(generation, attempt, max_retries) < 1000000000),
     CONSTRAINT outbox_texts_in_range CHECK (
@@ -110,7 +110,7 @@ CREATE TABLE IF NOT EXISTS outbox (
 -- Serves take_batch (the due messages of one queue, oldest first) and next_due (the head of each queue).
 CREATE INDEX IF NOT EXISTS outbox_pending_idx ON outbox (queue, due_at, id) WHERE status = 'pending';
 
--- Serves find_suspects: rows of another epoch are two ranges of it, rows whose lease is over the head of a third.
+-- Serves find_lease_expired: rows of another epoch are two ranges of it, rows whose lease is over the head of a third.
 CREATE INDEX IF NOT EXISTS outbox_published_idx ON outbox (broker_epoch, lease_until) WHERE status = 'published';
 
 -- Serves reap_running (claims whose lease is over).
@@ -119,13 +119,13 @@ CREATE INDEX IF NOT EXISTS outbox_running_idx ON outbox (lease_until) WHERE stat
 -- Serves the list of dead letters.
 CREATE INDEX IF NOT EXISTS outbox_dead_idx ON outbox (id) WHERE status = 'dead';
 
--- Serves the expiry of unverified accounts: which of them has a mail ahead? Of a long name, which only another
--- service can have written, the beginning is enough; a whole one may be larger than an index takes. Payloads of tasks
--- that send no mail may be large, and would be unfolded at each step.
+-- Serves the expiry of unverified accounts: which of them has an unfinished mail? The beginning of a long name, which only
+-- another service can have written, is enough; a whole one may be too large for an index. Payloads of tasks that send no
+-- mail may be large, and would be decompressed at each step.
 CREATE INDEX IF NOT EXISTS outbox_account_idx ON outbox (left(payload ->> 'username', 64) COLLATE "C")
  WHERE starts_with(task, 'task:send_');
 
--- History. Only a row's own finish brings it here, and only its age takes it away.
+-- History. A row comes here when it finishes, and is deleted by age alone.
 CREATE TABLE IF NOT EXISTS outbox_finished (
     LIKE outbox,
     CONSTRAINT outbox_finished_pkey PRIMARY KEY (id),
@@ -148,8 +148,9 @@ CREATE OR REPLACE VIEW outbox_messages AS
            uid
       FROM outbox_finished;
 
--- One row: is the mail server reachable? While it is not (opened_at is set), only a probe is published. With a
--- policy_code it answers, and refuses everybody: refusals holds who was refused by policy since a mail was last accepted.
+-- The breaker, one row: while the mail server is unavailable (opened_at is set), only a probe is published. With a
+-- policy_code the server answers but refuses everyone: refusals lists who was refused by policy since a mail was last
+-- accepted.
 CREATE TABLE IF NOT EXISTS outbox_breaker (
     name        text        PRIMARY KEY,
     opened_at   timestamptz,
@@ -165,15 +166,15 @@ CREATE TABLE IF NOT EXISTS outbox_breaker (
 );
 INSERT INTO outbox_breaker (name) VALUES ('mail') ON CONFLICT DO NOTHING;
 
--- One row per relay: when it was last seen. The API's metrics, `stats` and `doctor` look here; no step depends on it.
+-- One row per relay: when it was last seen. The API's metrics, `stats` and `doctor` read it; no step depends on it.
 CREATE TABLE IF NOT EXISTS outbox_relays (
     name        text        PRIMARY KEY,
     started_at  timestamptz NOT NULL DEFAULT now(),
     seen_at     timestamptz NOT NULL
 );
 
--- What came of the signups that named themselves with an Idempotency-Key, each written by the signup's own transaction.
--- A key counts for 24 hours. The next signups with a key delete what is older, 20 rows each. `key` is an HMAC of the
+-- The outcomes of signups with an Idempotency-Key, each written by the signup's own transaction. A key counts for 24
+-- hours. The next signups with a key delete older rows, 20 each. `key` is an HMAC of the
 -- client's network and the key that it sent, or of a form's own key and what was typed.
 CREATE TABLE IF NOT EXISTS idempotency_keys (
     key         text        PRIMARY KEY,
@@ -187,8 +188,8 @@ CREATE TABLE IF NOT EXISTS idempotency_keys (
 -- Serves the deletion of the oldest.
 CREATE INDEX IF NOT EXISTS idempotency_keys_age_idx ON idempotency_keys (created_at);
 
--- How often "send it again" was asked for an address, whether anybody has it or not: at most one mail a minute and five
--- a day. Only an HMAC of the address is kept. Whoever asks deletes 20 rows that nobody asked for in a day.
+-- How often a mail was resent to an address, whether an account has it or not: at most one mail a minute and five a day.
+-- Only an HMAC of the address is stored. Each request deletes 20 rows older than a day.
 CREATE TABLE IF NOT EXISTS resends (
     email_hmac  bytea         PRIMARY KEY,
     mailed_at   timestamptz[] NOT NULL,
@@ -200,9 +201,9 @@ CREATE TABLE IF NOT EXISTS resends (
 -- Serves the deletion of the oldest.
 CREATE INDEX IF NOT EXISTS resends_age_idx ON resends (asked_at);
 
--- One row per session of the console. It ends with its row, when somebody signs out, or at its end; the next login deletes
--- those that are over. Kept is an HMAC of the cookie's secret by OPS_TOKEN: a row opens nothing, a new token ends all.
--- last_form is the form that it carried out last, so that a button that is pressed twice is no conflict.
+-- One row per session of the console. Signing out deletes the row; the next login deletes expired ones. It stores an HMAC
+-- of the cookie's secret by OPS_TOKEN: a row opens nothing, and a new token ends all sessions. last_form is the form that
+-- was carried out last, so that a button that is pressed twice is no conflict.
 CREATE TABLE IF NOT EXISTS ops_sessions (
     id           bigint       GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     secret_hmac  bytea        NOT NULL,
@@ -214,8 +215,8 @@ CREATE TABLE IF NOT EXISTS ops_sessions (
     CONSTRAINT ops_sessions_last_form_is_short CHECK (length(last_form) <= 100)
 );
 
--- The verification mails that the API was asked for, each written with its message, so that no mailbox is flooded. Of
--- address, mailbox (the address without its tag) and the client's network only HMACs are kept. A mail is prompt, waiting
+-- The verification mails that were requested of the API, each written with its message, to limit the mails of a mailbox. Of
+-- address, mailbox (the address without its tag) and the client's network only HMACs are stored. A mail is prompt, waiting
 -- for a limit until due_at, the daily one of a mailbox beyond its limits, or discarded. The relays delete old rows.
 CREATE TABLE IF NOT EXISTS verification_mails (
     message_id    bigint      PRIMARY KEY,
@@ -231,16 +232,16 @@ CREATE TABLE IF NOT EXISTS verification_mails (
 CREATE INDEX IF NOT EXISTS verification_mails_mailbox_idx ON verification_mails (mailbox_hmac, due_at)
     WHERE state <> 'discarded';
 
--- Serves what waits for a limit.
+-- Serves the mails that wait for a limit.
 CREATE INDEX IF NOT EXISTS verification_mails_waiting_idx ON verification_mails (due_at)
     WHERE state IN ('waiting', 'daily');
 
--- Serve the deletion of the oldest, what was discarded lately, and how many accounts are never verified.
+-- Serve the deletion of the oldest, the recently discarded mails, and the number of accounts that are never verified.
 CREATE INDEX IF NOT EXISTS verification_mails_due_idx ON verification_mails (due_at) WHERE state <> 'discarded';
 CREATE INDEX IF NOT EXISTS verification_mails_discarded_idx ON verification_mails (due_at) WHERE state = 'discarded';
 
--- How many verification mails are due in an hour of the clock, to one domain (its HMAC) or to all ('total'): only where
--- a limit is set. Each backend counts in one of 64 slots, so that no signup waits for another one's row.
+-- How many verification mails are due in an hour of the clock, to one domain (its HMAC) or to all ('total'), if a limit is
+-- set. Each backend counts in one of 64 slots, so that no signup waits for another one's row.
 CREATE TABLE IF NOT EXISTS mail_counts (
     scope         bytea       NOT NULL,
     window_start  timestamptz NOT NULL,
@@ -252,8 +253,8 @@ CREATE TABLE IF NOT EXISTS mail_counts (
 -- Serves the deletion of hours that are over.
 CREATE INDEX IF NOT EXISTS mail_counts_window_idx ON mail_counts (window_start);
 
--- Forwarding headers that came with a request and that nothing believes: a proxy stands in front that TRUSTED_PROXIES does
--- not count. The API writes one every ten minutes at most, `doctor` reads them.
+-- Forwarding headers that are not trusted: there is a proxy in front that TRUSTED_PROXIES does not count. The API writes
+-- one at most every ten minutes; `doctor` reads them.
 CREATE TABLE IF NOT EXISTS ignored_headers (
     name     text        PRIMARY KEY,
     seen_at  timestamptz NOT NULL
