@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import psycopg
-
 from api.accounts.signup_tokens import sign_token
+from shared.database.connections import connect
 from shared.links import sign, verification_link
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +18,7 @@ EMAIL = "fuzz@example.com"
 
 def usable_link(database_url: str, secret_key: str) -> str:
     """Create a user and the link that verifies its address. Return the link's query."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with connect(database_url, "fuzz") as connection:
         connection.execute(
             "INSERT INTO users (username, email, full_name, hashed_password) VALUES ('fuzz', %s, 'Fuzz', '!')", [EMAIL]
         )
@@ -34,7 +33,7 @@ def usable_link(database_url: str, secret_key: str) -> str:
 
 def usable_token(database_url: str, secret_key: str) -> str:
     """Create a user with an unverified address and return its signup token."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with connect(database_url, "fuzz") as connection:
         row = connection.execute(
             "INSERT INTO users (username, email, full_name, hashed_password)"
             " VALUES ('holder', 'holder@example.com', 'Holder', '!') RETURNING created_at"
