@@ -314,6 +314,14 @@ def test_the_same_form_sent_twice_at_once_is_no_conflict(service: ApiService, op
     assert (statuses, status_of(service, id_)[0]) == ([303, 303], "pending")
 
 
+def test_a_dead_letter_is_listed_with_its_attempts(service: ApiService, operator: FlaskClient) -> None:
+    dead(service, attempt=7, last_error="550 no such mailbox")
+
+    page = operator.get("/ops/dead-letters").text
+
+    assert re.search(r"<td>7</td>\s*<td>550 no such mailbox</td>", page)
+
+
 def test_a_reason_is_shown_as_text(service: ApiService, operator: FlaskClient) -> None:
     dead(service, last_error="550 <script>alert(1)</script>")
 
