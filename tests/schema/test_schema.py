@@ -56,13 +56,20 @@ def describe(connection: Connection) -> list[tuple[Any, ...]]:
     """Everything that the schema is made of, as the catalogue shows it."""
     return connection.execute(
         """
-        SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns
+        SELECT table_name, column_name, data_type, is_nullable,
+               coalesce(column_default, 'identity: ' || identity_generation)
+          FROM information_schema.columns
          WHERE table_schema = 'public'
         UNION ALL
         SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', '' FROM pg_constraint
          WHERE connamespace = 'public'::regnamespace
         UNION ALL
         SELECT tablename, indexname, indexdef, '', '' FROM pg_indexes WHERE schemaname = 'public'
+        UNION ALL
+        SELECT viewname, 'definition', definition, '', '' FROM pg_views WHERE schemaname = 'public'
+        UNION ALL
+        SELECT relname, 'options', reloptions::text, '', '' FROM pg_class
+         WHERE relnamespace = 'public'::regnamespace AND reloptions IS NOT NULL
         UNION ALL
         SELECT '', proname, pg_get_functiondef(oid), '', '' FROM pg_proc WHERE pronamespace = 'public'::regnamespace
         UNION ALL
