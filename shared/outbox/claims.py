@@ -20,6 +20,13 @@ _PAYLOAD: Final = f"""
 """
 """A stored payload is limited, but may be compressed to a hundredth of its size. The array has the full size."""
 
+_CLAIM: Final = f"""
+    id, claim_token, task, {_PAYLOAD}, attempt, max_retries,
+    extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent, uid,
+    failures @> '[{{"unanswered": true}}]'
+"""
+"""The columns of a Claim, in the order of its fields."""
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -67,9 +74,7 @@ def claim(connection: DbConnection, message_ids: Sequence[int], token: UUID, lea
                lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
                uid = coalesce(uid, gen_random_uuid())
          WHERE id = ANY(%(ids)s::bigint[]) AND (status = 'published' OR (status = 'pending' AND due_at <= now()))
-        RETURNING id, claim_token, task, {_PAYLOAD}, attempt, max_retries,
-                  extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent, uid,
-                  failures @> '[{{"unanswered": true}}]'
+        RETURNING {_CLAIM}
         """,  # noqa: S608 - expressions of our own
         {"ids": list(message_ids), "token": token, "lease": lease_seconds},
     ).fetchall()
@@ -88,9 +93,7 @@ def find_own_claims(connection: DbConnection, message_ids: Sequence[int], token:
     """Return the claims with this token: after a lost answer to the COMMIT they may have been written."""
     rows = connection.execute(
         f"""
-        SELECT id, claim_token, task, {_PAYLOAD}, attempt, max_retries,
-               extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent, uid,
-               failures @> '[{{"unanswered": true}}]'
+        SELECT {_CLAIM}
           FROM outbox
          WHERE id = ANY(%s::bigint[]) AND status = 'running' AND claim_token = %s
         """,  # noqa: S608 - an expression of our own
