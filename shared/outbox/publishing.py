@@ -147,29 +147,14 @@ def take_probe(connection: DbConnection, queues: Sequence[str] = QUEUES) -> list
                FOR UPDATE SKIP LOCKED
         )
         SELECT id, generation, queue
-          FROM (
-              SELECT id, generation, queue, due_at
-                FROM (
-                    SELECT id, generation, queue, due_at
-                      FROM outbox
-                     WHERE status = 'pending' AND queue = 'critical' AND queue = ANY(%(queues)s)
-                       AND due_at <= now() AND EXISTS (SELECT FROM breaker)
-                     ORDER BY due_at, id
-                     LIMIT 1
-                       FOR UPDATE SKIP LOCKED
-                ) AS critical
-              UNION ALL
-              SELECT id, generation, queue, due_at
-                FROM (
-                    SELECT id, generation, queue, due_at
-                      FROM outbox
-                     WHERE status = 'pending' AND queue = 'default' AND queue = ANY(%(queues)s)
-                       AND due_at <= now() AND EXISTS (SELECT FROM breaker)
-                     ORDER BY due_at, id
-                     LIMIT 1
-                       FOR UPDATE SKIP LOCKED
-                ) AS later
-          ) AS heads
+          FROM unnest(%(queues)s::text[]) AS wanted (name),
+               LATERAL (SELECT id, generation, queue, due_at
+                          FROM outbox
+                         WHERE status = 'pending' AND queue = wanted.name
+                           AND due_at <= now() AND EXISTS (SELECT FROM breaker)
+                         ORDER BY due_at, id
+                         LIMIT 1
+                           FOR UPDATE SKIP LOCKED) AS head
          ORDER BY due_at, id
          LIMIT 1
         """,
