@@ -26,20 +26,22 @@ SET LOCAL enable_bitmapscan = off
 
 
 @contextmanager
-def read_transaction(connection: psycopg.Connection[Any], statement_seconds: float | None = None) -> Iterator[None]:
+def read_transaction(
+    connection: psycopg.Connection[Any], statement_seconds: float = STATEMENT_SECONDS
+) -> Iterator[None]:
     """Run a read-only transaction in which PostgreSQL cancels each statement after so many seconds.
 
     Args:
         connection: in autocommit mode, with no transaction open.
-        statement_seconds: how long one statement may take; without it STATEMENT_SECONDS.
+        statement_seconds: how long one statement may take, and wait for a lock.
 
     Raises:
         TAKES_TOO_LONG: a statement took longer.
         psycopg.Error: PostgreSQL cannot be used.
 
     """
-    seconds = STATEMENT_SECONDS if statement_seconds is None else statement_seconds
-    connection.execute(opening(connection, seconds) + (_LIMITS % {"milliseconds": seconds * 1000}).encode())
+    limits = _LIMITS % {"milliseconds": statement_seconds * 1000}
+    connection.execute(opening(connection, statement_seconds) + limits.encode())
     try:
         yield
     except BaseException:
