@@ -1,16 +1,15 @@
 """The settings of the API, and of its console."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, cast
 from urllib.parse import urlsplit
 
 from environs import Env, ValidationError, validate
 
 from shared.errors import SettingsError
-from shared.settings import mail_limits, rate_limits
 from shared.settings.cors_origins import parse_origins
-from shared.settings.mail_limits import MailLimits
+from shared.settings.mail_limits import MailLimits, read_mail_limits
 from shared.settings.parsing import (
     DEFAULT_UNVERIFIED_DAYS,
     NO_SECRET,
@@ -18,11 +17,11 @@ from shared.settings.parsing import (
     parse_base_url,
     parse_secret_keys,
     raise_problems,
-    read_text,
+    read_parsed,
     read_unverified_days,
 )
 from shared.settings.postgresql_url import parse_postgresql_url
-from shared.settings.rate_limits import NONE, RateLimits
+from shared.settings.rate_limits import NONE, RateLimits, read_rate_limits
 
 DEFAULT_PASSWORD_MIN_LENGTH: Final = 8
 _LONGEST_MINIMUM: Final = 64
@@ -72,34 +71,34 @@ class ApiSettings:
 def read_api_settings() -> ApiSettings:
     """Read the API's settings. Raises SettingsError naming every variable that is missing or malformed."""
     env = Env(eager=False)
-    database_url = read_text(env, "DATABASE_URL", parse_postgresql_url)
-    secret_keys = read_text(env, "SECRET_KEY", parse_secret_keys)
+    database_url = read_parsed(env, "DATABASE_URL", parse_postgresql_url)
+    secret_keys = read_parsed(env, "SECRET_KEY", parse_secret_keys)
     delay = env.float("SIGNUP_MAIL_DELAY_SECONDS", 0.0, validate=validate.Range(min=0, max=86_400 * 365))
     proxies = env.int("TRUSTED_PROXIES", 0, validate=validate.Range(min=0, max=100))
-    header = read_text(env, "FORWARDING_HEADER", _forwarding_header, X_FORWARDED_FOR)
-    limit_texts = rate_limits.read_texts(env)
-    mail_limit_texts = mail_limits.read_texts(env)
-    mailbox_url = read_text(env, "MAILBOX_URL", _mailbox_url, NONE)
+    header = read_parsed(env, "FORWARDING_HEADER", _forwarding_header, X_FORWARDED_FOR)
+    rate_limits = read_rate_limits(env)
+    mail_limits = read_mail_limits(env)
+    mailbox_url = read_parsed(env, "MAILBOX_URL", _mailbox_url, NONE)
     password_min_length = env.int(
         "PASSWORD_MIN_LENGTH",
         DEFAULT_PASSWORD_MIN_LENGTH,
         validate=validate.Range(min=DEFAULT_PASSWORD_MIN_LENGTH, max=_LONGEST_MINIMUM),
     )
     unverified_days = read_unverified_days(env)
-    cors_origins = read_text(env, "CORS_ALLOWED_ORIGINS", _origins, NONE)
+    cors_origins = read_parsed(env, "CORS_ALLOWED_ORIGINS", _origins, NONE)
     raise_problems(env)
     return ApiSettings(
-        database_url=parse_postgresql_url(database_url),
-        secret_keys=parse_secret_keys(secret_keys),
+        database_url=database_url,
+        secret_keys=secret_keys,
         signup_mail_delay_seconds=delay,
         trusted_proxies=proxies,
-        forwarding_header=_forwarding_header(header),
-        rate_limits=rate_limits.parse_texts(limit_texts),
-        mail_limits=mail_limits.parse_texts(mail_limit_texts, unverified_days),
-        mailbox_url=_mailbox_url(mailbox_url),
+        forwarding_header=header,
+        rate_limits=rate_limits,
+        mail_limits=replace(mail_limits, days=max(1.0, unverified_days)),
+        mailbox_url=mailbox_url,
         password_min_length=password_min_length,
         unverified_days=unverified_days,
-        cors_origins=_origins(cors_origins),
+        cors_origins=cors_origins,
     )
 
 

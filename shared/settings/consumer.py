@@ -9,10 +9,18 @@ from environs import Env, ValidationError, validate
 
 from shared.addresses import may_be_decoded
 from shared.errors import SettingsError
-from shared.settings.parsing import parse_base_url, parse_secret_keys, positive, raise_problems, read_seconds, read_text
+from shared.settings.parsing import (
+    parse_base_url,
+    parse_secret_keys,
+    positive,
+    raise_problems,
+    read_optional,
+    read_parsed,
+    read_seconds,
+)
 from shared.settings.postgresql_url import parse_postgresql_url
 from shared.settings.redis_url import parse_redis_url
-from shared.settings.smtp_server import SmtpServer, check_helo_name, parse_smtp_server
+from shared.settings.smtp_server import SmtpServer, parse_helo_name, parse_smtp_server
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +69,14 @@ class ConsumerSettings:
 def read_consumer_settings() -> ConsumerSettings:
     """Read the consumer's settings. Raises SettingsError naming every variable that is missing or malformed."""
     env = Env(eager=False)
-    database_url = read_text(env, "DATABASE_URL", parse_postgresql_url)
-    redis_url = read_text(env, "RQ_REDIS_URL", parse_redis_url, "redis://localhost:6379/0")
-    smtp_url = read_text(env, "SMTP_URL", parse_smtp_server, "smtp://localhost:25")
+    database_url = read_parsed(env, "DATABASE_URL", parse_postgresql_url)
+    redis_url = read_parsed(env, "RQ_REDIS_URL", parse_redis_url, "redis://localhost:6379/0")
+    smtp_server = read_parsed(env, "SMTP_URL", parse_smtp_server, "smtp://localhost:25")
     smtp_timeout = env.float("SMTP_TIMEOUT_SECONDS", None, validate=positive(86_400))
-    helo_name = env.str("SMTP_HELO_NAME", None, validate=check_helo_name)
-    mail_from = read_text(env, "MAIL_FROM", _mail_from)
-    base_url = read_text(env, "BASE_URL", parse_base_url, "http://localhost:8080")
-    secret_keys = read_text(env, "SECRET_KEY", parse_secret_keys)
+    helo_name = read_optional(env, "SMTP_HELO_NAME", parse_helo_name)
+    mail_from = read_parsed(env, "MAIL_FROM", _mail_from)
+    base_url = read_parsed(env, "BASE_URL", parse_base_url, "http://localhost:8080")
+    secret_keys = read_parsed(env, "SECRET_KEY", parse_secret_keys)
     verify_minutes = env.float("VERIFY_EMAIL_MINUTES", 1440.0, validate=validate.Range(min=0, max=525_600 * 10))
     run_lease = read_seconds(env, "OUTBOX_RUN_LEASE_SECONDS", 60.0)
     backoff_scale = env.float("OUTBOX_BACKOFF_SCALE", 1.0, validate=validate.Range(min=0, max=1000))
@@ -77,13 +85,13 @@ def read_consumer_settings() -> ConsumerSettings:
     # A short lease shortens the default. Only a value that was set can contradict the lease.
     smtp_timeout = min(10.0, run_lease * 2 / 3) if smtp_timeout is None else smtp_timeout
     settings = ConsumerSettings(
-        database_url=parse_postgresql_url(database_url),
+        database_url=database_url,
         redis_url=redis_url,
-        smtp_server=parse_smtp_server(smtp_url),
+        smtp_server=smtp_server,
         smtp_timeout_seconds=smtp_timeout,
-        mail_from=_mail_from(mail_from),
-        base_url=parse_base_url(base_url),
-        secret_keys=parse_secret_keys(secret_keys),
+        mail_from=mail_from,
+        base_url=base_url,
+        secret_keys=secret_keys,
         verify_email_minutes=verify_minutes,
         run_lease_seconds=run_lease,
         backoff_scale=backoff_scale,

@@ -1,10 +1,12 @@
 """The settings of how many verification mails a mailbox, a domain and the whole service may get."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from environs import Env, ValidationError
+
+from shared.settings.parsing import read_parsed
 
 OFF: Final = "off"
 _LARGEST: Final = 1_000_000
@@ -18,7 +20,7 @@ DEFAULTS: Final[Mapping[str, str]] = {
     "DOMAIN_MAILS_PER_HOUR": OFF,
     "TOTAL_MAILS_PER_HOUR": OFF,
 }
-"""The variable of each limit, and its default."""
+"""The variable of each limit, and its default, in the order of the fields of MailLimits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,37 +41,23 @@ class MailLimits:
     client: int | None = 5
     domain_an_hour: int | None = None
     total_an_hour: int | None = None
-    days: float = 7.0
+    days: float = field(default=7.0, kw_only=True)
 
 
-def read_texts(env: Env) -> list[str]:
-    """Read each limit's variable; `env` collects errors."""
-    return [env.str(name, text, validate=_checks(name)) for name, text in DEFAULTS.items()]
+def read_mail_limits(env: Env) -> MailLimits:
+    """Read each limit's variable; `env` collects problems. The caller sets `days`."""
+    return MailLimits(*(read_parsed(env, name, _parser(name), text) for name, text in DEFAULTS.items()))
 
 
-def parse_texts(texts: list[str], unverified_days: float) -> MailLimits:
-    """Parse the variables, once all of them are known to be valid."""
-    mailbox_an_hour, mailbox, client_an_hour, client, domain_an_hour, total_an_hour = (
-        None if text == OFF else int(text) for text in texts
-    )
-    return MailLimits(
-        mailbox_an_hour=mailbox_an_hour,
-        mailbox=mailbox,
-        client_an_hour=client_an_hour,
-        client=client,
-        domain_an_hour=domain_an_hour,
-        total_an_hour=total_an_hour,
-        days=max(1.0, unverified_days),
-    )
-
-
-def _checks(name: str) -> Callable[[str], None]:
+def _parser(name: str) -> Callable[[str], int | None]:
     largest = _LARGEST_OF_MAILBOX if name.startswith("MAILBOX_") else _LARGEST
 
-    def check(text: str) -> None:
-        if text == OFF or (text.isascii() and text.isdecimal() and 1 <= int(text) <= largest):
-            return
+    def parse(text: str) -> int | None:
+        if text == OFF:
+            return None
+        if text.isascii() and text.isdecimal() and 1 <= int(text) <= largest:
+            return int(text)
         why = "would let no mail out" if text and not text.strip("0") else "is no number of mails"
         raise ValidationError(f"{why}: write a whole number from 1 to {largest}, or '{OFF}' for no limit.")
 
-    return check
+    return parse

@@ -4,12 +4,14 @@ A problem names the variable and never its value, which may be a secret.
 """
 
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 from urllib.parse import SplitResult, urlsplit
 
 from environs import Env, EnvValidationError, ValidationError, validate
 
 from shared.errors import SettingsError
+
+_Value = TypeVar("_Value")
 
 DEFAULT_UNVERIFIED_DAYS: Final = 7.0
 _MINIMUM_KEY_CHARACTERS: Final = 32
@@ -27,15 +29,29 @@ def raise_problems(env: Env) -> None:
         raise SettingsError(cast("dict[str, list[str]]", exc.error_messages)) from None
 
 
-def read_text(env: Env, name: str, parse: Callable[[str], object], default: str | None = None) -> str:
-    """Return a variable's text if `parse` accepts it. The caller parses it again when all variables are valid."""
+def read_parsed(env: Env, name: str, parse: Callable[[str], _Value], default: str | None = None) -> _Value:
+    """Return what `parse` makes of a variable's text, or of the default.
 
-    def accepts(text: str) -> None:
-        parse(text)
-
+    If a variable is malformed, or is missing and has no default, `env` collects the problem as it does for its own
+    methods. What is returned then must not be used: call raise_problems first.
+    """
     if default is None:
-        return env.str(name, validate=accepts)
-    return env.str(name, default, validate=accepts)
+        env.str(name)
+    if values := _read_if_set(env, name, parse):
+        return values[0]
+    return cast("_Value", None) if default is None else parse(default)
+
+
+def read_optional(env: Env, name: str, parse: Callable[[str], _Value]) -> _Value | None:
+    """Return what `parse` makes of a variable's text; None if it is not set, or malformed, which `env` collects."""
+    return next(iter(_read_if_set(env, name, parse)), None)
+
+
+def _read_if_set(env: Env, name: str, parse: Callable[[str], _Value]) -> list[_Value]:
+    """Return the parsed value in a list, which is empty if the variable is not set or malformed: None is a value."""
+    values: list[_Value] = []
+    env.str(name, None, validate=lambda text: values.append(parse(text)))
+    return values
 
 
 def read_unverified_days(env: Env) -> float:

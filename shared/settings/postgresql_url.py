@@ -10,7 +10,7 @@ from environs import Env, ValidationError
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from shared.settings.parsing import not_a_url, raise_problems, read_text, refuse_blanks
+from shared.settings.parsing import not_a_url, raise_problems, read_parsed, refuse_blanks
 
 _SCHEMES: Final = {"postgresql", "postgres", "postgresql+psycopg"}
 _WHOLE_NUMBERS: Final = frozenset(
@@ -37,9 +37,9 @@ _LARGEST_NUMBER: Final = 2**31 - 1
 def read_database_url() -> str:
     """Read DATABASE_URL alone. Raises SettingsError when it is missing or malformed."""
     env = Env(eager=False)
-    database_url = read_text(env, "DATABASE_URL", parse_postgresql_url)
+    database_url = read_parsed(env, "DATABASE_URL", parse_postgresql_url)
     raise_problems(env)
-    return parse_postgresql_url(database_url)
+    return database_url
 
 
 def parse_postgresql_url(text: str) -> str:

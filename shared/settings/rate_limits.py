@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from environs import Env, ValidationError
 
+from shared.settings.parsing import read_parsed
+
 if TYPE_CHECKING:
     from limits import RateLimitItem
 
@@ -14,7 +16,6 @@ Network = IPv4Network | IPv6Network
 
 OFF: Final = "off"
 NONE: Final = "none"
-_EXEMPT: Final = "exempt"
 DEFAULT_EXEMPT: Final = "127.0.0.0/8,::1"
 DEFAULTS: Final[Mapping[str, str]] = {
     "signup": "30 per minute",
@@ -41,46 +42,36 @@ class RateLimits:
     exempt: tuple[Network, ...] = ()
 
 
-def read_texts(env: Env) -> dict[str, str]:
-    """Read RATE_LIMIT_EXEMPT and each limit's variable (SIGNUP_RATE_LIMIT …); `env` collects errors."""
-    texts = {
-        name: env.str(f"{name.upper()}_RATE_LIMIT", text, validate=_check_limit) for name, text in DEFAULTS.items()
+def read_rate_limits(env: Env) -> RateLimits:
+    """Read RATE_LIMIT_EXEMPT and each limit's variable (SIGNUP_RATE_LIMIT …); `env` collects problems."""
+    limits = {
+        name: read_parsed(env, f"{name.upper()}_RATE_LIMIT", _parse_limit, text) for name, text in DEFAULTS.items()
     }
-    return {**texts, _EXEMPT: env.str("RATE_LIMIT_EXEMPT", DEFAULT_EXEMPT, validate=_check_networks)}
+    return RateLimits(
+        by_name={name: limit for name, limit in limits.items() if limit is not None},
+        exempt=read_parsed(env, "RATE_LIMIT_EXEMPT", _parse_networks, DEFAULT_EXEMPT),
+    )
 
 
-def parse_texts(texts: Mapping[str, str]) -> RateLimits:
-    """Parse the variables, once all of them are known to be valid."""
-    limits = {name: _limit(text) for name, text in texts.items() if name != _EXEMPT and text != OFF}
-    return RateLimits(limits, _networks(texts[_EXEMPT]))
-
-
-def _limit(text: str) -> "RateLimitItem":
-    """Parse one limit. Raises ValueError."""
+def _parse_limit(text: str) -> "RateLimitItem | None":
     from limits import parse_many  # noqa: PLC0415 - relay and worker have no limits, and do not pay for the library
 
-    [limit] = parse_many(text)
+    if text == OFF:
+        return None
+    try:
+        [limit] = parse_many(text)
+    except ValueError:
+        limit = None
+    if limit is None or limit.amount <= 0:
+        raise ValidationError(f"is not one rate limit: write it as in '30 per minute', or '{OFF}'.")
     return limit
 
 
-def _check_limit(text: str) -> None:
+def _parse_networks(text: str) -> tuple[Network, ...]:
+    if text == NONE:
+        return ()
     try:
-        is_usable = text == OFF or _limit(text).amount > 0
-    except ValueError:
-        is_usable = False
-    if not is_usable:
-        raise ValidationError(f"is not one rate limit: write it as in '30 per minute', or '{OFF}'.")
-
-
-def _check_networks(text: str) -> None:
-    try:
-        _networks(text)
+        return tuple(ip_network(part.strip()) for part in text.split(","))
     except ValueError:
         message = f"is not a list of networks: write them as in '{DEFAULT_EXEMPT}', or '{NONE}'."
         raise ValidationError(message) from None
-
-
-def _networks(text: str) -> tuple[Network, ...]:
-    if text == NONE:
-        return ()
-    return tuple(ip_network(part.strip()) for part in text.split(","))

@@ -7,8 +7,9 @@ from environs import Env, ValidationError, validate
 from shared.settings.parsing import (
     DEFAULT_UNVERIFIED_DAYS,
     raise_problems,
+    read_optional,
+    read_parsed,
     read_seconds,
-    read_text,
     read_unverified_days,
     split_url,
 )
@@ -51,21 +52,21 @@ class RelaySettings:
 def read_relay_settings() -> RelaySettings:
     """Read the relay's settings. Raises SettingsError naming every variable that is missing or malformed."""
     env = Env(eager=False)
-    database_url = read_text(env, "DATABASE_URL", parse_postgresql_url)
-    listen_url = read_text(env, "OUTBOX_LISTEN_URL", parse_postgresql_url, database_url or "postgresql://")
-    redis_url = read_text(env, "RQ_REDIS_URL", parse_redis_url, "redis://localhost:6379/0")
+    database_url = read_parsed(env, "DATABASE_URL", parse_postgresql_url)
+    listen_url = read_parsed(env, "OUTBOX_LISTEN_URL", parse_postgresql_url, database_url or "postgresql://")
+    redis_url = read_parsed(env, "RQ_REDIS_URL", parse_redis_url, "redis://localhost:6379/0")
     key_prefix = env.str("RQ_KEY_PREFIX", "rq", validate=validate.Regexp(r"[A-Za-z0-9_.:{}-]+\Z"))
     publish_lease = read_seconds(env, "OUTBOX_PUBLISH_LEASE_SECONDS", 30.0)
     run_lease = read_seconds(env, "OUTBOX_RUN_LEASE_SECONDS", 60.0)
     batch_size = env.int("OUTBOX_BATCH_SIZE", 1000, validate=validate.Range(min=1, max=10_000))
     poll = read_seconds(env, "OUTBOX_POLL_SECONDS", 1.0)
     keep_done_days = env.float("OUTBOX_KEEP_DONE_DAYS", 7.0, validate=validate.Range(min=0, max=36_500))
-    metrics_address = env.str("OUTBOX_METRICS_ADDRESS", None, validate=_host_and_port)
+    metrics_address = read_optional(env, "OUTBOX_METRICS_ADDRESS", _host_and_port)
     unverified_days = read_unverified_days(env)
     raise_problems(env)
     return RelaySettings(
-        database_url=parse_postgresql_url(database_url),
-        listen_url=parse_postgresql_url(listen_url),
+        database_url=database_url,
+        listen_url=listen_url,
         redis_url=redis_url,
         key_prefix=key_prefix,
         publish_lease_seconds=publish_lease,
@@ -73,7 +74,7 @@ def read_relay_settings() -> RelaySettings:
         batch_size=batch_size,
         poll_seconds=poll,
         keep_done_days=keep_done_days,
-        metrics_address=None if metrics_address is None else _host_and_port(metrics_address),
+        metrics_address=metrics_address,
         unverified_days=unverified_days,
     )
 

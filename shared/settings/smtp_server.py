@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from environs import Env, ValidationError
 
-from shared.settings.parsing import not_a_url, raise_problems, split_url
+from shared.settings.parsing import not_a_url, raise_problems, read_optional, split_url
 
 _PORTS: Final = {"smtp": 25, "smtps": 465, "smtp+starttls": 587}
 _HELO_NAME: Final = re.compile(
@@ -33,15 +33,15 @@ class SmtpServer:
 def read_smtp_server() -> SmtpServer | None:
     """Read SMTP_URL alone; None when it is not set. Raises SettingsError when it is malformed."""
     env = Env(eager=False)
-    smtp_url = env.str("SMTP_URL", None, validate=parse_smtp_server)
+    server = read_optional(env, "SMTP_URL", parse_smtp_server)
     raise_problems(env)
-    return None if smtp_url is None else parse_smtp_server(smtp_url)
+    return server
 
 
 def read_smtp_helo_name() -> str | None:
     """Read SMTP_HELO_NAME alone; None when it is not set. Raises SettingsError when it is malformed."""
     env = Env(eager=False)
-    helo_name = env.str("SMTP_HELO_NAME", None, validate=check_helo_name)
+    helo_name = read_optional(env, "SMTP_HELO_NAME", parse_helo_name)
     raise_problems(env)
     return helo_name
 
@@ -76,7 +76,13 @@ def _login_text(quoted: str) -> str:
     return text
 
 
-def check_helo_name(text: str) -> None:
-    """Raise ValidationError if it is neither a domain name nor an address in brackets (RFC 5321, section 4.1.1.1)."""
+def parse_helo_name(text: str) -> str:
+    """Return the name if it is a domain name or an address in brackets (RFC 5321, section 4.1.1.1).
+
+    Raises:
+        ValidationError: it is neither.
+
+    """
     if len(text) > _LONGEST_HELO_NAME or not _HELO_NAME.fullmatch(text):
         raise ValidationError("has to be a domain name such as mail.example.org, or an address such as [192.0.2.1].")
+    return text
