@@ -131,7 +131,7 @@ PATHS = {
         *(*publish(0), *claim(0), NOT_WANTED, *TAKEN_OVER),
         *("consumer 0: discard_claims: 0 rows", "consumer 1: send: accepted", "consumer 1: ack"),
     ),
-    "a-frozen-consumer-puts-back-too-late": (
+    "a-frozen-consumer-releases-too-late": (
         *(*publish(0), *claim(0), "consumer 0: send: outage before the dot", *TAKEN_OVER),
         *("consumer 0: release: 0 rows", "consumer 1: send: accepted", "consumer 1: ack"),
     ),

@@ -1,6 +1,6 @@
 """The state of the model of accounts whose address is not verified yet: what can be seen at one moment.
 
-accounts.py has the steps, and says what is left away; test_accounts.py what has to hold.
+steps.py has the steps, and says what is left out; test_accounts.py what has to hold.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Accounts that are not verified yet, as a set of named steps between frozen worlds.
 
     api       sign_up, resend, correct, verify: each one statement, which locks the account's row
-    worker    claim, prepare, send, and how a claim ends: done, put back, dead, refused, discard_claims
+    worker    claim, prepare, send, and how a claim ends: done, released, dead, refused, discard_claims
     relay     expire, one transaction: find, lock, lock_dead_letters, look_again, delete
     operator  retry (a dead letter)
     time      link_ends, link_long_ended, grows_old: whatever may be over may be over at any later moment
 
-The life of a message is protocol.py's; here pending stands for published, a worker that dies has put its message back,
+The life of a message is protocol.py's; here pending stands for published, a worker that dies has released its message,
 attempts are not counted, and refusals by policy are none. What a link proves when several accounts name its address is
 left to the API: any of them may be the one that is verified. Of the limits of a mailbox there are none; what waits for
 one is pending.

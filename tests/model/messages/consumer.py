@@ -106,7 +106,7 @@ def find_own_claim_steps(world: World, config: Config, number: int) -> Iterator[
 
 
 def prepare_step(world: World, number: int) -> Move:
-    """Nobody needs the mail any more. Whether that is so, accounts.py asks; here it may be so at any attempt."""
+    """Nobody needs the mail any more. The model of accounts decides when that is so; here it may be at any attempt."""
     unwanted = world.with_consumer(number, world.consumers[number]._replace(phase=UNWANTED))
     return Step("prepare", f"consumer {number}", "not wanted any more"), unwanted
 

@@ -33,7 +33,7 @@ may rest as long as it likes. Two rules bound that, and both stand in `settle`:
 The check of the lease and the last dot are one step: freezing between them counts as freezing after the
 dot, which is one of the causes that the promise names for a second mail.
 
-What is left away, and why that is sound:
+What is left out, and why that is sound:
 
 - A transaction of one statement is one step, for its lock does not outlive it. The publish transaction and a claim
   whose commit is undecided do hold locks here; locks of many rows are in locks.py.

@@ -1,7 +1,7 @@
 """The state of the model of outages by policy: what can be seen at one moment.
 
-A mail server that refuses a recipient by policy (5.7.x) may mean the recipient or us. policy.py has the steps, and says
-what is left away; test_policy.py what has to hold.
+A mail server that refuses a recipient by policy (5.7.x) may mean the recipient or us. steps.py has the steps, and says
+what is left out; test_policy.py what has to hold.
 """
 
 from __future__ import annotations
