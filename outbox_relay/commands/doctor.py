@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Final
 
 import click
@@ -46,7 +47,7 @@ def doctor(longest_transaction: float, *, as_json: bool) -> None:
     findings = examine(settings, longest_transaction)
     found = list(findings) if as_json else list(_shown(findings))
     if as_json:
-        print_json([{**_fields(each), "severity": each.severity.value} for each in found])
+        print_json([{**asdict(each), "severity": each.severity.value} for each in found])
     if any(each.severity is Severity.FAULT for each in found):
         sys.exit(EXIT_FAILED)
 
@@ -60,7 +61,3 @@ def _shown(findings: Iterator[Finding]) -> Iterator[Finding]:
             line.append(f" - fix: {each.fix}")
         console.print(line)
         yield each
-
-
-def _fields(finding: Finding) -> dict[str, str]:
-    return {"check": finding.check, "message": finding.message, "fix": finding.fix}

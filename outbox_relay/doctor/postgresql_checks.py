@@ -18,7 +18,6 @@ _NEEDED: Final = {
     "full_page_writes": "a crash of the machine may damage everything",
     "autovacuum": "dead rows are never removed",
 }
-_LOSING_COMMITS: Final = {"off"}
 
 
 def check_server(connection: DbConnection) -> Iterator[Finding]:
@@ -48,13 +47,13 @@ def check_server(connection: DbConnection) -> Iterator[Finding]:
     for name, harm in _NEEDED.items():
         if _setting(connection, name) != "on":
             yield fault("postgresql settings", f"{name} is off: {harm}", f"ALTER SYSTEM SET {name} = on, and reload")
-    if _setting(connection, "synchronous_commit") in _LOSING_COMMITS:
+    if _setting(connection, "synchronous_commit") == "off":
         yield fault(
             "postgresql settings",
             "synchronous_commit is off: a signup that was answered with 201 may be lost after a crash",
             "set it to on, for the server, the database and the role",
         )
-    yield _check_room(connection)
+    yield _check_free_connections(connection)
 
 
 def check_jit(connection: DbConnection) -> Finding:
@@ -182,7 +181,7 @@ def _hidden_transactions(connection: DbConnection) -> int:
     )
 
 
-def _check_room(connection: DbConnection) -> Finding:
+def _check_free_connections(connection: DbConnection) -> Finding:
     limit = int(_setting(connection, "max_connections"))
     # pg_stat_activity hides from a role which sessions of others are clients'.
     used = int(_value(connection, "SELECT sum(numbackends) FROM pg_stat_database"))

@@ -56,7 +56,7 @@ def _check_server(client: Redis) -> Iterator[Finding]:
             "let this Redis user run INFO (ACL SETUSER … +info)",
         )
     else:
-        yield from _judge(info)
+        yield from _check_info(info)
 
 
 def _check_push(client: Redis) -> Iterator[Finding]:
@@ -73,7 +73,7 @@ def _check_push(client: Redis) -> Iterator[Finding]:
         )
 
 
-def _judge(info: dict[str, Any]) -> Iterator[Finding]:
+def _check_info(info: dict[str, Any]) -> Iterator[Finding]:
     version = str(info["redis_version"])
     if tuple(int(part) for part in version.split(".")[:2]) < _LOWEST_VERSION:
         yield fault("redis", f"version {version}", "use 6.2 or newer")

@@ -201,5 +201,5 @@ def _emptied(batch: Batch, size: int) -> AbstractSet[str]:
     Critical may use the whole batch but the part that may be reserved for default, whether that part was used or not.
     """
     critical = sum(row.queue == CRITICAL for row in batch.jobs)
-    room = {CRITICAL: size - publishing.reserved_for_default(size) - critical, DEFAULT: size - len(batch.jobs)}
-    return {queue for queue, left in room.items() if left > 0}
+    free_places = {CRITICAL: size - publishing.reserved_for_default(size) - critical, DEFAULT: size - len(batch.jobs)}
+    return {queue for queue, places in free_places.items() if places > 0}
