@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 from shared.outbox.messages import NOTIFY_CHANNEL
 from shared.outbox.operations.dead_letters import discard
 from tests.outbox_relay.commands.running import run, run_json
+from tests.programs.processes import ROOT
 from tests.rows import add_message, message
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -74,20 +75,32 @@ def test_a_due_time_without_end_is_no_obstacle(connection: Connection, due_at: s
     assert "Infinity" not in stats.stdout
 
 
-def test_a_message_s_story_tells_every_time_and_every_failed_attempt(connection: Connection) -> None:
+def test_show_has_every_time_and_every_failed_attempt(connection: Connection) -> None:
     failures = [{"at": "2026-06-01T12:00:00+00:00", "attempt": 1, "reason": "451 later", "maybe_accepted": True}]
     id_ = add_message(connection, status="running", attempt=2, failures=Jsonb(failures))
 
-    told = run("show", id_).output
+    shown = run("show", id_).output
 
-    told_as_json = run_json("show", id_)
-    assert told_as_json["failures"] == failures
-    assert told_as_json["claimed_at"] == "2026-01-01T00:00:00+00:00"
+    shown_as_json = run_json("show", id_)
+    assert shown_as_json["failures"] == failures
+    assert shown_as_json["claimed_at"] == "2026-01-01T00:00:00+00:00"
     expected = ("running", "created_at", "claimed_at", "2026-01-01 00:00:00", "451 later", "may have been accepted")
-    assert [part in told for part in expected] == [True] * len(expected)
+    assert [part in shown for part in expected] == [True] * len(expected)
 
 
-def test_a_finished_message_has_a_story_too(connection: Connection) -> None:
+def test_the_documented_example_has_the_lines_of_show(connection: Connection) -> None:
+    id_ = add_message(connection, status="dead", failures=Jsonb([{"attempt": 1, "reason": "x"}]))
+    example = (ROOT / "docs/operations/commands.md").read_text().partition("## One message")[2].split("```")[1]
+
+    assert first_words(example) == first_words(run("show", id_).output)
+
+
+def first_words(text: str) -> list[str]:
+    """Return the first word of each line, without the last one, which is a time."""
+    return [line.split()[0].strip("─") for line in text.strip().splitlines()][:-1]
+
+
+def test_a_finished_message_can_be_shown_too(connection: Connection) -> None:
     id_ = finish(connection, add_message(connection))
 
     assert run_json("show", id_)["status"] == "done"
