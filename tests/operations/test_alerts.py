@@ -18,6 +18,11 @@ OPERATIONS = Path(__file__).parents[2] / "docs" / "operations"
 RULES: list[dict[str, Any]] = YAML(typ="safe").load(OPERATIONS / "alerts.yml")["groups"][0]["rules"]
 DASHBOARD: dict[str, Any] = json.loads((OPERATIONS / "dashboard.json").read_text())
 METRIC = re.compile(r"\b(?:outbox|http)_[a-z_]+")
+LABELS_OF_A_SELECTOR = re.compile(r"(\w+)(?:=|!=|=~|!~)\"")
+LABELS_OF_A_GROUP = re.compile(r"\bby \(([\w, ]+)\)")
+EXPRESSIONS: list[str] = [rule["expr"] for rule in RULES] + [
+    target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]
+]
 
 
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,15 +35,16 @@ def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def exposed(postgres: Any, database_template: str) -> set[str]:
-    """The names of all samples that an API and a relay expose."""
+def exposed(postgres: Any, database_template: str) -> dict[str, set[str]]:
+    """The names of all samples that an API and a relay expose, each with the names of its labels."""
     name = f"{database_template}_metrics"
     url = postgres.create_database(name, template=database_template)
     with api_service(url) as service:
         service.sign_up()
         text = service.client().get("/metrics").text + generate_latest(RelayMetrics(url).registry).decode()
     postgres.drop_database(name)
-    return set(re.findall(r"(?m)^([a-z_]+)[ {]", text))
+    found = re.findall(r"(?m)^([a-z_]+)(?:\{(.*)\})? ", text)
+    return {name: set(LABELS_OF_A_SELECTOR.findall(labels)) for name, labels in found}
 
 
 def test_prometheus_takes_the_rules() -> None:
@@ -68,15 +74,22 @@ def test_the_runbook_explains_no_alert_that_does_not_exist() -> None:
     assert explained == {rule["alert"] for rule in RULES}
 
 
-def test_every_metric_that_is_asked_for_is_exposed(exposed: set[str]) -> None:
-    expressions = [rule["expr"] for rule in RULES]
-    expressions += [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
-    asked = {name for expression in expressions for name in METRIC.findall(expression)}
+def test_every_metric_that_is_asked_for_is_exposed(exposed: dict[str, set[str]]) -> None:
+    asked = {name for expression in EXPRESSIONS for name in METRIC.findall(expression)}
 
-    assert asked - exposed == set()
+    assert asked - set(exposed) == set()
 
 
-def test_every_metric_is_documented(exposed: set[str]) -> None:
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_every_label_that_is_asked_for_is_exposed(exposed: dict[str, set[str]], expression: str) -> None:
+    """PromQL finds nothing where a label has another name, and an alert on nothing never fires."""
+    asked = set(LABELS_OF_A_SELECTOR.findall(expression))
+    asked |= {name for group in LABELS_OF_A_GROUP.findall(expression) for name in group.split(", ")}
+
+    assert asked - set().union(*(exposed[name] for name in METRIC.findall(expression))) == set()
+
+
+def test_every_metric_is_documented(exposed: dict[str, set[str]]) -> None:
     documented = set(METRIC.findall((OPERATIONS / "metrics.md").read_text()))
     families = {re.sub("_(bucket|count|sum|created)$", "", name) for name in exposed}
 
