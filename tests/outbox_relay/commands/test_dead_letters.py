@@ -31,7 +31,7 @@ def test_dead_letters_are_listed_with_their_reason(connection: Connection) -> No
     assert [letter["id"] for letter in run_json("dead")["shown"]] == [id_]
 
 
-def test_a_letter_that_may_have_been_accepted_says_so(connection: Connection) -> None:
+def test_a_dead_letter_that_may_have_been_accepted_says_so(connection: Connection) -> None:
     for maybe_accepted in (True, False):
         add_message(connection, status="dead", failures=Jsonb([{"attempt": 11, "maybe_accepted": maybe_accepted}]))
 
@@ -40,7 +40,7 @@ def test_a_letter_that_may_have_been_accepted_says_so(connection: Connection) ->
     assert ["may have been accepted" in line for line in lines if "a reason" in line] == [True, False]
 
 
-def test_a_retried_letter_is_pending_with_all_its_attempts_and_a_new_generation(connection: Connection) -> None:
+def test_a_retried_dead_letter_is_pending_with_all_its_attempts_and_a_new_generation(connection: Connection) -> None:
     id_ = add_message(connection, status="dead", generation=10)
 
     ended = run("retry", id_)
@@ -50,7 +50,7 @@ def test_a_retried_letter_is_pending_with_all_its_attempts_and_a_new_generation(
     assert connection.execute("SELECT due_at <= now() FROM outbox").fetchone() == (True,)
 
 
-def test_all_letters_are_retried_and_nothing_else(connection: Connection) -> None:
+def test_all_dead_letters_are_retried_and_nothing_else(connection: Connection) -> None:
     dead = [add_message(connection, status="dead") for _ in range(3)]
     running = add_message(connection, status="running")
 
@@ -131,7 +131,7 @@ def test_an_unknown_message_is_named(connection: Connection, arguments: tuple[ob
     assert (ended.exit_code, "no such message" in ended.output) == (1, True)
 
 
-def test_an_absent_postgresql_is_told_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_postgresql_is_named_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     monkeypatch.setenv("DATABASE_URL", f"postgresql://u:hunter2@127.0.0.1:{port}/x")
 

@@ -29,12 +29,12 @@ from tests.outbox_relay.loop.running import OUTAGES, add, is_published, running,
 from tests.waiting import wait_until
 
 
-def test_an_absent_redis_is_told_once_and_waited_out(database_url: str, own_redis: RedisServer) -> None:
+def test_an_absent_redis_is_logged_once_and_waited_out(database_url: str, own_redis: RedisServer) -> None:
     own_redis.stop()
     id_ = add(database_url)
 
     with running(settings(database_url, own_redis.url)) as relay:
-        wait_until(relay.outages, 5, "the outage to be told")
+        wait_until(relay.outages, 5, "the outage to be logged")
         own_redis.start()
         wait_until(is_published(database_url, id_), 15, "the message to be published")
 
@@ -81,25 +81,25 @@ def test_a_full_redis_does_not_make_the_reaper_take_more_than_its_share(
         return SweepResult()
 
     monkeypatch.setattr(Reaper, "reap_published", sweep)
-    pacing = Pacing(longest_outage_pause_seconds=0.25, reap_seconds=2.0)
+    pacing = Pacing(longest_outage_pause_seconds=0.25, reap_seconds=3.0)
     with own_redis.client() as client:
         client.set("full", "x" * 1_000_000)
         client.config_set("maxmemory", "1mb")
     with running(settings(database_url, own_redis.url), pacing=pacing) as relay:
         wait_until(lambda: began, 5, "the first sweep")
         add(database_url)
-        wait_until(relay.outages, 5, "the outage to be told")
+        wait_until(relay.outages, 5, "the outage to be logged")
         wait_until(lambda: len(began) == 3, 20, "two sweeps more, the first since Redis might be empty")
 
-    assert began[2] - began[1] >= 2
+    assert began[1] - began[0] < 3 <= began[2] - began[1]
 
 
-def test_an_absent_postgresql_is_told_once_and_waited_out(own_postgres: PostgresServer, redis_url: str) -> None:
+def test_an_absent_postgresql_is_logged_once_and_waited_out(own_postgres: PostgresServer, redis_url: str) -> None:
     url = own_postgres.url("outbox")
     own_postgres.kill()
 
     with running(settings(url, redis_url)) as relay:
-        wait_until(relay.outages, 5, "the outage to be told")
+        wait_until(relay.outages, 5, "the outage to be logged")
         own_postgres.start()
         id_ = add(url)
         wait_until(is_published(url, id_), 15, "the message to be published")
@@ -122,7 +122,7 @@ def test_a_killed_postgresql_is_waited_out_at_work(own_postgres: PostgresServer,
 
 def test_a_missing_schema_is_named_with_its_remedy(empty_database_url: str, redis_url: str) -> None:
     with running(settings(empty_database_url, redis_url)) as relay:
-        wait_until(relay.outages, 5, "the outage to be told")
+        wait_until(relay.outages, 5, "the outage to be logged")
 
     assert "schema.sql" in relay.outages()[0]["error"]
 
@@ -141,11 +141,11 @@ def test_an_emptied_redis_is_refilled_within_seconds(database_url: str, own_redi
             )
 
 
-def test_no_password_is_told(redis_url: str, database_url: str) -> None:
+def test_no_password_is_logged(redis_url: str, database_url: str) -> None:
     with_password = with_parameter(with_login(database_url, "nobody:hunter2"), "dbname=absent")
 
     with running(settings(with_password, redis_url)) as relay:
-        wait_until(relay.outages, 5, "the outage to be told")
+        wait_until(relay.outages, 5, "the outage to be logged")
 
     assert "hunter2" not in str(relay.logs)
 

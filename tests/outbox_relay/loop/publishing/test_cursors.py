@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from redis import Redis
@@ -186,12 +187,12 @@ def test_a_message_committed_a_little_late_goes_with_the_next_batch(
 def test_the_relay_sleeps_no_longer_than_until_the_next_rescan(connection: DbConnection, broker: Broker) -> None:
     publisher = publisher_to(broker, rescan_seconds=60)
     due = []
-    for _ in range(2):
-        add_message(connection)
+    for due_at in (datetime.now(UTC), datetime.now(UTC), datetime.now(UTC) + timedelta(hours=1)):
+        add_message(connection, due_at=due_at)
         publisher.publish_batch(connection, BATCH)
         due.append(publisher.next_due(connection))
 
-    assert due == [None, pytest.approx(60, abs=5)]
+    assert due == [None, pytest.approx(60, abs=5), pytest.approx(60, abs=5)]
 
 
 def test_what_waits_for_a_probe_is_found_by_a_rescan(connection: DbConnection, no_rescans: Publisher) -> None:
