@@ -60,16 +60,16 @@ NAMES = st.one_of(st.text(min_size=1, max_size=100), st.lists(st.sampled_from(_P
 def taken(**changes: str) -> SignUpRequest | None:
     """Return what the API makes of a signup, None where it refuses it."""
     try:
-        wish: SignUpRequest = load(SCHEMA, {**ALICE, **changes})
+        request: SignUpRequest = load(SCHEMA, {**ALICE, **changes})
     except ProblemError:
         return None
-    return wish
+    return request
 
 
-def reader(wish: SignUpRequest) -> tuple[str, str, str]:
+def reader(request: SignUpRequest) -> tuple[str, str, str]:
     """Compose a mail; return the name and the address of its header, and the envelope's address. Raises."""
     envelope = compose(
-        Mail(wish.email, wish.full_name, "Welcome", "welcome_email", {"username": "alice"}), uuid4(), SENDER
+        Mail(request.email, request.full_name, "Welcome", "welcome_email", {"username": "alice"}), uuid4(), SENDER
     )
     [address] = message_from_bytes(envelope.content, policy=default)["To"].addresses
     return address.display_name, address.addr_spec, envelope.recipient
@@ -81,9 +81,9 @@ def reader(wish: SignUpRequest) -> tuple[str, str, str]:
 @example(text="a=?b@example.com")
 @example(text=" \u00a0a=b?c@example.com\n")
 def test_address_that_is_taken_can_be_mailed_to(text: str) -> None:
-    if (wish := taken(email=text)) is not None:
-        assert is_mailable(wish.email)
-        assert reader(wish)[1:] == (wish.email, wish.email)
+    if (request := taken(email=text)) is not None:
+        assert is_mailable(request.email)
+        assert reader(request)[1:] == (request.email, request.email)
 
 
 @settings(max_examples=100, deadline=None)
@@ -93,21 +93,21 @@ def test_address_that_cannot_be_mailed_to_is_refused(text: str) -> None:
     try:
         compose(Mail(text, "", "Welcome", "welcome_email", {"username": "alice"}), uuid4(), SENDER)
     except UndeliverableError:
-        wish = taken(email=text)
+        request = taken(email=text)
         # What the API changes is what it may keep: the blanks around it and the script of its domain.
-        assert wish is None or wish.email != text
+        assert request is None or request.email != text
 
 
 @settings(max_examples=100, deadline=None)
 @given(name=NAMES)
 def test_name_that_is_taken_can_be_mailed_to(name: str) -> None:
-    if (wish := taken(full_name=name)) is not None:
-        assert reader(wish)[1:] == (wish.email, wish.email)
+    if (request := taken(full_name=name)) is not None:
+        assert reader(request)[1:] == (request.email, request.email)
 
 
 @pytest.mark.parametrize("local_part", ["alice", "a=b", "a?b", "=", "?", "!#$%&'*+-/^_`{|}~", "a" * 64])
 def test_usual_and_unusual_addresses_are_taken(local_part: str) -> None:
-    wish = taken(email=f"{local_part}@example.com")
+    request = taken(email=f"{local_part}@example.com")
 
-    assert wish is not None
-    assert reader(wish)[2] == f"{local_part}@example.com"
+    assert request is not None
+    assert reader(request)[2] == f"{local_part}@example.com"

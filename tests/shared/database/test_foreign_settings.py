@@ -62,8 +62,8 @@ def foreign_url(
 
 
 def sign_up_with_a_key(api: ApiService) -> tuple[int, bytes]:
-    wish = {**ALICE, "username": "bob", "email": "bob@example.com"}
-    response = api.client().post("/v1/users", json=wish, headers={"Idempotency-Key": "one"})
+    request = {**ALICE, "username": "bob", "email": "bob@example.com"}
+    response = api.client().post("/v1/users", json=request, headers={"Idempotency-Key": "one"})
     return response.status_code, response.data
 
 
