@@ -11,17 +11,13 @@ import socket
 import ssl
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from consumer.mail.dialing import connected
 from consumer.mail.reply_codes import START_MAIL_INPUT, is_agreement
 from shared.settings.smtp_server import SmtpServer
 from shared.smtp.login import address_literal
 from shared.smtp.replies import read_reply
-
-MAIL_FROM: Final = "MAIL FROM"
-RCPT_TO: Final = "RCPT TO"
-DATA: Final = "DATA"
 
 _NO_TIMEOUT: Final = float("inf")
 
@@ -32,19 +28,6 @@ Extend = Callable[[], float | None]
 """Called when the time for the reply to a mail is over; returns the new end (monotonic), or None to give up."""
 
 
-class StepReply(NamedTuple):
-    """The reply that decides about a mail before its content: the refusal of a step, or the reply to DATA."""
-
-    step: str
-    code: int
-    text: bytes
-
-    @property
-    def wants_content(self) -> bool:
-        """Return whether the server asks for the mail's content."""
-        return self.step == DATA and self.code == START_MAIL_INPUT
-
-
 class SmtpConnection(smtplib.SMTP):
     """smtplib's client with one deadline for all steps together.
 
@@ -53,7 +36,6 @@ class SmtpConnection(smtplib.SMTP):
     Attributes:
         until: the deadline (monotonic). Each read and write may take what is left of it, and at most one step's time;
             the greeting and the answer to a mail's content may take all that is left.
-        step: the command whose reply is expected, while a mail is offered.
         mails: how many mails were begun on it.
         used_at: when (monotonic) it was last used.
 
@@ -80,7 +62,6 @@ class SmtpConnection(smtplib.SMTP):
         self._extend: Extend | None = None
         self._is_out_of_step = False
         self.until = until
-        self.step = MAIL_FROM
         self.mails = 0
         self.used_at = monotonic()
         try:
@@ -107,32 +88,35 @@ class SmtpConnection(smtplib.SMTP):
         """Return whether another command may be sent on it."""
         return self.sock is not None and not self._is_out_of_step
 
-    def offer_mail(self, sender: str, recipient: str) -> StepReply:
-        """Send MAIL FROM, RCPT TO and DATA, up to the first refusal, and return the reply that decides.
+    def begin_mail(self, sender: str, recipient: str) -> tuple[int, bytes]:
+        """Send MAIL FROM and return the reply.
 
-        A server that offers pipelining (RFC 2920) gets the three commands in one packet. If it refuses the recipient
-        then, the connection is closed: DATA is sent already, and a server may wait for a mail to nobody (section 3.1).
+        A server that offers pipelining (RFC 2920) gets RCPT TO and DATA in the same packet; request_content reads their
+        replies.
 
         Both are bare addresses that were checked when the mail was composed. smtplib would parse them again, in 0.06
         ms a mail.
         """
         self.mails += 1
-        self.step = MAIL_FROM
+        if not self.has_extn("pipelining"):
+            return self.mail(sender)
+        self.send(f"MAIL FROM:<{sender}>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n")
+        return self.getreply()
+
+    def request_content(self, recipient: str) -> tuple[int, bytes] | None:
+        """Send RCPT TO and DATA, and return the reply that refuses, or None if the server asks for the content.
+
+        If it refuses the recipient after it got all commands in one packet, the connection is closed: DATA is sent
+        already, and a server may wait for a mail to nobody (RFC 2920, section 3.1).
+        """
         together = self.has_extn("pipelining")
-        if together:
-            self.send(f"MAIL FROM:<{sender}>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n")
-        code, text = self.getreply() if together else self.mail(sender)
-        if not is_agreement(code):
-            return StepReply(MAIL_FROM, code, text)
-        self.step = RCPT_TO
         code, text = self.getreply() if together else self.rcpt(recipient)
         if not is_agreement(code):
             if together:
                 self.close()
-            return StepReply(RCPT_TO, code, text)
-        self.step = DATA
+            return code, text
         code, text = self.getreply() if together else self.docmd("DATA")
-        return StepReply(DATA, code, text)
+        return None if code == START_MAIL_INPUT else (code, text)
 
     def send_content(self, content: bytes) -> None:
         """Send a mail's bytes, with CRLF line ends, without the dot that ends them."""

@@ -15,7 +15,7 @@ from shared.settings.smtp_server import SmtpServer
 from shared.smtp.login import LoginRefusedError, log_in
 from shared.smtp.replies import quoted
 
-CONNECTION_ERRORS: Final = (OSError, smtplib.SMTPException, ValueError)
+_CONNECTION_ERRORS: Final = (OSError, smtplib.SMTPException, ValueError)
 """What a connection raises. ValueError: a host that is not ASCII, a Python without MD5."""
 
 
@@ -79,15 +79,8 @@ class Sessions:
         """Turn what a connection raises into a ServerUnavailableError that names the server and the cause."""
         try:
             yield
-        except CONNECTION_ERRORS as exc:
-            raise self.unavailable(what, exc, after_mail_from=after_mail_from) from exc
-
-    def unavailable(self, what: str, exc: Exception, *, after_mail_from: bool = False) -> ServerUnavailableError:
-        """Return the error for what a connection raised."""
-        if isinstance(exc, smtplib.SMTPResponseException):
-            return self.refused(what, exc.smtp_code, exc.smtp_error)
-        cause = connection_cause(exc, self.server.host, self.server.port)
-        return ServerUnavailableError(f"{what}: {cause}", after_mail_from=after_mail_from)
+        except _CONNECTION_ERRORS as exc:
+            raise self._unavailable(what, exc, after_mail_from=after_mail_from) from exc
 
     def refused(
         self, what: str, code: int, text: bytes | str, address: str = "", *, after_mail_from: bool = False
@@ -95,6 +88,13 @@ class Sessions:
         """Return the error for a reply that refuses."""
         reason = f"{what}: {self.server.host}:{self.server.port}: {quoted(code, text, address)}"
         return ServerUnavailableError(reason, is_busy=is_temporary(code), after_mail_from=after_mail_from)
+
+    def _unavailable(self, what: str, exc: Exception, *, after_mail_from: bool = False) -> ServerUnavailableError:
+        """Return the error for what a connection raised."""
+        if isinstance(exc, smtplib.SMTPResponseException):
+            return self.refused(what, exc.smtp_code, exc.smtp_error)
+        cause = connection_cause(exc, self.server.host, self.server.port)
+        return ServerUnavailableError(f"{what}: {cause}", after_mail_from=after_mail_from)
 
     @cached_property
     def _tls_context(self) -> ssl.SSLContext:

@@ -4,7 +4,7 @@ import smtplib
 from dataclasses import dataclass, field
 from time import monotonic
 
-from consumer.mail.connection import MAIL_FROM, RCPT_TO, Extend, SmtpConnection
+from consumer.mail.connection import Extend, SmtpConnection
 from consumer.mail.reply_codes import (
     Refusal,
     is_about_recipient,
@@ -15,7 +15,7 @@ from consumer.mail.reply_codes import (
     policy_code,
     refusal,
 )
-from consumer.mail.session import CONNECTION_ERRORS, ServerUnavailableError, Sessions
+from consumer.mail.session import ServerUnavailableError, Sessions
 from consumer.model.lease import Lease
 from consumer.model.outcomes import TAKES_NO_MORE, Accepted, Failed, LeaseOver, Outcome
 from shared.outage_causes import connection_cause
@@ -91,22 +91,20 @@ class Transaction:
     def _offer(self, connection: SmtpConnection) -> Outcome | NotTaken | None:
         """Send sender and recipient. Return the outcome of a refusal, or None if the server wants the content."""
         envelope = self.envelope
-        try:
-            reply = connection.offer_mail(envelope.sender, envelope.recipient)
-        except CONNECTION_ERRORS as exc:
-            # A failure at DATA is reported like one at RCPT TO.
-            step = MAIL_FROM if connection.step == MAIL_FROM else RCPT_TO
-            what = f"the mail server went away at {step}"
-            raise self.sessions.unavailable(what, exc, after_mail_from=step != MAIL_FROM) from exc
-        if reply.wants_content:
-            return None
-        code, text = reply.code, reply.text
-        if reply.step == MAIL_FROM:
+        with self.sessions.translated("the mail server went away at MAIL FROM"):
+            code, text = connection.begin_mail(envelope.sender, envelope.recipient)
+        if not is_agreement(code):
             what = "the mail server refuses our sender (MAIL_FROM)"
             error = self.sessions.refused(what, code, text, envelope.sender)
             # A limit of mails in a period is announced here. Trying again at once would make it worse.
             error.is_busy = False
             raise error
+        # DATA follows at once, so a failure there is reported as one at RCPT TO.
+        with self.sessions.translated("the mail server went away at RCPT TO", after_mail_from=True):
+            reply = connection.request_content(envelope.recipient)
+        if reply is None:
+            return None
+        code, text = reply
         if not is_refusal(code):
             raise self._unavailable("the mail server's answer is not valid", code, text)
         if is_closing(code):
