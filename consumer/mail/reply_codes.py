@@ -4,9 +4,10 @@ A reply's enhanced status code (RFC 3463) decides, if there is one. The first th
 whether a refusal is temporary or permanent.
 """
 
-import re
 from enum import Enum, auto
 from typing import Final
+
+from shared.smtp.replies import ENHANCED_CODE
 
 START_MAIL_INPUT: Final = 354
 
@@ -14,8 +15,6 @@ _CLOSING: Final = 421
 _TOO_MUCH_AT_ONCE: Final = 432
 _PERMANENT: Final = 500
 _AFTER_THE_LAST_REFUSAL: Final = 600
-
-_ENHANCED: Final = re.compile(rb"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
 
 _OUR_SENDER: Final = frozenset({"1.7", "1.8"})
 """Codes of a bad sender's address: its syntax, its domain."""
@@ -78,7 +77,7 @@ def enhanced_code(code: int, text: bytes) -> str | None:
 
     A code whose class contradicts the reply's first digit does not count.
     """
-    found = _ENHANCED.match(text)
+    found = ENHANCED_CODE.match(text)
     if found is None or int(found[1]) != code // 100:
         return None
     # Leading zeros are not allowed (RFC 3463, section 2), and mean nothing.

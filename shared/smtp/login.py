@@ -6,16 +6,15 @@ smtplib's own login accepts only ASCII, and ignores mechanisms that are offered 
 import base64
 import binascii
 import hmac
-import re
 import socket
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+from shared.smtp.replies import ENHANCED_CODE
+
 _CHALLENGE: Final = 334
 _LOGGED_IN: Final = frozenset({235, 503})
 """503: logged in already."""
-
-_ENHANCED: Final = re.compile(rb"[245]\.\d{1,3}\.\d{1,3}(?!\S)")
 
 _ENOUGH_OF_A_SECRET: Final = 8
 """How many characters of a secret are enough to recognise it in an answer, which may have cut the rest."""
@@ -101,7 +100,7 @@ def _without_secrets(text: bytes, user: bytes, password: bytes) -> bytes:
     }
     if not any(part in said for part in filter(None, {password.lower(), *parts})):
         return text
-    code = _ENHANCED.match(text)
+    code = ENHANCED_CODE.match(text)
     return b"" if code is None else code[0]
 
 

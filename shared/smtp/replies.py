@@ -16,6 +16,9 @@ MOST_LINES: Final = 128
 NO_CODE: Final = -1
 """The code of a line that does not start with three digits."""
 
+ENHANCED_CODE: Final = re.compile(rb"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
+"""The enhanced status code (RFC 3463) that a reply's text may begin with (RFC 2034, section 4)."""
+
 _LONGEST_QUOTE: Final = 200
 
 _WORD: Final = re.compile(r"[^\s<>\"'(),:;]+")
