@@ -4,15 +4,19 @@ from time import monotonic, sleep
 from typing import Final
 
 from consumer.mail.connection import Extend, SmtpConnection
-from consumer.mail.connection_pool import IDLE_SECONDS, ConnectionPool, NoPlaceError
+from consumer.mail.connection_pool import ConnectionPool, NoPlaceError
 from consumer.mail.dialing import OutOfResourcesError
 from consumer.mail.session import ServerUnavailableError, Sessions
 from consumer.mail.transaction import Envelope, NotTaken, Transaction
 from consumer.model.lease import Lease
 from consumer.model.outcomes import Accepted, Failed, Outcome, Released, ServerUnavailable
+from shared.doubling_pause import DoublingPause
 from shared.settings.smtp_server import SmtpServer
 
 __all__ = ["Envelope", "Mailer"]
+
+_IDLE_SECONDS: Final = 2.0
+"""How long an idle connection is kept. The mail server counts it, and another worker may need one."""
 
 _FIRST_PAUSE_SECONDS: Final = 0.01
 _LONGEST_PAUSE_SECONDS: Final = 0.5
@@ -28,7 +32,7 @@ class Mailer:
         step_seconds: float,
         helo_name: str | None = None,
         connections: int = 1,
-        idle_seconds: float = IDLE_SECONDS,
+        idle_seconds: float = _IDLE_SECONDS,
     ) -> None:
         """Open nothing yet.
 
@@ -95,12 +99,13 @@ class Mailer:
         refused_afresh: set[bool] = set()
         # Until the other senders find out too that there are too many, the server may refuse any of them.
         tries = 0
+        pause = DoublingPause(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         while isinstance(result, NotTaken) and self._may_be_one_too_many(result, mail, tries):
             if connection.mails == 1:
                 refused_afresh.add(result.limits_connections)
             # The server takes a moment to notice that a connection was closed. Until then it counts the connection.
             connection.close()
-            sleep(min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2**tries))
+            sleep(pause.next())
             self._pool.discard(connection, lower=result.limits_connections)
             connection = self._pool.take(mail.lease)
             result = self._run(mail, connection)

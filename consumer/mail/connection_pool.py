@@ -16,9 +16,6 @@ from consumer.model.lease import Lease
 
 _log = structlog.get_logger(__name__)
 
-IDLE_SECONDS: Final = 2.0
-"""How long an idle connection is kept. The mail server counts it, and another worker may need one."""
-
 _QUIT_SECONDS: Final = 1.0
 
 _FIRST_PAUSE_SECONDS: Final = 1.0
@@ -37,9 +34,7 @@ class ConnectionPool:
     connection and no other one is open.
     """
 
-    def __init__(
-        self, dial: Callable[[float], SmtpConnection], size: int, *, idle_seconds: float = IDLE_SECONDS
-    ) -> None:
+    def __init__(self, dial: Callable[[float], SmtpConnection], size: int, *, idle_seconds: float) -> None:
         """Open nothing yet.
 
         Args:
