@@ -99,14 +99,12 @@ class LateAnswer:
         until: float,
         shutting_down: Callable[[], bool],
         after_renewal: Callable[[], object],
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Open nothing yet. `until` is the end of the wait (monotonic)."""
         self.message = message
         self._database = database
         self._shutting_down = shutting_down
         self._after_renewal = after_renewal
-        self._sleep = sleep
         self._until = until
 
     def extend(self) -> float | None:
@@ -134,7 +132,7 @@ class LateAnswer:
                 if self.message.lease.is_over() or self._shutting_down():
                     _log.warning("lease.not_renewed", message_id=self.message.claim.id, error=type(exc).__name__)
                     return None
-                self._sleep(pause.next())
+                time.sleep(pause.next())
                 continue
             if not is_ours:
                 return None

@@ -1,6 +1,5 @@
 """Runs the four steps for one message, in one thread: claim, prepare, send, record. RQ's stock worker uses it."""
 
-import time
 from collections.abc import Callable
 
 from consumer.model.results import Disposition, RecordedResult, log_result
@@ -22,7 +21,6 @@ class Processor:
         settings: ConsumerSettings,
         *,
         database: Database | None = None,
-        sleep: Callable[[float], None] = time.sleep,
         deadline_passed: Callable[[], bool] = lambda: False,
         shutting_down: Callable[[], bool] = lambda: False,
         after_renewal: Callable[[], object] = lambda: None,
@@ -32,13 +30,12 @@ class Processor:
         Args:
             settings: the consumer's settings.
             database: the connection to PostgreSQL; by default one to the settings' database.
-            sleep: waits between two tries to reach PostgreSQL.
             deadline_passed: called while PostgreSQL is unavailable: whether to stop trying.
             shutting_down: called before a lease is renewed to wait for a late answer: whether this process shuts down.
             after_renewal: called after each renewal.
 
         """
-        self._policy = RetryPolicy(sleep, deadline_passed)
+        self._policy = RetryPolicy(deadline_passed=deadline_passed)
         self._database = database or Database(settings.database_url)
         self._claimer = Claimer(self._database, settings.run_lease_seconds, self._policy)
         self._preparer = Preparer(self._database, settings, self._policy)

@@ -1,6 +1,5 @@
 """The Fetcher when Redis becomes unavailable after a pop, before the popped jobs are read."""
 
-import time
 from collections.abc import Iterator
 from queue import SimpleQueue
 
@@ -56,7 +55,7 @@ def test_jobs_popped_before_an_outage_of_redis_are_processed_or_logged(world: Wo
         foreign = [queue.enqueue("a.function").id for _ in range(2)]
     state = WorkerState(capacity=10, max_jobs=None)
     database = Database(world.settings.database_url)
-    policy = RetryPolicy(time.sleep, lambda: False)
+    policy = RetryPolicy()
     prepared_mails: SimpleQueue[PreparedMail | None] = SimpleQueue()
     results: SimpleQueue[AttemptResult | None] = SimpleQueue()
     fetcher = Fetcher(
