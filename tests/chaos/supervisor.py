@@ -16,7 +16,6 @@ from tests.chaos.commands import MARK_NAME
 
 _TICK_SECONDS: Final = 0.05
 _RESTART_SECONDS: Final = 0.3
-_CHILD_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)

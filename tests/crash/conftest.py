@@ -15,7 +15,7 @@ from tests.programs.preloading import Preloaded
 def stage(
     postgres: Databases, database_template: str, redis_server: RedisServer, origin: Preloaded, server_folder: Path
 ) -> Iterator[Stage]:
-    """The session's servers; which databases of a given Redis may be emptied is not known."""
+    """The session's own servers: in a Redis of TEST_REDIS_URL, other databases may not be emptied."""
     folder = server_folder / "crash"
     folder.mkdir()
     stage = stage_of(postgres, database_template, redis_server, origin, folder)

@@ -39,7 +39,7 @@ def terminate(program: Program, times: int) -> float:
     started = time.monotonic()
     os.kill(program.pid, SIGTERM)
     if times > 1:
-        time.sleep(0.1)  # two signals at once would be one
+        time.sleep(0.1)  # two signals at once would be one, and nothing shows that the first has been handled
         if program.running:
             os.kill(program.pid, SIGTERM)
     assert program.wait(TIMEOUT_SECONDS) == 0
@@ -134,7 +134,7 @@ def stop_a_stock_worker_cold(stage: Stage) -> None:
         worker = scene.start("worker", "worker", env=STOCK_WORKER)
         wait_until(lambda: scene.count("status = 'running'") == 1, TIMEOUT_SECONDS, "a horse to be at work")
         os.kill(worker.pid, SIGTERM)
-        time.sleep(1.5)
+        time.sleep(1.5)  # longer than the second in which RQ ignores another signal
         took = terminate(worker, 1)
         running = scene.count("status = 'running'")
         scene.mailbox.set_fault(None)

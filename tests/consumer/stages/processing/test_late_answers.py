@@ -1,6 +1,5 @@
 """A retry after a timeout waits for the late answer, under a lease that is renewed."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -16,7 +15,7 @@ from consumer.stages.late_answers import LateAnswers
 from consumer.stages.processor import Processor
 from embedded.programs.ports import LOOPBACK, free_port
 from shared.outbox import claims
-from shared.outbox.reaping import reap_running
+from shared.outbox.reaping import Reaped, reap_running
 from shared.settings.smtp_server import SmtpServer
 from tests.consumer.stages.processing.world import Logs, World, running
 from tests.rows import add_message
@@ -49,7 +48,7 @@ def claim_of(world: World, message_id: int) -> ClaimedMessage:
 
 def test_an_answer_that_takes_several_leases_causes_no_second_copy(world: World, logs: Logs) -> None:
     id_ = add_message(world.connection)
-    reaped = []
+    reaped: list[Reaped] = []
     with ScriptedMailServer({CONTENT: late(2.6)}) as server, consumer_of(world, server) as consumer:
         assert consumer.process(id_) is Disposition.FAILED
         [failure] = world.message(id_)["failures"]
@@ -57,9 +56,12 @@ def test_an_answer_that_takes_several_leases_causes_no_second_copy(world: World,
         world.make_due(id_)
 
         with running(lambda: consumer.process(id_)) as outcome:
-            while not outcome.done():
-                reaped += reap_running(world.connection, 10, grace_seconds=0)
-                time.sleep(0.02)
+
+            def is_done() -> bool:
+                reaped.extend(reap_running(world.connection, 10, grace_seconds=0))
+                return outcome.done()
+
+            wait_until(is_done, 10, "the late answer")
 
     assert (outcome.result(), reaped, len(server.contents)) == (Disposition.DELIVERED, [], 2)
     assert world.message(id_)["attempt"] == 2
