@@ -116,6 +116,16 @@ def test_the_serializer_refuses_tricks_with_the_protocol(data: bytes) -> None:
     assert written.getvalue() == ""
 
 
+@pytest.mark.parametrize(
+    ("data", "opcode"),
+    [(b"\x80\x02Nr\x01\x00\x00\x00.", "LONG_BINPUT"), (b"Np1\n.", "PUT")],
+    ids=["LONG_BINPUT", "PUT"],
+)
+def test_the_serializer_refuses_to_store_a_value_at_a_chosen_index(data: bytes, opcode: str) -> None:
+    with pytest.raises(pickle.UnpicklingError, match=f"refused: {opcode}"):
+        PlainSerializer.loads(data)
+
+
 def nested_twice(depth: int) -> bytes:
     """A tuple that holds the one before it twice, and so on, as the key of a dictionary."""
     levels = b"".join(b"h%ch%c\x86\x94" % (level, level) for level in range(depth))

@@ -1,10 +1,12 @@
 """The connection is kept for the next mail."""
 
+import pytest
+
 from consumer.mail.client import Envelope
 from consumer.model.outcomes import Accepted, Failed
 from embedded.mail.catcher import MailCatcher
 from tests.consumer.mail.smtp.sending import MAIL, Open, lease, takes
-from tests.servers.scripted_mail_server import CONTENT, HANG_UP, PIPELINING, ScriptedMailServer
+from tests.servers.scripted_mail_server import CONTENT, HANG_UP, PIPELINING, Answer, ScriptedMailServer
 from tests.waiting import wait_until
 
 
@@ -44,6 +46,25 @@ def test_a_refused_mail_leaves_the_connection_ready_for_the_next(mailbox: MailCa
 
     assert outcomes == [Failed, Accepted, Failed, Accepted]
     assert [mail.recipients for mail in mailbox.mails()] == [("bob@example.com",)] * 2
+
+
+@pytest.mark.parametrize("answer", ["503 no valid recipients", "354 go on"])
+def test_a_refused_recipient_ends_a_connection_on_which_data_is_sent_already(mailer: Open, answer: str) -> None:
+    """The reply to DATA would be taken for that of the next command, or the server waits for a content."""
+    answers: dict[str, Answer] = {
+        **PIPELINING,
+        "RCPT": lambda session: "450 4.2.0 greylisted" if "bob" in session.recipient else "250 OK",
+        "DATA": lambda session: answer if "bob" in session.recipient else "354 go on",
+    }
+    with ScriptedMailServer(answers) as server, takes(0, 4.0):
+        sender = mailer(server.port)
+        to_bob = Envelope(MAIL.sender, "bob@example.com", MAIL.content)
+
+        outcomes = [sender.send(mail, lease()) for mail in (to_bob, MAIL)]
+
+    assert outcomes == [Failed("refused: 450 4.2.0 greylisted"), Accepted()]
+    assert [line.split()[0].upper() for line in server.said[0]] == ["EHLO", "MAIL", "RCPT", "DATA"]
+    assert (len(server.said), server.contents) == (2, [MAIL.content])
 
 
 def test_a_connection_that_the_server_dropped_in_between_is_replaced(mailer: Open) -> None:
