@@ -5,6 +5,7 @@ from typing import Final
 
 from flask import Flask, request
 from flask.typing import ResponseReturnValue
+from jinja2 import StrictUndefined
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 
@@ -98,6 +99,8 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = READ_LIMIT_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined] # flask's default provider has it
     app.url_map.merge_slashes = False
+    # A name that no route passes is an error, not an empty text.
+    app.jinja_env.undefined = StrictUndefined
     use_request_ids(app)
     # Before the rate limits, so that requests which they refuse are measured and traced too.
     registry = CollectorRegistry()

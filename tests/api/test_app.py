@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import structlog
-from flask import Flask, request
+from flask import Flask, render_template_string, request
+from jinja2 import UndefinedError
 
 from api.app import close, create_app
 from shared.errors import SettingsError
@@ -102,6 +103,11 @@ def test_failure_of_ours_is_logged_by_its_place_without_its_text() -> None:
     assert line["error"] == ["RuntimeError", "ValueError"]
     assert line["frames"][-1].endswith(" fails")
     assert "@example.com" not in json.dumps(line)
+
+
+def test_name_that_no_route_passes_is_an_error_in_a_template() -> None:
+    with create_app(SETTINGS).app_context(), pytest.raises(UndefinedError, match="attempt"):
+        render_template_string("{{ attempt }}")
 
 
 def test_unknown_path_is_a_problem() -> None:

@@ -138,7 +138,16 @@ def _show_error(error: Exception) -> ResponseReturnValue:
     # The request may have been committed although we failed: the same form has to be the same request.
     is_ours = problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR or problem.status == HTTPStatus.TOO_MANY_REQUESTS
     key = (is_ours and typed.get(FORM_FIELD)) or new_form_key()
-    return problem_page(template, problem, typed=typed, errors=errors, problem=problem.detail, idempotency_key=key)
+    return problem_page(
+        template,
+        problem,
+        state=None,
+        address=None,
+        typed=typed,
+        errors=errors,
+        problem=problem.detail,
+        idempotency_key=key,
+    )
 
 
 def _typed_before() -> Mapping[str, str]:

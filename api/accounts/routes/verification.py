@@ -74,7 +74,9 @@ def verification_blueprint(engine: Engine, notifier: Notifier, secret_keys: Sequ
         link = _link(request.args)
         found = check_link(engine, secret_keys, link, read_token(request))
         if found.state is LinkState.PROOF_REQUIRED:
-            return page("proof.html", link=link, username=found.username) if prefers_html(request) else _state(found)
+            if not prefers_html(request):
+                return _state(found)
+            return page("proof.html", link=link, username=found.username, problem=None)
         return _answer(found, link)
 
     @blueprint.post(VERIFY_PATH)
