@@ -14,7 +14,7 @@ from limits.storage import MemoryStorage
 from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
-from api.clients.rate_limits import RateLimiter
+from api.clients.rate_limits import LIMITED, RateLimiter
 from shared.settings.rate_limits import RateLimits
 from tests.operations.scraping import samples
 from tests.programs.api_service import ALICE, PAGE, ApiService, api_service, limited_api
@@ -104,6 +104,11 @@ def test_each_kind_of_request_has_its_own_limit(api: ApiService, path: str, body
 
     assert 429 not in answers[:calls]
     assert answers[calls] == 429
+
+
+def test_every_limited_endpoint_exists(database_url: str) -> None:
+    with api_service(database_url, ops_token="x" * 32) as service:
+        assert set(LIMITED) <= set(service.app.view_functions)
 
 
 def test_form_and_address_for_programs_share_a_limit(api: ApiService) -> None:
