@@ -6,7 +6,6 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Final
 from unittest import mock
 
@@ -25,7 +24,7 @@ from shared.outbox.appending import append_for_each
 from shared.outbox.messages import CRITICAL, SendVerifyEmail
 from shared.outbox.tables import outbox
 
-_DECISION: Final = MailDecision("prompt", datetime.now(UTC), None, MailShape(), {})
+_DECISION: Final = MailDecision(MailShape(), {})
 
 
 def without_limits() -> Flask:

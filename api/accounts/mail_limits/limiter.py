@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 from api.accounts.mail_limits.hourly_counts import TOTAL, HourlyLimits
-from api.accounts.mail_limits.scheduling import KnownMail, RequestedMail, Schedule, State, schedule
+from api.accounts.mail_limits.scheduling import KnownMail, RequestedMail, schedule
 from api.accounts.mail_limits.statements import MailShape
 from api.database.engine import LOCK_SECONDS
 from shared.database.connections import opening
@@ -57,18 +57,14 @@ _LOCK_AND_READ: Final = """
 
 @dataclass(frozen=True, slots=True)
 class MailDecision:
-    """The decision about a mail.
+    """The decision about a mail, for the statement that writes it.
 
     Attributes:
-        state, due_at, reason: as in a Schedule.
         shape: which form of the `limited_mail` statement writes it.
         values: the values for that statement, in addition to its own.
 
     """
 
-    state: State
-    due_at: datetime
-    reason: str | None
     shape: MailShape
     values: Mapping[str, object] = field(repr=False)
 
@@ -124,8 +120,16 @@ class MailLimiter:
             is_discarded=scheduled.state == "discarded",
             is_counted=bool(hourly.by_scope) and scheduled.state != "discarded",
         )
-        values = {"mailbox_hmac": mailboxes[0], **hourly.values(scheduled)}
-        return _decision(scheduled, requested, shape, values)
+        values = {
+            "mail_due_at": scheduled.due_at,
+            "mail_state": scheduled.state,
+            "mail_reason": None if scheduled.reason is None else f"discarded: {scheduled.reason}",
+            "mailbox_hmac": mailboxes[0],
+            "address_hmac": requested.address,
+            "client_hmac": requested.client,
+            **hourly.values(scheduled),
+        }
+        return MailDecision(shape, values)
 
     def _hourly_limits(self, email: str) -> HourlyLimits:
         if self._limits.domain_an_hour is None and self._limits.total_an_hour is None:
@@ -153,20 +157,6 @@ class MailLimiter:
         """Return the HMACs by all keys. New rows have the first one; existing rows may have another."""
         content = _SALT + kind + b"\n" + text.encode()
         return [hmac.digest(key, content, hashlib.sha256)[:_HMAC_BYTES] for key in self._keys]
-
-
-def _decision(
-    scheduled: Schedule, requested: RequestedMail, shape: MailShape, more: Mapping[str, object]
-) -> MailDecision:
-    values = {
-        "mail_due_at": scheduled.due_at,
-        "mail_state": scheduled.state,
-        "mail_reason": None if scheduled.reason is None else f"discarded: {scheduled.reason}",
-        "address_hmac": requested.address,
-        "client_hmac": requested.client,
-        **more,
-    }
-    return MailDecision(scheduled.state, scheduled.due_at, scheduled.reason, shape, values)
 
 
 def _wide_network(client: str) -> str:
