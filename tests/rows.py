@@ -67,6 +67,13 @@ def message(connection: Connection[Any], message_id: int) -> dict[str, Any]:
     return row
 
 
+def end_leases(connection: Connection[Any]) -> None:
+    """Let each lease be over."""
+    connection.execute(
+        "UPDATE outbox SET lease_until = clock_timestamp() - interval '1 s' WHERE lease_until IS NOT NULL"
+    )
+
+
 def ids_by_message_id(connection: Connection[Any], domain: str) -> dict[str, int]:
     """Return the messages' ids by the Message-ID that a sender of this domain writes; the mail itself shows no id."""
     rows = connection.execute("SELECT uid, id FROM outbox_messages WHERE uid IS NOT NULL").fetchall()

@@ -1,0 +1,1 @@
+"""Reaping: published messages whose lease is over, or whose Redis lost its data."""
