@@ -35,7 +35,7 @@ test: $(READY) ## Run the test suite against real servers that it starts itself
 	$(RUN)/pytest $(IN_PARALLEL) $(PYTEST_ARGS)
 
 coverage: $(READY) ## The same, and how much of the product it runs; fails below a floor
-	$(RUN)/python -m tests.coverage $(IN_PARALLEL) $(PYTEST_ARGS)
+	$(RUN)/python -m tests.coverage $(COVERAGE_ARGS) $(IN_PARALLEL) $(PYTEST_ARGS)
 
 world: $(READY) ## Run the tests of delivery on Debian's PostgreSQL, Redis, PgBouncer, Postfix: make world WORLD_ARGS="-k postfix"
 	$(RUN)/python -m tests.world $(WORLD_ARGS)

@@ -5,7 +5,10 @@ file in the virtual environment starts the measurement in each Python process, a
 process continues to be measured, and writes a file of its own when it ends, also by os._exit. What a process has run
 that a test kills with SIGKILL is not counted, and neither is what runs in another virtual environment.
 
-Exit code: pytest's, else 2 when less than FLOOR of the lines and branches was run.
+With --retry-failed, what fails is run once more, alone, and has to pass. Its measurement counts as well, and the floor
+holds all the same.
+
+Exit code: that of the last run of pytest, else 2 when less than FLOOR of the lines and branches was run.
 """
 
 import json
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 import click
+import pytest
 
 from tests.programs.processes import ROOT
 
@@ -68,15 +72,43 @@ def measured(folder: Path) -> Iterator[Path]:
         _PTH.unlink()
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run pytest with the arguments, print the report, and return the exit code."""
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.option("--retry-failed", is_flag=True, help="Run the tests that failed once more, alone; they have to pass.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def main(*, retry_failed: bool, arguments: tuple[str, ...]) -> None:
+    """Run the tests and print the report. ARGUMENTS are pytest's."""
     memory = _MEMORY if os.access(_MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="outbox-coverage-", dir=memory) as folder:
         with measured(Path(folder)) as configuration:
-            tests = subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, check=False)
-        if tests.returncode != 0:
-            return tests.returncode
-        return _report(configuration)
+            exit_code = run_tests(arguments, Path(folder) / "pytest", retry_failed=retry_failed)
+        sys.exit(exit_code or _report(configuration))
+
+
+def run_tests(arguments: Sequence[str], cache: Path, *, retry_failed: bool) -> int:
+    """Run pytest with the arguments, and return its exit code: that of the second run, if there is one.
+
+    Args:
+        arguments: of pytest.
+        cache: for what pytest notes about this run. In the project's own cache, failures of other runs would be noted.
+        retry_failed: whether the tests that failed are run once more, alone. Other errors end the run at once.
+
+    """
+    arguments = [*arguments, "--override-ini", f"cache_dir={cache}"]
+    exit_code = _pytest(arguments)
+    if exit_code != pytest.ExitCode.TESTS_FAILED or not retry_failed:
+        return exit_code
+    failed = sorted(json.loads((cache / "v" / "cache" / "lastfailed").read_text()))
+    click.secho(f"RETRY: {len(failed)} failed, and run once more, alone:", bold=True)
+    click.echo("".join(f"  {test}\n" for test in failed))
+    exit_code = _pytest([*arguments, "--numprocesses=0", "--last-failed", "--last-failed-no-failures=none"])
+    outcome = "failed again" if exit_code else "passed, alone"
+    click.secho(f"RETRY: what failed at first {outcome}:", bold=True)
+    click.echo("".join(f"  {test}\n" for test in failed))
+    return exit_code
+
+
+def _pytest(arguments: Sequence[str]) -> int:
+    return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, check=False).returncode
 
 
 def _report(configuration: Path) -> int:
@@ -99,4 +131,4 @@ def _coverage(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(prog_name="python -m tests.coverage")
