@@ -4,7 +4,7 @@ import importlib
 
 import click
 
-from bench.processes.children import ready, report
+from bench.children import ready, report
 
 _MODULES = ("celery_app", "dramatiq_actors", "procrastinate_app", "rq_tasks")
 

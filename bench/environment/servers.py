@@ -16,7 +16,7 @@ from typing import Final
 import psutil
 import psycopg
 
-from bench.processes.children import environment
+from bench.children import environment
 from embedded.programs.ports import LOOPBACK, free_port
 from embedded.programs.program import Command, Program
 from embedded.servers.postgres import PostgresServer

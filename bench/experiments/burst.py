@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import psycopg
 
+from bench.children import environment
 from bench.environment.history import LIVE, LIVE_INDEXES, PAST, PAST_INDEXES, sizes_of_outbox
 from bench.environment.servers import Servers
 from bench.environment.sizes import Sizes
 from bench.environment.workload import add_messages, add_users, settle
 from bench.measuring import Contender, Experiment, Goal, Measurement, Plot
-from bench.processes.children import environment
 from bench.processes.command_lines import OUTBOX_WORKER, WORKER_ARGV, relay_command, settings_of_worker
 from bench.processes.watching import memory_mib, wait_for_mails, wait_until_acknowledged
 from embedded.programs.program import Command, Program

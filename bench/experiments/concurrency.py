@@ -4,13 +4,13 @@ from functools import partial
 
 from rq.defaults import RQ_KEY_PREFIX
 
+from bench.children import run_together
 from bench.environment.servers import Servers
 from bench.environment.sizes import Sizes
 from bench.environment.workload import pending
 from bench.errors import ContenderFailedError
 from bench.experiments.consumers import OURS_PER_SECOND
 from bench.measuring import Contender, Experiment, Goal, Measurement
-from bench.processes.children import run_together
 from bench.processes.command_lines import OUTBOX_WORKER, mails_in_flight, rq_worker
 from bench.processes.workers import RATE as MAILS
 from bench.processes.workers import WorkerRuns

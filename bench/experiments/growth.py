@@ -14,9 +14,9 @@ from bench.environment.sizes import Sizes
 from bench.environment.workload import add_messages, pending, settle
 from bench.errors import ContenderFailedError
 from bench.experiments.consumers import OURS_PER_SECOND
-from bench.experiments.relay import run_relay
 from bench.measuring import Contender, Experiment, Goal, Measurement, Plot
 from bench.processes.command_lines import OUTBOX_WORKER, mails_in_flight, relay_command, rq_worker
+from bench.processes.relays import run_relay
 from bench.processes.watching import watch
 from bench.processes.workers import RATE as MAILS
 from bench.processes.workers import WorkerRuns

@@ -3,11 +3,11 @@
 from functools import partial
 from typing import Final
 
+from bench.children import run_together
 from bench.environment.servers import Servers
 from bench.environment.sizes import Sizes
 from bench.environment.workload import empty
 from bench.measuring import Contender, Experiment, Goal, Measurement
-from bench.processes.children import run_together
 
 RATE, CPU = "signups/s", "client CPU µs/signup"
 _DATABASE: Final = "bench_limits"

@@ -10,7 +10,7 @@ from bench.environment.sizes import Sizes
 from bench.environment.workload import pending
 from bench.errors import ContenderFailedError
 from bench.measuring import Contender, Experiment, Goal, Measurement
-from bench.processes.children import run_together
+from bench.processes.relays import run_relay
 from shared.outbox.messages import CRITICAL
 from shared.rq_format.keys import Keys
 
@@ -36,13 +36,6 @@ class RelayRuns:
         return Measurement(
             {RATE: figures["rows"] / figures["seconds"], CPU: figures["cpu_seconds"] / figures["rows"] * 1e6}
         )
-
-
-def run_relay(servers: Servers, database_url: str, name: str, rows: int, seconds: float) -> dict[str, float]:
-    """Run a relay in a process of its own and return its figures."""
-    settings = {"DATABASE_URL": database_url, "RQ_REDIS_URL": servers.redis.url}
-    arguments = [name, "--rows", str(rows), "--seconds", str(seconds)]
-    return run_together(1, "bench.relays", arguments, settings, servers.log_file(f"relay {name}"))[0]
 
 
 def _check(client: Redis, rows: int, name: str) -> None:

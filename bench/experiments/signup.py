@@ -10,12 +10,12 @@ from typing import Final
 
 import httpx
 
+from bench.children import environment
 from bench.environment.servers import Servers
 from bench.environment.sizes import Sizes
 from bench.environment.workload import empty
 from bench.errors import ContenderFailedError
 from bench.measuring import Contender, Experiment, Goal, Measurement
-from bench.processes.children import environment
 from embedded.errors import tail
 from embedded.programs.ports import LOOPBACK, free_port
 from embedded.programs.program import Command, Program

@@ -20,8 +20,8 @@ from bench.environment.history import (
 from bench.environment.servers import Servers
 from bench.environment.sizes import Sizes
 from bench.environment.workload import add_messages, settle
-from bench.experiments.relay import run_relay
 from bench.measuring import Contender, Experiment, Goal, Measurement
+from bench.processes.relays import run_relay
 from bench.relays.batches import Task
 from bench.relays.ours import build
 from outbox_relay.loop.maintenance.pruner import Pruner

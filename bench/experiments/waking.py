@@ -13,12 +13,12 @@ from redis import Redis
 from rq import Queue
 
 from api.database.notifier import Notifier
+from bench.children import Child
 from bench.environment.servers import Servers
 from bench.environment.sizes import Sizes
 from bench.environment.workload import empty
 from bench.experiments.limits import run_writers
 from bench.measuring import Contender, Experiment, Goal, Measurement, Plot
-from bench.processes.children import Child
 from bench.processes.command_lines import relay_command
 from embedded.programs.program import Program
 from shared.outbox.messages import CRITICAL, SendVerifyEmail

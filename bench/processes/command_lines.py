@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench.children import environment, run_together
 from bench.environment.servers import Servers
-from bench.processes.children import environment, run_together
 from embedded.programs.program import Command
 from embedded.stack import ROOT
 

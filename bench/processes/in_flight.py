@@ -1,6 +1,6 @@
 """Print how many mails a worker sends at once by default: `python -m bench.processes.in_flight`, in its environment."""
 
-from bench.processes.children import ready, report
+from bench.children import ready, report
 from shared.settings.consumer import read_consumer_settings
 
 

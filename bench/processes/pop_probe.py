@@ -7,7 +7,7 @@ import click
 from redis import Redis
 from rq.defaults import RQ_KEY_PREFIX
 
-from bench.processes.children import ready, report
+from bench.children import ready, report
 from shared.outbox.messages import CRITICAL
 from shared.rq_format.keys import Keys
 

@@ -7,12 +7,12 @@ from typing import Final
 
 import psycopg
 
+from bench.children import environment, run_together
 from bench.environment.servers import Servers
 from bench.environment.workload import add_messages, add_users, settle
-from bench.experiments.relay import run_relay
 from bench.measuring import Measurement
-from bench.processes.children import environment, run_together
 from bench.processes.command_lines import Consumer, settings_of_worker
+from bench.processes.relays import run_relay
 from bench.processes.watching import cpu_seconds, memory_mib, wait_for_mails, wait_until_acknowledged
 from embedded.programs.program import Command, Program
 from embedded.stack import ROOT

@@ -18,7 +18,7 @@ from api.accounts import signup
 from api.accounts.mail_limits.limiter import MailLimiter
 from api.database.engine import build_engine
 from api.database.notifier import Notifier
-from bench.processes.children import ready, report
+from bench.children import ready, report
 from shared.settings.mail_limits import MailLimits
 
 _HOURLY: Final = MailLimits(domain_an_hour=1_000_000, total_an_hour=1_000_000)

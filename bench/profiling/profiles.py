@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from bench.children import run_together
 from bench.environment.servers import Servers
 from bench.environment.sizes import Sizes
 from bench.environment.workload import pending
 from bench.experiments.consumers import OURS_PER_SECOND
 from bench.measuring import Measurement
-from bench.processes.children import run_together
 from bench.processes.command_lines import OUTBOX_WORKER, WORKER_ARGV, Consumer, mails_in_flight
 from bench.processes.workers import WorkerRuns
 

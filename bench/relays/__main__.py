@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from bench.processes.children import ready, report
+from bench.children import ready, report
 from bench.relays.batches import MoveBatch, Task
 
 RELAYS: Final = {

@@ -47,11 +47,11 @@ class Child:
             )
 
     def __enter__(self) -> Self:
-        """Return its process id."""
+        """Return the running process."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it."""
+        """End the process."""
         self.end()
 
     @property
