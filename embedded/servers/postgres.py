@@ -10,13 +10,14 @@ from types import MappingProxyType
 from typing import Literal
 from urllib.parse import quote
 
-from embedded.errors import AlreadyRunningError, EmbeddedError, ProgramFailedError
+from embedded.errors import AlreadyRunningError, EmbeddedError
 from embedded.programs import folders, processes
 from embedded.programs.accounts import unprivileged_account
-from embedded.programs.ports import LOOPBACK, free_port
+from embedded.programs.ports import LOOPBACK
 from embedded.programs.private_files import new_secret, write_private
 from embedded.programs.program import Command, Program
 from embedded.servers.databases import Databases
+from embedded.servers.loopback_server import LoopbackServer
 from embedded.servers.postgres_files import ENVIRONMENT, SUPERUSER, access_rules, binaries, make_cluster, set_password
 
 _STOP_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
@@ -25,17 +26,16 @@ _STOP_SECONDS = 60.0
 _RECOVERY_SECONDS = 180.0
 _BACKENDS_END_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 10.0
-_PORT_ATTEMPTS = 5
 # Line numbers in postmaster.pid, as in PostgreSQL's miscadmin.h.
 _PID_LINE, _STATUS_LINE = 0, 7
 
 
-class PostgresServer(Databases):
+class PostgresServer(LoopbackServer, Databases):
     """One cluster in one folder: `data` (or a note that says where it is), `pgpass` and `postgres.log`.
 
-    The port is chosen at the first start and kept from then on. Unix sockets are off: their path may be at most 107
-    bytes long, which deep folders exceed. Any local user can reach the port, so each connection needs the password in
-    `pgpass`, which only this user may read. URLs name that file; no URL, command line or log contains the password.
+    Unix sockets are off: their path may be at most 107 bytes long, which deep folders exceed. Any local user can reach
+    the port, so each connection needs the password in `pgpass`, which only this user may read. URLs name that file; no
+    URL, command line or log contains the password.
     """
 
     def __init__(
@@ -57,16 +57,14 @@ class PostgresServer(Databases):
             predecessor_seconds: how long to wait for the end of an earlier server of the folder.
 
         """
+        super().__init__("PostgreSQL", port)
         self.folder = folder.absolute()
         self.settings = dict(settings)
         self.log_file = self.folder / "postgres.log"
         self.password_file = self.folder / "pgpass"
-        self._port = port
         self._predecessor_seconds = predecessor_seconds
-        self._port_was_chosen = port is not None
         self._data_parents = data_parents
         self._data: Path | None = None
-        self._program: Program | None = None
 
     @property
     def data(self) -> Path:
@@ -74,35 +72,6 @@ class PostgresServer(Databases):
         if self._data is None:
             self._data = folders.data_folder(self.folder, unprivileged_account(), self._data_parents)
         return self._data
-
-    @property
-    def port(self) -> int:
-        """The port on 127.0.0.1."""
-        if self._port is None:
-            self._port = free_port()
-        return self._port
-
-    @property
-    def name(self) -> str:
-        """Its name in texts for people."""
-        return "PostgreSQL"
-
-    @property
-    def exit_code(self) -> int | None:
-        """How the last run ended: negative for a signal, None while running or before the first start."""
-        return None if self._program is None else self._program.exit_code
-
-    @property
-    def running(self) -> bool:
-        """Whether the postmaster is running."""
-        return self._program is not None and self._program.running
-
-    @property
-    def pid(self) -> int:
-        """The postmaster's process number."""
-        if self._program is None:
-            raise EmbeddedError("PostgreSQL was never started")
-        return self._program.pid
 
     @property
     def psql_path(self) -> Path:
@@ -132,18 +101,13 @@ class PostgresServer(Databases):
             password = new_secret()
             set_password(self.data, password)
             write_private(self.password_file, f"*:*:*:*:{password}\n")
-        for _ in range(_PORT_ATTEMPTS):
-            try:
-                self._start_once()
-            except ProgramFailedError as failure:
-                # Another program may take a port between its choice and the listen.
-                if self._port_was_chosen or "could not bind" not in str(failure):
-                    raise
-                self._port = None
-            else:
-                self._port_was_chosen = True
-                return
-        raise EmbeddedError(f"no port could be bound in {_PORT_ATTEMPTS} attempts")
+        self._start_program(
+            self._command,
+            self._says_ready,
+            ready_seconds=_RECOVERY_SECONDS,
+            bind_error="could not bind",
+            stop_signal=_STOP_SIGNALS["immediate"],
+        )
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """Shut down. `immediate` leaves recovery to the next start."""
@@ -178,16 +142,6 @@ class PostgresServer(Databases):
         for file in (self.folder / folders.ELSEWHERE_NOTE, self.password_file):
             file.unlink(missing_ok=True)
         self._data = None
-
-    def _start_once(self) -> None:
-        program = Program(self._command())
-        program.start()
-        self._program = program
-        try:
-            program.wait_ready(lambda: self._says_ready(program), timeout=_RECOVERY_SECONDS)
-        except ProgramFailedError:
-            program.stop(with_signal=signal.SIGQUIT)
-            raise
 
     def _command(self) -> Command:
         settings = {

