@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from bench.environment.servers import Servers
-from bench.environment.sizes import FULL, QUICK, SMOKE, Sizes
+from bench.environment.sizes import FULL, QUICK, SMOKE
 from bench.errors import BenchError
 from bench.groups import GROUPS
 from bench.measuring import Experiment, Outcome, carry_out
@@ -80,7 +80,7 @@ def main(
     try:
         with Servers.running() as servers:
             if profiled is not None:
-                _profile(profiled, servers, _SIZES[size], document, terminal)
+                _profile(profiled, servers, size, document, terminal)
                 return
             when, where = occasion(servers, size), machine(servers)
             experiments = [
@@ -97,13 +97,14 @@ def main(
     sys.exit(1 if any(_is_bad(outcome, size) for outcome in outcomes) else 0)
 
 
-def _profile(name: str, servers: Servers, sizes: Sizes, document: Path | None, terminal: Terminal) -> None:
-    tables = list(profile(name, servers, sizes))
+def _profile(name: str, servers: Servers, size: str, document: Path | None, terminal: Terminal) -> None:
+    when = occasion(servers, size)
+    tables = list(profile(name, servers, _SIZES[size]))
     for title, shares in tables:
         terminal.shares(title, shares)
     if document is not None:
-        text = "\n".join(report.shares_as_markdown(title, shares) for title, shares in tables)
-        report.put_into(document, f"profile of the {name}", text)
+        parts = [report.line_of(when), *(report.shares_as_markdown(title, shares) for title, shares in tables)]
+        report.put_into(document, f"profile of the {name}", "\n".join(parts))
 
 
 def _measure(
