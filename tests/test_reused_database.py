@@ -21,7 +21,26 @@ CHANGES: list[LiteralString] = [
     "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lock_timeout = 1', current_database()); END $$",
     "ANALYZE outbox_breaker",
     "VACUUM users",
+    "INSERT INTO outbox (task, payload) VALUES ('task:any', '{}'); ANALYZE outbox",
+    "ALTER TABLE users RENAME CONSTRAINT users_email_not_empty TO users_email_given",
+    "ALTER TABLE users ALTER COLUMN is_email_verified SET DEFAULT true",
+    "ALTER TABLE verify_emails DISABLE TRIGGER ALL",
+    "CREATE DOMAIN word AS text",
+    "CREATE SCHEMA other",
+    "ALTER SEQUENCE outbox_id_seq INCREMENT 2",
+    "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO pg_monitor",
+    (
+        "DO $$ BEGIN EXECUTE 'CREATE OR REPLACE VIEW outbox_messages AS '"
+        " || pg_get_viewdef('outbox_messages'::regclass); END $$"
+    ),
+    "UPDATE pg_index SET indisvalid = false WHERE indrelid = 'outbox'::regclass",
+    "DROP EXTENSION plpgsql",
+    "DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO pg_monitor', current_database()); END $$",
+    "DROP TABLE outbox_breaker",
 ]
+END_OTHERS: LiteralString = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 
 
 @pytest.fixture
@@ -64,7 +83,7 @@ def test_a_connection_that_a_test_left_is_ended(reused: ReusedDatabase) -> None:
             connection.execute("SELECT 1")
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", [*CHANGES, END_OTHERS])
 def test_a_database_that_was_changed_is_not_given_again(reused: ReusedDatabase, change: LiteralString) -> None:
     url = reused.give()
     with psycopg.connect(url, autocommit=True) as connection:
