@@ -27,9 +27,9 @@ from tests.model.accounts.state import (
     NOBODY,
     READY,
     REFUSED,
+    AccountStep,
     AccountsWorld,
 )
-from tests.model.accounts.steps import AccountStep
 from tests.sql_against_model.moment import agree
 
 DAYS: Final = 7.0

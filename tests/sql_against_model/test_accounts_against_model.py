@@ -16,9 +16,11 @@ from tests.model.accounts.state import (
     LOCKED_DEAD_LETTERS,
     NOBODY,
     AccountsConfig,
+    AccountStep,
     AccountsWorld,
+    Move,
 )
-from tests.model.accounts.steps import AccountStep, Move, accounts_steps
+from tests.model.accounts.steps import accounts_steps
 from tests.settings.consumer import consumer_settings
 from tests.sql_against_model.accounts_service import AccountsService
 from tests.sql_against_model.moment import DivergenceError

@@ -1,6 +1,6 @@
 """The state of the model of accounts whose address is not verified yet: what can be seen at one moment.
 
-steps.py has the steps, and says what is left out; test_accounts.py what has to hold.
+steps.py says what is left out, and lists the steps that are possible in a world; test_accounts.py has what must hold.
 """
 
 from __future__ import annotations
@@ -151,3 +151,18 @@ class AccountsConfig(NamedTuple):
             requests=self.requests,
             orders=self.orders,
         )
+
+
+class AccountStep(NamedTuple):
+    """What happened, to which account or mail, and whether it happens without a person."""
+
+    name: str
+    number: int
+    remark: str = ""
+    is_own: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.number}" + (f" ({self.remark})" if self.remark else "")
+
+
+Move = tuple[AccountStep, AccountsWorld]

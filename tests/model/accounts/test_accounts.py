@@ -20,9 +20,10 @@ from tests.model.accounts.state import (
     RUNNING,
     AccountGuard,
     AccountsConfig,
+    AccountStep,
     AccountsWorld,
 )
-from tests.model.accounts.steps import AccountStep, Check, explore_accounts
+from tests.model.accounts.steps import Check, explore_accounts
 from tests.model.search import Found
 
 
