@@ -25,7 +25,8 @@ from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.database.connections import connect
 from tests.programs.processes import ROOT
 from tests.rows import add_message, add_user, message
-from tests.schema.test_migrations import alembic, schema_of, upgrade
+from tests.schema.catalogue import schema_of
+from tests.schema.migrating import alembic, upgrade
 from tests.settings.relay import relay_settings
 from tests.waiting import wait_until
 

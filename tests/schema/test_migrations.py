@@ -11,45 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
-from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from shared.database.connections import connect
 from tests.conftest import StartPostgres
 from tests.programs.processes import ROOT
-from tests.schema.test_schema import describe
+from tests.schema.catalogue import schema_of
+from tests.schema.migrating import alembic, upgrade
 from tests.servers.roles import limited_role, with_role
 from tests.waiting import wait_until
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 NOBODY_WAITS_LONGER_SECONDS = 1.0
-
-
-def alembic(database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "alembic", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "DATABASE_URL": database_url},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def upgrade(database_url: str, revision: str = "head") -> None:
-    """Do what `alembic upgrade` does, in this process: starting another one takes longer than most migrations."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("DATABASE_URL", database_url)
-        command.upgrade(Config(ROOT / "alembic.ini"), revision)
-
-
-def schema_of(database_url: str) -> list[tuple[Any, ...]]:
-    with connect(database_url, "test") as connection:
-        return [row for row in describe(connection) if "alembic" not in row[0]]
 
 
 def test_the_migrations_of_an_empty_database_end_where_schema_sql_stands(
