@@ -1,4 +1,4 @@
-"""The values in a PostgreSQL URL that we refuse, held against libpq."""
+"""The PostgreSQL URLs that we take, and the values in them that we refuse, held against libpq."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from environs import ValidationError
 from psycopg.conninfo import conninfo_to_dict
 
-from shared.settings.postgresql_url import check_postgresql_parameters
+from shared.settings.postgresql_url import check_postgresql_parameters, read_database_url
 
 INTEGERS = ("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "tcp_user_timeout")
 WORDS = ("sslmode", "target_session_attrs", "channel_binding", "gssencmode", "load_balance_hosts")
@@ -54,3 +54,10 @@ def test_what_libpq_takes_is_taken(query: str, tmp_path: Path) -> None:
         # Nobody listens there; whatever is wrong with an option is said before.
         psycopg.connect(f"postgresql:///bank?{query.replace('5432,5433', '5432')}", host=str(tmp_path))
     assert "invalid" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_each_spelling_of_the_database_url_is_understood(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"{scheme}://user@one:1,two:2/bank?target_session_attrs=read-write")
+
+    assert read_database_url() == "postgresql://user@one:1,two:2/bank?target_session_attrs=read-write"

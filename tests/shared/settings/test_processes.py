@@ -1,32 +1,17 @@
+"""The settings of API, relay and consumer: what is missing or malformed is named, and no value is shown."""
+
 import os
-from collections.abc import Callable
 
 import pytest
 
 from shared.errors import SettingsError
 from shared.settings.api import read_api_settings
 from shared.settings.consumer import read_consumer_settings
-from shared.settings.mail_limits import MailLimits
 from shared.settings.postgresql_url import read_database_url
 from shared.settings.relay import read_relay_settings
-from shared.settings.smtp_server import SmtpServer
+from tests.shared.settings.reading import GOOD, KEY, Read, problems
 
-KEY = "k" * 32
-GOOD = {"DATABASE_URL": "postgresql://user@host/bank", "SECRET_KEY": KEY, "MAIL_FROM": "Bank <no-reply@bank.example>"}
-
-Read = Callable[[], object]
-
-
-@pytest.fixture(autouse=True)
-def good_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in GOOD.items():
-        monkeypatch.setenv(name, value)
-
-
-def problems(read: Read) -> dict[str, list[str]]:
-    with pytest.raises(SettingsError) as caught:
-        read()
-    return caught.value.problems
+pytestmark = pytest.mark.usefixtures("good_environment")
 
 
 @pytest.mark.parametrize(
@@ -203,21 +188,6 @@ def test_settings_do_not_show_their_secrets(monkeypatch: pytest.MonkeyPatch) -> 
     assert KEY not in shown
 
 
-@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
-def test_each_spelling_of_the_database_url_is_understood(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", f"{scheme}://user@one:1,two:2/bank?target_session_attrs=read-write")
-
-    assert read_database_url() == "postgresql://user@one:1,two:2/bank?target_session_attrs=read-write"
-
-
-def test_the_relay_listens_where_the_database_is_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read_relay_settings().listen_url == GOOD["DATABASE_URL"]
-
-    monkeypatch.setenv("OUTBOX_LISTEN_URL", "postgres://direct/bank")
-
-    assert read_relay_settings().listen_url == "postgresql://direct/bank"
-
-
 def test_api_and_relay_agree_how_long_an_account_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_api_settings().unverified_days == read_relay_settings().unverified_days == 7
 
@@ -226,94 +196,7 @@ def test_api_and_relay_agree_how_long_an_account_may_wait(monkeypatch: pytest.Mo
     assert read_api_settings().unverified_days == read_relay_settings().unverified_days == 0.5
 
 
-@pytest.mark.parametrize(("text", "address"), [("127.0.0.1:9100", ("127.0.0.1", 9100)), ("[::1]:9100", ("::1", 9100))])
-def test_the_metrics_address_is_a_host_and_a_port(
-    text: str, address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OUTBOX_METRICS_ADDRESS", text)
-
-    assert read_relay_settings().metrics_address == address
-
-
-@pytest.mark.parametrize(
-    ("url", "server"),
-    [
-        ("smtp://host", SmtpServer("smtp", "host", 25)),
-        ("smtp://host:1025", SmtpServer("smtp", "host", 1025)),
-        ("smtps://host", SmtpServer("smtps", "host", 465)),
-        ("smtp+starttls://me:p%40ss%3A@host", SmtpServer("smtp+starttls", "host", 587, "me", "p@ss:")),
-        ("smtp://m%C3%A4x:p\u00e4ss@host", SmtpServer("smtp", "host", 25, "m\u00e4x", "p\u00e4ss")),
-    ],
-)
-def test_smtp_url_says_where_and_how(url: str, server: SmtpServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SMTP_URL", url)
-
-    assert read_consumer_settings().smtp_server == server
-
-
-def test_smtp_helo_name_is_a_domain_or_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read_consumer_settings().smtp_helo_name is None
-    for name in ("mail.example.org", "localhost", "a-b.c_d", "[192.0.2.1]", "[IPv6:2001:db8::1]"):
-        monkeypatch.setenv("SMTP_HELO_NAME", name)
-        assert read_consumer_settings().smtp_helo_name == name
-
-
 def test_several_keys_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_KEY", f"{'a' * 32}, {'b' * 40}")
 
     assert read_api_settings().secret_keys == ("a" * 32, "b" * 40)
-
-
-def test_a_step_longer_than_a_whole_send_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OUTBOX_RUN_LEASE_SECONDS", "30")
-    monkeypatch.setenv("SMTP_TIMEOUT_SECONDS", "20.5")
-
-    assert set(problems(read_consumer_settings)) == {"SMTP_TIMEOUT_SECONDS"}
-
-
-def test_a_short_lease_shortens_the_default_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OUTBOX_RUN_LEASE_SECONDS", "3")
-
-    settings = read_consumer_settings()
-
-    assert settings.smtp_timeout_seconds == settings.send_deadline_seconds == 2.0
-
-
-def test_rate_limits_have_defaults_and_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = read_api_settings().rate_limits
-    assert {name: str(limit) for name, limit in limits.by_name.items()} == {
-        "signup": "30 per 1 minute",
-        "verify": "60 per 1 minute",
-        "resend": "10 per 1 minute",
-        "ops_login": "10 per 1 minute",
-    }
-    assert [str(network) for network in limits.exempt] == ["127.0.0.0/8", "::1/128"]
-
-    monkeypatch.setenv("SIGNUP_RATE_LIMIT", "off")
-    monkeypatch.setenv("VERIFY_RATE_LIMIT", "5/second")
-    monkeypatch.setenv("RATE_LIMIT_EXEMPT", "none")
-
-    limits = read_api_settings().rate_limits
-    assert sorted(limits.by_name) == ["ops_login", "resend", "verify"]
-    assert (limits.by_name["verify"].amount, limits.by_name["verify"].get_expiry()) == (5, 1)
-    assert limits.exempt == ()
-
-
-@pytest.mark.parametrize("text", ["0", "00", "-1", "1.5", "many", "", "1001", "٣"])
-@pytest.mark.parametrize("name", ["MAILBOX_MAILS_PER_HOUR", "MAILBOX_MAILS_OF_CLIENT"])
-def test_a_mail_limit_that_no_mail_or_nothing_fits_in_is_refused(
-    name: str, text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(name, text)
-
-    [problem] = problems(API)[name]
-    assert "write a whole number from 1 to 1000, or 'off' for no limit" in problem
-    assert ("would let no mail out" in problem) == (text in {"0", "00"})
-
-
-def test_mail_limits_are_read_with_the_days_that_they_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = {"MAILBOX_MAILS_PER_HOUR": "off", "MAILBOX_MAILS": "7", "TOTAL_MAILS_PER_HOUR": "20000"}
-    for name, text in {**texts, "UNVERIFIED_DAYS": "0.5"}.items():
-        monkeypatch.setenv(name, text)
-
-    assert read_api_settings().mail_limits == MailLimits(mailbox_an_hour=None, mailbox=7, total_an_hour=20_000, days=1)
