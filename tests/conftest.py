@@ -25,53 +25,18 @@ from embedded.servers.postgres import PostgresServer
 from embedded.servers.postgres_files import binaries
 from embedded.servers.redis import RedisServer, redis_binary
 from shared.database.connections import DbConnection, connect, keep_plans
+from tests.environment import forget_settings, keep_files_in_memory
 from tests.programs.preloading import API_LIBRARIES, SERVICE, Preloaded, preloaded
 from tests.reused_database import ReusedDatabase
 from tests.servers.given_servers import GivenPostgres
 
 SCHEMA = Path(__file__).parents[1] / "schema.sql"
 
-_MEMORY = Path("/dev/shm")  # noqa: S108 - what is made in it has a random name
-_ENOUGH_MEMORY = 4 * 2**30
-
 # A lost power plug is not among the faults; whatever is killed, the operating system keeps what was written.
 POSTGRES_SETTINGS = {"fsync": "off", "max_connections": "200"}
 
 # Scenes of crashes (tests/crash) run in parallel, each with one of the numbered databases.
 REDIS_SETTINGS = {"databases": "32"}
-
-_IGNORED_NAMES = {
-    "DATABASE_URL",
-    "MAIL_FROM",
-    "BASE_URL",
-    "MAILBOX_URL",
-    "PORT",
-    "SECRET_KEY",
-    "VERIFY_EMAIL_MINUTES",
-    "SIGNUP_MAIL_DELAY_SECONDS",
-    "TRUSTED_PROXIES",
-    "FORWARDING_HEADER",
-    "SIGNUP_RATE_LIMIT",
-    "VERIFY_RATE_LIMIT",
-    "RESEND_RATE_LIMIT",
-    "OPS_LOGIN_RATE_LIMIT",
-    "RATE_LIMIT_EXEMPT",
-    "WORKER_CONCURRENCY",
-    "WEB_CONCURRENCY",
-    "KEEPALIVE_SECONDS",
-    "CORS_ALLOWED_ORIGINS",
-    "PASSWORD_MIN_LENGTH",
-    "UNVERIFIED_DAYS",
-    "MAILBOX_MAILS",
-    "MAILBOX_MAILS_PER_HOUR",
-    "MAILBOX_MAILS_OF_CLIENT",
-    "MAILBOX_MAILS_PER_HOUR_OF_CLIENT",
-    "DOMAIN_MAILS_PER_HOUR",
-    "TOTAL_MAILS_PER_HOUR",
-    "OPS_TOKEN",
-    "GUNICORN_CMD_ARGS",
-}
-_IGNORED_PREFIXES = ("OUTBOX_", "RQ_", "SMTP_", "PG", "REDIS_", "FLASK_")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -93,29 +58,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure() -> None:
     """Forget the environment's servers and settings before any test module is imported."""
-    _keep_files_in_memory()
-    for name in filter(is_ignored, list(os.environ)):
-        del os.environ[name]
-    if "TEST_REDIS_URL" in os.environ:
-        # RQ reads it once, when it is imported. Processes that tests start inherit it.
-        os.environ["RQ_KEY_PREFIX"] = f"outbox-test-{secrets.token_hex(8)}"
-
-
-def is_ignored(name: str) -> bool:
-    """Return whether the tests forget this variable of the environment."""
-    return name in _IGNORED_NAMES or name.startswith(_IGNORED_PREFIXES)
-
-
-def _keep_files_in_memory() -> None:
-    """Let the servers and programs of the tests have their folders in memory, unless TMPDIR says where.
-
-    On a disk, half of a run is spent on making and removing the files of databases.
-    """
-    if "TMPDIR" in os.environ or not os.access(_MEMORY, os.W_OK):
-        return
-    if shutil.disk_usage(_MEMORY).free >= _ENOUGH_MEMORY:
-        # Processes that tests start inherit it.
-        os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
+    keep_files_in_memory()
+    forget_settings()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 import re
 
-from tests.conftest import is_ignored
+from tests.environment import is_ignored
 from tests.programs.processes import ROOT
 
 

@@ -72,7 +72,7 @@ _FORK: Final = multiprocessing.get_context("fork")
 
 
 def rq_key_prefix() -> str:
-    """Return the prefix that RQ reads when it is imported, which is before tests/conftest.py sets it."""
+    """Return the prefix that RQ reads when it is imported, which is before tests/environment.py sets it."""
     return os.environ.get("RQ_KEY_PREFIX", "rq")
 
 
