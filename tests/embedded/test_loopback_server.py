@@ -1,6 +1,5 @@
 """A server's port: chosen at the first start, and another one if that was taken meanwhile."""
 
-import secrets
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -19,9 +18,7 @@ Make = Callable[..., PostgresServer | RedisServer]
 
 
 @pytest.fixture(params=[PostgresServer, RedisServer])
-def make(request: pytest.FixtureRequest, server_folder: Path) -> Iterator[Make]:
-    folder = server_folder / secrets.token_hex(4)
-    folder.mkdir(mode=0o755)
+def make(request: pytest.FixtureRequest, folder: Path) -> Iterator[Make]:
     yield partial(request.param, folder)
     shutil.rmtree(folder)
 
