@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 from sqlalchemy import Engine
 
-from api.accounts.corrections import CorrectionRequest, correct_address
+from api.accounts.corrections import TAKEN_FIELD, CorrectionRequest, correct_address
 from api.accounts.idempotency import RequestKey
 from api.accounts.mail_limits.limiter import MailLimiter
 from api.accounts.own_account import find_own_account
@@ -20,10 +21,10 @@ from api.database.notifier import Notifier
 from api.http.problems import FieldError, ProblemError, invalid_fields
 
 _log = structlog.get_logger(__name__)
-_TAKEN = {
-    "username": "This username is taken. Choose another one.",
-    "email": "An account with this email address already exists. Use that account, or another address.",
-}
+USERNAME_TAKEN: Final = "This username is taken. Choose another one."
+"""A text for clients."""
+
+_TAKEN: Final = {"username": USERNAME_TAKEN, "email": TAKEN_FIELD}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,9 @@ from api.http.problems import FieldError, ProblemError
 
 MAX_BODY_BYTES: Final = 16 * 1024
 
+NOT_JSON: Final = "The body must be JSON. Send it with Content-Type: application/json."
+"""A text for clients."""
+
 READ_LIMIT_BYTES: Final = MAX_BODY_BYTES + 1
 """One byte more than we accept. werkzeug truncates a body without Content-Length at its limit, without an error, so the
 extra byte has to come through to be noticed."""
@@ -32,7 +35,7 @@ def read(request: Request) -> bytes:
 def read_object(request: Request) -> dict[str, Any]:
     """Return the JSON object in the body. Raises ProblemError, or an HTTPException that becomes one."""
     if not is_json(request):
-        raise ProblemError(415, "The body must be JSON. Send it with Content-Type: application/json.")
+        raise ProblemError(415, NOT_JSON)
     body = _parse(read(request))
     if not isinstance(body, dict):
         whole = FieldError("", 'Send a JSON object, such as {"name": "value"}.', is_whole_body=True)

@@ -16,7 +16,8 @@ from api.accounts.routes.schemas import (
     VerifySchema,
 )
 from api.accounts.routes.signup import SIGNUP_PATH
-from api.accounts.routes.verification import EXPIRED, NOT_VALID, TAKEN
+from api.accounts.routes.verification import EXPIRED, NO_PARAMETERS, NOT_VALID, TAKEN
+from api.http.bodies import NOT_JSON
 from api.http.problems import detail_of
 from api.openapi import responses
 from api.openapi.responses import Part
@@ -89,7 +90,7 @@ def _sign_up(signup_schema: SignUpSchema) -> Part:
             "201": responses.created(),
             "400": responses.not_json(or_else=MALFORMED),
             "409": responses.taken(),
-            "422": responses.invalid_body(or_else=USED),
+            "422": responses.invalid_signup(or_else=USED),
         },
     }
 
@@ -138,7 +139,12 @@ def _post_link() -> Part:
                 "application/x-www-form-urlencoded": (VerifyFormSchema, _LINK),
             }
         ),
-        "responses": {**_errors_of_bodies(), **_answers_to_links(), "403": responses.proof_required()},
+        "responses": {
+            **_errors_of_bodies(),
+            **_answers_to_links(),
+            "403": responses.proof_required(),
+            "415": responses.unsupported(NO_PARAMETERS),
+        },
     }
 
 
@@ -242,7 +248,7 @@ def _errors_of_bodies() -> Part:
         "400": responses.not_json(),
         "408": responses.problem(408, "The body did not arrive in time.", detail_of(408)),
         "413": responses.problem(413, "The body is larger than 16 KiB.", detail_of(413)),
-        "415": responses.problem(415, "The content type is not supported.", detail_of(415)),
+        "415": responses.unsupported(NOT_JSON),
         "422": responses.invalid_body(),
         **_errors_of_all(),
     }

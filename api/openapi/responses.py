@@ -18,8 +18,9 @@ from api.accounts.routes.responses import (
 )
 from api.accounts.routes.signup import SENT_AGAIN
 from api.accounts.routes.verification import INCOMPLETE, PROOF_KIND, PROOF_REFUSED, PROOF_REQUIRED
+from api.accounts.service import USERNAME_TAKEN
 from api.accounts.token_holders import NOT_KNOWN
-from api.http.problems import NO_KIND, PROBLEM_TYPE, FieldError, ProblemError, members
+from api.http.problems import NO_KIND, PROBLEM_TYPE, FieldError, ProblemError, invalid_fields, members
 from api.http.request_ids import REQUEST_ID_HEADER
 
 Part = dict[str, Any]
@@ -32,9 +33,10 @@ _USER: Final[Mapping[str, object]] = {
     "created_at": "2026-11-24T10:02:28.766573+00:00",
     "signup_token": "YWRh.yZ8Qm4Wb0mS7V0Yx0cJt2mJw3m9n4vQmJqP8a1bC2dE",
 }
-_INVALID: Final = FieldError("username", "Use only lowercase letters a-z, digits and underscores.")
+_INVALID_USERNAME: Final = FieldError("username", "Use only lowercase letters a-z, digits and underscores.")
+_INVALID_EMAIL: Final = FieldError("email", "Enter an email address like name@example.com, without spaces or quotes.")
 _MISSING: Final = FieldError("secret_code", "Required: copy it from the link.", in_body=False)
-_TAKEN: Final = FieldError("username", "This username is taken. Choose another one.")
+_TAKEN: Final = FieldError("username", USERNAME_TAKEN)
 
 HEADERS: Final[Mapping[str, Part]] = {
     REQUEST_ID_HEADER: {
@@ -126,10 +128,19 @@ def not_json(*, or_else: str = "") -> Part:
     return problem(400, "The body cannot be parsed.", detail, or_else=or_else)
 
 
-def invalid_body(*, or_else: str = "") -> Part:
-    """Return the error for a body with invalid fields."""
-    detail = "Some fields are not valid. See errors for each one."
-    return problem(422, "Fields are not valid. Lists all of them.", detail, [_INVALID], or_else=or_else)
+def unsupported(detail: str) -> Part:
+    """Return the error for a body of another content type."""
+    return problem(415, "The content type is not supported.", detail)
+
+
+def invalid_body() -> Part:
+    """Return the error for a body with an invalid address."""
+    return _invalid(_INVALID_EMAIL)
+
+
+def invalid_signup(*, or_else: str) -> Part:
+    """Return the error for a signup with invalid fields."""
+    return _invalid(_INVALID_USERNAME, or_else=or_else)
 
 
 def proof_required() -> Part:
@@ -173,6 +184,11 @@ def problem(
         "headers": _headers([*_LIMITED, "Retry-After"] if waits else _LIMITED),
         "content": {PROBLEM_TYPE: {"schema": ProblemSchema, "examples": _named(examples)}},
     }
+
+
+def _invalid(error: FieldError, *, or_else: str = "") -> Part:
+    detail = invalid_fields([error]).detail
+    return problem(422, "Fields are not valid. Lists all of them.", detail, [error], or_else=or_else)
 
 
 def _json(description: str, schema: type[Any], example: Mapping[str, object]) -> Part:

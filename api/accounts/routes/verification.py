@@ -22,6 +22,7 @@ from api.http.problems import NO_KIND, FieldError, ProblemError, problem_of, res
 from shared.links import VERIFY_PATH
 
 INCOMPLETE: Final = "This link is incomplete. Open it exactly as it is in the email."
+NO_PARAMETERS: Final = "Send JSON or a form, or put the parameters into the query."
 NOT_VALID: Final = "This link is not valid. Open the one in the latest email."
 EXPIRED: Final = f"This link has expired. Request a new one with POST {VERIFY_PATH}/resend."
 TAKEN: Final = "Another account has this email address now. Use that account, or change the address of yours."
@@ -118,7 +119,7 @@ def _posted() -> Mapping[str, str]:
     if request.mimetype in _FORMS:
         return {**link, **request.form}
     if body:
-        raise ProblemError(415, "Send JSON or a form, or put the parameters into the query.")
+        raise ProblemError(415, NO_PARAMETERS)
     return link
 
 
