@@ -1,12 +1,30 @@
-"""Steps of the tests of corrections: mails that were requested, and mails that wait for a limit."""
+"""Steps of the tests of corrections: requests with a signup token, and mails that wait for a limit."""
+
+from typing import Any
+
+from werkzeug.test import TestResponse
 
 from api.accounts.mail_limits.limiter import MailLimiter
 from shared.settings.mail_limits import MailLimits
 from tests.programs.api_service import ALICE, KEY, ApiService
 
 SIGNUP = "/v1/signup"
+RESEND = "/v1/verify_email/resend"
 RIGHT = "alice@example.org"
 MALLORY = {**ALICE, "username": "mallory", "password": "what mallory chose"}
+
+
+def bearer(signup: TestResponse) -> dict[str, str]:
+    return {"Authorization": f"Bearer {signup.get_json()['signup_token']}"}
+
+
+def correct(api: ApiService, headers: dict[str, str], email: str = RIGHT) -> TestResponse:
+    return api.client().post(f"{SIGNUP}/email", json={"email": email}, headers=headers)
+
+
+def state(api: ApiService, headers: dict[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = api.client().get(SIGNUP, headers=headers).get_json()
+    return found
 
 
 def mailed(api: ApiService) -> list[str]:

@@ -1,7 +1,6 @@
 """Idempotency-Key on POST /v1/users: the signup runs once, and each repetition gets the same response."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -12,12 +11,6 @@ from tests.programs.api_service import ALICE, KEY, OLD_KEY, ApiService, api_serv
 
 NAME = '"8e03978e-40d5-43e8-bc93-6894a57f9324"'
 VERIFY = "task:send_verify_email"
-
-
-@pytest.fixture
-def api(database_url: str) -> Iterator[ApiService]:
-    with api_service(database_url) as service:
-        yield service
 
 
 def send(api: ApiService, key: str = NAME, **changes: object) -> TestResponse:

@@ -1,5 +1,4 @@
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -11,12 +10,6 @@ from api.accounts.signup_tokens import sign_token
 from tests.programs.api_service import ALICE, KEY, ApiService, api_service
 
 VERIFY = "task:send_verify_email"
-
-
-@pytest.fixture
-def api(database_url: str) -> Iterator[ApiService]:
-    with api_service(database_url) as service:
-        yield service
 
 
 def verify(api: ApiService, username: str) -> None:

@@ -1,15 +1,7 @@
-from collections.abc import Iterator
-
 import pytest
 
 from tests.api.accounts.ownership.people import MALLORY
-from tests.programs.api_service import ALICE, ApiService, api_service
-
-
-@pytest.fixture
-def api(database_url: str) -> Iterator[ApiService]:
-    with api_service(database_url) as service:
-        yield service
+from tests.programs.api_service import ALICE, ApiService
 
 
 @pytest.fixture

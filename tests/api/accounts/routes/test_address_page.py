@@ -1,19 +1,10 @@
 """The pages after a signup, and the one that changes the address."""
 
-from collections.abc import Iterator
 from urllib.parse import urljoin
-
-import pytest
 
 from tests.api.accounts.steps import MALLORY, RIGHT, SIGNUP, let_mails_wait, mailed
 from tests.html_page import Page
-from tests.programs.api_service import ALICE, PAGE, ApiService, api_service
-
-
-@pytest.fixture
-def api(database_url: str) -> Iterator[ApiService]:
-    with api_service(database_url) as service:
-        yield service
+from tests.programs.api_service import ALICE, PAGE, ApiService
 
 
 def test_wrong_address_is_corrected_from_the_page_after_signup(api: ApiService) -> None:
