@@ -3,6 +3,7 @@
 import re
 
 from flask.testing import FlaskClient
+from psycopg.types.json import Jsonb
 
 from outbox_relay.loop.heartbeat import write_heartbeat
 from shared.database.connections import connect
@@ -38,6 +39,15 @@ def test_a_message_s_life_is_shown(service: ApiService, operator: FlaskClient) -
 
     assert [part in page for part in ("created_at", "550 no such mailbox", "dead")] == [True] * 3
     assert [operator.get(f"/ops/message?id={wrong}").status_code for wrong in ("99", "x", "", "9" * 40)] == [404] * 4
+
+
+def test_failures_with_any_keys_are_shown(service: ApiService, operator: FlaskClient) -> None:
+    id_ = dead(service, failures=Jsonb([{}, {"reason": "ours"}, {"maybe_accepted": True}]))
+
+    page = operator.get(f"/ops/message?id={id_}").text
+
+    assert page.count("<td></td><td></td><td>") == 3
+    assert ("<td>ours</td>" in page, page.count("may have accepted it")) == (True, 1)
 
 
 def test_a_page_may_run_only_its_own_script_and_is_never_framed(operator: FlaskClient) -> None:
