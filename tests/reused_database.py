@@ -25,7 +25,8 @@ SELECT ARRAY(SELECT oid::regclass::text FROM pg_class
 """
 
 # xmin is the transaction that wrote a row. TRUNCATE writes rows of pg_class, so that its columns are compared instead,
-# except for the sizes of indexes. Objects below 16384 are PostgreSQL's own.
+# except for the sizes of indexes. A default (pg_attrdef) changes its column's row of pg_attribute, too. Objects below
+# 16384 are PostgreSQL's own.
 _NOT_ROWS: Final = """
 SELECT ARRAY(
     SELECT ROW(oid, relname, relnamespace, relowner, relkind, relnatts, relchecks, relhasindex, relhasrules,
@@ -40,18 +41,17 @@ SELECT ARRAY(
 ), ARRAY(
     SELECT ROW(count(*), sum(number::text::bigint))::text
       FROM (SELECT 1 AS catalogue, xmin AS number FROM pg_attribute WHERE attrelid >= 16384
-            UNION ALL SELECT 2, xmin FROM pg_attrdef
-            UNION ALL SELECT 3, xmin FROM pg_constraint WHERE oid >= 16384
-            UNION ALL SELECT 4, xmin FROM pg_type WHERE oid >= 16384
-            UNION ALL SELECT 5, xmin FROM pg_proc WHERE oid >= 16384
-            UNION ALL SELECT 6, xmin FROM pg_trigger
-            UNION ALL SELECT 7, xmin FROM pg_index WHERE indexrelid >= 16384
-            UNION ALL SELECT 8, xmin FROM pg_rewrite WHERE oid >= 16384
-            UNION ALL SELECT 9, xmin FROM pg_sequence
-            UNION ALL SELECT 10, xmin FROM pg_namespace WHERE nspname !~ '^pg_'
-            UNION ALL SELECT 11, xmin FROM pg_statistic WHERE starelid >= 16384
-            UNION ALL SELECT 12, xmin FROM pg_extension
-            UNION ALL SELECT 13, xmin FROM pg_default_acl) AS written
+            UNION ALL SELECT 2, xmin FROM pg_constraint WHERE oid >= 16384
+            UNION ALL SELECT 3, xmin FROM pg_type WHERE oid >= 16384
+            UNION ALL SELECT 4, xmin FROM pg_proc WHERE oid >= 16384
+            UNION ALL SELECT 5, xmin FROM pg_trigger
+            UNION ALL SELECT 6, xmin FROM pg_index WHERE indexrelid >= 16384
+            UNION ALL SELECT 7, xmin FROM pg_rewrite WHERE oid >= 16384
+            UNION ALL SELECT 8, xmin FROM pg_sequence
+            UNION ALL SELECT 9, xmin FROM pg_namespace WHERE nspname !~ '^pg_'
+            UNION ALL SELECT 10, xmin FROM pg_statistic WHERE starelid >= 16384
+            UNION ALL SELECT 11, xmin FROM pg_extension
+            UNION ALL SELECT 12, xmin FROM pg_default_acl) AS written
      GROUP BY catalogue ORDER BY catalogue
 )
 """
