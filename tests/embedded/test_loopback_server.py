@@ -25,8 +25,9 @@ def make(request: pytest.FixtureRequest, folder: Path) -> Iterator[Make]:
 
 @contextmanager
 def taken(port: int) -> Iterator[int]:
-    """Listen on a port; yields its number."""
-    with socket.create_server((LOOPBACK, port)) as other:
+    """Take a port; yields its number. Nothing listens on it, because a client would wait long for an answer."""
+    with socket.socket() as other:
+        other.bind((LOOPBACK, port))
         yield other.getsockname()[1]
 
 
