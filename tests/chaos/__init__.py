@@ -1,4 +1,4 @@
-"""Chaos: signups over HTTP while everything that the service stands on is killed, stopped, emptied or made to lie.
+"""Chaos: signups over HTTP while everything that the service depends on is killed, stopped, emptied or made to fail.
 
 `python -m tests.chaos` starts all of it on free ports of 127.0.0.1 in a folder of its own, draws its faults from a
 seed, waits until nothing is left to do, and compares the answers that clients got with what was committed and what

@@ -19,7 +19,7 @@ from tests.chaos.stack import CALM_MAIL_SERVER, Stack
 _FIND_SECONDS: Final = 3.0
 """How long a fault waits for what it is to hit: a process that is just being started, the child of a busy worker."""
 
-_LEAVE_SECONDS: Final = 30.0
+_TERM_SECONDS: Final = 30.0
 _MAIL_FAULTS: Final[Mapping[str, str]] = {
     "mail-421": "greet-421",
     "mail-451": "data-451",
@@ -140,15 +140,15 @@ class Injector:
     def _stop(self, fault: Fault) -> bool:
         hit = self._signal(fault, signal.SIGSTOP)
         self._pause(fault.seconds)
-        self._stack.supervisor.go_on(hit)
+        self._stack.supervisor.resume(hit)
         return bool(hit)
 
     def _term(self, fault: Fault) -> bool:
         hit = self._signal(fault, signal.SIGTERM)
-        deadline = time.monotonic() + _LEAVE_SECONDS
+        deadline = time.monotonic() + _TERM_SECONDS
         while any(not self._stack.supervisor.has_ended(fault.target, pid) for pid in hit):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{fault.target} did not end within {_LEAVE_SECONDS:g} s of SIGTERM")
+                raise TimeoutError(f"{fault.target} did not end within {_TERM_SECONDS:g} s of SIGTERM")
             self._pause(0.02)
         return bool(hit)
 

@@ -40,7 +40,7 @@ class Load:
         self._changed = threading.Condition()
         self._next_new_at = 0.0
         self._takes_new = True
-        self._leaving = False
+        self._is_abandoned = False
         self._threads = [threading.Thread(target=self._run, name=f"client-{n}", daemon=True) for n in range(_THREADS)]
 
     def start(self) -> None:
@@ -63,7 +63,7 @@ class Load:
         """End it; users without an answer get none."""
         with self._changed:
             self._takes_new = False
-            self._leaving = True
+            self._is_abandoned = True
             self._changed.notify_all()
         for thread in self._threads:
             if thread.ident is not None:
@@ -80,7 +80,7 @@ class Load:
     def _take(self) -> Signup | None:
         """Return the user whose turn it is; None when none is left."""
         with self._changed:
-            while not self._leaving:
+            while not self._is_abandoned:
                 now = time.monotonic()
                 if self._turns and self._turns[0].at <= now:
                     return heapq.heappop(self._turns).signup

@@ -19,7 +19,7 @@ def table(options: Options, account: Account) -> str:
     width = max(map(len, account.figures))
     lines += [f"  {name:<{width}}  {value!s:>7}" for name, value in account.figures.items()]
     lines += [f"    {kind:<{width - 2}}  {count:>7}" for kind, count in account.faults.items()]
-    for title, stories in (("worth a look", account.remarks), ("WRONG", account.wrong)):
+    for title, stories in (("worth checking", account.remarks), ("WRONG", account.wrong)):
         if stories:
             lines += ["", f"{title}:", *(f"  {story}" for story in stories[:_LONGEST_LIST])]
             if len(stories) > _LONGEST_LIST:

@@ -75,7 +75,7 @@ def run(options: Options, say: Callable[[str], None] = lambda _: None) -> Outcom
     # PostgreSQL's account has to pass through.
     folder.chmod(0o711)
     say(f"logs: {folder}")
-    evidence = _witness(options, folder, say)
+    evidence = _gather_evidence(options, folder, say)
     account = settle(evidence)
     if account.wrong or options.keep:
         (folder / "evidence.json").write_text(json.dumps(asdict(evidence), indent=1, default=str))
@@ -84,7 +84,7 @@ def run(options: Options, say: Callable[[str], None] = lambda _: None) -> Outcom
     return Outcome(account, None)
 
 
-def _witness(options: Options, folder: Path, say: Callable[[str], None]) -> Evidence:
+def _gather_evidence(options: Options, folder: Path, say: Callable[[str], None]) -> Evidence:
     counts = {"relay": options.relays, "worker": options.workers}
     plan = draw_plan(options.seed, options.duration, options.kinds, counts)
     stack = Stack(folder, worker_class=options.worker_class, relays=options.relays, workers=options.workers)
@@ -95,7 +95,7 @@ def _witness(options: Options, folder: Path, say: Callable[[str], None]) -> Evid
         say(f"running for {options.duration:g} s with {len(plan)} faults planned")
         injector.start()
         load.start()
-        _last(options.duration, stack, injector)
+        _run_for(options.duration, stack, injector)
         load.finish()
         injector.end()
         say("all faults are over: waiting for the last answers, then for quiet")
@@ -117,7 +117,7 @@ def _witness(options: Options, folder: Path, say: Callable[[str], None]) -> Evid
         injector.release()
 
 
-def _last(seconds: float, stack: Stack, injector: Injector) -> None:
+def _run_for(seconds: float, stack: Stack, injector: Injector) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         injector.check()

@@ -37,23 +37,23 @@ class Supervisor(threading.Thread):
         self.programs = {program.name: program for program in programs}
         self.exits: list[Exit] = []
         self.error: BaseException | None = None
-        # Nobody may learn of a process's end between reading its number and a signal to it: the number could be
-        # another's by then.
+        # No other thread may reap a process between the reading of its pid and a signal to it: the pid could be
+        # another process's by then.
         self._lock = threading.Lock()
         self._restart_at = dict.fromkeys(self.programs, 0.0)
-        self._leaving = threading.Event()
+        self._stopping = threading.Event()
         self._released = threading.Event()
 
     def run(self) -> None:
         try:
-            while not self._leaving.wait(_TICK_SECONDS):
+            while not self._stopping.wait(_TICK_SECONDS):
                 with self._lock:
-                    self._look()
+                    self._restart_ended()
         except BaseException as exc:  # noqa: BLE001 - the main thread raises it
             self.error = exc
         self._released.wait()
 
-    def _look(self) -> None:
+    def _restart_ended(self) -> None:
         for name, program in self.programs.items():
             if program.running:
                 continue
@@ -98,7 +98,7 @@ class Supervisor(threading.Thread):
             chosen = {"parent": {program.pid}, "child": set(sorted(children)[:1]), "all": {program.pid, *children}}
             return {pid for pid in chosen[variant] if _send(pid, number)}
 
-    def go_on(self, pids: set[int]) -> None:
+    def resume(self, pids: set[int]) -> None:
         """Continue stopped processes."""
         with self._lock:
             for pid in pids:
@@ -112,7 +112,7 @@ class Supervisor(threading.Thread):
 
     def stop(self, seconds: float) -> None:
         """Restart nothing more, ask all processes to end, and kill those that remain after so many seconds."""
-        self._leaving.set()
+        self._stopping.set()
         with self._lock:
             running = [program for program in self.programs.values() if program.running]
             for program in running:
@@ -135,7 +135,7 @@ def kill_marked(mark: str) -> None:
 
 
 def marked(mark: str) -> set[int]:
-    """Find the processes that carry a run's mark in their environment."""
+    """Return the processes that carry a run's mark in their environment."""
     line = f"{MARK_NAME}={mark}".encode()
     return {pid for pid in other_processes() if line in _environment(pid)}
 

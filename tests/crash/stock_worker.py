@@ -19,7 +19,7 @@ TIMEOUT_SECONDS: Final = 60.0
 
 _BACKLOG: Final = 20
 _LONGEST_WORK_SECONDS: Final = 0.5
-_LOOK_SECONDS: Final = 0.1
+_CHECK_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,14 @@ def terminate_under_load(scene: Scene, terms: int, random: Random) -> Tally:
     """Stop one worker after the other, each after a random time.
 
     Messages keep coming until the last one has stopped: a signal between Python's check of its signals and the system
-    call of RQ's pop is heard when the pop ends, and without a job that is after minutes.
+    call of RQ's pop is handled when the pop ends, and without a job that is after minutes.
     """
     scene.start_relay()
     ids = scene.sign_up(_BACKLOG)
     moments = [random.uniform(0, _LONGEST_WORK_SECONDS) for _ in range(terms)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         stops = [pool.submit(_let_stop, scene, *victim) for victim in enumerate(moments)]
-        while wait(stops, timeout=_LOOK_SECONDS).not_done:
+        while wait(stops, timeout=_CHECK_SECONDS).not_done:
             ids += scene.sign_up(max(0, _BACKLOG - scene.count()))
         for stop in stops:
             stop.result()

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 
 TIMEOUT_SECONDS: Final = 60.0
 RELAY_STOPS_WITHIN: Final = 5.0
-LEAVE_SECONDS: Final = 5.0
+GRACE_SECONDS: Final = 5.0
 """What OutboxWorker adds to a send's deadline for the commits of the outcomes."""
 
 SLACK: Final = 3.0
@@ -83,7 +83,7 @@ def stop_an_outbox_worker_with_mails_in_flight(stage: Stage, times: int) -> None
         scene.start("successor", "worker", env=OUTBOX_WORKER)
         scene.wait_for_quiet(TIMEOUT_SECONDS)
 
-        assert took < 15 * 2 / 3 + LEAVE_SECONDS + SLACK
+        assert took < 15 * 2 / 3 + GRACE_SECONDS + SLACK
         assert (left > 0, running) == (True, 0)
         assert set(scene.copies(ids).values()) == {1}
         assert spent_attempts(scene) == {(1, 0)}
@@ -101,7 +101,7 @@ def stop_an_outbox_worker_before_a_mail_server_that_hangs(stage: Stage, times: i
         scene.start("successor", "worker", env=OUTBOX_WORKER)
         scene.wait_for_quiet(TIMEOUT_SECONDS)
 
-        assert took < 4.5 * 2 / 3 + LEAVE_SECONDS + SLACK
+        assert took < 4.5 * 2 / 3 + GRACE_SECONDS + SLACK
         assert set(scene.copies(ids).values()) == {1}
 
 

@@ -24,8 +24,8 @@ SIGNUPS = 60
 
 
 def sign_up(client: httpx.Client, number: int) -> int:
-    wish = {**ALICE, "username": f"user{number}", "email": f"user{number}@example.com"}
-    return client.post("/v1/users", json=wish).status_code
+    request = {**ALICE, "username": f"user{number}", "email": f"user{number}@example.com"}
+    return client.post("/v1/users", json=request).status_code
 
 
 def test_every_signup_is_mailed_once_through_three_shared_connections(

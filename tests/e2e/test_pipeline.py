@@ -40,13 +40,13 @@ def stack(server_folder: Path, origin: Preloaded, api_origin: Preloaded) -> Iter
 
 
 def sign_up(client: httpx.Client, number: int) -> int:
-    wish = {
+    request = {
         "username": f"user{number}",
         "full_name": f"User {number}",
         "email": f"user{number}@example.com",
         "password": "correct horse",
     }
-    return client.post("/v1/users", json=wish).status_code
+    return client.post("/v1/users", json=request).status_code
 
 
 def test_every_signup_without_redis_is_one_mail_with_it(stack: Stack) -> None:

@@ -22,7 +22,7 @@ class Account:
     Attributes:
         figures: what the table shows, in its order.
         wrong: what breaks the promise, a line each. A run with any of these has failed.
-        remarks: what is allowed and yet worth a look.
+        remarks: what is allowed and yet worth checking.
 
     """
 
@@ -33,7 +33,7 @@ class Account:
 
 
 def settle(evidence: Evidence) -> Account:
-    """Judge a run."""
+    """Return the account of a run."""
     account = Account()
     _settle_signups(evidence, account)
     _settle_mails(evidence, account)

@@ -14,8 +14,8 @@ class Signup:
     """A user who signs up, and the answers that the user got.
 
     Attributes:
-        acknowledged_by: 201, or 200 for his own account at a repetition; None as long as he knows nothing.
-        answers: everything that he got, by status or by the error's name.
+        acknowledged_by: 201, or 200 for the user's own account at a repetition; None without a clear answer.
+        answers: how many of each the user got, by status or by the error's name.
 
     """
 
