@@ -9,7 +9,7 @@ import psycopg
 from alembic import context
 from alembic.migration import MigrationContext
 from alembic.util import CommandError
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
@@ -38,6 +38,25 @@ _FORMER_RULES: Final = """
         SELECT FROM pg_constraint WHERE conrelid = to_regclass('outbox') AND conname = 'outbox_rules'
     )
 """
+_HOLDERS: Final = """
+    SELECT CASE WHEN held.pid IS NULL THEN 'a prepared transaction (see pg_prepared_xacts)'
+           ELSE format('process %%s (%%s, %%s)', held.pid,
+                       coalesce(nullif(application_name, ''), 'a client without a name'),
+                       coalesce(state, 'its state is hidden'))
+           END,
+           extract(epoch FROM clock_timestamp() - xact_start)::integer
+    FROM pg_locks AS held LEFT JOIN pg_stat_activity AS activity ON activity.pid = held.pid
+    WHERE granted AND held.pid IS DISTINCT FROM pg_backend_pid()
+      AND (
+        database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND relation IN (SELECT c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+                         WHERE nspname = current_schema())
+        -- CREATE INDEX CONCURRENTLY waits for transactions that hold none of our tables.
+        OR locktype = 'virtualxid' AND datname = current_database()
+      )
+    GROUP BY virtualtransaction, held.pid, application_name, state, xact_start
+    ORDER BY bool_or(relation IS NOT NULL) DESC, xact_start NULLS FIRST LIMIT 3
+"""
 
 
 def run() -> None:
@@ -55,15 +74,14 @@ def run() -> None:
                 return _migrate(connection)
         except OperationalError as exc:
             if isinstance(exc.orig, psycopg.errors.LockNotAvailable):
+                if waits % _WAITS_BETWEEN_REPORTS == 0:
+                    _report_wait(engine)
                 waits += 1
             elif isinstance(exc.orig, psycopg.errors.QueryCanceled) and slow < _SLOW_TRIES:
                 slow += 1
             else:
                 raise
         # The processes of a new version wait for the migration: if it gave up, they would never start.
-        if waits % _WAITS_BETWEEN_REPORTS == 1:
-            with engine.connect() as connection:
-                _report_wait(connection)
         time.sleep(_PAUSE_SECONDS)
 
 
@@ -75,30 +93,13 @@ def _connect(url: str) -> DbConnection:
     return connection
 
 
-def _report_wait(connection: Connection) -> None:
+def _report_wait(engine: Engine) -> None:
     """Write to standard error which other transactions are open, first those that have locked one of our tables.
 
     Every role may read who holds which lock, but PostgreSQL hides the state and the age of other roles' sessions.
     """
-    rows = connection.exec_driver_sql("""
-        SELECT CASE WHEN held.pid IS NULL THEN 'a prepared transaction (see pg_prepared_xacts)'
-               ELSE format('process %%s (%%s, %%s)', held.pid,
-                           coalesce(nullif(application_name, ''), 'a client without a name'),
-                           coalesce(state, 'its state is hidden'))
-               END,
-               extract(epoch FROM clock_timestamp() - xact_start)::integer
-        FROM pg_locks AS held LEFT JOIN pg_stat_activity AS activity ON activity.pid = held.pid
-        WHERE granted AND held.pid IS DISTINCT FROM pg_backend_pid()
-          AND (
-            database = (SELECT oid FROM pg_database WHERE datname = current_database())
-            AND relation IN (SELECT c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
-                             WHERE nspname = current_schema())
-            -- CREATE INDEX CONCURRENTLY waits for transactions that hold none of our tables.
-            OR locktype = 'virtualxid' AND datname = current_database()
-          )
-        GROUP BY virtualtransaction, held.pid, application_name, state, xact_start
-        ORDER BY bool_or(relation IS NOT NULL) DESC, xact_start NULLS FIRST LIMIT 3
-    """)
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql(_HOLDERS).fetchall()
     open_transactions = "; ".join(
         f"{who}, its age is hidden" if age is None else f"{who} for {age} s" for who, age in rows
     )

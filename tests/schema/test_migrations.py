@@ -130,6 +130,21 @@ def test_a_whole_minute_of_tries_is_not_the_end(empty_database_url: str, tmp_pat
     assert migration.returncode == 0, said
 
 
+def test_a_step_that_takes_too_long_is_not_reported_as_a_lock(empty_database_url: str, tmp_path: Path) -> None:
+    greedy = tmp_path / "migrations"
+    write_greedy_migration(greedy)
+    (greedy / "versions" / "0002_greedy.py").write_text(
+        "from alembic import op\nrevision, down_revision = '0002_greedy', '0001_schema'\n"
+        "errors = iter(['lock_not_available', 'query_canceled', 'query_canceled'])\n"
+        "def upgrade():\n    for error in errors:\n        op.execute(f'DO $$ BEGIN RAISE {error}; END $$')\n"
+    )
+
+    migration = start_alembic(empty_database_url, greedy)
+    _, said = migration.communicate(timeout=30)
+
+    assert (migration.returncode, said.count("A table is locked")) == (0, 1), said
+
+
 def test_a_holder_of_another_role_is_named_though_its_age_is_hidden(empty_database_url: str, tmp_path: Path) -> None:
     upgrade(empty_database_url, "0001_schema")
     greedy = tmp_path / "migrations"
