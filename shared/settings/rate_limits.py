@@ -23,7 +23,7 @@ DEFAULTS: Final[Mapping[str, str]] = {
     "resend": "10 per minute",
     "ops_login": "10 per minute",
 }
-"""The variable of each limit, and its default."""
+"""The name of each limit, which its variable begins with, and its default."""
 
 
 @dataclass(frozen=True, slots=True)
