@@ -45,10 +45,10 @@ def enqueue_after_commit() -> Flask:
     queue = Queue(CRITICAL, connection=Redis.from_url(os.environ["RQ_REDIS_URL"]))
 
     def sign_up_and_enqueue(
-        engine: Engine, wish: signup.SignUpRequest, rules: signup.MailRules
+        engine: Engine, request: signup.SignUpRequest, rules: signup.MailRules
     ) -> signup.SignedUp | signup.Taken:
-        outcome = signup.sign_up(engine, wish, rules)
-        queue.enqueue("tasks.send_verify_email", wish.username, result_ttl=60)
+        outcome = signup.sign_up(engine, request, rules)
+        queue.enqueue("tasks.send_verify_email", request.username, result_ttl=60)
         return outcome
 
     _replace(service, "sign_up", sign_up_and_enqueue)

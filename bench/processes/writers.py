@@ -48,8 +48,8 @@ def _signup(engine: Engine, limits: MailLimits, domain_of: Callable[[str], str])
     rules = signup.MailRules(MailLimiter(limits, ["the bench's own key, not a secret"]), "127.0.0.1")
 
     def write(username: str) -> None:
-        wish = signup.SignUpRequest(username, "Ada Lovelace", f"{username}@{domain_of(username)}", "correct horse")
-        signup.sign_up(engine, wish, rules)
+        request = signup.SignUpRequest(username, "Ada Lovelace", f"{username}@{domain_of(username)}", "correct horse")
+        signup.sign_up(engine, request, rules)
 
     return write
 

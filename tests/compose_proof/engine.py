@@ -133,7 +133,7 @@ class Engine:
         }
 
     def kill_9(self, container: str) -> None:
-        """Kill the container's first process as a crash would: `docker kill` would count as somebody's wish."""
+        """Kill the container's first process as a crash would: `docker kill` would count as a stop by hand."""
         pid = self.docker("inspect", "--format", "{{.State.Pid}}", container).stdout.strip()
         subprocess.run(["nsenter", "--pid", "--target", str(self._first_process), "kill", "-9", pid], check=True)
 

@@ -152,10 +152,10 @@ def test_the_service(
     try:
         for program in programs:
             program.start()
-        wish = {"username": "ada", "full_name": "Ada", "email": "ada@example.com", "password": "correct horse"}
+        request = {"username": "ada", "full_name": "Ada", "email": "ada@example.com", "password": "correct horse"}
         url = f"http://127.0.0.1:{settings['PORT']}"
         wait_until(lambda: is_ready(url), 60, "the API to be ready")
-        assert httpx.post(f"{url}/v1/users", json=wish, timeout=30).status_code == 201
+        assert httpx.post(f"{url}/v1/users", json=request, timeout=30).status_code == 201
         wait_until(mailbox.mails, 60, "the mail")
         assert mailbox.mails()[0].recipients[0] == "ada@example.com"
         with connect(empty_database_url, "test") as connection:

@@ -127,9 +127,9 @@ def test_conflict_repeats_neither_name_nor_address(api: ApiService) -> None:
 
 
 def test_several_invalid_fields_are_named_at_once_and_leave_nothing(api: ApiService) -> None:
-    wish = {"username": "Al", "full_name": "\u202eAlice", "email": "a@@b", "password": "short", "role": "admin"}
+    request = {"username": "Al", "full_name": "\u202eAlice", "email": "a@@b", "password": "short", "role": "admin"}
 
-    response = api.sign_up(**wish)
+    response = api.sign_up(**request)
 
     assert (response.status_code, response.mimetype) == (422, "application/problem+json")
     assert list(dict.fromkeys(error["field"] for error in response.get_json()["errors"])) == [

@@ -10,8 +10,8 @@ ALICE = {"username": "alice", "full_name": "Alice Adams", "email": "alice@exampl
 
 
 def check(**changes: object) -> SignUpRequest:
-    wish: SignUpRequest = load(SignUpSchema(), {**ALICE, **changes})
-    return wish
+    request: SignUpRequest = load(SignUpSchema(), {**ALICE, **changes})
+    return request
 
 
 def refusal(body: Mapping[str, object]) -> ProblemError:
@@ -168,11 +168,11 @@ def test_weak_password_is_for_no_new_account(password: str) -> None:
 
 
 def test_length_of_a_password_is_a_setting() -> None:
-    wishes: list[SignUpRequest] = [
+    requests: list[SignUpRequest] = [
         load(SignUpSchema(15), {**ALICE, "password": password}) for password in ("14 characters!", "15 characters!!")
     ]
 
-    assert [wish.weakness for wish in wishes] == ["Use at least 15 characters.", None]
+    assert [request.weakness for request in requests] == ["Use at least 15 characters.", None]
 
 
 @pytest.mark.parametrize("password", ["short", "password123", "alice2026!"])

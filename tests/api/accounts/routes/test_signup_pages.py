@@ -78,9 +78,9 @@ def test_least_length_of_a_password_is_said_and_held_at_every_door(database_url:
         client = strict.client()
         form = client.get("/", headers=PAGE).text
         rule = client.get("/openapi.json").get_json()["components"]["schemas"]["SignUp"]["properties"]["password"]
-        wish = {**ALICE, "password": "14 characters!"}
-        page = Page(client.post("/", data=wish, headers=PAGE))
-        answer = client.post("/v1/users", json=wish)
+        request = {**ALICE, "password": "14 characters!"}
+        page = Page(client.post("/", data=request, headers=PAGE))
+        answer = client.post("/v1/users", json=request)
         taken = client.post("/v1/users", json={**ALICE, "password": "15 characters!!"})
 
     assert "15 to 128 characters" in form
