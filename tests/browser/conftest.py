@@ -12,7 +12,7 @@ from embedded.stack import Stack
 from tests.browser.chromium import Browser, missing_programs
 from tests.conftest import absent
 from tests.programs.preloading import Preloaded
-from tests.programs.processes import fork_service
+from tests.programs.processes import forked_stack
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
@@ -22,14 +22,9 @@ Keep = Callable[[str], None]
 @pytest.fixture(scope="package")
 def stack(server_folder: Path, origin: Preloaded, api_origin: Preloaded) -> Iterator[Stack]:
     """Everything that `make up` starts."""
-    stack = Stack(server_folder / "browser", secret_key="b" * 32)
-    fork_service(stack, origin, api_origin)
-    try:
+    with forked_stack(server_folder / "browser", origin, api_origin) as stack:
         stack.start()
         yield stack
-    finally:
-        stack.stop()
-        stack.postgres.remove()
 
 
 @pytest.fixture(scope="package")

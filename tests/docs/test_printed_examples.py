@@ -23,7 +23,7 @@ from embedded.stack import ROOT, Stack
 from tests.conftest import absent
 from tests.programs.locked_environment import make_locked_environment
 from tests.programs.preloading import Preloaded
-from tests.programs.processes import fork_service
+from tests.programs.processes import forked_stack
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -36,14 +36,9 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 @pytest.fixture
 def stack(server_folder: Path, origin: Preloaded, api_origin: Preloaded) -> Iterator[Stack]:
     """What `make up` starts."""
-    stack = Stack(server_folder / "readme", secret_key="r" * 32)
-    fork_service(stack, origin, api_origin)
-    try:
+    with forked_stack(server_folder / "readme", origin, api_origin) as stack:
         stack.start()
         yield stack
-    finally:
-        stack.stop()
-        stack.postgres.remove()
 
 
 def api_examples() -> list[tuple[str, str]]:

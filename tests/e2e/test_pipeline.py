@@ -12,7 +12,7 @@ import pytest
 from embedded.stack import Stack
 from shared.outbox.messages import SendVerifyEmail, SendWelcomeEmail
 from tests.programs.preloading import Preloaded
-from tests.programs.processes import fork_service
+from tests.programs.processes import forked_stack
 from tests.rows import add_message, add_user
 from tests.waiting import wait_until
 
@@ -25,18 +25,13 @@ BEFORE = 10
 @pytest.fixture
 def stack(server_folder: Path, origin: Preloaded, api_origin: Preloaded) -> Iterator[Stack]:
     """Everything runs but Redis."""
-    stack = Stack(server_folder / "pipeline", secret_key="k" * 32)
-    fork_service(stack, origin, api_origin)
-    try:
+    with forked_stack(server_folder / "pipeline", origin, api_origin) as stack:
         stack.start_postgres()
         stack.start_mail_catcher()
         stack.start_api()
         stack.relay.start()
         stack.worker.start()
         yield stack
-    finally:
-        stack.stop()
-        stack.postgres.remove()
 
 
 def sign_up(client: httpx.Client, number: int) -> int:

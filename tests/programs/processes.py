@@ -48,8 +48,13 @@ def worker_module(*options: str) -> list[str | Path]:
     return [sys.executable, "-m", "rq.cli", "worker", *options, *QUEUES]
 
 
-def fork_service(stack: Stack, origin: Preloaded, api_origin: Preloaded) -> None:
-    """Make the stack fork its API, relay and worker, for tests that are not about how a stack starts."""
+@contextmanager
+def forked_stack(folder: Path, origin: Preloaded, api_origin: Preloaded) -> Iterator[Stack]:
+    """Yield a stack that forks its API, relay and worker, for tests that are not about how a stack starts.
+
+    Nothing of it is started yet. In the end everything is stopped, and its data removed.
+    """
+    stack = Stack(folder, secret_key="k" * 32)
 
     def forked(command: Command, origin: Preloaded, **changes: Any) -> Program:
         env = {**command.env, "RQ_KEY_PREFIX": RQ_KEY_PREFIX}
@@ -58,6 +63,11 @@ def fork_service(stack: Stack, origin: Preloaded, api_origin: Preloaded) -> None
     stack.api = forked(stack.api.command, api_origin)
     stack.relay = forked(stack.relay.command, origin)
     stack.worker = forked(stack.worker.command, origin, argv=worker_module())
+    try:
+        yield stack
+    finally:
+        stack.stop()
+        stack.postgres.remove()
 
 
 @contextmanager
