@@ -1,4 +1,4 @@
-"""Steps of the tests of corrections: requests with a signup token, and mails that wait for a limit."""
+"""Steps of the tests of accounts: requests with a signup token, requested mails, and mails that wait for a limit."""
 
 from typing import Any
 
@@ -30,6 +30,11 @@ def state(api: ApiService, headers: dict[str, str]) -> dict[str, Any]:
 def mailed(api: ApiService) -> list[str]:
     """Return the usernames of the requested mails, in order."""
     return [name for task, name in api.messages() if task == "task:send_verify_email"]
+
+
+def welcomes(api: ApiService) -> list[str]:
+    """Return the usernames of the requested welcome mails, in order."""
+    return [name for task, name in api.messages() if task == "task:send_welcome_email"]
 
 
 def let_mails_wait(api: ApiService, email: str) -> None:

@@ -40,10 +40,6 @@ def verified(api: ApiService) -> list[str]:
     return [row["username"] for row in api.sql("SELECT username FROM users WHERE is_email_verified ORDER BY 1")]
 
 
-def welcomes(api: ApiService) -> list[str]:
-    return [username for task, username in api.messages() if task == "task:send_welcome_email"]
-
-
 def kind(response: TestResponse) -> tuple[int, str]:
     return response.status_code, response.get_json()["type"]
 

@@ -19,8 +19,8 @@ from tests.api.accounts.ownership.people import (
     parameters,
     token,
     verified,
-    welcomes,
 )
+from tests.api.accounts.steps import welcomes
 from tests.html_page import Page
 from tests.programs.api_service import ALICE, OLD_KEY, PAGE, ApiService
 

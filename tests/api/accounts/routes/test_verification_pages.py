@@ -5,6 +5,7 @@ import pytest
 
 from api.app import close, create_app
 from shared.settings.api import ApiSettings
+from tests.api.accounts.steps import welcomes
 from tests.html_page import Page
 from tests.programs.api_service import KEY, OLD_KEY, PAGE, ApiService, api_service
 
@@ -17,10 +18,6 @@ def api(database_url: str) -> Iterator[ApiService]:
     with api_service(database_url) as service:
         service.sign_up()
         yield service
-
-
-def welcomes(api: ApiService) -> list[str]:
-    return [username for task, username in api.messages() if task == "task:send_welcome_email"]
 
 
 def test_browser_is_shown_one_button_and_nothing_changes(api: ApiService) -> None:

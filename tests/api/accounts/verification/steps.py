@@ -7,9 +7,5 @@ VERIFY = "task:send_verify_email"
 WELCOME = "task:send_welcome_email"
 
 
-def welcomes(api: ApiService) -> list[str]:
-    return [username for task, username in api.messages() if task == WELCOME]
-
-
 def used_records(api: ApiService) -> list[int]:
     return [row["id"] for row in api.sql("SELECT id FROM verify_emails WHERE used_at IS NOT NULL ORDER BY id")]

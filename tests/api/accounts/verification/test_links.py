@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from tests.api.accounts.verification.steps import VERIFY, WELCOME, used_records, welcomes
+from tests.api.accounts.steps import welcomes
+from tests.api.accounts.verification.steps import VERIFY, WELCOME, used_records
 from tests.programs.api_service import ApiService
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from shared.links import sign
-from tests.api.accounts.verification.steps import PATH, used_records, welcomes
+from tests.api.accounts.steps import welcomes
+from tests.api.accounts.verification.steps import PATH, used_records
 from tests.programs.api_service import ALICE, KEY, OLD_KEY, ApiService
 
 
