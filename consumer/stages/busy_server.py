@@ -9,7 +9,7 @@ from shared.outbox.claims import Claim
 WAIT_SECONDS: Final = 2.0
 """How long a message waits when its worker gets no connection and other workers have some."""
 
-_FREE_HOURS: Final = 1.0
+_FREE_SECONDS: Final = 3600.0
 """The age of a message up to which such a refusal spends no attempt, since a rate limit looks the same. An older
 message spends attempts, so that every message ends."""
 
@@ -56,7 +56,7 @@ def refuses_this_one_alone(connection: DbConnection, claim: Claim, delay_seconds
            AND isfinite(due_at) AND created_at < clock_timestamp() - make_interval(secs => %(free)s)
         """,
         {
-            "free": _FREE_HOURS * 3600,
+            "free": _FREE_SECONDS,
             "id": claim.id,
             "token": claim.token,
             "delay": delay_seconds,

@@ -216,7 +216,7 @@ SILENCE = Jsonb([{"attempt": 1, "reason": "silence", "maybe_accepted": True, "un
 
 def late(seconds: float) -> Answer:
     def wait(session: Session) -> str:
-        session.server.is_leaving.wait(seconds)
+        session.server.is_stopping.wait(seconds)
         return "250 OK"
 
     return wait

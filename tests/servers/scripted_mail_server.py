@@ -59,7 +59,7 @@ class ScriptedMailServer:
         self.sessions: set[Session] = set()
         """Those that are open."""
         self.most_sessions = 0
-        self.is_leaving = threading.Event()
+        self.is_stopping = threading.Event()
         self._answers = {**_GOOD, **answers}
         self._seconds_per_byte = seconds_per_byte
         self._socket = socket.create_server((LOOPBACK, 0))
@@ -72,7 +72,7 @@ class ScriptedMailServer:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self.is_leaving.set()
+        self.is_stopping.set()
         # Closing alone would not wake a thread that accepts or reads.
         for each in (self._socket, *self._connections):
             with contextlib.suppress(OSError):

@@ -45,7 +45,7 @@ def test_half_of_the_senders_wait_and_the_others_send(service: Service) -> None:
         wait_until(lambda: len(unanswered) == 2, WAIT, "two mails without an answer")
         [without_a_place] = publish_silent(service, 1)
         service.wait_for_done(service.publish(6))
-        wait_until(lambda: service.status(without_a_place) == "pending", WAIT, "it to be put back")
+        wait_until(lambda: service.status(without_a_place) == "pending", WAIT, "it to be released")
         # A thread that works on a mail for longer than a lease and five seconds would count as stuck.
         wait_until(lambda: len(said(worker, "lease.renewed")) >= 14, WAIT, "both leases to be renewed seven times")
         assert [service.status(id_) for id_ in waiting] == ["running"] * 2
@@ -57,7 +57,7 @@ def test_half_of_the_senders_wait_and_the_others_send(service: Service) -> None:
 
 def test_a_worker_that_is_told_to_stop_waits_only_for_its_present_lease(service: Service) -> None:
     with ScriptedMailServer(
-        {CONTENT: lambda session: str(session.server.is_leaving.wait(WAIT)) and "250 OK"}
+        {CONTENT: lambda session: str(session.server.is_stopping.wait(WAIT)) and "250 OK"}
     ) as server:
         worker = service.start(SMTP_URL=f"smtp://{LOOPBACK}:{server.port}", OUTBOX_RUN_LEASE_SECONDS="3")
         [id_] = publish_silent(service, 1)

@@ -50,7 +50,7 @@ def test_the_deadline_holds_for_an_answer_that_drips(mailer: Open, step: str, co
 def test_a_mail_whose_time_is_over_takes_no_other_connection(mailer: Open) -> None:
     def hang(session: Session) -> str:
         if session.mails:
-            session.server.is_leaving.wait(3)
+            session.server.is_stopping.wait(3)
         return "250 OK"
 
     both_are_sending = threading.Barrier(2)

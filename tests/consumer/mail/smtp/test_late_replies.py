@@ -14,7 +14,7 @@ LATE = 2 * QUICK
 
 def late(answer: str, seconds: float = LATE) -> Answer:
     def wait(session: Session) -> str:
-        session.server.is_leaving.wait(seconds)
+        session.server.is_stopping.wait(seconds)
         return answer
 
     return wait

@@ -30,7 +30,7 @@ SILENCE = Jsonb([{"attempt": 1, "reason": "silence", "maybe_accepted": True, "un
 
 def late(seconds: float, answer: str = "250 OK") -> Answer:
     def wait(session: Session) -> str:
-        session.server.is_leaving.wait(seconds)
+        session.server.is_stopping.wait(seconds)
         return answer
 
     return wait
