@@ -8,7 +8,7 @@ from embedded.errors import EmbeddedError
 from embedded.stack import Piece
 from shared.doubling_pause import DoublingPause
 
-_LOOK_SECONDS = 0.2
+_CHECK_SECONDS = 0.2
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 # A process that ran this long counts as healthy: its next end is treated as its first.
@@ -40,7 +40,7 @@ class Supervisor:
         """Watch the pieces until an exception, such as that of Ctrl-C."""
         while True:
             self.run_once()
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_CHECK_SECONDS)
 
     def run_once(self) -> None:
         """Check each piece once; one that waits for its restart does not hold up the others."""

@@ -90,7 +90,7 @@ class MailFolder:
         self._counter = 0
 
     def set_fault(self, name: str | None) -> None:
-        """Switch a fault on (`mail_faults` lists them; several on lines of their own), or None for no fault."""
+        """Switch on a fault of embedded/mail/faults.py, or several, each on a line of its own; None for no fault."""
         fault_file = self.folder / FAULT_FILE
         if name is None:
             fault_file.unlink(missing_ok=True)
@@ -111,7 +111,7 @@ class MailFolder:
         """Return the mails' names in the order of their arrival."""
         return sorted(
             name.removesuffix(_SUFFIX)
-            for name in os.listdir(self.folder)  # noqa: PTH208  # thousands of Path objects per look would be slow
+            for name in os.listdir(self.folder)  # noqa: PTH208  # thousands of Path objects per call would be slow
             if name.endswith(_SUFFIX)
         )
 

@@ -15,7 +15,7 @@ from embedded.mail.faults import Faults, parse_faults
 from embedded.mail.folder import FAULT_FILE, MailFolder
 from embedded.programs.ports import LOOPBACK
 
-_LOOK_SECONDS: Final = 0.2
+_CHECK_SECONDS: Final = 0.2
 
 _CLOSE_SECONDS = 2.0
 
@@ -207,7 +207,7 @@ class _Connection(SMTP):
     async def _drop_when_it_ends(self, step: str, addresses: Sequence[str]) -> NoReturn:
         """Close the connection when the fault is switched off: a client may wait ten minutes for the answer."""
         while self._server.faults().at(step, tuple(addresses)) == "hang":  # noqa: ASYNC110 - the fault is a line in a file
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_CHECK_SECONDS)
         await self._drop()
 
     async def _drop(self) -> NoReturn:
