@@ -52,3 +52,18 @@ def test_a_message_that_is_locked_is_passed_over(
         worker.execute("SELECT FROM outbox WHERE id = %s FOR UPDATE", [ids[DEFAULT]])
 
         assert taken(connection) == [ids[CRITICAL]]
+
+
+def test_a_message_that_is_due_later_is_none(connection: DbConnection, ids: dict[str, int]) -> None:
+    connection.execute("UPDATE outbox SET due_at = now() + interval '1 h' WHERE id = %s", [ids[DEFAULT]])
+    assert taken(connection) == [ids[CRITICAL]]
+
+    connection.execute("UPDATE outbox SET due_at = now() + interval '1 h'")
+    assert taken(connection) == []
+
+
+@pytest.mark.usefixtures("ids")
+def test_none_is_taken_before_the_time_of_the_next_probe(connection: DbConnection) -> None:
+    connection.execute("UPDATE outbox_breaker SET probe_at = now() + interval '1 h'")
+
+    assert taken(connection) == []
