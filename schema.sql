@@ -74,7 +74,8 @@ CREATE TABLE IF NOT EXISTS outbox (
     due_at        timestamptz NOT NULL DEFAULT now(),
     generation    integer     NOT NULL DEFAULT 0,
     attempt       integer     NOT NULL DEFAULT 0,
-    max_retries   integer     NOT NULL DEFAULT 10,
+    -- NULL: as many as the task allows.
+    max_retries   integer,
     claim_token   uuid,
     lease_until   timestamptz,
     broker_epoch  text,
@@ -87,6 +88,10 @@ CREATE TABLE IF NOT EXISTS outbox (
     finished_at   timestamptz,
     -- The message's name to the outside, in the Message-ID of its mails. The claim sets it if the row has none.
     uid           uuid        DEFAULT gen_random_uuid(),
+    -- The outside system that the message's work needs. NULL: the task's own, which the claim fills in.
+    destination   text,
+    -- While a message of a task waits for its first claim, another one with the same key becomes part of it.
+    dedup_key     text,
     -- An error names the first constraint, in alphabetical order, that a row breaks.
     CONSTRAINT outbox_task_not_empty CHECK (task <> ''),
     CONSTRAINT outbox_queue_known CHECK (queue IN ('critical', 'default')),
@@ -111,6 +116,8 @@ CREATE TABLE IF NOT EXISTS outbox (
     CONSTRAINT outbox_texts_in_range CHECK (
         greatest(octet_length(task), octet_length(broker_epoch), octet_length(traceparent)) <= 200
         AND octet_length(last_error) <= 8000),
+    CONSTRAINT outbox_destination_form CHECK (destination ~ '^[a-z0-9][a-z0-9_.:-]{0,63}$'),
+    CONSTRAINT outbox_dedup_key_length CHECK (octet_length(dedup_key) >= 1 AND octet_length(dedup_key) <= 200),
     -- Never (infinity) and at once (-infinity) are due times too.
     CONSTRAINT outbox_due_at_in_range CHECK (
         (due_at >= '0001-01-01 00:00:00+00' AND due_at <= '9999-12-31 00:00:00+00') OR NOT isfinite(due_at)),
@@ -134,6 +141,10 @@ CREATE INDEX IF NOT EXISTS outbox_running_idx ON outbox (lease_until) WHERE stat
 -- Serves the list of dead letters.
 CREATE INDEX IF NOT EXISTS outbox_dead_idx ON outbox (id) WHERE status = 'dead';
 
+-- Serves append with a dedup key: the message of the same task and key that waits for its first claim.
+CREATE UNIQUE INDEX IF NOT EXISTS outbox_dedup_idx ON outbox (task, dedup_key)
+ WHERE dedup_key IS NOT NULL AND claimed_at IS NULL;
+
 -- Serves the expiry of unverified accounts: which of them has an unfinished mail? The beginning of a long name, which only
 -- another service can have written, is enough; a whole one may be too large for an index. Payloads of tasks that send no
 -- mail may be large, and would be decompressed at each step.
@@ -155,31 +166,58 @@ CREATE INDEX IF NOT EXISTS outbox_finished_age_idx ON outbox_finished (finished_
 CREATE OR REPLACE VIEW outbox_messages AS
     SELECT id, task, payload, queue, status, due_at, generation, attempt, max_retries, claim_token, lease_until,
            broker_epoch, last_error, failures, traceparent, created_at, published_at, claimed_at, finished_at,
-           uid
+           uid, destination, dedup_key
       FROM outbox
     UNION ALL
     SELECT id, task, payload, queue, status, due_at, generation, attempt, max_retries, claim_token, lease_until,
            broker_epoch, last_error, failures, traceparent, created_at, published_at, claimed_at, finished_at,
-           uid
+           uid, destination, dedup_key
       FROM outbox_finished;
 
--- The breaker, one row: while the mail server is unavailable (opened_at is set), only a probe is published. With a
--- policy_code the server answers but refuses everyone: refusals lists who was refused by policy since a mail was last
--- accepted.
-CREATE TABLE IF NOT EXISTS outbox_breaker (
-    name        text        PRIMARY KEY,
-    opened_at   timestamptz,
-    outages     integer     NOT NULL DEFAULT 0,
-    probe_at    timestamptz,
-    probe_id    bigint,
-    last_error  text,
-    policy_code text,
-    refusals    jsonb       NOT NULL DEFAULT '[]',
-    accepted_at timestamptz,
-    CONSTRAINT outbox_breaker_only_mail CHECK (name = 'mail'),
-    CONSTRAINT outbox_breaker_open_has_probe_time CHECK ((opened_at IS NULL) = (probe_at IS NULL))
+-- One row for each destination that somebody paused or limited, or that was found unavailable or slow. A destination
+-- without a row is available, not paused, and has no limit.
+--
+-- The breaker is open while opened_at is set: only a probe is published. With a policy_code the server answers but
+-- refuses everyone: refusals lists who was refused by policy since a mail was last accepted.
+CREATE TABLE IF NOT EXISTS outbox_destinations (
+    name            text              PRIMARY KEY,
+    opened_at       timestamptz,
+    outages         integer           NOT NULL DEFAULT 0,
+    probe_at        timestamptz,
+    probe_id        bigint,
+    last_error      text,
+    policy_code     text,
+    refusals        jsonb             NOT NULL DEFAULT '[]',
+    accepted_at     timestamptz,
+    -- Nothing new begins while paused_at is set.
+    paused_at       timestamptz,
+    pause_reason    text,
+    -- The limit, and how many sends it allows at the moment, as of refilled_at.
+    max_per_second  double precision,
+    tokens          double precision,
+    refilled_at     timestamptz,
+    -- How many messages may be in hand at a time in all workers, and the claim tokens of those that are, by message id.
+    max_in_flight   integer,
+    in_flight       jsonb             NOT NULL DEFAULT '{}',
+    -- When a worker last saw a send that took longer than a second.
+    slow_at         timestamptz,
+    CONSTRAINT outbox_destinations_name_form CHECK (name ~ '^[a-z0-9][a-z0-9_.:-]{0,63}$'),
+    CONSTRAINT outbox_destinations_open_has_probe_time CHECK ((opened_at IS NULL) = (probe_at IS NULL)),
+    CONSTRAINT outbox_destinations_reason_while_paused CHECK (paused_at IS NOT NULL OR pause_reason IS NULL),
+    CONSTRAINT outbox_destinations_rate_in_range CHECK (max_per_second >= 0.001 AND max_per_second <= 1000000),
+    CONSTRAINT outbox_destinations_in_flight_range CHECK (max_in_flight >= 1 AND max_in_flight <= 1000000),
+    CONSTRAINT outbox_destinations_in_flight_is_object CHECK (jsonb_typeof(in_flight) = 'object')
 );
-INSERT INTO outbox_breaker (name) VALUES ('mail') ON CONFLICT DO NOTHING;
+
+-- Serves take_probe (the open destinations whose probe is due).
+CREATE INDEX IF NOT EXISTS outbox_destinations_probe_idx ON outbox_destinations (probe_at)
+ WHERE opened_at IS NOT NULL AND paused_at IS NULL;
+
+-- For processes of the version before, which know one destination: the row of mail.
+CREATE OR REPLACE VIEW outbox_breaker AS
+    SELECT name, opened_at, outages, probe_at, probe_id, last_error, policy_code, refusals, accepted_at
+      FROM outbox_destinations
+     WHERE name = 'mail';
 
 -- One row per relay: when it was last seen. The API's metrics, `stats` and `doctor` read it; no step depends on it.
 CREATE TABLE IF NOT EXISTS outbox_relays (

@@ -29,11 +29,12 @@ GRANT SELECT, UPDATE ON verify_emails TO outbox_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_keys, resends TO outbox_api;
 GRANT SELECT, INSERT, DELETE ON verification_mails TO outbox_api;
 GRANT SELECT, INSERT, UPDATE ON mail_counts, ignored_headers TO outbox_api;
-GRANT INSERT (task, payload, queue, due_at, traceparent) ON outbox TO outbox_api;
+GRANT INSERT (task, payload, queue, due_at, traceparent, destination) ON outbox TO outbox_api;
 -- A mail that a limit discards is written into history at once, with an id of the outbox.
 GRANT INSERT ON outbox_finished TO outbox_api;
 GRANT USAGE ON SEQUENCE outbox_id_seq TO outbox_api;
-GRANT SELECT ON outbox, outbox_finished, outbox_messages, outbox_breaker, outbox_relays TO outbox_api;  -- its metrics
+-- Its metrics.
+GRANT SELECT ON outbox, outbox_finished, outbox_messages, outbox_destinations, outbox_relays TO outbox_api;
 -- Only with OPS_TOKEN: the console keeps its sessions, and retries and discards dead letters. Without it, remove
 -- these lines.
 GRANT SELECT, INSERT, UPDATE, DELETE ON ops_sessions TO outbox_api;
@@ -46,7 +47,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_finished TO outbox_relay;
 GRANT SELECT (username, email, is_email_verified, created_at, email_set_at), UPDATE (email_set_at), DELETE
    ON users TO outbox_relay;
 GRANT SELECT (username, expires_at) ON verify_emails TO outbox_relay;
-GRANT SELECT, UPDATE ON outbox_breaker TO outbox_relay;
+GRANT SELECT, UPDATE ON outbox_destinations TO outbox_relay;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_relays TO outbox_relay;
 GRANT SELECT ON ignored_headers TO outbox_relay;  -- for `doctor`
 GRANT SELECT, UPDATE (due_at), DELETE ON verification_mails TO outbox_relay;
@@ -58,11 +59,11 @@ GRANT SELECT, UPDATE (mails), DELETE ON mail_counts TO outbox_relay;
 -- The worker: claims messages, reads accounts, and finishes messages.
 GRANT SELECT, UPDATE, DELETE ON outbox TO outbox_worker;
 GRANT SELECT, INSERT ON outbox_finished TO outbox_worker;
-GRANT SELECT, INSERT, UPDATE ON outbox_breaker TO outbox_worker;
+GRANT SELECT, INSERT, UPDATE ON outbox_destinations TO outbox_worker;
 GRANT SELECT ON users TO outbox_worker;
 GRANT SELECT, INSERT, UPDATE ON verify_emails TO outbox_worker;
 
 -- Another service: appends, and reads nothing, not even its own messages.
-GRANT INSERT (task, payload, queue, due_at, max_retries) ON outbox TO outbox_appender;
+GRANT INSERT (task, payload, queue, due_at, max_retries, destination, dedup_key) ON outbox TO outbox_appender;
 
 COMMIT;

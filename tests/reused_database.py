@@ -19,8 +19,7 @@ APPLICATION_NAME: Final = "tests"
 # A table that nothing was ever written to has an empty file. What was rolled back counts too.
 _WRITTEN: Final = """
 SELECT ARRAY(SELECT oid::regclass::text FROM pg_class
-              WHERE oid >= 16384 AND relkind = 'r' AND relname <> 'outbox_breaker' AND pg_relation_size(oid) > 0),
-       ARRAY(SELECT b::text FROM outbox_breaker AS b),
+              WHERE oid >= 16384 AND relkind = 'r' AND pg_relation_size(oid) > 0),
        ARRAY(SELECT format('%I.%I', schemaname, sequencename) FROM pg_sequences WHERE last_value IS NOT NULL)
 """
 
@@ -70,7 +69,6 @@ class ReusedDatabase:
         self._template = template
         self._name: str | None = None
         self._connection: Connection[Any] | None = None
-        self._breaker: list[str] = []
         self._not_rows: list[Any] = []
 
     def give(self) -> str:
@@ -100,7 +98,6 @@ class ReusedDatabase:
         self._name = f"outbox_test_{secrets.token_hex(8)}"
         url = self._databases.create_database(self._name, template=self._template)
         self._connection = psycopg.connect(url, autocommit=True, application_name=APPLICATION_NAME)
-        [(_, self._breaker, _)] = self._rows(_WRITTEN)
         self._not_rows = self._rows(_NOT_ROWS)
 
     def _is_as_new(self) -> bool:
@@ -116,11 +113,8 @@ class ReusedDatabase:
         return as_new
 
     def _empty(self) -> None:
-        [(tables, breaker, sequences)] = self._rows(_WRITTEN)
+        [(tables, sequences)] = self._rows(_WRITTEN)
         statements = [f"SELECT setval('{sequence}', 1, false)" for sequence in sequences]
-        if breaker != self._breaker:
-            tables.append("outbox_breaker")
-            statements.append("INSERT INTO outbox_breaker (name) VALUES ('mail')")
         if tables:
             # CASCADE: links refer to accounts.
             statements.insert(0, f"TRUNCATE {', '.join(tables)} CASCADE")

@@ -8,7 +8,7 @@ from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composed, Identifier, Placeholder
 from psycopg.types.json import Jsonb
 
-from shared.outbox.messages import SendVerifyEmail
+from shared.outbox.messages import MAIL, SendVerifyEmail
 
 _ANY_TIME = "2026-01-01T00:00:00Z"
 _FAR_AWAY = "2100-01-01T00:00:00Z"
@@ -51,12 +51,34 @@ def add_message(
         "payload": Jsonb({"username": "alice"} if payload is None else payload),
         "queue": queue,
         "status": status,
+        **({"destination": MAIL} if task.startswith("task:send_") else {}),
         **_COLUMNS_OF_STATUS[status],
         **columns,
     }
     if status == "running":
         values.setdefault("claim_token", uuid4())
     return int(_insert(connection, "outbox", values, returning="id"))
+
+
+def open_breaker(
+    connection: Connection[Any],
+    name: str = MAIL,
+    *,
+    probe_in_seconds: float = 0,
+    open_seconds: float = 0,
+    last_error: str | None = None,
+) -> None:
+    """Open a destination's breaker as after one outage, or open it again."""
+    connection.execute(
+        """
+        INSERT INTO outbox_destinations (name, opened_at, outages, probe_at, last_error)
+        VALUES (%(name)s, now() - make_interval(secs => %(open)s), 1,
+                clock_timestamp() + make_interval(secs => %(probe)s), %(error)s)
+            ON CONFLICT (name) DO UPDATE
+           SET opened_at = excluded.opened_at, outages = 1, probe_at = excluded.probe_at
+        """,
+        {"name": name, "open": open_seconds, "probe": probe_in_seconds, "error": last_error},
+    )
 
 
 def message(connection: Connection[Any], message_id: int) -> dict[str, Any]:

@@ -26,6 +26,8 @@ _FACTS = (
     "last_error",
     "traceparent",
     "uid",
+    "destination",
+    "dedup_key",
 )
 
 

@@ -10,7 +10,7 @@ _CHECK: Final = "grants"
 RELAY_NEEDS: Final = {
     "outbox": ("SELECT", "UPDATE", "DELETE"),
     "outbox_finished": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-    "outbox_breaker": ("SELECT", "UPDATE"),
+    "outbox_destinations": ("SELECT", "UPDATE"),
     "outbox_relays": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "users": ("SELECT", "UPDATE", "DELETE"),
     "verify_emails": ("SELECT",),

@@ -58,7 +58,7 @@ def _check_breaker(connection: DbConnection, dependencies: DependencyStatus) -> 
         return ok("breaker", "closed: the workers reach the mail server")
     # As JSON: a database that was not migrated yet has no such column.
     row = connection.execute(
-        "SELECT last_error, to_jsonb(b) ->> 'policy_code' FROM outbox_breaker AS b WHERE name = 'mail'"
+        "SELECT last_error, to_jsonb(b) ->> 'policy_code' FROM outbox_destinations AS b WHERE name = 'mail'"
     ).fetchone()
     reason, policy_code = ("no reason", None) if row is None else row
     fix = (

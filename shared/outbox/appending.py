@@ -17,6 +17,7 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    null,
     select,
 )
 from sqlalchemy.orm import Session
@@ -38,6 +39,8 @@ def append(connection: Connection | Session, message: Message, *, delay_seconds:
 
     """
     values: dict[str, Any] = {"task": message.task, "queue": message.queue, "payload": message.payload()}
+    if message.destination is not None:
+        values["destination"] = message.destination
     if delay_seconds:
         values["due_at"] = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, delay_seconds)
     if traceparent := current_traceparent():
@@ -71,8 +74,9 @@ def append_for_each(
         func.now() if due_at is None else due_at,
         # Evaluated at each execution: the statement is built once.
         bindparam("traceparent", callable_=current_traceparent, type_=Text()),
+        _destination(message),
     ).select_from(source)
-    return insert(outbox).from_select(["task", "queue", "payload", "due_at", "traceparent"], row)
+    return insert(outbox).from_select(["task", "queue", "payload", "due_at", "traceparent", "destination"], row)
 
 
 def append_discarded_for_each(
@@ -100,15 +104,19 @@ def append_discarded_for_each(
         "last_error": reason,
         **dict.fromkeys(("due_at", "created_at", "finished_at"), func.now()),
         **dict.fromkeys(("generation", "attempt"), literal_column("0")),
-        "max_retries": literal_column("10"),
         "failures": literal_column("'[]'::jsonb"),
         "uid": func.gen_random_uuid(),
+        "destination": _destination(message),
     }
     return insert(outbox_finished).from_select(list(values), select(*values.values()).select_from(source))
 
 
 def _object(payload: Mapping[str, ColumnElement[Any]]) -> ColumnElement[Any]:
     return func.jsonb_build_object(*(part for name, column in payload.items() for part in (_constant(name), column)))
+
+
+def _destination(message: type[Message]) -> ColumnElement[Any]:
+    return null() if message.destination is None else _constant(message.destination)
 
 
 def _constant(word: str) -> ColumnElement[str]:

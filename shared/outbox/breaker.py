@@ -26,7 +26,7 @@ def read_breaker(connection: DbConnection) -> Breaker:
     Call it in a transaction after the claim's: the claim may have waited for the relay that chose the probe.
     """
     row = connection.execute(
-        "SELECT probe_id FROM outbox_breaker WHERE name = 'mail' AND opened_at IS NOT NULL"
+        "SELECT probe_id FROM outbox_destinations WHERE name = 'mail' AND opened_at IS NOT NULL"
     ).fetchone()
     return Breaker(is_open=row is not None, probe_id=None if row is None else row[0])
 
@@ -39,7 +39,7 @@ def open_breaker(connection: DbConnection, message_id: int, reason: str, scale: 
     """
     connection.execute(
         """
-        INSERT INTO outbox_breaker AS b (name, opened_at, outages, probe_at, last_error)
+        INSERT INTO outbox_destinations AS b (name, opened_at, outages, probe_at, last_error)
         VALUES ('mail', clock_timestamp(), 1, clock_timestamp() + make_interval(secs => %(scale)s), %(reason)s)
             ON CONFLICT (name) DO UPDATE
            SET opened_at = coalesce(b.opened_at, excluded.opened_at),
@@ -64,7 +64,7 @@ def close_breaker(connection: DbConnection, *, is_accepted: bool) -> bool:
     """
     closed = connection.execute(
         """
-        UPDATE outbox_breaker
+        UPDATE outbox_destinations
            SET opened_at = NULL, outages = 0, probe_at = NULL, probe_id = NULL, policy_code = NULL,
                refusals = CASE WHEN %(accepted)s THEN '[]' ELSE refusals END,
                accepted_at = CASE WHEN %(accepted)s THEN clock_timestamp() ELSE accepted_at END
@@ -79,7 +79,7 @@ def release_probe(connection: DbConnection, message_id: int, delay_seconds: floa
     """Let another message be the probe after a pause: this one ended without a result about the mail server."""
     connection.execute(
         """
-        UPDATE outbox_breaker
+        UPDATE outbox_destinations
            SET probe_at = clock_timestamp() + make_interval(secs => %s), probe_id = NULL
          WHERE name = 'mail' AND opened_at IS NOT NULL AND probe_id = %s
         """,

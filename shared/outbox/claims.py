@@ -11,7 +11,14 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from shared.database.connections import DbConnection
-from shared.outbox.columns import FAILURES_SO_FAR, LARGEST_NUMBER, LONGEST_REASON, NEXT_GENERATION, insert_finished
+from shared.outbox.columns import (
+    FAILURES_SO_FAR,
+    LARGEST_NUMBER,
+    LONGEST_REASON,
+    MAX_RETRIES,
+    NEXT_GENERATION,
+    insert_finished,
+)
 
 _LARGEST_UNFOLDED_BYTES: Final = 4 * 1024 * 1024
 _PAYLOAD: Final = f"""
@@ -21,7 +28,7 @@ _PAYLOAD: Final = f"""
 """A stored payload is limited, but may be compressed to a hundredth of its size. The array has the full size."""
 
 _CLAIM: Final = f"""
-    id, claim_token, task, {_PAYLOAD}, attempt, max_retries,
+    id, claim_token, task, {_PAYLOAD}, attempt, {MAX_RETRIES},
     extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent, uid,
     failures @> '[{{"unanswered": true}}]'
 """

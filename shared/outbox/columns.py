@@ -19,6 +19,12 @@ LARGEST_NUMBER: Final = 999_999_999
 """Of generation, attempt and max_retries. The number of attempts stays at this limit. Generations start again at 0
 after it, because only the difference from the previous one matters."""
 
+DEFAULT_MAX_RETRIES: Final = 10
+"""Of a message that names none, where its task is not known."""
+
+MAX_RETRIES: Final = f"coalesce(max_retries, {DEFAULT_MAX_RETRIES})"
+"""The SQL that reads max_retries."""
+
 LONGEST_REASON: Final = 2000
 
 FAILURES_KEPT: Final = 20
@@ -55,6 +61,8 @@ _COLUMNS: Final = (
     "claimed_at",
     "finished_at",
     "uid",
+    "destination",
+    "dedup_key",
 )
 
 

@@ -11,6 +11,9 @@ DEFAULT: Final = "default"
 QUEUES: Final = (CRITICAL, DEFAULT)
 """The most urgent queue first."""
 
+MAIL: Final = "mail"
+"""The destination of mails: the mail server."""
+
 STARVED_SECONDS: Final = 30.0
 """How long default may wait behind a critical queue that never empties. After that, relay and worker serve both."""
 
@@ -35,10 +38,18 @@ class JobRef(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message that the outbox can carry: its fields are the payload, its class names the task and the queue."""
+    """A message that the outbox can carry: its fields are the payload, its class names the task and the queue.
+
+    Attributes:
+        task: the name of the work.
+        queue: CRITICAL or DEFAULT.
+        destination: the outside system that the work needs; None for the one that the consumer's task names.
+
+    """
 
     task: ClassVar[str]
     queue: ClassVar[str]
+    destination: ClassVar[str | None] = None
 
     def payload(self) -> dict[str, object]:
         """Return the JSON object that the consumer receives."""
@@ -51,6 +62,7 @@ class SendVerifyEmail(Message):
 
     task: ClassVar[str] = "task:send_verify_email"
     queue: ClassVar[str] = CRITICAL
+    destination: ClassVar[str | None] = MAIL
 
     username: str
 
@@ -61,5 +73,6 @@ class SendWelcomeEmail(Message):
 
     task: ClassVar[str] = "task:send_welcome_email"
     queue: ClassVar[str] = DEFAULT
+    destination: ClassVar[str | None] = MAIL
 
     username: str

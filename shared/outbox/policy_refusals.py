@@ -70,7 +70,7 @@ def lock_breaker(connection: DbConnection) -> None:
     It comes after the locks on the messages' rows: return_attempts skips locked rows.
     """
     connection.execute(
-        "INSERT INTO outbox_breaker (name) VALUES ('mail') ON CONFLICT (name) DO UPDATE SET name = excluded.name"
+        "INSERT INTO outbox_destinations (name) VALUES ('mail') ON CONFLICT (name) DO UPDATE SET name = excluded.name"
     )
 
 
@@ -90,7 +90,7 @@ def read_policy_status(connection: DbConnection) -> PolicyStatus:
                     LIMIT 1
                ))), 0)::float8,
                extract(epoch FROM clock_timestamp())::float8
-          FROM outbox_breaker AS b
+          FROM outbox_destinations AS b
          WHERE b.name = 'mail'
         """
     ).fetchone()
@@ -178,7 +178,7 @@ def another_domain_waits(connection: DbConnection, domain: str) -> bool:
 def note_refusals(connection: DbConnection, refusals: Sequence[Refusal], outage_code: str | None) -> None:
     """Store exactly these refusals; a code marks the declared outage as one by policy."""
     connection.execute(
-        "UPDATE outbox_breaker SET refusals = %s, policy_code = coalesce(%s, policy_code) WHERE name = 'mail'",
+        "UPDATE outbox_destinations SET refusals = %s, policy_code = coalesce(%s, policy_code) WHERE name = 'mail'",
         [Jsonb([asdict(each) for each in refusals]), outage_code],
     )
 

@@ -63,7 +63,7 @@ def take_batch(
                WHERE status = 'pending' AND queue = 'critical'
                  AND due_at <= coalesce(to_timestamp(%(before)s), now())
                  AND (due_at, id) > (%(critical_due_at)s::timestamptz, %(critical_id)s::bigint)
-                 AND NOT EXISTS (SELECT FROM outbox_breaker WHERE name = 'mail' AND opened_at IS NOT NULL)
+                 AND NOT EXISTS (SELECT FROM outbox_destinations WHERE name = 'mail' AND opened_at IS NOT NULL)
                ORDER BY due_at, id
                LIMIT %(size)s - CASE WHEN EXISTS (
                          SELECT FROM outbox
@@ -81,7 +81,7 @@ def take_batch(
                WHERE status = 'pending' AND queue = 'default'
                  AND due_at <= coalesce(to_timestamp(%(before)s), now())
                  AND (due_at, id) > (%(default_due_at)s::timestamptz, %(default_id)s::bigint)
-                 AND NOT EXISTS (SELECT FROM outbox_breaker WHERE name = 'mail' AND opened_at IS NOT NULL)
+                 AND NOT EXISTS (SELECT FROM outbox_destinations WHERE name = 'mail' AND opened_at IS NOT NULL)
                ORDER BY due_at, id
                LIMIT %(size)s
                  FOR UPDATE SKIP LOCKED
@@ -123,7 +123,7 @@ def cursor_before_now(connection: DbConnection, seconds: float) -> Cursor | None
     rows = connection.execute(
         """
         SELECT (now() - make_interval(secs => %s))::text
-         WHERE NOT EXISTS (SELECT FROM outbox_breaker WHERE name = 'mail' AND opened_at IS NOT NULL)
+         WHERE NOT EXISTS (SELECT FROM outbox_destinations WHERE name = 'mail' AND opened_at IS NOT NULL)
         """,
         [seconds],
     ).fetchall()
@@ -142,7 +142,7 @@ def take_probe(connection: DbConnection, queues: Sequence[str] = QUEUES) -> list
         """
         WITH breaker AS MATERIALIZED (
             SELECT name
-              FROM outbox_breaker
+              FROM outbox_destinations
              WHERE name = 'mail' AND opened_at IS NOT NULL AND probe_at <= clock_timestamp()
                FOR UPDATE SKIP LOCKED
         )
@@ -167,7 +167,7 @@ def mark_probe(connection: DbConnection, message_id: int, timeout_seconds: float
     """Record which message is the probe. If its result is not known after `timeout_seconds`, another one is sent."""
     connection.execute(
         """
-        UPDATE outbox_breaker
+        UPDATE outbox_destinations
            SET probe_id = %s, probe_at = clock_timestamp() + make_interval(secs => %s)
          WHERE name = 'mail' AND opened_at IS NOT NULL
         """,
@@ -199,7 +199,7 @@ def next_due(connection: DbConnection, cursors: Mapping[str, Cursor] = CURSORS_A
         """
         SELECT extract(epoch FROM greatest(
                    due_at,
-                   (SELECT probe_at FROM outbox_breaker WHERE name = 'mail' AND opened_at IS NOT NULL)
+                   (SELECT probe_at FROM outbox_destinations WHERE name = 'mail' AND opened_at IS NOT NULL)
                ))::float8 - extract(epoch FROM clock_timestamp())::float8
           FROM (
               SELECT least(

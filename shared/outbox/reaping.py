@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from shared.database.connections import DbConnection, own_transaction
-from shared.outbox.columns import FAILURES_SO_FAR, NEXT_GENERATION
+from shared.outbox.columns import FAILURES_SO_FAR, MAX_RETRIES, NEXT_GENERATION
 from shared.outbox.messages import JobRef
 from shared.outbox.publishing import array_literal
 
@@ -57,9 +57,9 @@ def reap_running(connection: DbConnection, limit: int, grace_seconds: float = PO
                FOR UPDATE SKIP LOCKED
         )
         UPDATE outbox AS o
-           SET status = CASE WHEN attempt > max_retries THEN 'dead' ELSE 'pending' END,
-               generation = CASE WHEN attempt > max_retries THEN generation ELSE {NEXT_GENERATION} END,
-               due_at = CASE WHEN attempt > max_retries THEN due_at
+           SET status = CASE WHEN attempt > {MAX_RETRIES} THEN 'dead' ELSE 'pending' END,
+               generation = CASE WHEN attempt > {MAX_RETRIES} THEN generation ELSE {NEXT_GENERATION} END,
+               due_at = CASE WHEN attempt > {MAX_RETRIES} THEN due_at
                              WHEN last_error = %(reason)s
                                  THEN clock_timestamp() + random()
                                      * greatest(interval '0', least(interval '1 day', lease_until - claimed_at))
@@ -72,7 +72,7 @@ def reap_running(connection: DbConnection, limit: int, grace_seconds: float = PO
           FROM expired
          WHERE o.id = expired.id AND o.status = 'running' AND o.lease_until < (SELECT clock_timestamp())
         RETURNING o.id, o.status, o.attempt
-        """,  # noqa: S608 - two expressions of our own
+        """,  # noqa: S608 - expressions of our own
         {"limit": limit, "grace": grace_seconds, "reason": LEASE_ENDED},
     ).fetchall()
     return [Reaped(*row) for row in rows]

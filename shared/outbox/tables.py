@@ -40,7 +40,7 @@ def _message_columns(*, live: bool) -> list[Column[object]]:
         moment("due_at", required=True, default=live),
         Column("generation", Integer, nullable=False, server_default=default("0")),
         Column("attempt", Integer, nullable=False, server_default=default("0")),
-        Column("max_retries", Integer, nullable=False, server_default=default("10")),
+        Column("max_retries", Integer),
         Column("claim_token", Uuid),
         moment("lease_until"),
         Column("broker_epoch", Text),
@@ -52,6 +52,8 @@ def _message_columns(*, live: bool) -> list[Column[object]]:
         moment("claimed_at"),
         moment("finished_at"),
         Column("uid", Uuid, server_default=default("gen_random_uuid()")),
+        Column("destination", Text),
+        Column("dedup_key", Text),
     ]
 
 

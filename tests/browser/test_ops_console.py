@@ -12,7 +12,7 @@ from tests.browser.chromium import NARROW, Browser
 from tests.browser.conftest import Keep
 from tests.programs.gunicorn import gunicorn
 from tests.programs.preloading import Preloaded
-from tests.rows import add_message, message
+from tests.rows import add_message, message, open_breaker
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -102,7 +102,7 @@ def test_the_console_refreshes_itself_and_fits_a_phone(
     browser.find("#snapshot")
     keep("ops-console-narrow")
 
-    connection.execute("UPDATE outbox_breaker SET opened_at = now() - interval '9 min', probe_at = now()")
+    open_breaker(connection, open_seconds=9 * 60)
 
     wait_until(
         lambda: "unreachable for 9 min" in browser.text(), REFRESHED_SECONDS, "the console to show the outage by itself"

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.e2e
 
 TIMEOUT_SECONDS: Final = 60.0
 
-OPEN_BREAKER: Final[LiteralString] = "UPDATE outbox_breaker SET opened_at = now(), probe_at = now()"
+OPEN_BREAKER: Final[LiteralString] = (
+    "INSERT INTO outbox_destinations (name, opened_at, probe_at) VALUES ('mail', now(), now())"
+)
 
 PREPARED_BY_SQL: Final[dict[Given, LiteralString]] = {
     "a message that came back": "UPDATE outbox SET generation = 1",
@@ -190,7 +192,7 @@ def check(scene: Scene, point: Point, id_: int) -> None:
     assert len({link for mail in mails for link in mail.links}) == is_wanted
     assert len(scene.mailbox.mails()) == len(mails)
     assert scene.count(table="verify_emails") == is_wanted
-    assert scene.count("opened_at IS NOT NULL", table="outbox_breaker") == 0
+    assert scene.count("opened_at IS NOT NULL", table="outbox_destinations") == 0
     wait_until(
         lambda: scene.count("id = 0", table="outbox_finished") == 0, TIMEOUT_SECONDS, "the old history to be pruned"
     )

@@ -16,6 +16,7 @@ from shared.settings.postgresql_url import read_database_url
 from shared.settings.relay import read_relay_settings
 from shared.version import VERSION
 from tests.programs.processes import ROOT, worker_settings
+from tests.rows import open_breaker
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 KUSTOMIZATION: dict[str, Any] = YAML(typ="safe").load(FOLDER / "kustomization.yaml")
@@ -180,7 +181,7 @@ def test_keda_counts_what_waits_by_indexes_alone(database_url: str) -> None:
         waiting = connection.execute(query).fetchone()
         connection.execute("SET enable_seqscan = off")
         plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {query}"))
-        connection.execute("UPDATE outbox_breaker SET opened_at = now(), probe_at = now()")
+        open_breaker(connection)
         while_the_mail_server_is_away = connection.execute(query).fetchone()
 
     assert waiting == (3,)

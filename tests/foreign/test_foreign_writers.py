@@ -56,7 +56,7 @@ class Place:
 
     def empty(self) -> None:
         self.world.connection.execute("TRUNCATE outbox, outbox_finished, verify_emails RESTART IDENTITY")
-        self.world.connection.execute("UPDATE outbox_breaker SET opened_at = NULL, probe_at = NULL")
+        self.world.connection.execute("UPDATE outbox_destinations SET opened_at = NULL, probe_at = NULL")
         self.redis.delete(*SHARED_KEYS, *self.redis.keys(KEYS.job("*")))
 
     def work(self) -> None:

@@ -85,7 +85,7 @@ def mail_server_away(database_url: str, redis_url: str, smtp_port: int, hours: f
                 assert disposition is Disposition.RELEASED, disposition
         away.close()
         pause = connection.execute(
-            "SELECT extract(epoch FROM probe_at - clock_timestamp())::float8 FROM outbox_breaker"
+            "SELECT extract(epoch FROM probe_at - clock_timestamp())::float8 FROM outbox_destinations"
         ).fetchone()
         assert pause is not None
         assert isinstance(pause[0], float)
@@ -204,7 +204,7 @@ def _pop_all(broker: Broker) -> list[int]:
 
 
 def _let_the_next_probe_be_due(connection: psycopg.Connection[tuple[object, ...]]) -> None:
-    connection.execute("UPDATE outbox_breaker SET probe_at = clock_timestamp() WHERE opened_at IS NOT NULL")
+    connection.execute("UPDATE outbox_destinations SET probe_at = clock_timestamp() WHERE opened_at IS NOT NULL")
 
 
 def _attempts(connection: psycopg.Connection[tuple[object, ...]]) -> int:

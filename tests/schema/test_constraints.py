@@ -5,6 +5,8 @@ import pytest
 
 from shared.database.connections import DbConnection
 
+MALFORMED_NAMES = ["", "Mail", ":mail", "-mail", "a b", "a/b", "mail\\n", "m\u00e4il", "a" + 64 * "b", "mail,local"]
+
 NOBODY = "'00000000-0000-0000-0000-000000000001'"
 
 
@@ -92,6 +94,9 @@ def test_an_impossible_state_is_refused(connection: DbConnection, rule: str, col
         ("outbox_failures_are_objects", {"failures": "'[1]'"}),
         ("outbox_failures_are_objects", {"failures": "'[{}, []]'"}),
         ("outbox_failures_are_objects", {"failures": "jsonb_build_array(repeat('x', 1048576))"}),
+        ("outbox_dedup_key_length", {"dedup_key": "''"}),
+        ("outbox_dedup_key_length", {"dedup_key": "repeat('x', 201)"}),
+        *(("outbox_destination_form", {"destination": f"E'{name}'"}) for name in MALFORMED_NAMES),
     ],
 )
 def test_what_is_out_of_bounds_is_refused(connection: DbConnection, bound: str, columns: dict[str, str]) -> None:
@@ -113,6 +118,9 @@ def test_what_is_out_of_bounds_is_refused(connection: DbConnection, bound: str, 
         {"due_at": "'0001-01-01 00:00:00+00'"},
         {"failures": """'[{"at": 1, "more": [{}]}]'"""},
         {"payload": "to_jsonb(repeat('x', 2000000))", "status": "'dead'", "last_error": "'too large'"},
+        {"destination": "'mail'", "dedup_key": "repeat('x', 200)"},
+        {"destination": "'webhook:1'"},
+        {"destination": "'0' || repeat('_', 63)"},
         {"generation": "999999999", "attempt": "999999999", "max_retries": "999999999", "id": "9223372036854775807"},
     ],
 )
@@ -122,6 +130,48 @@ def test_what_is_within_bounds_is_taken(connection: DbConnection, columns: dict[
     connection.execute(
         f"INSERT INTO outbox ({', '.join(row)}) OVERRIDING SYSTEM VALUE VALUES ({', '.join(row.values())})"
     )
+
+
+@pytest.mark.parametrize(
+    ("rule", "columns"),
+    [
+        *(("outbox_destinations_name_form", {"name": f"E'{name}'"}) for name in MALFORMED_NAMES),
+        ("outbox_destinations_open_has_probe_time", {"opened_at": "now()"}),
+        ("outbox_destinations_reason_while_paused", {"pause_reason": "'a reason'"}),
+        *(
+            ("outbox_destinations_rate_in_range", {"max_per_second": f"'{rate}'"})
+            for rate in ("0", "-1", "1e-9", "1000001", "infinity", "NaN")
+        ),
+        ("outbox_destinations_in_flight_range", {"max_in_flight": "0"}),
+        ("outbox_destinations_in_flight_range", {"max_in_flight": "1000001"}),
+        ("outbox_destinations_in_flight_is_object", {"in_flight": "'[]'"}),
+    ],
+)
+def test_an_impossible_destination_is_refused(connection: DbConnection, rule: str, columns: dict[str, str]) -> None:
+    row = {"name": "'mail'", **columns}
+
+    with pytest.raises(psycopg.errors.CheckViolation) as caught:
+        connection.execute(f"INSERT INTO outbox_destinations ({', '.join(row)}) VALUES ({', '.join(row.values())})")
+
+    assert caught.value.diag.constraint_name == rule
+
+
+def test_a_destination_needs_its_name_alone(connection: DbConnection) -> None:
+    connection.execute("INSERT INTO outbox_destinations (name) VALUES ('webhook:1')")
+    connection.execute("INSERT INTO outbox_destinations (name, max_per_second) VALUES ('slow', 0.1), ('fast', 1e6)")
+
+
+def test_a_dedup_key_is_free_again_after_the_first_claim(connection: DbConnection) -> None:
+    append = "INSERT INTO outbox (task, payload, dedup_key) VALUES (%s, '{}', 'k')"
+    connection.execute(append, ["a"])
+    connection.execute(append, ["b"])
+
+    with pytest.raises(psycopg.errors.UniqueViolation) as caught:
+        connection.execute(append, ["a"])
+
+    assert caught.value.diag.constraint_name == "outbox_dedup_idx"
+    connection.execute("UPDATE outbox SET claimed_at = now() WHERE task = 'a'")
+    connection.execute(append, ["a"])
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 """A database of a former revision is refused with the command that brings it to 0001_schema, and that command works."""
 
 import re
+import secrets
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,22 +13,16 @@ import psycopg
 import pytest
 from alembic.util import CommandError
 from psycopg.conninfo import conninfo_to_dict
-from rq.defaults import RQ_KEY_PREFIX
 
 from embedded.errors import EmbeddedError
 from embedded.servers.databases import Databases
 from embedded.servers.postgres_files import binaries
-from outbox_relay.broker import open_broker
 from outbox_relay.doctor.schema_drift import check_schema
-from outbox_relay.loop.relay import Relay
-from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.database.connections import connect
 from tests.programs.processes import ROOT
-from tests.rows import add_message, add_user, message
+from tests.rows import add_message, add_user
 from tests.schema.catalogue import schema_of
 from tests.schema.migrating import alembic, upgrade
-from tests.settings.relay import relay_settings
-from tests.waiting import wait_until
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -39,6 +33,16 @@ TABLES: Final = ("users", "outbox_messages", "verify_emails", "verification_mail
 
 
 @pytest.fixture
+def first_schema(postgres: Databases) -> Iterator[list[tuple[Any, ...]]]:
+    """The schema of 0001_schema, where the script ends."""
+    name = f"first_schema_{secrets.token_hex(4)}"
+    url = postgres.create_database(name)
+    upgrade(url, "0001_schema")
+    yield schema_of(url)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
 def connection(postgres: Databases, empty_database_url: str) -> Iterator[Connection]:
     """A database of the last former revision, with a row of each kind."""
     postgres.apply_schema(name_of(empty_database_url), SCHEMA_0023)
@@ -46,7 +50,7 @@ def connection(postgres: Databases, empty_database_url: str) -> Iterator[Connect
         add_user(open_connection)
         add_user(open_connection, "verified", is_email_verified=True, verified_at="now")
         ids = [
-            add_message(open_connection, status=status, due_at="infinity")
+            add_message(open_connection, "t", status=status, due_at="infinity")
             for status in ("pending", "published", "running", "dead")
         ]
         for status in ("done", "discarded"):
@@ -88,7 +92,7 @@ def revisions_of(connection: Connection) -> list[tuple[Any, ...]]:
 
 
 def test_it_is_refused_with_a_command_that_brings_it_to_the_schema_and_keeps_its_rows(
-    database_url: str, empty_database_url: str, connection: Connection
+    database_url: str, empty_database_url: str, connection: Connection, first_schema: list[tuple[Any, ...]]
 ) -> None:
     rows = rows_of(connection)
 
@@ -101,17 +105,21 @@ def test_it_is_refused_with_a_command_that_brings_it_to_the_schema_and_keeps_its
     environment = {"PATH": f"{binaries()}:/usr/bin:/bin", "DATABASE_URL": empty_database_url}
     done = subprocess.run(["/bin/sh", "-euc", line], cwd=ROOT, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert schema_of(empty_database_url) == schema_of(database_url)
-    with connect(database_url, "test") as by_schema_sql:
-        assert check_schema(connection) == check_schema(by_schema_sql)
+    assert schema_of(empty_database_url) == first_schema
     assert rows_of(connection) == rows
     upgrade(empty_database_url)
     assert schema_of(empty_database_url) == schema_of(database_url)
+    with connect(database_url, "test") as by_schema_sql:
+        assert check_schema(connection) == check_schema(by_schema_sql)
 
 
 @pytest.mark.parametrize("transactions", [0, 1, 2, 3])
 def test_the_rules_hold_at_each_moment_and_it_may_be_run_again_from_there(
-    postgres: Databases, database_url: str, empty_database_url: str, connection: Connection, transactions: int
+    postgres: Databases,
+    empty_database_url: str,
+    connection: Connection,
+    first_schema: list[tuple[Any, ...]],
+    transactions: int,
 ) -> None:
     parts = SCRIPT.read_text().split("COMMIT;\n")
     assert len(parts) == 4
@@ -120,16 +128,16 @@ def test_the_rules_hold_at_each_moment_and_it_may_be_run_again_from_there(
         connection.execute("COMMIT")
 
     with pytest.raises(psycopg.errors.CheckViolation) as caught:
-        add_message(connection, queue="urgent")
+        add_message(connection, "t", queue="urgent")
     assert caught.value.diag.constraint_name == "outbox_queue_known"
     postgres.apply_schema(name_of(empty_database_url), SCRIPT)
 
-    assert schema_of(empty_database_url) == schema_of(database_url)
+    assert schema_of(empty_database_url) == first_schema
     assert revisions_of(connection) == [("0001_schema",)]
 
 
 def test_a_database_that_schema_sql_made_is_refused_and_brought_there_too(
-    postgres: Databases, database_url: str, empty_database_url: str, connection: Connection
+    postgres: Databases, empty_database_url: str, connection: Connection, first_schema: list[tuple[Any, ...]]
 ) -> None:
     connection.execute("DROP TABLE alembic_version")
 
@@ -137,7 +145,7 @@ def test_a_database_that_schema_sql_made_is_refused_and_brought_there_too(
         upgrade(empty_database_url)
     postgres.apply_schema(name_of(empty_database_url), SCRIPT)
 
-    assert schema_of(empty_database_url) == schema_of(database_url)
+    assert schema_of(empty_database_url) == first_schema
     assert revisions_of(connection) == [("0001_schema",)]
 
 
@@ -182,7 +190,7 @@ def test_beside_a_forgotten_transaction_it_gives_up_and_blocks_others_briefly(
         with connect(empty_database_url, "signups") as signups:
             while not stop.is_set():
                 began = time.monotonic()
-                add_message(signups)
+                add_message(signups, "t")
                 waits.append(time.monotonic() - began)
 
     writing = threading.Thread(target=write_until)
@@ -199,23 +207,3 @@ def test_beside_a_forgotten_transaction_it_gives_up_and_blocks_others_briefly(
     assert 1 < max(waits) < 5
     assert schema_of(empty_database_url) == before
     assert revisions_of(connection) == [("0023",)]
-
-
-def test_it_works_beside_a_relay(
-    postgres: Databases, empty_database_url: str, redis_url: str, connection: Connection
-) -> None:
-    relay = Relay(
-        relay_settings(empty_database_url, redis_url), open_broker(redis_url, RQ_KEY_PREFIX, 60), WakeupPipe()
-    )
-    with closing(relay):
-        working = threading.Thread(target=relay.run)
-        working.start()
-        try:
-            before = add_message(connection)
-            wait_until(lambda: message(connection, before)["status"] == "published", 20, "the relay to publish")
-            postgres.apply_schema(name_of(empty_database_url), SCRIPT)
-            fresh = add_message(connection)
-            wait_until(lambda: message(connection, fresh)["status"] == "published", 20, "the relay to go on")
-        finally:
-            relay.stop()
-            working.join(20)

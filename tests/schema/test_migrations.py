@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
@@ -52,13 +53,14 @@ def test_a_database_made_with_schema_sql_is_left_as_it_is(database_url: str) -> 
     assert "(head)" in alembic(database_url, "current").stdout
 
 
-def test_a_database_that_a_later_schema_sql_made_is_left_as_it_is(database_url: str) -> None:
+@pytest.mark.parametrize("revision", ["0001_schema", "head"])
+def test_a_database_that_a_later_schema_sql_made_is_left_as_it_is(database_url: str, revision: str) -> None:
     with connect(database_url, "test") as connection:
         connection.execute("ALTER TABLE outbox ADD COLUMN later text")
         connection.execute("CREATE OR REPLACE VIEW outbox_messages AS SELECT *, NULL AS later FROM outbox_finished")
     before = schema_of(database_url)
 
-    upgrade(database_url, "0001_schema")
+    upgrade(database_url, revision)
 
     assert schema_of(database_url) == before
 

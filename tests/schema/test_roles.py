@@ -102,10 +102,10 @@ def check_outages(world: World, relay: Relay, owner: psycopg.Connection[Any]) ->
     [(id_,)] = owner.execute("SELECT id FROM outbox WHERE status = 'published' LIMIT 1").fetchall()
     nobody = SmtpServer("smtp", "127.0.0.1", free_port())
     assert world.process(id_, smtp_server=nobody).value == "released"
-    owner.execute("UPDATE outbox_breaker SET probe_at = now(); UPDATE outbox SET due_at = now()")
+    owner.execute("UPDATE outbox_destinations SET probe_at = now(); UPDATE outbox SET due_at = now()")
     assert relay.run_once().published == 1
     assert world.process(id_, secret_keys=(KEY,)).value == "delivered"
-    assert owner.execute("SELECT opened_at FROM outbox_breaker").fetchone() == (None,)
+    assert owner.execute("SELECT opened_at FROM outbox_destinations").fetchone() == (None,)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_a_message_needs_three_columns(connection: DbConnection) -> None:
         """
     ).fetchone()
 
-    assert row == ("pending", True, 0, 0, 10, None, None, [])
+    assert row == ("pending", True, 0, 0, None, None, None, [])
 
 
 def test_a_user_needs_four_columns(connection: DbConnection) -> None:

@@ -62,7 +62,7 @@ def test_a_full_disk_is_an_outage_that_is_named(
         servers = Servers(database_url, redis_url, postfix.smtp_url)
         with pipeline(servers, origin, tmp_path, OUTBOX_BACKOFF_SCALE="0.02", **worker) as running:
             wait_until(lambda: "Insufficient system storage" in running.log, 30, "the worker to say so")
-            [(reason,)] = connection.execute("SELECT last_error FROM outbox_breaker").fetchall()
+            [(reason,)] = connection.execute("SELECT last_error FROM outbox_destinations").fetchall()
             postfix.reload(queue_minfree="0")
             wait_until(lambda: nothing_waits(connection), 60, "no message to be unfinished")
 

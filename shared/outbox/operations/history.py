@@ -85,7 +85,7 @@ def read_message(connection: DbConnection, message_id: int) -> dict[str, Any] | 
         message = cursor.execute(
             f"""
             SELECT id, task, queue, status, attempt AS attempts, max_retries, generation, {_TIMES}, {_MORE_TIMES},
-                   last_error, failures::text, traceparent, uid
+                   last_error, failures::text, traceparent, uid, destination, dedup_key
               FROM outbox_messages
              WHERE id = %s
             """,  # noqa: S608 - two expressions of our own
@@ -135,8 +135,9 @@ def replay(connection: DbConnection, chosen: Range) -> int:
                           AND status = ANY(%(statuses)s) AND pg_column_size(payload) <= %(largest)s)
                FOR KEY SHARE
         )
-        INSERT INTO outbox (task, payload, queue, max_retries)
-        SELECT task, payload, queue, least(max_retries, %(retries)s)
+        INSERT INTO outbox (task, payload, queue, max_retries, destination)
+        SELECT task, payload, queue,
+               CASE WHEN max_retries IS NOT NULL THEN least(max_retries, %(retries)s) END, destination
           FROM outbox_finished
          WHERE (SELECT count(*) FROM accounts) >= 0
            AND task = %(task)s AND finished_at >= %(since)s AND finished_at < %(until)s

@@ -74,7 +74,8 @@ _SELECT_DEPENDENCIES: Final = f"""
     SELECT (SELECT count(*) FROM outbox_relays
              WHERE seen_at > clock_timestamp() - make_interval(secs => {RELAY_SILENT_SECONDS})),
            (SELECT extract(epoch FROM clock_timestamp() - max(seen_at))::float8 FROM outbox_relays),
-           (SELECT extract(epoch FROM clock_timestamp() - opened_at)::float8 FROM outbox_breaker WHERE name = 'mail'),
+           (SELECT extract(epoch FROM clock_timestamp() - opened_at)::float8
+              FROM outbox_destinations WHERE name = 'mail'),
            (SELECT n_live_tup FROM pg_stat_user_tables WHERE relid = 'outbox_finished'::regclass)
 """  # noqa: S608 - our own constant
 

@@ -25,7 +25,9 @@ def test_the_console_shows_what_is_where(service: ApiService, operator: FlaskCli
 
 
 def test_what_is_away_is_named(service: ApiService, operator: FlaskClient) -> None:
-    service.sql("UPDATE outbox_breaker SET opened_at = now() - interval '5 min', probe_at = now()")
+    service.sql(
+        "INSERT INTO outbox_destinations (name, opened_at, probe_at) VALUES ('mail', now() - interval '5 min', now())"
+    )
 
     page = operator.get("/ops/snapshot").text
 

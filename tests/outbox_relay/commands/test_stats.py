@@ -14,7 +14,7 @@ import pytest
 from outbox_relay.loop.heartbeat import Heartbeat, write_heartbeat
 from shared.outbox.operations.latency import read_latency
 from tests.outbox_relay.commands.running import run, run_json
-from tests.rows import add_message, history_rows_read
+from tests.rows import add_message, history_rows_read, open_breaker
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 ROOT = Path(__file__).parents[3]
@@ -95,7 +95,7 @@ def test_it_reads_little_of_a_long_history(connection: Connection) -> None:
 
 
 def test_it_names_what_is_away(connection: Connection) -> None:
-    connection.execute("UPDATE outbox_breaker SET opened_at = now(), probe_at = now()")
+    open_breaker(connection)
 
     shown = run("stats").output
 

@@ -11,7 +11,7 @@ from embedded.programs.ports import free_port
 from tests.addresses import with_login
 from tests.outbox_relay.doctor.installation import Installation, schema_of
 from tests.redis_keys import KEYS
-from tests.rows import add_message
+from tests.rows import add_message, open_breaker
 from tests.servers.roles import with_role
 
 
@@ -126,7 +126,7 @@ def mail_server_away(at: Installation) -> None:
 
 
 def an_open_breaker(at: Installation) -> None:
-    at.sql("UPDATE outbox_breaker SET opened_at = now(), probe_at = now(), last_error = '421 busy'")
+    open_breaker(at.connection, last_error="421 busy")
 
 
 def a_relay_that_fell_silent(at: Installation) -> None:

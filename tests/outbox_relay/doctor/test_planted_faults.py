@@ -104,7 +104,7 @@ def test_what_follows_from_a_schema_without_usage_is_no_fault_of_its_own(healthy
 
 def test_a_mail_server_that_refuses_everybody_is_not_called_unreachable(healthy: Installation) -> None:
     an_open_breaker(healthy)
-    healthy.sql("UPDATE outbox_breaker SET policy_code = '5.7.1'")
+    healthy.sql("UPDATE outbox_destinations SET policy_code = '5.7.1'")
 
     assert "it refuses our mail" in " ".join(run("doctor").output.split())
 

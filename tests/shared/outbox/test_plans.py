@@ -23,6 +23,7 @@ from tests.rows import (
     add_message,
     add_user,
     history_rows_read,
+    open_breaker,
     rows_read_by_index,
     rows_read_one_after_the_other,
 )
@@ -116,7 +117,7 @@ def test_a_probe_and_a_refusal_by_policy_read_no_full_outbox(database_url: str) 
         keep_plans(connection)
         connection.execute("VACUUM ANALYZE outbox")
         add_messages(connection, 5000)
-        connection.execute("UPDATE outbox_breaker SET opened_at = now(), probe_at = now() - interval '1 s'")
+        open_breaker(connection, probe_in_seconds=-1)
         before = rows_read_by_index(connection)
 
         for _ in range(UNTIL_A_PLAN_IS_KEPT):

@@ -8,7 +8,7 @@ import pytest
 from shared.database.connections import DbConnection, connect, transaction
 from shared.outbox.messages import CRITICAL, DEFAULT
 from shared.outbox.publishing import take_probe
-from tests.rows import add_message
+from tests.rows import add_message, open_breaker
 
 DUE = {CRITICAL: datetime(2020, 1, 2, tzinfo=UTC), DEFAULT: datetime(2020, 1, 1, tzinfo=UTC)}
 
@@ -16,7 +16,7 @@ DUE = {CRITICAL: datetime(2020, 1, 2, tzinfo=UTC), DEFAULT: datetime(2020, 1, 1,
 @pytest.fixture
 def ids(connection: DbConnection) -> dict[str, int]:
     """A due message of each queue, during an outage whose next probe is due."""
-    connection.execute("UPDATE outbox_breaker SET opened_at = now(), probe_at = now() - interval '1 s'")
+    open_breaker(connection, probe_in_seconds=-1)
     return {queue: add_message(connection, queue=queue, due_at=due_at) for queue, due_at in DUE.items()}
 
 

@@ -38,7 +38,7 @@ class Pipeline:
         """Take a probe as a relay does and process it. Return its message, or None if none is due."""
         connection = self.world.connection
         with transaction(connection):
-            connection.execute("UPDATE outbox_breaker SET probe_at = now() WHERE opened_at IS NOT NULL")
+            connection.execute("UPDATE outbox_destinations SET probe_at = now() WHERE opened_at IS NOT NULL")
             rows = take_probe(connection)
             for row in rows:
                 mark_probe(connection, row.id, 60)

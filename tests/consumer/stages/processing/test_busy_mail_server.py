@@ -63,7 +63,7 @@ def test_a_message_that_is_always_refused_spends_attempts_after_an_hour_if_other
         for _ in range(3):
             seen.append((world.process(id_), world.message(id_)["attempt"]))
             world.connection.execute(
-                "UPDATE outbox_breaker SET opened_at = NULL, probe_at = NULL, probe_id = NULL, outages = 0"
+                "UPDATE outbox_destinations SET opened_at = NULL, probe_at = NULL, probe_id = NULL, outages = 0"
             )
             world.connection.execute("UPDATE outbox SET due_at = clock_timestamp() WHERE id = %s", [id_])
             other = add_message(world.connection, payload={"username": "other"})

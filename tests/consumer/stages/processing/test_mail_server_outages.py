@@ -98,7 +98,7 @@ def test_each_probe_that_fails_doubles_the_pause_up_to_half_a_minute(world: Worl
         after = datetime.now(UTC)
         probe_at = world.breaker()["probe_at"]
         pauses.append(((probe_at - after).total_seconds(), (probe_at - before).total_seconds()))
-        world.connection.execute("UPDATE outbox_breaker SET probe_id = %s", [id_])
+        world.connection.execute("UPDATE outbox_destinations SET probe_id = %s", [id_])
 
     expected = [1, 2, 4, 8, 16, 30, 30, 30]
     assert [(low, high) for (low, high), pause in zip(pauses, expected, strict=True) if not low <= pause <= high] == []

@@ -101,7 +101,7 @@ def test_a_probe_that_is_not_needed_lets_another_one_be_sent(world: World, polic
     verify(world)
     id_ = add_message(world.connection)
     world.open_breaker(probe_id=id_)
-    world.connection.execute("UPDATE outbox_breaker SET policy_code = %s", [policy_code])
+    world.connection.execute("UPDATE outbox_destinations SET policy_code = %s", [policy_code])
 
     assert world.process(id_) is Disposition.DISCARDED
 

@@ -142,6 +142,6 @@ def test_refusals_of_concurrent_workers_are_all_noted(pipeline: Pipeline) -> Non
 
 def test_unknown_content_of_the_breakers_row_is_ignored(pipeline: Pipeline) -> None:
     for stored in ("7", '["x"]', '[{"a": 1}]'):
-        pipeline.world.connection.execute("UPDATE outbox_breaker SET refusals = %s::jsonb", [stored])
+        pipeline.world.connection.execute("UPDATE outbox_destinations SET refusals = %s::jsonb", [stored])
 
         assert pipeline.work(pipeline.sign_up(f"user{len(stored)}@a.example")) is Disposition.FAILED

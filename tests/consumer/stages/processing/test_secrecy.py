@@ -70,7 +70,7 @@ def test_no_password_and_no_link_is_kept(world: World, mailbox: MailCatcher, log
     world.process(add_message(world.connection), smtp_server=login)
     nowhere = f"postgresql://wonder:land@{LOOPBACK}:{free_port()}/x"
     world.process(add_message(world.connection), database_url=nowhere, run_lease_seconds=0.3)
-    world.connection.execute("UPDATE outbox_breaker SET opened_at = NULL, probe_at = NULL")
+    world.connection.execute("UPDATE outbox_destinations SET opened_at = NULL, probe_at = NULL")
     world.process(add_message(world.connection))
 
     [mail] = mailbox.mails()

@@ -73,13 +73,22 @@ class World:
             return cursor.execute(statement, values).fetchall()
 
     def breaker(self) -> Row:
-        [row] = self.rows("SELECT *, probe_at <= clock_timestamp() AS is_probe_due FROM outbox_breaker")
+        """Return the row of `mail`: NULL in each column if there is none."""
+        [row] = self.rows(
+            "SELECT d.*, probe_at <= clock_timestamp() AS is_probe_due"
+            " FROM (VALUES ('mail')) AS known (name) LEFT JOIN outbox_destinations AS d USING (name)"
+        )
         return row
 
     def open_breaker(self, probe_id: int | None = None) -> None:
         """Open the breaker as after one outage, with or without a probe in progress."""
         self.connection.execute(
-            "UPDATE outbox_breaker SET opened_at = now(), outages = 1, probe_at = '2100-01-01', probe_id = %s",
+            """
+            INSERT INTO outbox_destinations (name, opened_at, outages, probe_at, probe_id)
+            VALUES ('mail', now(), 1, '2100-01-01', %s)
+                ON CONFLICT (name) DO UPDATE
+               SET opened_at = now(), outages = 1, probe_at = excluded.probe_at, probe_id = excluded.probe_id
+            """,
             [probe_id],
         )
 

@@ -52,7 +52,7 @@ def test_a_role_of_the_version_before_publishes_and_says_what_it_lacks(
     grants = {
         "outbox": ("SELECT", "UPDATE"),
         "outbox_finished": ("SELECT", "UPDATE", "DELETE"),
-        "outbox_breaker": ("SELECT", "UPDATE"),
+        "outbox_destinations": ("SELECT", "UPDATE"),
         "outbox_relays": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     }
     with limited_role(connection, grants) as role, structlog.testing.capture_logs() as logs:

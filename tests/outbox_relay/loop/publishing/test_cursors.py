@@ -14,7 +14,7 @@ from outbox_relay.loop.publisher import Publisher
 from shared.database.connections import DbConnection, connect
 from shared.outbox import publishing
 from tests.outbox_relay.loop.publishing.publishers import publisher_to
-from tests.rows import add_message, message, pending_entries_read
+from tests.rows import add_message, message, open_breaker, pending_entries_read
 
 BATCH = 50
 
@@ -199,7 +199,7 @@ def test_what_waits_for_a_probe_is_found_by_a_rescan(connection: DbConnection, n
     add_message(connection)
     no_rescans.publish_batch(connection, BATCH)
     add_message(connection, due_at="2020-01-01T00:00:00Z")
-    connection.execute("UPDATE outbox_breaker SET opened_at = now(), probe_at = now() + interval '30 s'")
+    open_breaker(connection, probe_in_seconds=30)
     no_rescans.rescan()
 
     published = no_rescans.publish_batch(connection, BATCH)
@@ -211,9 +211,9 @@ def test_what_waited_for_the_mail_server_goes_as_soon_as_it_is_back(
     connection: DbConnection, no_rescans: Publisher
 ) -> None:
     add_backlog(connection, 1, seconds_ago=60)
-    connection.execute("UPDATE outbox_breaker SET opened_at = now(), probe_at = now() + interval '1 hour'")
+    open_breaker(connection, probe_in_seconds=3600)
     while_away = no_rescans.publish_batch(connection, BATCH)
-    connection.execute("UPDATE outbox_breaker SET opened_at = NULL, probe_at = NULL")
+    connection.execute("UPDATE outbox_destinations SET opened_at = NULL, probe_at = NULL")
 
     assert (while_away, no_rescans.publish_batch(connection, BATCH)) == (0, BATCH)
 

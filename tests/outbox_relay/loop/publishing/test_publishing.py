@@ -21,7 +21,7 @@ from shared.outbox.messages import JobRef
 from shared.rq_format.ids import job_id
 from tests.failover.demotion import demotable_redis
 from tests.outbox_relay.loop.publishing.publishers import LEASE, publisher_to
-from tests.rows import add_message, message
+from tests.rows import add_message, message, open_breaker
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -175,16 +175,6 @@ def test_a_locked_row_is_left_to_who_holds_it(connection: Connection, publisher:
     assert [message(connection, each)["status"] for each in (held, free)] == ["pending", "published"]
 
 
-def open_breaker(connection: Connection, *, probe_in_seconds: float) -> None:
-    connection.execute(
-        """
-        UPDATE outbox_breaker
-           SET opened_at = now(), outages = 1, probe_at = clock_timestamp() + make_interval(secs => %s)
-        """,
-        [probe_in_seconds],
-    )
-
-
 def test_an_open_breaker_lets_one_probe_through_and_nothing_else(
     connection: Connection, publisher: Publisher, redis_url: str
 ) -> None:
@@ -194,7 +184,7 @@ def test_an_open_breaker_lets_one_probe_through_and_nothing_else(
     published = [publisher.publish_batch(connection, 10) for _ in range(3)]
 
     assert (published, jobs(redis_url, "default")) == ([1, 0, 0], [job_id(first, 0)])
-    assert connection.execute("SELECT probe_id FROM outbox_breaker").fetchone() == (first,)
+    assert connection.execute("SELECT probe_id FROM outbox_destinations").fetchone() == (first,)
 
 
 def test_a_probe_goes_before_the_jobs_that_wait_already(
@@ -217,7 +207,7 @@ def test_probes_take_turns_whatever_their_queue(connection: Connection, publishe
     for _ in range(6):
         open_breaker(connection, probe_in_seconds=-1)
         publisher.publish_batch(connection, 10)
-        [(probe,)] = connection.execute("SELECT probe_id FROM outbox_breaker").fetchall()
+        [(probe,)] = connection.execute("SELECT probe_id FROM outbox_destinations").fetchall()
         probes.append(probe)
         # As when it is put back.
         connection.execute(
