@@ -50,7 +50,7 @@ CREATE TABLE outbox_destinations (
     CONSTRAINT outbox_destinations_open_has_probe_time CHECK ((opened_at IS NULL) = (probe_at IS NULL)),
     CONSTRAINT outbox_destinations_reason_while_paused CHECK (paused_at IS NOT NULL OR pause_reason IS NULL),
     CONSTRAINT outbox_destinations_rate_in_range CHECK (max_per_second >= 0.001 AND max_per_second <= 1000000),
-    CONSTRAINT outbox_destinations_in_flight_range CHECK (max_in_flight >= 1 AND max_in_flight <= 1000000),
+    CONSTRAINT outbox_destinations_in_flight_range CHECK (max_in_flight >= 1 AND max_in_flight <= 1000),
     CONSTRAINT outbox_destinations_in_flight_is_object CHECK (jsonb_typeof(in_flight) = 'object')
 );
 

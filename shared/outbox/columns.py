@@ -5,6 +5,7 @@ to a value, or that reads it into Python, uses the expressions of this module.
 """
 
 import json
+from dataclasses import dataclass
 from typing import Any, Final
 
 LIVE_STATUSES: Final = ("pending", "published", "running", "dead")
@@ -32,15 +33,29 @@ LARGEST_FAILURES_KEPT_BYTES: Final = 256 * 1024
 """Our own failures are much smaller. If another program has written more than this, it is dropped with the next
 failure."""
 
+_LARGEST_COUNT: Final = 2**53
+"""Of a count or a time: Python and JSON have all whole numbers below it."""
+
+_REASON_OF_COUNTS: Final = "what is counted of this message beside its failed attempts"
+
 NEXT_GENERATION: Final = f"mod(generation + 1, {LARGEST_NUMBER + 1})"
+
+_HAS_COUNTS: Final = "coalesce(jsonb_typeof(failures #> '{0,counts}') = 'object', false)"
 
 FAILURES_SO_FAR: Final = f"""
     CASE WHEN pg_column_size(failures || '[]') > {LARGEST_FAILURES_KEPT_BYTES} THEN '[]'
-         WHEN jsonb_array_length(failures) >= {FAILURES_KEPT} THEN failures - 0
+         WHEN jsonb_array_length(failures) >= {FAILURES_KEPT}
+         THEN failures - (CASE WHEN {_HAS_COUNTS} THEN 1 ELSE 0 END)
          ELSE failures END
 """
-"""The failures that are kept in addition to the next one. The concatenation has the uncompressed size, which is the
-size that the constraint checks."""
+"""The failures that are kept in addition to the next one, and the counts. The concatenation has the uncompressed size,
+which is the size that the constraint checks."""
+
+READ_COUNTS: Final = f"CASE WHEN {_HAS_COUNTS} THEN failures #>> '{{0,counts}}' END"
+"""The SQL that reads a message's counts, for parse_counts."""
+
+WITHOUT_COUNTS: Final = f"CASE WHEN {_HAS_COUNTS} THEN failures - 0 ELSE failures END"
+"""The SQL of `failures` without the counts: a message that an operator retries starts again."""
 
 _COLUMNS: Final = (
     "id",
@@ -97,11 +112,73 @@ def distance(later: str, earlier: str) -> str:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is counted of a message beside its failed attempts, since it was appended or last retried by an operator.
+
+    It is the first element of `failures`, an object with the key `counts`, which no later failure displaces.
+
+    Attributes:
+        unavailable: how often it was released because its destination was unavailable to it, although the breaker was
+            closed.
+        late: how often its handler ran for longer than it may.
+        unknown_since: when a worker first did not know its task, in seconds since the epoch; None if the last one knew
+            it.
+
+    """
+
+    unavailable: int = 0
+    late: int = 0
+    unknown_since: float | None = None
+
+
+def parse_counts(text: str | None) -> Counts:
+    """Return a message's counts. What another program may have written there counts for nothing."""
+    try:
+        stored = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        stored = {}
+    numbers = {
+        key: value for key, value in stored.items() if isinstance(value, int | float) and 0 <= value < _LARGEST_COUNT
+    }
+    return Counts(
+        unavailable=int(numbers.get("unavailable", 0)),
+        late=int(numbers.get("late", 0)),
+        unknown_since=numbers.get("unknown_since"),
+    )
+
+
+def with_counts(changes: str) -> str:
+    """Return the SQL of `failures` with some of the counts set.
+
+    Args:
+        changes: an SQL expression for a JSON object whose keys are those of Counts.
+
+    """
+    return f"""
+    CASE WHEN pg_column_size(failures || '[]') <= {LARGEST_FAILURES_KEPT_BYTES} AND {_HAS_COUNTS}
+         THEN jsonb_set(failures, '{{0,counts}}', (failures #> '{{0,counts}}') || {changes})
+         ELSE jsonb_build_object('counts', {changes}, 'reason', '{_REASON_OF_COUNTS}')
+              || CASE WHEN pg_column_size(failures || '[]') <= {LARGEST_FAILURES_KEPT_BYTES} THEN failures
+                      ELSE '[]' END END
+    """
+
+
+def without_count(key: str) -> str:
+    """Return the SQL of `failures` without one of the counts."""
+    return f"CASE WHEN {_HAS_COUNTS} THEN failures #- '{{0,counts,{key}}}' ELSE failures END"
+
+
 def parse_failures(text: str) -> list[dict[str, Any]]:
-    """Return a row's failed attempts. An entry that another program wrote becomes one whose reason shows it."""
+    """Return a row's failed attempts. An entry that another program wrote becomes one whose reason shows it.
+
+    The counts are none.
+    """
     try:
         entries = json.loads(text)
     except (ValueError, RecursionError):  # PostgreSQL takes longer numbers and deeper nesting than Python
         return [{"reason": "this value cannot be read: a number is too long, or it is nested too deeply"}]
     entries = entries if isinstance(entries, list) else [entries]
+    if entries and isinstance(entries[0], dict) and isinstance(entries[0].get("counts"), dict):
+        entries = entries[1:]
     return [entry if isinstance(entry, dict) else {"reason": json.dumps(entry)} for entry in entries]

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from shared.database.connections import DbConnection, own_transaction
-from shared.outbox.columns import LARGEST_PAYLOAD_BYTES, NEXT_GENERATION, insert_finished, moment
+from shared.outbox.columns import LARGEST_PAYLOAD_BYTES, NEXT_GENERATION, WITHOUT_COUNTS, insert_finished, moment
 from shared.outbox.operations.stats import COUNTED_EXACTLY
 
 RETRIED_AT_ONCE: Final = 1000
@@ -106,7 +106,8 @@ def _retry(connection: DbConnection, first_id: int, last_id: int, limit: int) ->
                FOR UPDATE
         )
         UPDATE outbox AS o
-           SET status = 'pending', generation = {NEXT_GENERATION}, attempt = 0, due_at = now()
+           SET status = 'pending', generation = {NEXT_GENERATION}, attempt = 0, due_at = now(),
+               failures = {WITHOUT_COUNTS}
           FROM chosen
          WHERE o.id = chosen.id AND o.status = 'dead'
         RETURNING o.id

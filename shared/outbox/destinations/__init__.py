@@ -1,0 +1,1 @@
+"""The statements about destinations: their breakers and probes, their pauses, and their limits."""
