@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo up check test coverage world chaos proof compose-proof fuzz bench screenshots format lock clean
+.PHONY: help demo up check test test-all coverage world chaos proof compose-proof fuzz bench screenshots format lock clean
 
 # The first Python that is new enough. Another one: make PYTHON=/path/to/python3.12 …
 PYTHON ?= $(shell for python in python3.12 python3.11 python3.13 python3; do \
@@ -31,7 +31,10 @@ check: $(READY) ## Format, lint, types, import rules, links of the documents
 	$(RUN)/lint-imports
 	$(RUN)/python -m tests.docs.links
 
-test: $(READY) ## Run the test suite against real servers that it starts itself
+test: $(READY) ## Run the test suite against real servers that it starts itself, without its longest tests
+	$(RUN)/pytest $(IN_PARALLEL) -m "not long" $(PYTEST_ARGS)
+
+test-all: $(READY) ## Run all of it, as CI does
 	$(RUN)/pytest $(IN_PARALLEL) $(PYTEST_ARGS)
 
 coverage: $(READY) ## The same, and how much of the product it runs; fails below a floor

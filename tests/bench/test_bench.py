@@ -16,6 +16,7 @@ from embedded.stack import ROOT
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 def test_the_bench_runs_from_its_servers_to_its_tables(tmp_path: Path) -> None:
     document = tmp_path / "performance.md"
     shutil.copy(ROOT / "docs" / "performance.md", document)

@@ -93,6 +93,7 @@ def test_operator_sees_the_messages_and_decides_about_dead_letters(
     wait_until(lambda: "No dead letters." in browser.text(), 10, "the console without dead letters")
 
 
+@pytest.mark.long
 def test_the_console_refreshes_itself_and_fits_a_phone(
     browser: Browser, keep: Keep, address: str, connection: DbConnection
 ) -> None:

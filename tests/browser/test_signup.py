@@ -111,6 +111,7 @@ def test_expired_link_leads_to_a_new_one(browser: Browser, stack: Stack, keep: K
     browser.heading("Your email address is verified")
 
 
+@pytest.mark.long
 def test_wrong_address_is_corrected_and_the_mail_goes_to_the_right_one(
     browser: Browser, stack: Stack, keep: Keep
 ) -> None:
@@ -134,6 +135,7 @@ def test_wrong_address_is_corrected_and_the_mail_goes_to_the_right_one(
     browser.heading("Your email address is verified")
 
 
+@pytest.mark.long
 def test_owner_of_an_address_is_asked_which_account_is_theirs(browser: Browser, stack: Stack, keep: Keep) -> None:
     stranger = {**person(5), "username": "stranger", "password": "what a stranger chose"}
     for someone in (person(5), stranger):
@@ -167,6 +169,7 @@ def test_altered_link_is_not_valid(browser: Browser, stack: Stack, keep: Keep) -
     keep("send-again")
 
 
+@pytest.mark.long
 def test_pages_fit_a_small_phone(browser: Browser, stack: Stack, keep: Keep) -> None:
     browser.look_at(NARROW)
     browser.open(stack.api_url)
@@ -179,12 +182,14 @@ def test_pages_fit_a_small_phone(browser: Browser, stack: Stack, keep: Keep) -> 
     keep("inbox-narrow")
 
 
+@pytest.mark.long
 def test_pages_have_a_dark_side(browser: Browser, stack: Stack, keep: Keep) -> None:
     browser.look_at(WIDE, dark=True)
     browser.open(stack.api_url)
     keep("sign-up-dark")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("width", "suffix"), [(WIDE, ""), (NARROW, "-narrow")])
 def test_description_of_the_api_fits_the_window(
     browser: Browser, stack: Stack, keep: Keep, width: int, suffix: str
@@ -194,6 +199,7 @@ def test_description_of_the_api_fits_the_window(
     keep(f"docs{suffix}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("mail", "name", "width", "dark"),
     [

@@ -48,6 +48,7 @@ def runs(server_folder: Path) -> Iterator[dict[signal.Signals, subprocess.Popen[
         yield begun
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", ENDINGS)
 def test_a_run_that_is_ended_leaves_no_process_behind(
     number: signal.Signals, runs: dict[signal.Signals, subprocess.Popen[str]]

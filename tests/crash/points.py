@@ -3,7 +3,7 @@
 The product contains no code for them: `launch` wraps the function from outside.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final, Literal
@@ -251,4 +251,21 @@ def _stock_worker_points() -> list[Point]:
     ]
 
 
+def _short(points: Collection[Point]) -> Iterator[str]:
+    """Yield the keys of one point for each function that a process calls, and only once for both worker classes.
+
+    A process that dies before a call leaves what it leaves after the call before.
+    """
+    died_after = {(point.program, point.name, point.whose) for point in points if point.when == "after"}
+    in_one_process = {(point.name, point.function) for point in points if point.program == "OutboxWorker"}
+    for point in points:
+        is_repeated = point.whose == "horse and parent" and (point.name, point.function) in in_one_process
+        is_followed = point.when == "before" and (point.program, point.name, point.whose) in died_after
+        if not is_repeated and not is_followed:
+            yield point.key
+
+
 POINTS: Final = {point.key: point for point in chain(_relay_points(), _outbox_worker_points(), _stock_worker_points())}
+
+SHORT: Final = frozenset(_short(POINTS.values()))
+"""The points of `make test`."""

@@ -13,7 +13,7 @@ from embedded.programs.program import Program
 from outbox_relay.broker import open_broker
 from outbox_relay.loop.publisher import Publisher
 from tests.crash.parallel import run_in_parallel
-from tests.crash.points import POINTS, Given, Point
+from tests.crash.points import POINTS, SHORT, Given, Point
 from tests.crash.scene import NOTE, OUTBOX_WORKER, STOCK_WORKER, Scene, Stage
 from tests.rows import message
 from tests.waiting import wait_until
@@ -64,7 +64,7 @@ def scenes(request: pytest.FixtureRequest, stage: Stage) -> Iterator[dict[str, F
         yield futures
 
 
-@pytest.mark.parametrize("key", POINTS)
+@pytest.mark.parametrize("key", [pytest.param(key, marks=() if key in SHORT else pytest.mark.long) for key in POINTS])
 def test_a_message_arrives_although_a_process_died(key: str, scenes: dict[str, Future[None]]) -> None:
     scenes[key].result()
 

@@ -62,6 +62,9 @@ POISONS: Final = {
     ),
 }
 
+SHORT: Final = {"OutboxWorker: exit", "OutboxWorker: hang", "stock worker: killed"}
+"""One for each thing that happens: the process dies, a thread is stuck, a work horse dies."""
+
 
 @pytest.fixture(scope="module")
 def scenes(request: pytest.FixtureRequest, stage: Stage) -> Iterator[dict[str, Future[None]]]:
@@ -69,7 +72,7 @@ def scenes(request: pytest.FixtureRequest, stage: Stage) -> Iterator[dict[str, F
         yield futures
 
 
-@pytest.mark.parametrize("key", POISONS)
+@pytest.mark.parametrize("key", [pytest.param(key, marks=() if key in SHORT else pytest.mark.long) for key in POISONS])
 def test_a_poison_message_becomes_a_dead_letter_and_the_others_arrive(
     key: str, scenes: dict[str, Future[None]]
 ) -> None:

@@ -175,6 +175,8 @@ def scenes(request: pytest.FixtureRequest, stage: Stage) -> Iterator[dict[str, F
         yield futures
 
 
-@pytest.mark.parametrize("key", SHUTDOWNS)
+@pytest.mark.parametrize(
+    "key", [pytest.param(key, marks=pytest.mark.long if key.endswith(", once") else ()) for key in SHUTDOWNS]
+)
 def test_sigterm_ends_a_process_in_time_and_loses_nothing(key: str, scenes: dict[str, Future[None]]) -> None:
     scenes[key].result()

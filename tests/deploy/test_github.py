@@ -115,3 +115,17 @@ def test_the_hook_checks_subjects(subject: str, allowed: bool) -> None:  # noqa:
     [pattern] = [hook["entry"] for hook in config["repos"][0]["hooks"] if hook["id"] == "subject"]
 
     assert (re.search(pattern, subject, re.MULTILINE | re.DOTALL) is None) is allowed
+
+
+def test_what_make_test_leaves_out_is_run_before_a_change_lands() -> None:
+    left_out = '-m "not long"'
+    run_by_ci = ["make coverage", "make world"]
+
+    assert left_out in commands_of("test")
+    assert [target for target in ("test-all", "coverage", "world") if left_out in commands_of(target)] == []
+    assert [command for command in run_by_ci if command not in (ROOT / ".ci" / "run").read_text()] == []
+
+
+def commands_of(target: str) -> str:
+    argv = ["/usr/bin/env", "make", "--dry-run", target]
+    return subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True).stdout

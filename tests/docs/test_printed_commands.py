@@ -126,6 +126,7 @@ def test_the_migrations(checkout: Path, empty_database_url: str) -> None:
     new.unlink()
 
 
+@pytest.mark.long
 def test_the_service(
     checkout: Path, empty_database_url: str, redis_url: str, mailbox: MailCatcher, tmp_path: Path
 ) -> None:

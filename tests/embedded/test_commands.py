@@ -193,6 +193,7 @@ def test_a_demo_that_fails_says_where_its_logs_are(
     assert (folder / "logs" / "api.log").read_text() == "the reason"
 
 
+@pytest.mark.long
 def test_up_serves_restarts_what_dies_ends_with_all_of_it_and_keeps_its_data(up: StartUp) -> None:
     first = up()
     first.wait_until_said("Ctrl-C stops everything.")

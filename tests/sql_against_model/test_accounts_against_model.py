@@ -79,7 +79,13 @@ def walk(service: AccountsService, data: st.DataObject) -> None:
 
 
 ECONOMICAL = settings(max_examples=25, derandomize=True, deadline=None, report_multiple_bugs=False)
-walk_and_shrink = settings(ECONOMICAL, phases=[Phase.generate, Phase.shrink])(given(data=st.data())(walk))
+
+
+def walk_and_shrink(service: AccountsService, walks: int) -> None:
+    chosen = settings(ECONOMICAL, max_examples=walks, phases=[Phase.generate, Phase.shrink])
+    chosen(given(data=st.data())(walk))(service=service)
+
+
 walk_until_divergence = settings(ECONOMICAL, phases=[Phase.generate])(given(data=st.data())(walk))
 
 AWAY_WITH_IT = ("find 0", "lock 0", "lock_dead_letters 0")
@@ -108,8 +114,9 @@ def follow(service: AccountsService) -> None:
         world = after
 
 
-def test_real_statements_do_what_the_model_of_accounts_says(service: AccountsService) -> None:
-    walk_and_shrink(service=service)
+@pytest.mark.parametrize("walks", [8, pytest.param(25, marks=pytest.mark.long)])
+def test_real_statements_do_what_the_model_of_accounts_says(service: AccountsService, walks: int) -> None:
+    walk_and_shrink(service, walks)
     follow(service)
 
     print(f"\n{service.taken.total()} steps: {service.taken}")  # noqa: T201 - for pytest -s

@@ -31,8 +31,9 @@ def service(database_url: str, redis_url: str) -> Iterator[Service]:
         yield service
 
 
-def test_real_statements_do_what_the_model_says(service: Service) -> None:
-    walk_and_shrink(service=service)
+@pytest.mark.parametrize("walks", [15, pytest.param(60, marks=pytest.mark.long)])
+def test_real_statements_do_what_the_model_says(service: Service, walks: int) -> None:
+    walk_and_shrink(service, walks)
     for path in PATHS.values():
         follow(service, Config(faults=2, orders=2), path)
 
@@ -66,7 +67,10 @@ def leave_out(monkeypatch: pytest.MonkeyPatch, statement: Callable[..., Any], cl
 @pytest.mark.parametrize(
     ("statement", "clause", "instead"),
     [
-        (reaping.reap_running, "lease_until < (SELECT clock_timestamp())", "lease_until IS NOT NULL"),
+        pytest.param(
+            *(reaping.reap_running, "lease_until < (SELECT clock_timestamp())", "lease_until IS NOT NULL"),
+            marks=pytest.mark.long,
+        ),
         (publishing.take_batch, "FOR UPDATE SKIP LOCKED", ""),
     ],
     ids=["reap_running", "take_batch"],

@@ -67,7 +67,13 @@ def walk(service: Service, data: st.DataObject) -> None:
 
 # Always the same walks; shrunk where they diverge.
 ECONOMICAL = settings(max_examples=60, derandomize=True, deadline=None, report_multiple_bugs=False)
-walk_and_shrink = settings(ECONOMICAL, phases=[Phase.generate, Phase.shrink])(given(data=st.data())(walk))
+
+
+def walk_and_shrink(service: Service, walks: int) -> None:
+    chosen = settings(ECONOMICAL, max_examples=walks, phases=[Phase.generate, Phase.shrink])
+    chosen(given(data=st.data())(walk))(service=service)
+
+
 walk_until_divergence = settings(ECONOMICAL, phases=[Phase.generate])(given(data=st.data())(walk))
 
 

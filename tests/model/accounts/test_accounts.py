@@ -136,7 +136,12 @@ SIZES: Final = {
 }
 
 
-@pytest.fixture(scope="module", params=[*SIZES])
+LARGEST: Final = "two-accounts-of-one-address"
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.long if name == LARGEST else ()) for name in SIZES]
+)
 def explored(request: pytest.FixtureRequest) -> Found[AccountsWorld]:
     exploration = explore_accounts(SIZES[request.param], PROPERTIES)
     print(f"\n{request.param}: {len(exploration.onward):,} worlds")  # noqa: T201 - for pytest -s

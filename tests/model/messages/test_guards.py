@@ -112,6 +112,7 @@ def test_every_guard_has_its_counterexample() -> None:
     assert set(Guard) == {guard for guard, _, _ in BROKEN} | set(REAPERS) | set(SPARE)
 
 
+@pytest.mark.long
 def test_status_of_mark_published_is_needed_once_the_locks_are_lost() -> None:
     neither = frozenset({Guard.MARK_STATUS_PENDING, Guard.ONE_CONNECTION})
 
@@ -125,6 +126,7 @@ def test_status_of_mark_published_is_needed_once_the_locks_are_lost() -> None:
     print(f"\n{unguarded}\n{unguarded.counterexample(COPY)}")  # noqa: T201 - for pytest -s
 
 
+@pytest.mark.long
 def test_token_of_ack_guards_the_fence_and_not_the_promise() -> None:
     """Only an accepted mail is ever acknowledged: an ack under another's claim is rude, but true."""
     explored = explore(Config(without=frozenset({Guard.ACK_TOKEN})))

@@ -41,6 +41,8 @@ SIZES = {
     "operator": Config(faults=1, max_retries=0, orders=1),
     "two-messages-nothing-fails": Config(messages=2, faults=0, max_retries=0),
 }
+# The others have a fault or an operator more than these.
+SHORT = ("nothing-fails", "one-fault", "two-messages-nothing-fails")
 STEPS = {
     *("take_batch", "push", "mark_published", "commit", "rollback"),
     *("reap_running", "find_lease_expired", "read_lists", "renew_found", "return_missing", "delete_orphans"),
@@ -53,7 +55,12 @@ STEPS = {
 
 
 # Of the module, not of the session: one exploration at a time is in memory.
-@pytest.fixture(scope="module", params=[*SIZES.values()], ids=[*SIZES])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(config, id=name, marks=() if name in SHORT else pytest.mark.long) for name, config in SIZES.items()
+    ],
+)
 def explored(request: pytest.FixtureRequest) -> Exploration:
     return explore(request.param)
 
