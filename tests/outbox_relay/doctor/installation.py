@@ -1,5 +1,6 @@
 """An installation in good health, and what `doctor` says about it."""
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -40,7 +41,8 @@ def show_worker(client: Redis) -> None:
 def faults() -> dict[str, str]:
     """Run `doctor` as a program does, and return what is at fault; the exit code has to agree."""
     ended = run("doctor", "--json")
-    found = {each["check"]: each["message"] for each in run_json("doctor") if each["severity"] == "fault"}
+    assert ended.stdout, ended.output
+    found = {each["check"]: each["message"] for each in json.loads(ended.stdout) if each["severity"] == "fault"}
     assert ended.exit_code == (1 if found else 0), ended.output
     return found
 
