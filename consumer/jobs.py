@@ -3,7 +3,6 @@
 import math
 import signal
 import threading
-from functools import partial
 from typing import Final
 
 import psycopg
@@ -15,6 +14,7 @@ from rq.worker import BaseWorker
 from consumer.redis_connection import same_redis
 from consumer.stages.database import Database
 from consumer.stages.processor import Processor
+from consumer.task.registry import load_tasks
 from shared.database.connections import UnsuitableDatabaseError
 from shared.errors import SettingsError
 from shared.logs import configure_logging
@@ -45,14 +45,14 @@ def run_message(message_id: object) -> None:
         return
     try:
         settings = read_consumer_settings()
+        tasks = load_tasks(settings.task_modules)
         configure_tracing("outbox-worker")
     except SettingsError as exc:
         _log.error("settings.refused", message_id=message_id, problems=exc.problems)
         _release_unclaimed(message_id, f"a worker cannot start: {', '.join(sorted(exc.problems))}")
         return
-    limit_job = partial(end_job_within, settings.run_lease_seconds)
-    limit_job()
-    processor = Processor(settings, shutting_down=was_worker_told_to_stop, after_renewal=limit_job)
+    end_job_within(settings.run_lease_seconds)
+    processor = Processor(settings, tasks, shutting_down=was_worker_told_to_stop, limit_job=end_job_within)
     try:
         processor.refuse_unsuitable()
         processor.process(message_id)

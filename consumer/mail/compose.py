@@ -7,14 +7,15 @@ from email.header import Header
 from email.headerregistry import Address
 from email.utils import format_datetime
 from functools import cache
+from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined, select_autoescape
 
 from consumer.mail.client import Envelope
 from consumer.mail.mime import alternative
-from consumer.task import Mail, UndeliverableError
+from consumer.task import Mail, Undeliverable
 from shared.addresses import is_mailable, may_be_decoded
 
 # Text that needs neither quotes nor encoded words in a header, for any mail program.
@@ -24,7 +25,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _REFUSAL: Final = "the user's address or name cannot be written in a mail's header"
 
 
-def compose(mail: Mail, uid: UUID, sender: Address) -> Envelope:
+def compose(mail: Mail, uid: UUID, sender: Address, template_folders: tuple[Path, ...] = ()) -> Envelope:
     """Return the envelope and the bytes of a mail.
 
     The Message-ID (RFC 5322, 3.6.4) is the outbox message's uid: a second copy of the same message carries the same,
@@ -32,8 +33,15 @@ def compose(mail: Mail, uid: UUID, sender: Address) -> Envelope:
     holiday notices. There is no List-Unsubscribe: each mail answers something that its reader did, and nobody is on
     a list.
 
+    Args:
+        mail: the mail.
+        uid: its message's.
+        sender: the sender of every mail.
+        template_folders: where its templates are looked for, before the consumer's own folder.
+
     Raises:
-        UndeliverableError: the address or the name cannot be written in a header.
+        Undeliverable: the address or the name cannot be written in a header.
+        jinja2.TemplateNotFound: no folder has the template.
 
     """
     address = _address(mail.recipient)
@@ -46,8 +54,9 @@ def compose(mail: Mail, uid: UUID, sender: Address) -> Envelope:
         ("Auto-Submitted", "auto-generated"),
     ]
     values = {**mail.values, "name": mail.recipient_name, "sender_name": sender.display_name or sender.domain}
-    plain = _templates().get_template(f"{mail.template}.txt").render(values)
-    html = _templates().get_template(f"{mail.template}.html").render(values)
+    templates = _templates(template_folders)
+    plain = templates.get_template(f"{mail.template}.txt").render(values)
+    html = templates.get_template(f"{mail.template}.html").render(values)
     return Envelope(sender=sender.addr_spec, recipient=address, content=alternative(headers, plain, html))
 
 
@@ -60,17 +69,17 @@ def _address(given: str) -> str:
     if is_mailable(given):
         return given
     if may_be_decoded(given):
-        raise UndeliverableError(_REFUSAL)
+        raise Undeliverable(_REFUSAL)
     try:
         address = Address(addr_spec=given)
         spec = address.addr_spec
         spec.encode("ascii")
     except UnicodeError as exc:
-        raise UndeliverableError("the user's address is not ASCII: its domain has to be in IDNA form") from exc
+        raise Undeliverable("the user's address is not ASCII: its domain has to be in IDNA form") from exc
     except (ValueError, IndexError, MessageError) as exc:
-        raise UndeliverableError(_REFUSAL) from exc
+        raise Undeliverable(_REFUSAL) from exc
     if not (address.username and address.domain and spec.isprintable()):
-        raise UndeliverableError(_REFUSAL)
+        raise Undeliverable(_REFUSAL)
     return spec
 
 
@@ -94,16 +103,16 @@ def _words(text: str, header: str) -> str:
     character, which only a row that was written in SQL can contain, is refused.
     """
     if _CONTROL.search(text):
-        raise UndeliverableError(_REFUSAL)
+        raise Undeliverable(_REFUSAL)
     if len(text) <= _LONGEST_PLAIN and _PLAIN_WORDS.fullmatch(text):
         return text
     return Header(text, "utf-8", header_name=header, maxlinelen=75).encode(linesep="\r\n")
 
 
 @cache
-def _templates() -> Environment:
+def _templates(folders: tuple[Path, ...]) -> Environment:
     return Environment(
-        loader=PackageLoader("consumer", "templates"),
+        loader=ChoiceLoader([FileSystemLoader(folders), PackageLoader("consumer", "templates")]),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,

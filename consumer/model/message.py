@@ -1,4 +1,4 @@
-"""The message in hand, step by step: ClaimedMessage, PreparedMail, AttemptResult."""
+"""The message in hand, step by step: ClaimedMessage, then Work for a place, then AttemptResult."""
 
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -39,6 +39,7 @@ class ClaimedMessage:
         lease: how long it is ours, by this process's clock.
         job: the RQ job that named the message, if this process has to delete it.
         span: covers the message's time in this process, if tracing is on.
+        breaker: the state of its destination's breaker when it was read, after the claim.
 
     """
 
@@ -46,26 +47,51 @@ class ClaimedMessage:
     lease: Lease
     job: PoppedJob | None = None
     span: OpenSpan = NO_SPAN
+    breaker: Breaker = CLOSED_BREAKER
 
     def with_lease(self, lease: Lease) -> "ClaimedMessage":
         """Return the same message with a renewed lease."""
         return replace(self, lease=lease)
 
+    def with_breaker(self, breaker: Breaker) -> "ClaimedMessage":
+        """Return the same message with the breaker's state."""
+        return replace(self, breaker=breaker)
+
 
 @dataclass(frozen=True, slots=True)
-class PreparedMail:
-    """A claimed message with its mail, ready to be sent.
-
-    Attributes:
-        message: the message.
-        mail: its mail.
-        breaker: the state of the mail server's breaker when the mail was prepared.
-
-    """
+class PreparedMessage:
+    """A claimed message with what is to be sent for it."""
 
     message: ClaimedMessage
-    mail: Mail
-    breaker: Breaker
+    content: Mail
+
+    @property
+    def messages(self) -> tuple[ClaimedMessage, ...]:
+        """The message, as for the other kinds of work."""
+        return (self.message,)
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesToPrepare:
+    """Claimed messages of one task, to be prepared together in a transaction and a place of their own."""
+
+    messages: tuple[ClaimedMessage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MessageToHandle:
+    """A claimed message whose task has a handler."""
+
+    message: ClaimedMessage
+
+    @property
+    def messages(self) -> tuple[ClaimedMessage, ...]:
+        """The message, as for the other kinds of work."""
+        return (self.message,)
+
+
+Work = PreparedMessage | MessagesToPrepare | MessageToHandle
+"""What a place (a sender of a worker) takes and carries out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +101,19 @@ class AttemptResult:
     Attributes:
         message: the message.
         outcome: the outcome.
-        breaker: the state of the mail server's breaker when the mail was prepared.
         recipient: the recipient, if the server refused the mail by policy.
 
     """
 
     message: ClaimedMessage
     outcome: Outcome
-    breaker: Breaker = CLOSED_BREAKER
     recipient: Recipient | None = None
 
     @property
     def is_probe(self) -> bool:
-        """Whether this message was the one that tests an unavailable mail server."""
-        return self.breaker.is_open and self.breaker.probe_id == self.message.claim.id
+        """Whether this message was the one that tests an unavailable destination."""
+        breaker = self.message.breaker
+        return breaker.is_open and breaker.probe_id == self.message.claim.id
 
     @property
     def reason(self) -> str | None:

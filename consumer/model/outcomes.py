@@ -1,7 +1,10 @@
 """The possible outcomes of one attempt at a claimed message."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from shared.outbox.follow_ups import FollowUp
 
 TAKES_NO_MORE: Final = "the mail server takes no more for now"
 """The start of the reason of a ServerUnavailable that may be about its message alone: a 4yz reply to RCPT TO."""
@@ -10,6 +13,18 @@ TAKES_NO_MORE: Final = "the mail server takes no more for now"
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """The mail server accepted the mail and is responsible for it now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A task has done everything, and nothing is to be sent.
+
+    Attributes:
+        follow_ups: the messages that are appended in the commit of the acknowledgement.
+
+    """
+
+    follow_ups: Sequence[FollowUp] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +40,8 @@ class Failed:
         policy_code: the enhanced status code, such as "5.7.1", of a refusal by policy. Such a refusal may be about
             us and not about the recipient.
         is_about_recipient: the server says that the recipient does not exist.
+        is_late: a handler ran for longer than it may.
+        retry_after_seconds: the delay of the next attempt, in place of the task's backoff.
 
     """
 
@@ -34,6 +51,8 @@ class Failed:
     is_unanswered: bool = False
     policy_code: str | None = None
     is_about_recipient: bool = False
+    is_late: bool = False
+    retry_after_seconds: float | None = None
 
     @property
     def details(self) -> dict[str, object]:
@@ -45,21 +64,32 @@ class Failed:
             details["policy_code"] = self.policy_code
         if self.is_about_recipient:
             details["about_recipient"] = True
+        if self.is_late:
+            details["late"] = True
         return details
 
 
 @dataclass(frozen=True, slots=True)
 class RenderFailed:
-    """There was no mail to send, and the mail server was not contacted. It spends an attempt.
+    """There was nothing to send, and the destination was not contacted. It spends an attempt.
 
     Attributes:
         reason: for the operator. It contains no address and no secret.
         is_permanent: no later attempt can succeed, so the message becomes a dead letter at once.
+        retry_after_seconds: the delay of the next attempt, in place of the task's backoff.
 
     """
 
     reason: str
     is_permanent: bool = False
+    retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskUnknown:
+    """This worker does not know the task. It spends no attempt, and becomes a dead letter after an hour."""
+
+    reason: str = "unknown task: no module of OUTBOX_TASKS has it; add one, or deploy the version that has it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,4 +140,6 @@ class LeaseOver:
     """The lease ended before the mail was complete. Nothing was sent; another process may have the message now."""
 
 
-Outcome = Accepted | Failed | RenderFailed | Discarded | Released | ServerUnavailable | LeaseOver
+Outcome = (
+    Accepted | Completed | Failed | RenderFailed | TaskUnknown | Discarded | Released | ServerUnavailable | LeaseOver
+)

@@ -1,12 +1,12 @@
 """The disposition of a message in this worker, and its log line."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from time import monotonic
 
 import structlog
 
-from consumer.model.message import AttemptResult, ClaimedMessage
+from consumer.model.message import AttemptResult, ClaimedMessage, Work
 
 _log = structlog.get_logger(__name__)
 
@@ -35,6 +35,33 @@ class RecordedResult:
 
     result: AttemptResult
     disposition: Disposition
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step made of claimed messages.
+
+    Attributes:
+        work: what is left to be carried out.
+        results: outcomes that are to be recorded.
+        recorded: outcomes that PostgreSQL has already.
+
+    """
+
+    work: list[Work] = field(default_factory=list)
+    results: list[AttemptResult] = field(default_factory=list)
+    recorded: list[RecordedResult] = field(default_factory=list)
+
+    @property
+    def all_results(self) -> "list[AttemptResult | RecordedResult]":
+        """The outcomes, whether they are recorded or not."""
+        return [*self.results, *self.recorded]
+
+    def add(self, other: "StepResult") -> None:
+        """Add what another step has made."""
+        self.work.extend(other.work)
+        self.results.extend(other.results)
+        self.recorded.extend(other.recorded)
 
 
 def log_result(

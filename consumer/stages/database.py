@@ -11,7 +11,7 @@ from shared.database.connections import (
     LOCK_SECONDS,
     DbConnection,
     UnsuitableDatabaseError,
-    connect,
+    connect_as,
     keep_plans,
     transaction,
 )
@@ -19,6 +19,48 @@ from shared.outage_causes import postgresql_cause
 
 OVERTIME: Final = (psycopg.errors.IdleInTransactionSessionTimeout, psycopg.errors.QueryCanceled)
 """PostgreSQL ended a transaction that took too long, because of a slow statement or because this process stalled."""
+
+
+class TaskConnection(DbConnection):
+    """A connection whose transaction a task may use and not end."""
+
+    _is_lent = False
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Refuse to end the transaction until the block ends."""
+        self._is_lent = True
+        try:
+            yield
+        finally:
+            self._is_lent = False
+
+    def commit(self) -> None:
+        """Refuse, if it is lent."""
+        self._refuse("commit")
+        super().commit()
+
+    def rollback(self) -> None:
+        """Refuse, if it is lent."""
+        self._refuse("rollback")
+        super().rollback()
+
+    def set_autocommit(self, value: bool) -> None:  # noqa: FBT001 - psycopg's signature
+        """Refuse, if it is lent."""
+        self._refuse("autocommit")
+        super().set_autocommit(value)
+
+    def close(self) -> None:
+        """Refuse, if it is lent."""
+        self._refuse("close")
+        super().close()
+
+    def _refuse(self, what: str) -> None:
+        if self._is_lent:
+            raise psycopg.ProgrammingError(
+                f"{what} is refused: the worker ends this transaction when `prepare` has returned."
+                " Raise an exception to roll it back, or use connection.transaction() for a part of it."
+            )
 
 
 class Database:
@@ -34,15 +76,17 @@ class Database:
         """
         self._database_url = database_url
         self._any_encoding = any_encoding
-        self._connection: DbConnection | None = None
+        self._connection: TaskConnection | None = None
         self.busy_since: float | None = None
         """When (monotonic) the transaction in progress started; None between transactions."""
 
     @contextmanager
-    def transaction(self, *, lock_seconds: float = LOCK_SECONDS) -> Iterator[DbConnection]:
+    def transaction(
+        self, *, lock_seconds: float = LOCK_SECONDS, marker: str | None = None
+    ) -> Iterator["TaskConnection"]:
         """Run one transaction that waits for each lock at most this long.
 
-        After any error the connection is closed.
+        After any error the connection is closed. The marker is as in shared.database.connections.transaction.
 
         Raises:
             psycopg.Error: the transaction was rolled back. If the answer to COMMIT was lost, it may have been
@@ -52,7 +96,7 @@ class Database:
         self.busy_since = monotonic()
         try:
             connection = self._connection or self._open()
-            with transaction(connection, lock_seconds=lock_seconds):
+            with transaction(connection, lock_seconds=lock_seconds, marker=marker):
                 yield connection
         except BaseException:
             self.close()
@@ -78,8 +122,10 @@ class Database:
         except psycopg.Error:
             return False
 
-    def _open(self) -> DbConnection:
-        self._connection = connect(self._database_url, "outbox-consumer", any_encoding=self._any_encoding)
+    def _open(self) -> "TaskConnection":
+        self._connection = connect_as(
+            TaskConnection, self._database_url, "outbox-consumer", any_encoding=self._any_encoding
+        )
         keep_plans(self._connection)
         return self._connection
 

@@ -10,23 +10,34 @@ import structlog
 from consumer.model.message import AttemptResult
 from consumer.model.outcomes import (
     Accepted,
+    Completed,
     Discarded,
     Failed,
     LeaseOver,
     Released,
     RenderFailed,
     ServerUnavailable,
+    TaskUnknown,
 )
 from consumer.model.results import Disposition
 from consumer.stages import busy_server, policy_outage
-from consumer.stages.backoff import OUTAGE_SECONDS, retry_delay_seconds
 from consumer.stages.policy_outage import RefusalEffect, RefusedMessage
+from consumer.task.definition import LONGEST_DELAY_SECONDS
+from consumer.task.registry import TaskRegistry
 from shared.database.connections import DbConnection
 from shared.outbox import breaker, policy_refusals
 from shared.outbox import claims as statements
 from shared.outbox.claims import Claim
+from shared.outbox.follow_ups import append_follow_ups
+from shared.outbox.unknown_tasks import release_unknown
 
 _log = structlog.get_logger(__name__)
+
+OUTAGE_SECONDS: Final = 60.0
+"""How long a message waits whose cause of release may last."""
+
+_UNKNOWN_TASK_SECONDS: Final = 3600.0
+"""How long after its first release a message of an unknown task becomes a dead letter."""
 
 _LEASE_OVER: Final = Failed("the worker froze until its lease was over, and sent nothing")
 
@@ -41,17 +52,21 @@ class OutcomeWriter:
 
     """
 
-    def __init__(self, connection: DbConnection, backoff_scale: float, unconfirmed: AbstractSet[Claim]) -> None:
+    def __init__(
+        self, connection: DbConnection, tasks: TaskRegistry, backoff_scale: float, unconfirmed: AbstractSet[Claim]
+    ) -> None:
         """Use this transaction.
 
         Args:
             connection: in a transaction.
+            tasks: they know the delay before a retry.
             backoff_scale: multiplies every delay.
             unconfirmed: the claims whose outcome an earlier try may have committed.
 
         """
         self.after_commit: list[Callable[[], object]] = []
         self._connection = connection
+        self._tasks = tasks
         self._backoff_scale = backoff_scale
         self._unconfirmed = unconfirmed
         self._serves_others: bool | None = None
@@ -61,9 +76,10 @@ class OutcomeWriter:
 
     def write(self, batch: Sequence[AttemptResult]) -> Dispositions:
         """Write the outcomes and return each message's disposition."""
-        dispositions = self._ack([each for each in batch if isinstance(each.outcome, Accepted)])
+        dispositions = self._ack([each for each in batch if isinstance(each.outcome, Accepted | Completed)])
         dispositions |= self._release([each for each in batch if isinstance(each.outcome, Released)])
         dispositions |= self._discard(batch)
+        dispositions |= self._release_unknown(batch)
         refused = {each.message.claim: refusal for each in batch if (refusal := _policy_refusal(each)) is not None}
         effects = self._effects(refused)
         for each in batch:
@@ -73,13 +89,14 @@ class OutcomeWriter:
                     dispositions[claim] = self._release_refused(each, failure, effect)
                 case Failed() as failure:
                     dispositions[claim] = self._fail(each, failure)
-                case RenderFailed(reason, is_permanent):
-                    dispositions[claim] = self._fail(each, Failed(reason, is_permanent=is_permanent))
+                case RenderFailed(reason, is_permanent, seconds):
+                    failure = Failed(reason, is_permanent=is_permanent, retry_after_seconds=seconds)
+                    dispositions[claim] = self._fail(each, failure)
                 case LeaseOver():
                     dispositions[claim] = self._fail(each, _LEASE_OVER)
                 case ServerUnavailable() as outage:
                     dispositions[claim] = self._release_after_outage(each, outage)
-                case Accepted() | Discarded() | Released():
+                case Accepted() | Completed() | Discarded() | Released() | TaskUnknown():
                     pass
         for each in batch:
             self._update_breaker(each)
@@ -91,10 +108,37 @@ class OutcomeWriter:
             return {}
         claims = [each.message.claim for each in accepted]
         done = statements.ack(self._connection, claims)
+        self._append_follow_ups([each for each in accepted if each.message.claim.id in done])
         missing = [claim.id for claim in claims if claim in self._unconfirmed and claim.id not in done]
         if missing:
             done |= statements.done_among(self._connection, missing)
         return {claim: Disposition.DELIVERED if claim.id in done else Disposition.CLAIM_LOST for claim in claims}
+
+    def _append_follow_ups(self, acknowledged: Sequence[AttemptResult]) -> None:
+        """Append what the handlers of these messages have appended: in the commit that acknowledges them."""
+        outcomes = [each.outcome for each in acknowledged]
+        rows = [row for outcome in outcomes if isinstance(outcome, Completed) for row in outcome.follow_ups]
+        if rows:
+            append_follow_ups(self._connection, rows)
+
+    def _release_unknown(self, batch: Sequence[AttemptResult]) -> Dispositions:
+        """Release messages whose task this worker does not know, until an hour after the first such release."""
+        unknown = [each for each in batch if isinstance(each.outcome, TaskUnknown)]
+        if not unknown:
+            return {}
+        written = release_unknown(
+            self._connection,
+            [each.message.claim for each in unknown],
+            TaskUnknown().reason,
+            delay_seconds=OUTAGE_SECONDS * self._backoff_scale,
+            dead_after_seconds=_UNKNOWN_TASK_SECONDS * self._backoff_scale,
+        )
+        dispositions: Dispositions = {}
+        for each in unknown:
+            is_dead = written.get(each.message.claim.id)
+            intended = Disposition.DEAD if is_dead else Disposition.RELEASED
+            dispositions[each.message.claim] = self._disposition(each, intended, is_written=is_dead is not None)
+        return dispositions
 
     def _release(self, released: Sequence[AttemptResult]) -> Dispositions:
         dispositions: Dispositions = {}
@@ -130,18 +174,24 @@ class OutcomeWriter:
             claim,
             failure.reason,
             details=failure.details,
-            delay_seconds=retry_delay_seconds(claim.attempt, self._backoff_scale),
+            delay_seconds=self._delay_seconds(claim, failure),
             is_dead=is_dead,
         )
         if is_written:
             self._changed.add(claim)
         return self._disposition(result, Disposition.DEAD if is_dead else Disposition.FAILED, is_written=is_written)
 
+    def _delay_seconds(self, claim: Claim, failure: Failed) -> float:
+        seconds = failure.retry_after_seconds
+        if seconds is None:
+            seconds = self._tasks.delay_seconds(claim.task, claim.attempt)
+        return min(LONGEST_DELAY_SECONDS, self._backoff_scale * seconds)
+
     def _release_after_outage(self, result: AttemptResult, outage: ServerUnavailable) -> Disposition:
         """Release a message that found the mail server unavailable, and open the breaker unless the server is busy."""
         claim = result.message.claim
         delay = OUTAGE_SECONDS * self._backoff_scale if outage.after_mail_from else 0
-        if outage.is_busy and not result.breaker.is_open:
+        if outage.is_busy and not result.message.breaker.is_open:
             if outage.after_mail_from and busy_server.refuses_this_one_alone(self._connection, claim, delay):
                 return self._fail(result, Failed(outage.reason))
             if not outage.after_mail_from and self._others_are_served():
@@ -150,7 +200,7 @@ class OutcomeWriter:
                 return self._disposition(result, Disposition.RELEASED, is_written=claim.id in ours)
         ours = statements.release(self._connection, [claim], outage.reason, delay_seconds=delay)
         breaker.open_breaker(self._connection, claim.id, outage.reason, self._backoff_scale)
-        if not result.breaker.is_open and not self.after_commit:
+        if not result.message.breaker.is_open and not self.after_commit:
             meaning = "messages wait until the mail server is available again"
             self.after_commit.append(
                 partial(_log.error, "mail_server.unavailable", error=outage.reason, meaning=meaning)
@@ -197,11 +247,11 @@ class OutcomeWriter:
         During an outage by policy only an accepted mail closes the breaker. If the probe was refused by policy,
         _note_refusals decides when the next one is sent.
         """
-        if not result.breaker.is_open or isinstance(result.outcome, ServerUnavailable):
+        if not result.message.breaker.is_open or isinstance(result.outcome, ServerUnavailable):
             return
         message_id = result.message.claim.id
         match result.outcome:
-            case (Accepted() | Failed(maybe_accepted=False)) as answer:
+            case (Accepted() | Completed() | Failed(maybe_accepted=False)) as answer:
                 if breaker.close_breaker(self._connection, is_accepted=isinstance(answer, Accepted)):
                     self.after_commit.append(partial(_log.info, "mail_server.recovered", message_id=message_id))
                 elif result.is_probe and result.recipient is None:

@@ -1,15 +1,21 @@
-"""Runs the four steps for one message, in one thread: claim, prepare, send, record. RQ's stock worker uses it."""
+"""Runs all steps for one message, in one thread: claim, prepare, send or handle, record. RQ's stock worker uses it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
 
-from consumer.model.results import Disposition, RecordedResult, log_result
+from consumer.model.message import ClaimedMessage
+from consumer.model.results import Disposition, RecordedResult, StepResult, log_result
 from consumer.stages.claim import Claimer
 from consumer.stages.database import Database
 from consumer.stages.database_retries import RetryPolicy, database_pause
-from consumer.stages.late_answers import LateAnswers
+from consumer.stages.handle import Handler, RunningHandler
+from consumer.stages.place import Place
 from consumer.stages.prepare import Preparer
 from consumer.stages.record import ResultRecorder
 from consumer.stages.send import Sender, open_mailer
+from consumer.stages.sending.late_answers import LateAnswers
+from consumer.task.registry import TaskRegistry
 from shared.settings.consumer import ConsumerSettings
 
 
@@ -19,42 +25,51 @@ class Processor:
     def __init__(
         self,
         settings: ConsumerSettings,
+        tasks: TaskRegistry,
         *,
         database: Database | None = None,
         deadline_passed: Callable[[], bool] = lambda: False,
         shutting_down: Callable[[], bool] = lambda: False,
-        after_renewal: Callable[[], object] = lambda: None,
+        limit_job: Callable[[float], object] = lambda _seconds: None,
     ) -> None:
         """Open nothing yet: connections are opened at their first use.
 
         Args:
             settings: the consumer's settings.
+            tasks: the tasks that this consumer knows.
             database: the connection to PostgreSQL; by default one to the settings' database.
             deadline_passed: called while PostgreSQL is unavailable: whether to stop trying.
             shutting_down: called before a lease is renewed to wait for a late answer: whether this process shuts down.
-            after_renewal: called after each renewal.
+            limit_job: makes this process interrupt the work after so many seconds from the call.
 
         """
+        self._limit_job = limit_job
         self._policy = RetryPolicy(deadline_passed=deadline_passed)
         self._database = database or Database(settings.database_url)
         self._claimer = Claimer(self._database, settings.run_lease_seconds, self._policy)
-        self._preparer = Preparer(self._database, settings, self._policy)
+        self._preparer = Preparer(self._database, settings, tasks, self._policy)
         late_answers = LateAnswers(
-            settings.database_url, senders=lambda: 1, shutting_down=shutting_down, after_renewal=after_renewal
+            settings.database_url,
+            senders=lambda: 1,
+            shutting_down=shutting_down,
+            after_renewal=lambda: limit_job(settings.run_lease_seconds),
         )
-        self._sender = Sender(settings, open_mailer(settings), late_answers)
-        self._recorder = ResultRecorder(self._database, settings.backoff_scale)
+        sender = Sender(settings, tasks, open_mailer(settings), late_answers)
+        handler = Handler(settings, tasks, self._begin_handler)
+        self._place = Place(settings, tasks, self._policy, sender, handler, database=self._database)
+        self._recorder = ResultRecorder(self._database, tasks, settings.backoff_scale)
 
     def process(self, message_id: int) -> Disposition:
-        """Claim the message, prepare and send its mail, record the outcome, and log one line about it."""
+        """Claim the message, do its work, record the outcome, and log one line about it."""
         claim_result = self._claimer.claim({message_id: None})
         for each in claim_result.not_claimed:
             log_result(each.message_id, each.disposition, None, each.reason)
             return each.disposition
-        prepared = self._preparer.prepare(claim_result.claimed)
-        [result] = [*prepared.results, *(self._sender.send(mail) for mail in prepared.mails)]
-        [recorded] = self._recorder.record([result]) or self._retry_record()
-        log_result(message_id, recorded.disposition, result.message, result.reason)
+        step = self._preparer.prepare(claim_result.claimed)
+        while step.work:
+            step.add(self._place.carry_out(step.work.pop()))
+        [recorded] = [*step.recorded, *self._record(step)]
+        log_result(message_id, recorded.disposition, recorded.result.message, recorded.result.reason)
         return recorded.disposition
 
     def refuse_unsuitable(self) -> None:
@@ -63,8 +78,21 @@ class Processor:
 
     def close(self) -> None:
         """Close all connections."""
-        self._sender.close()
+        self._place.close()
         self._database.close()
+
+    @contextmanager
+    def _begin_handler(self, message: ClaimedMessage, seconds: float) -> Iterator[RunningHandler]:
+        """Limit a handler: its lease is not renewed here, so it has to leave time for the acknowledgement."""
+        running = _RunningHandler(message, min(monotonic() + seconds, message.lease.send_until))
+        self._limit_job(running.until - monotonic())
+        try:
+            yield running
+        finally:
+            self._limit_job(message.lease.seconds)
+
+    def _record(self, step: StepResult) -> list[RecordedResult]:
+        return (self._recorder.record(step.results) or self._retry_record()) if step.results else []
 
     def _retry_record(self) -> list[RecordedResult]:
         """Retry until the outcome is written, or until the deadline has passed."""
@@ -74,3 +102,13 @@ class Processor:
             if recorded := self._recorder.retry():
                 return recorded
         return self._recorder.give_up()
+
+
+class _RunningHandler:
+    def __init__(self, message: ClaimedMessage, until: float) -> None:
+        self.until = until
+        self._message = message
+
+    def end(self) -> ClaimedMessage | None:
+        """Return the message: nothing else ends the attempt meanwhile."""
+        return self._message

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Final
 
-from consumer.task import Discarded, Mail, NoSuchUserError, Payload, Preparation, Prepared, Task, UserPayload
+from consumer.task import Context, Discarded, Mail, Task, Undeliverable
 from shared.links import sign, verification_link
 from shared.outbox.messages import SendVerifyEmail
 from shared.settings.consumer import ConsumerSettings
+
+NO_SUCH_USER: Final = Undeliverable("the user in the payload does not exist or was deleted")
 
 _NOT_NEEDED: Final = {
     "corrected": "the address was corrected later, and a newer mail replaces this one",
@@ -14,7 +16,9 @@ _NOT_NEEDED: Final = {
 }
 
 
-def prepare(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepared:
+def prepare(
+    context: Context, messages: Mapping[int, SendVerifyEmail]
+) -> Mapping[int, Mail | Discarded | Undeliverable]:
     """Create or renew each message's verification record, and return the mails with their links.
 
     Each message has one record, and so one link, however many attempts it takes. The link's life is counted from the
@@ -23,7 +27,7 @@ def prepare(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepar
     A mail is discarded when the address was corrected after it was requested (the correction appended a newer one), and
     when any account with its address is verified.
     """
-    rows = preparation.connection.execute(
+    rows = context.connection.execute(
         """
         WITH reader AS MATERIALIZED (
             SELECT asked.message_id, users.username, users.email,
@@ -50,16 +54,16 @@ def prepare(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepar
           LEFT JOIN record USING (message_id)
         """,
         {
-            "message_ids": list(payloads),
-            "usernames": [payload["username"] for payload in payloads.values()],
-            "life": preparation.settings.verify_email_minutes * 60,
+            "message_ids": list(messages),
+            "usernames": [message.username for message in messages.values()],
+            "life": context.settings.verify_email_minutes * 60,
         },
     ).fetchall()
     made = {
-        message_id: Discarded(_NOT_NEEDED[not_needed]) if not_needed else _mail(preparation.settings, *record)
+        message_id: Discarded(_NOT_NEEDED[not_needed]) if not_needed else _mail(context.settings, *record)
         for message_id, not_needed, *record in rows
     }
-    return {message_id: made.get(message_id) or NoSuchUserError() for message_id in payloads}
+    return {message_id: made.get(message_id) or NO_SUCH_USER for message_id in messages}
 
 
 def _mail(settings: ConsumerSettings, record_id: int, email: str, username: str) -> Mail:
@@ -74,4 +78,4 @@ def _mail(settings: ConsumerSettings, record_id: int, email: str, username: str)
     )
 
 
-TASK = Task(name=SendVerifyEmail.task, payload=UserPayload(), prepare=prepare)
+TASK: Final = Task(SendVerifyEmail, prepare=prepare)

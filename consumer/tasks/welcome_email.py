@@ -1,19 +1,21 @@
 """The task `task:send_welcome_email`: the mail that welcomes a user after the verification."""
 
 from collections.abc import Mapping
+from typing import Final
 
-from consumer.task import Mail, NoSuchUserError, Payload, Preparation, Prepared, Task, UserPayload
+from consumer.task import Context, Mail, Task, Undeliverable
+from consumer.tasks.verify_email import NO_SUCH_USER
 from shared.outbox.messages import SendWelcomeEmail
 
 
-def prepare(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepared:
+def prepare(context: Context, messages: Mapping[int, SendWelcomeEmail]) -> Mapping[int, Mail | Undeliverable]:
     """Return the welcome mails."""
-    usernames = {message_id: payload["username"] for message_id, payload in payloads.items()}
-    rows = preparation.connection.execute(
-        "SELECT username, email, full_name FROM users WHERE username = ANY(%s)", [list(usernames.values())]
+    usernames = [message.username for message in messages.values()]
+    rows = context.connection.execute(
+        "SELECT username, email, full_name FROM users WHERE username = ANY(%s)", [usernames]
     ).fetchall()
     mails = {username: _mail(username, email, full_name) for username, email, full_name in rows}
-    return {message_id: mails.get(username) or NoSuchUserError() for message_id, username in usernames.items()}
+    return {message_id: mails.get(message.username) or NO_SUCH_USER for message_id, message in messages.items()}
 
 
 def _mail(username: str, email: str, full_name: str) -> Mail:
@@ -26,4 +28,4 @@ def _mail(username: str, email: str, full_name: str) -> Mail:
     )
 
 
-TASK = Task(name=SendWelcomeEmail.task, payload=UserPayload(), prepare=prepare)
+TASK: Final = Task(SendWelcomeEmail, prepare=prepare)

@@ -38,7 +38,7 @@ class Completer(threading.Thread):
         broker: WorkerBroker,
         state: WorkerState,
         policy: RetryPolicy,
-        results: "SimpleQueue[AttemptResult | None]",
+        results: "SimpleQueue[AttemptResult | RecordedResult | None]",
     ) -> None:
         """Start nothing yet. The broker's client needs a short timeout: results wait while Redis is asked."""
         super().__init__(name="completer", daemon=True)
@@ -60,8 +60,11 @@ class Completer(threading.Thread):
     def run(self) -> None:
         """Record results until there are no more. Then retry what is unwritten until the shutdown's deadline."""
         while (batch := self._next_batch()) is not None:
-            if batch:
-                self._complete(self._recorder.record(batch))
+            recorded = [each for each in batch if isinstance(each, RecordedResult)]
+            if to_record := [each for each in batch if isinstance(each, AttemptResult)]:
+                recorded += self._recorder.record(to_record)
+            if recorded:
+                self._complete(recorded)
             self._retry_if_due()
         pause = database_pause()
         while self._recorder.has_unwritten and not self._policy.deadline_passed():
@@ -81,7 +84,7 @@ class Completer(threading.Thread):
             self._complete(self._recorder.retry())
             self._retry_at = monotonic() + self._pause.next()
 
-    def _next_batch(self) -> list[AttemptResult] | None:
+    def _next_batch(self) -> list[AttemptResult | RecordedResult] | None:
         """Wait for a result and return it with all others that are waiting.
 
         Returns None at the end of the queue, and an empty list when a retry is due.

@@ -1,4 +1,4 @@
-"""The Fetcher thread of an OutboxWorker: pops jobs, claims their messages and prepares their mails."""
+"""The Fetcher thread of an OutboxWorker: pops jobs, claims their messages, prepares mails and sorts out other work."""
 
 import threading
 from collections.abc import Sequence
@@ -9,14 +9,15 @@ from typing import Final
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
-from consumer.model.message import AttemptResult, PreparedMail
-from consumer.model.results import Disposition, log_result
+from consumer.model.message import AttemptResult
+from consumer.model.results import Disposition, RecordedResult, log_result
 from consumer.stages.claim import Claimer, NotClaimed
 from consumer.stages.database import Database
 from consumer.stages.prepare import Preparer
 from consumer.threaded.queue import WorkerBroker
 from consumer.threaded.state import WorkerState
 from consumer.threaded.timings import WorkerTimings
+from consumer.threaded.work_queue import WorkQueue
 from shared.doubling_pause import DoublingPause
 from shared.logs import lines_of
 from shared.rq_format.read import PoppedJob
@@ -43,8 +44,8 @@ class Fetcher(threading.Thread):
         *,
         burst: bool,
         timings: WorkerTimings,
-        prepared_mails: "SimpleQueue[PreparedMail | None]",
-        results: "SimpleQueue[AttemptResult | None]",
+        work: WorkQueue,
+        results: "SimpleQueue[AttemptResult | RecordedResult | None]",
     ) -> None:
         """Start nothing yet.
 
@@ -56,8 +57,8 @@ class Fetcher(threading.Thread):
             preparer: prepares their mails.
             burst: end when the queues are empty.
             timings: says when a queue starves.
-            prepared_mails: where mails go to be sent.
-            results: where results of messages without a mail go to be recorded.
+            work: where work goes to be carried out.
+            results: where results of messages without work go to be recorded.
 
         """
         super().__init__(name="fetcher", daemon=True)
@@ -68,7 +69,7 @@ class Fetcher(threading.Thread):
         self._preparer = preparer
         self._burst = burst
         self._timings = timings
-        self._prepared_mails = prepared_mails
+        self._work = work
         self._results = results
         self._unfinished = 0
         self._jobs_in_order = 0
@@ -133,11 +134,11 @@ class Fetcher(threading.Thread):
         self._unfinished = len(jobs)
         try:
             claim_result = self._claimer.claim(self._wanted(jobs))
-            prepared = self._preparer.prepare(claim_result.claimed)
+            step = self._preparer.prepare(claim_result.claimed)
             self._unfinished -= len(claim_result.claimed)
-            for mail in prepared.mails:
-                self._prepared_mails.put(mail)
-            for result in prepared.results:
+            for work in step.work:
+                self._work.put(work)
+            for result in step.all_results:
                 self._results.put(result)
             self._finish_unclaimed(claim_result.not_claimed)
             if any(each.disposition is Disposition.UNACKNOWLEDGED for each in claim_result.not_claimed):

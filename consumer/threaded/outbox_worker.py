@@ -21,6 +21,7 @@ from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
 
 from consumer.redis_connection import same_redis
+from consumer.task.registry import load_tasks
 from consumer.threaded.queue import WorkerBroker
 from consumer.threaded.startup import EXIT_SETTINGS, STOP_SIGNALS
 from consumer.threaded.state import POLL_SECONDS, WorkerState
@@ -36,6 +37,9 @@ from shared.tracing.configuration import configure_tracing
 from shared.tracing.spans import tracing
 
 _log = structlog.get_logger(__name__)
+
+EXIT_PLACES_LOST: Final = 75
+"""The exit code of a worker of whose places half were lost to handlers that do not return (EX_TEMPFAIL)."""
 
 _WATCH_SECONDS: Final = 0.5
 
@@ -93,6 +97,7 @@ class OutboxWorker(SimpleWorker):
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             settings = read_consumer_settings()
+            tasks = load_tasks(settings.task_modules)
             configure_tracing("outbox-worker")
         except SettingsError as exc:
             click.echo(exc, err=True)
@@ -106,7 +111,7 @@ class OutboxWorker(SimpleWorker):
         # The client with the long timeout waits 10 s longer than a pop may take; this one does not.
         short_timeout = same_redis(long_timeout, _SHORT_TIMEOUT_SECONDS, _SHORT_TIMEOUT_SECONDS)
         fetching, completing = self._broker(long_timeout), self._broker(short_timeout)
-        pool = WorkerPool(settings, fetching, completing, state, burst=burst, timings=self.timings)
+        pool = WorkerPool(settings, tasks, fetching, completing, state, burst=burst, timings=self.timings)
         # This thread has to react to signals, so it uses the client with the short timeout.
         self.connection = short_timeout
         self._clients = (short_timeout, long_timeout)
@@ -122,6 +127,9 @@ class OutboxWorker(SimpleWorker):
         self._unregister()
         short_timeout.close()
         _log.info("worker.stopped", jobs=state.jobs_done, name=self.name)
+        if pool.has_lost_places():
+            sys.stderr.flush()
+            os._exit(EXIT_PLACES_LOST)
         if restart or not all_ended:
             self._restart_or_exit(restart=restart)
         self._ignore_signals()
@@ -169,6 +177,13 @@ class OutboxWorker(SimpleWorker):
         """Watch the threads until the work is done or the worker is told to stop. Return whether to restart."""
         while pool.all_alive():
             if self._stop_requested:
+                return False
+            if pool.has_lost_places():
+                _log.error(
+                    "places.lost",
+                    meaning="half of the places have a handler that does not return: the others finish, then this"
+                    " process exits for its supervisor to start it again",
+                )
                 return False
             if pool.has_stuck_thread():
                 _log.error("thread.stuck", meaning="the other threads finish, then this process restarts")

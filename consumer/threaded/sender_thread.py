@@ -1,41 +1,46 @@
-"""The SenderThread of an OutboxWorker: sends one prepared mail after the other."""
+"""The SenderThread of an OutboxWorker: a place that carries out one unit of work after the other."""
 
 import threading
 from queue import SimpleQueue
 
-from consumer.model.message import AttemptResult, PreparedMail
+from consumer.model.message import AttemptResult
 from consumer.model.outcomes import Failed
-from consumer.stages.send import Sender
+from consumer.model.results import RecordedResult, StepResult
+from consumer.stages.place import Place
+from consumer.threaded.work_queue import WorkQueue
 
 
 class SenderThread(threading.Thread):
-    """Sends mails until it takes None from its queue."""
+    """Carries out work until its queue is closed."""
 
     def __init__(
         self,
         number: int,
-        sender: Sender,
-        prepared_mails: "SimpleQueue[PreparedMail | None]",
-        results: "SimpleQueue[AttemptResult | None]",
+        place: Place,
+        work: WorkQueue,
+        results: "SimpleQueue[AttemptResult | RecordedResult | None]",
     ) -> None:
         super().__init__(name=f"sender-{number}", daemon=True)
-        self._sender = sender
-        self._prepared_mails = prepared_mails
+        self._place = place
+        self._work = work
         self._results = results
 
     @property
     def busy_since(self) -> float | None:
-        """When (monotonic) the mail in hand was started; None between two mails."""
-        return self._sender.busy_since
+        """When (monotonic) the work in hand was started; None between two, and while a handler runs."""
+        return self._place.busy_since
 
     def run(self) -> None:
-        """Send each mail, and put a result for each into the queue."""
-        while (prepared := self._prepared_mails.get()) is not None:
+        """Carry out all work, and put a result for each message into the queue."""
+        while (work := self._work.get()) is not None:
             try:
-                result = self._sender.send(prepared)
+                step = self._place.carry_out(work)
             except Exception as exc:  # noqa: BLE001 - a bug must not end the thread
-                reason = f"{type(exc).__name__} while the mail was sent"
+                reason = f"{type(exc).__name__} while the message was sent"
                 failure = Failed(reason, maybe_accepted=True, is_unanswered=True)
-                result = AttemptResult(prepared.message, failure, prepared.breaker)
-            self._results.put(result)
-        self._sender.close()
+                step = StepResult(results=[AttemptResult(each, failure) for each in work.messages])
+            for each in step.work:
+                self._work.put(each)
+            for result in step.all_results:
+                self._results.put(result)
+        self._place.close()

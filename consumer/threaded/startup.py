@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from consumer.redis_connection import check_connection_class, open_as_rq_does, same_redis
 from consumer.stages.database import Database
+from consumer.task.registry import load_tasks
 from redis_client.addresses import client_cause
 from shared.database.connections import UnsuitableDatabaseError
 from shared.doubling_pause import DoublingPause
@@ -38,7 +39,7 @@ def check_settings_and_wait_for_redis(params: Mapping[str, Any]) -> None:
         params: the options of `rq worker`, by name. They say where Redis is.
 
     Raises:
-        SystemExit: a setting is missing or malformed; its name was printed.
+        SystemExit: a setting is missing or malformed, or a module of tasks cannot be used; its name was printed.
 
     """
     # A worker that restarted has blocked them. A signal that is pending ends this process here, with nothing in hand.
@@ -46,6 +47,7 @@ def check_settings_and_wait_for_redis(params: Mapping[str, Any]) -> None:
     configure_logging()
     try:
         settings = read_consumer_settings()
+        load_tasks(settings.task_modules)
         check_tracing()
         rq_client = open_as_rq_does(params)
     except SettingsError as exc:

@@ -29,6 +29,7 @@ class WorkerState:
         self._capacity = capacity
         self._jobs_left = max_jobs
         self._in_hand = 0
+        self._places_lost = 0
         self._redis_error: str | None = None
         self._cleanup_error: str | None = None
         self.jobs_done = 0
@@ -38,8 +39,8 @@ class WorkerState:
         """Wait until jobs may be taken and return how many; 0 if no more are to be taken at all."""
         with self._changed:
             while not self.stopping.is_set() and self._jobs_left != 0:
-                free = 0 if self._suspended else self._capacity - self._in_hand
-                if free:
+                free = 0 if self._suspended else self._capacity - self._in_hand - self._places_lost
+                if free > 0:
                     return free if self._jobs_left is None else min(free, self._jobs_left)
                 self._changed.wait(POLL_SECONDS)
             return 0
@@ -58,6 +59,22 @@ class WorkerState:
             self.jobs_done += jobs
             self._last_job_at = monotonic()
             self._changed.notify_all()
+
+    def lose_place(self) -> None:
+        """Count a place whose thread works for longer than it may."""
+        with self._changed:
+            self._places_lost += 1
+
+    def regain_place(self) -> None:
+        """Count a place whose thread has returned late."""
+        with self._changed:
+            self._places_lost -= 1
+            self._changed.notify_all()
+
+    @property
+    def places_lost(self) -> int:
+        """How many places have a thread that works for longer than it may."""
+        return self._places_lost
 
     @property
     def is_busy(self) -> bool:

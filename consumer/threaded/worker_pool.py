@@ -5,23 +5,30 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import Final
 
-from consumer.model.message import AttemptResult, PreparedMail
+from consumer.model.message import AttemptResult
+from consumer.model.results import RecordedResult
 from consumer.stages.claim import Claimer
 from consumer.stages.database import Database
 from consumer.stages.database_retries import RetryPolicy
-from consumer.stages.late_answers import LateAnswers
+from consumer.stages.handle import Handler
+from consumer.stages.place import Place
 from consumer.stages.prepare import Preparer
 from consumer.stages.record import ResultRecorder
 from consumer.stages.send import Sender, open_mailer
+from consumer.stages.sending.late_answers import LateAnswers
+from consumer.task.registry import TaskRegistry
 from consumer.threaded.completer import Completer
 from consumer.threaded.fetcher import Fetcher
+from consumer.threaded.handler_watch import HandlerWatch
 from consumer.threaded.queue import WorkerBroker
 from consumer.threaded.sender_thread import SenderThread
 from consumer.threaded.state import WorkerState
 from consumer.threaded.timings import WorkerTimings
+from consumer.threaded.work_queue import WorkQueue
 from shared.settings.consumer import ConsumerSettings
 
-_Thread = Fetcher | SenderThread | Completer
+_Thread = Fetcher | SenderThread | Completer | HandlerWatch
+_WorkingThread = Fetcher | SenderThread | Completer
 
 _TIME_TO_LOG_SECONDS: Final = 1.0
 """What is left of the shutdown's time when the last try to reach PostgreSQL ends."""
@@ -35,6 +42,7 @@ class WorkerPool:
     def __init__(
         self,
         settings: ConsumerSettings,
+        tasks: TaskRegistry,
         fetching_broker: WorkerBroker,
         completing_broker: WorkerBroker,
         state: WorkerState,
@@ -48,18 +56,18 @@ class WorkerPool:
         self._timings = timings
         self._shutdown_by: float | None = None
         policy = RetryPolicy(self._sleep, self._deadline_passed, state.stopping.is_set)
-        self._prepared_mails: SimpleQueue[PreparedMail | None] = SimpleQueue()
-        self._results: SimpleQueue[AttemptResult | None] = SimpleQueue()
+        self._work = WorkQueue()
+        self._results: SimpleQueue[AttemptResult | RecordedResult | None] = SimpleQueue()
         fetching, completing = Database(settings.database_url), Database(settings.database_url)
         self._fetcher = Fetcher(
             fetching_broker,
             state,
             fetching,
             Claimer(fetching, settings.run_lease_seconds, policy),
-            Preparer(fetching, settings, policy),
+            Preparer(fetching, settings, tasks, policy),
             burst=burst,
             timings=timings,
-            prepared_mails=self._prepared_mails,
+            work=self._work,
             results=self._results,
         )
         self._mailer = open_mailer(settings, connections=settings.concurrency)
@@ -68,11 +76,18 @@ class WorkerPool:
             senders=lambda: min(settings.concurrency, self._mailer.connection_limit),
             shutting_down=state.stopping.is_set,
         )
+        self._watch = HandlerWatch(Database(settings.database_url), state, self._work, self._results)
+        handler = Handler(settings, tasks, self._watch.begin)
         self._senders = [
-            SenderThread(number, Sender(settings, self._mailer, late_answers), self._prepared_mails, self._results)
+            SenderThread(
+                number,
+                Place(settings, tasks, policy, Sender(settings, tasks, self._mailer, late_answers), handler),
+                self._work,
+                self._results,
+            )
             for number in range(settings.concurrency)
         ]
-        recorder = ResultRecorder(completing, settings.backoff_scale)
+        recorder = ResultRecorder(completing, tasks, settings.backoff_scale)
         self._completer = Completer(recorder, completing, completing_broker, state, policy, self._results)
 
     def start(self) -> None:
@@ -86,7 +101,9 @@ class WorkerPool:
 
     def has_finished(self) -> bool:
         """Return whether only the Fetcher has ended, normally: there are no more jobs to take."""
-        return self._fetcher.has_finished and all(thread.is_alive() for thread in (*self._senders, self._completer))
+        return self._fetcher.has_finished and all(
+            thread.is_alive() for thread in (*self._senders, self._watch, self._completer)
+        )
 
     def wait(self, seconds: float) -> None:
         """Wait for this long or until the Fetcher ends, then close idle connections to the mail server."""
@@ -102,31 +119,38 @@ class WorkerPool:
         fetcher_hangs = self._hangs(self._fetcher) and not self._hangs(self._completer)
         return fetcher_hangs or any(map(self._hangs, self._senders))
 
+    def has_lost_places(self) -> bool:
+        """Return whether half of the places have a thread that works for longer than it may, and does not end."""
+        return self._state.places_lost * 2 >= len(self._senders)
+
     def shutdown(self) -> bool:
         """Take no more jobs and finish the messages in hand. Return False if a thread hangs.
 
-        A message in hand gets the time of a send's deadline, and its outcome a few seconds more to be recorded.
+        A message in hand gets the time of a send's deadline, and its outcome a few seconds more to be recorded. A
+        message whose handler takes longer is released.
         """
         self._shutdown_by = monotonic() + self._settings.send_deadline_seconds + self._timings.grace_seconds
         self._state.stop()
         self._join(self._fetcher)
-        for _ in self._senders:
-            self._prepared_mails.put(None)
+        self._work.close()
         for sender in self._senders:
-            self._join(sender)
+            if sender not in self._watch.lost_threads():
+                self._join(sender)
+        self._watch.stop()
+        self._watch.join(self._timings.grace_seconds)
         self._shutdown_by = max(self._shutdown_by, monotonic() + self._timings.grace_seconds)
         self._results.put(None)
         self._join(self._completer)
         return not any(thread.is_alive() for thread in self._threads())
 
     def _threads(self) -> list[_Thread]:
-        return [self._fetcher, *self._senders, self._completer]
+        return [self._fetcher, *self._senders, self._watch, self._completer]
 
-    def _join(self, thread: _Thread) -> None:
+    def _join(self, thread: _WorkingThread) -> None:
         if not self._hangs(thread):
             thread.join(max(0.0, (self._shutdown_by or 0.0) - monotonic()))
 
-    def _hangs(self, thread: _Thread) -> bool:
+    def _hangs(self, thread: _WorkingThread) -> bool:
         since = thread.busy_since
         longest = self._settings.run_lease_seconds + self._timings.grace_seconds
         return since is not None and monotonic() - since > longest

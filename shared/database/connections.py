@@ -12,6 +12,7 @@ from psycopg.pq import TransactionStatus
 
 DbConnection = psycopg.Connection[tuple[Any, ...]]
 
+_Connection = TypeVar("_Connection", bound=DbConnection)
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
@@ -51,6 +52,10 @@ _SETTINGS_SINCE: Final = {14: {"idle_session_timeout": "0"}, 17: {"transaction_t
 
 _ENCODING: Final = "UTF8"
 
+_MARKER_NAME: Final = "outbox.transaction"
+MARKER: Final = f"current_setting('{_MARKER_NAME}', true)"
+"""The SQL that reads the present transaction's marker. It is empty in a transaction that was begun by anyone else."""
+
 
 class UnsuitableDatabaseError(psycopg.OperationalError):
     """The encoding of the database cannot hold every name. No statement is run in it."""
@@ -83,7 +88,14 @@ def connect(database_url: str, application_name: str, *, any_encoding: bool = Fa
         psycopg.OperationalError: PostgreSQL is unreachable, or the database is an UnsuitableDatabaseError.
 
     """
-    connection = psycopg.connect(conninfo(database_url, application_name), autocommit=True)
+    return connect_as(psycopg.Connection, database_url, application_name, any_encoding=any_encoding)
+
+
+def connect_as(
+    connection_class: type[_Connection], database_url: str, application_name: str, *, any_encoding: bool = False
+) -> _Connection:
+    """Do the same, with a class of connections of the caller's."""
+    connection = connection_class.connect(conninfo(database_url, application_name), autocommit=True)
     try:
         if not any_encoding:
             check_encoding(connection)
@@ -173,7 +185,11 @@ def own_transaction(function: Callable[_Arguments, _Result]) -> Callable[_Argume
 
 @contextmanager
 def transaction(
-    connection: psycopg.Connection[Any], *, lock_seconds: float = LOCK_SECONDS, is_deferred: bool = False
+    connection: psycopg.Connection[Any],
+    *,
+    lock_seconds: float = LOCK_SECONDS,
+    is_deferred: bool = False,
+    marker: str | None = None,
 ) -> Iterator[None]:
     """Run a transaction that PostgreSQL itself ends if this process freezes in the middle of it.
 
@@ -181,6 +197,7 @@ def transaction(
         connection: in autocommit mode, with no transaction open.
         lock_seconds: the longest wait for each lock.
         is_deferred: the caller's first statement opens it, together with `opening`.
+        marker: letters and digits that MARKER reads as long as this transaction has not ended.
 
     Raises:
         psycopg.Error: it was rolled back; if the answer to COMMIT was lost, that is not known.
@@ -188,7 +205,7 @@ def transaction(
     """
     try:
         if not is_deferred:
-            connection.execute(opening(connection, lock_seconds))
+            connection.execute(opening(connection, lock_seconds) + _marking(marker))
         yield
     except BaseException:
         # With any other status the connection is broken or in the middle of a statement.
@@ -212,6 +229,10 @@ def _opening(lock_seconds: float, pooled_version: int | None) -> bytes:
     }
     local = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in settings.items())
     return f"BEGIN ISOLATION LEVEL READ COMMITTED; {local}".encode()
+
+
+def _marking(marker: str | None) -> bytes:
+    return b"" if marker is None else f"; SET LOCAL {_MARKER_NAME} = '{marker}'".encode()
 
 
 def commit(connection: psycopg.Connection[Any]) -> None:

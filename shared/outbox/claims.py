@@ -10,7 +10,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from shared.database.connections import DbConnection
+from shared.database.connections import MARKER, DbConnection
 from shared.outbox.columns import (
     FAILURES_SO_FAR,
     LARGEST_NUMBER,
@@ -30,7 +30,7 @@ _PAYLOAD: Final = f"""
 _CLAIM: Final = f"""
     id, claim_token, task, {_PAYLOAD}, attempt, {MAX_RETRIES},
     extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent, uid,
-    failures @> '[{{"unanswered": true}}]'
+    failures @> '[{{"unanswered": true}}]', failures @> '[{{"late": true}}]'
 """
 """The columns of a Claim, in the order of its fields."""
 
@@ -44,6 +44,7 @@ class Claim:
 
     Attributes:
         met_silence: an earlier attempt got no answer after the last dot, so this one may wait longer for it.
+        was_late: an earlier attempt's handler ran for longer than it may.
 
     """
 
@@ -58,6 +59,7 @@ class Claim:
     traceparent: str | None
     uid: UUID
     met_silence: bool
+    was_late: bool = False
 
     @property
     def is_last_attempt(self) -> bool:
@@ -117,6 +119,11 @@ def ack(connection: DbConnection, claims: Sequence[Claim]) -> set[int]:
     return _finish(connection, claims, "done")
 
 
+def ack_in(connection: DbConnection, claims: Sequence[Claim], marker: str) -> set[int]:
+    """Do the same, provided that the present transaction is the one with this marker; else nothing is done."""
+    return _finish(connection, claims, "done", marker=marker)
+
+
 def discard_claims(connection: DbConnection, reasons: Mapping[Claim, str]) -> set[int]:
     """Move messages that are not needed any more into history as discarded; return the ids that were still ours."""
     texts = [f"discarded: {reason}"[:LONGEST_REASON] for reason in reasons.values()]
@@ -128,20 +135,28 @@ def _finish(
     claims: Sequence[Claim],
     status: Literal["done", "discarded"],
     reasons: Sequence[str] | None = None,
+    marker: str | None = None,
 ) -> set[int]:
     """Move messages into history. Without a reason the last error stays."""
+    in_transaction = "" if marker is None else f"AND {MARKER} = %s"
     finished = connection.execute(
         f"""
         WITH finished AS (
             DELETE FROM outbox
              USING unnest(%s::bigint[], %s::uuid[], %s::text[]) AS claim (message_id, token, reason)
-             WHERE id = claim.message_id AND status = 'running' AND claim_token = claim.token
+             WHERE id = claim.message_id AND status = 'running' AND claim_token = claim.token {in_transaction}
             RETURNING outbox.*, claim.reason
         )
         {insert_finished("finished", status="%s", last_error="coalesce(reason, last_error)")}
         RETURNING id
         """,  # noqa: S608 - expressions of our own
-        [[claim.id for claim in claims], [claim.token for claim in claims], reasons, status],
+        [
+            [claim.id for claim in claims],
+            [claim.token for claim in claims],
+            reasons,
+            *([] if marker is None else [marker]),
+            status,
+        ],
     ).fetchall()
     return {row[0] for row in finished}
 
@@ -160,6 +175,35 @@ def renew_claim(connection: DbConnection, claim: Claim, lease_seconds: float) ->
         [lease_seconds, claim.id, claim.token],
     )
     return renewed.rowcount == 1
+
+
+def renew_claims(connection: DbConnection, claims: Sequence[Claim], lease_seconds: float) -> set[int]:
+    """Extend the leases of several claims from now on, and return the ids of those that were still ours."""
+    rows = connection.execute(
+        """
+        UPDATE outbox
+           SET lease_until = clock_timestamp() + make_interval(secs => %s)
+          FROM unnest(%s::bigint[], %s::uuid[]) AS claim (message_id, token)
+         WHERE id = claim.message_id AND status = 'running' AND claim_token = claim.token
+        RETURNING id
+        """,
+        [lease_seconds, [claim.id for claim in claims], [claim.token for claim in claims]],
+    ).fetchall()
+    return {row[0] for row in rows}
+
+
+def own_among(connection: DbConnection, claims: Sequence[Claim]) -> set[int]:
+    """Return which of the messages are still ours."""
+    rows = connection.execute(
+        """
+        SELECT id
+          FROM outbox
+          JOIN unnest(%s::bigint[], %s::uuid[]) AS claim (message_id, token) ON id = claim.message_id
+         WHERE status = 'running' AND claim_token = claim.token
+        """,
+        [[claim.id for claim in claims], [claim.token for claim in claims]],
+    ).fetchall()
+    return {row[0] for row in rows}
 
 
 def done_among(connection: DbConnection, message_ids: Sequence[int]) -> set[int]:

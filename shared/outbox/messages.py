@@ -4,7 +4,11 @@ A message is a task's name, a queue and a JSON payload. The consumer's registry 
 """
 
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Final, NamedTuple
+from datetime import date
+from decimal import Decimal
+from enum import Enum
+from typing import Any, ClassVar, Final, NamedTuple
+from uuid import UUID
 
 CRITICAL: Final = "critical"
 DEFAULT: Final = "default"
@@ -13,6 +17,9 @@ QUEUES: Final = (CRITICAL, DEFAULT)
 
 MAIL: Final = "mail"
 """The destination of mails: the mail server."""
+
+LOCAL: Final = "local"
+"""The destination of work that needs nothing but PostgreSQL and the worker. It has no breaker."""
 
 STARVED_SECONDS: Final = 30.0
 """How long default may wait behind a critical queue that never empties. After that, relay and worker serve both."""
@@ -52,8 +59,24 @@ class Message:
     destination: ClassVar[str | None] = None
 
     def payload(self) -> dict[str, object]:
-        """Return the JSON object that the consumer receives."""
-        return asdict(self)
+        """Return the JSON object that the consumer receives. Times, dates, UUIDs and decimals become text."""
+        return {name: _as_json(value) for name, value in asdict(self).items()}
+
+
+def _as_json(value: Any) -> object:  # noqa: ANN401 - a field of any type
+    match value:
+        case Enum():
+            return value.value
+        case date():  # and datetime, which is one
+            return value.isoformat()
+        case UUID() | Decimal():
+            return str(value)
+        case dict():
+            return {key: _as_json(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_as_json(each) for each in value]
+        case _:
+            return value
 
 
 @dataclass(frozen=True, slots=True)

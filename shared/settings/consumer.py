@@ -1,9 +1,12 @@
 """The settings of the consumer, in RQ's stock worker and in OutboxWorker alike."""
 
+import re
 from dataclasses import dataclass, field
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.utils import parseaddr
+from pathlib import Path
+from typing import Final
 
 from environs import Env, ValidationError, validate
 
@@ -21,6 +24,10 @@ from shared.settings.parsing import (
 from shared.settings.postgresql_url import parse_postgresql_url
 from shared.settings.redis_url import parse_redis_url
 from shared.settings.smtp_server import SmtpServer, parse_helo_name, parse_smtp_server
+
+DEFAULT_TASK_MODULES: Final = ("consumer.tasks",)
+
+_MODULE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,8 @@ class ConsumerSettings:
         concurrency: how many messages an OutboxWorker sends at once: its sender threads, and the most connections
             that it opens to the mail server.
         smtp_helo_name: the name that EHLO gives; None for the address of our end.
+        task_modules: the modules that list the tasks.
+        templates_folder: where each template of a mail is looked for first.
 
     """
 
@@ -56,6 +65,8 @@ class ConsumerSettings:
     backoff_scale: float
     concurrency: int
     smtp_helo_name: str | None = None
+    task_modules: tuple[str, ...] = DEFAULT_TASK_MODULES
+    templates_folder: Path | None = None
 
     @property
     def send_deadline_seconds(self) -> float:
@@ -81,6 +92,8 @@ def read_consumer_settings() -> ConsumerSettings:
     run_lease = read_seconds(env, "OUTBOX_RUN_LEASE_SECONDS", 60.0)
     backoff_scale = env.float("OUTBOX_BACKOFF_SCALE", 1.0, validate=validate.Range(min=0, max=1000))
     concurrency = env.int("WORKER_CONCURRENCY", 10, validate=validate.Range(min=1, max=1000))
+    task_modules = read_optional(env, "OUTBOX_TASKS", _task_modules)
+    templates_folder = read_optional(env, "TEMPLATES_FOLDER", _folder)
     raise_problems(env)
     # A short lease shortens the default. Only a value that was set can contradict the lease.
     smtp_timeout = min(10.0, run_lease * 2 / 3) if smtp_timeout is None else smtp_timeout
@@ -97,6 +110,8 @@ def read_consumer_settings() -> ConsumerSettings:
         backoff_scale=backoff_scale,
         concurrency=concurrency,
         smtp_helo_name=helo_name,
+        task_modules=task_modules or DEFAULT_TASK_MODULES,
+        templates_folder=templates_folder,
     )
     if settings.smtp_timeout_seconds > settings.send_deadline_seconds:
         message = (
@@ -117,3 +132,17 @@ def _mail_from(text: str) -> Address:
     if not parsed.username or not parsed.domain or not is_usable:
         raise ValidationError("is not a mail address: write name@domain or 'Name <name@domain>'.")
     return parsed
+
+
+def _task_modules(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(map(_MODULE.fullmatch, names)):
+        raise ValidationError("is not a list of modules: write names with commas between, such as myapp.tasks.")
+    return names
+
+
+def _folder(text: str) -> Path:
+    folder = Path(text)
+    if "\0" in text or not folder.is_dir():
+        raise ValidationError("is not a folder.")
+    return folder.resolve()

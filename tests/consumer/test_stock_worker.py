@@ -185,7 +185,7 @@ def test_no_error_of_a_task_is_written_to_redis(service: Service) -> None:
 
     row = service.message(id_)
     assert (row["status"], row["attempt"], dispositions(events(finished.stdout))) == ("pending", 1, ["failed"])
-    assert row["last_error"] == "UndefinedTable while the mail was prepared"
+    assert row["last_error"] == "UndefinedTable while the message was prepared"
     assert service.job(id_).get_status() is JobStatus.FINISHED
     memory = service.memory()
     assert [word in memory for word in (b"UndefinedTable", b"Traceback", b"alice", b"exc_info")] == [False] * 4

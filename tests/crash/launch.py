@@ -30,18 +30,14 @@ NO_WAITING: Final = Pacing(pop_to_claim_seconds=0.5, postmaster_grace_seconds=0.
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--die", "point", type=click.Choice(list(POINTS)), help="Die at this moment, once.")
 @click.option("--note", type=click.Path(path_type=Path), help="The file that says that the moment was reached.")
-@click.option("--import", "modules", multiple=True, help="A module to be imported first: it registers tasks, say.")
 @click.argument("program", type=click.Choice(["relay", "worker"]))
 @click.argument("arguments", nargs=-1)
 def main(
     point: str | None,
     note: Path | None,
-    modules: tuple[str, ...],
     program: str,
     arguments: tuple[str, ...],
 ) -> None:
-    for module in modules:
-        importlib.import_module(module)
     if point is not None:
         if note is None:
             raise click.UsageError("--die needs --note")

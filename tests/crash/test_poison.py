@@ -50,15 +50,15 @@ POISONS: Final = {
     "OutboxWorker: killed": Poison("task:killed", OUTBOX_WORKER, is_deadly=True, reason=CRASHED),
     "OutboxWorker: hang": Poison("task:hang", OUTBOX_WORKER, is_deadly=False, reason=CRASHED),
     "OutboxWorker: memory": Poison(
-        "task:memory", OUTBOX_WORKER, is_deadly=False, reason="MemoryError while the mail was prepared"
+        "task:memory", OUTBOX_WORKER, is_deadly=False, reason="MemoryError while the message was prepared"
     ),
     "stock worker: exit": Poison("task:exit", STOCK_WORKER, is_deadly=False, reason=CRASHED),
     "stock worker: killed": Poison("task:killed", STOCK_WORKER, is_deadly=False, reason=CRASHED),
     "stock worker: hang": Poison(
-        "task:hang", STOCK_WORKER, is_deadly=False, reason="JobTimeoutException while the mail was prepared"
+        "task:hang", STOCK_WORKER, is_deadly=False, reason="JobTimeoutException while the message was prepared"
     ),
     "stock worker: memory": Poison(
-        "task:memory", STOCK_WORKER, is_deadly=False, reason="MemoryError while the mail was prepared"
+        "task:memory", STOCK_WORKER, is_deadly=False, reason="MemoryError while the message was prepared"
     ),
 }
 
@@ -116,7 +116,8 @@ def run(stage: Stage, poison: Poison) -> None:
 
 
 def start_worker(scene: Scene, poison: Poison) -> Program:
-    return scene.start("worker", "worker", "--import", "tests.crash.poisons", env=poison.worker_class)
+    tasks = {"OUTBOX_TASKS": "consumer.tasks,tests.crash.poisons"}
+    return scene.start("worker", "worker", env={**tasks, **poison.worker_class})
 
 
 def said(scene: Scene, program: Program, event: str) -> list[dict[str, Any]]:

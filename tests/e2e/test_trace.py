@@ -15,6 +15,7 @@ from opentelemetry.trace import StatusCode
 
 from consumer.model.results import Disposition
 from consumer.stages.processor import Processor
+from consumer.task.registry import load_tasks
 from embedded.mail.catcher import MailCatcher
 from shared.database.connections import connect
 from shared.errors import SettingsError
@@ -49,7 +50,7 @@ def settings(
 
 
 def process(settings: ConsumerSettings, message_id: int) -> Disposition:
-    processor = Processor(settings)
+    processor = Processor(settings, load_tasks(settings.task_modules))
     try:
         return processor.process(message_id)
     finally:

@@ -8,24 +8,26 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from email.headerregistry import Address
+from typing import Final
 
 import psycopg
 import pytest
 import structlog
 from rq.defaults import RQ_KEY_PREFIX
 
-from consumer.model.message import AttemptResult
+from consumer.model.message import AttemptResult, PreparedMessage
 from consumer.model.outcomes import Accepted
 from consumer.model.results import Disposition
 from consumer.stages.claim import Claimer
 from consumer.stages.database import Database
 from consumer.stages.database_retries import LONGEST_PAUSE_SECONDS as LONGEST_CONSUMER_PAUSE_SECONDS
 from consumer.stages.database_retries import RetryPolicy
-from consumer.stages.late_answers import LateAnswers
 from consumer.stages.prepare import Preparer
 from consumer.stages.processor import Processor
 from consumer.stages.record import ResultRecorder
 from consumer.stages.send import Sender, open_mailer
+from consumer.stages.sending.late_answers import LateAnswers
+from consumer.task.registry import load_tasks
 from embedded.programs.ports import free_port
 from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
 from outbox_relay.loop.pacing import Pacing
@@ -34,11 +36,13 @@ from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.database.connections import connect
 from shared.outbox.breaker import LONGEST_PROBE_PAUSE_SECONDS
-from shared.settings.consumer import ConsumerSettings
+from shared.settings.consumer import DEFAULT_TASK_MODULES, ConsumerSettings
 from shared.settings.smtp_server import SmtpServer
 from tests.redis_keys import KEYS, as_text
 from tests.rows import add_message, add_user
 from tests.settings.relay import relay_settings
+
+TASKS: Final = load_tasks(DEFAULT_TASK_MODULES)
 
 MESSAGES = 20
 
@@ -75,7 +79,7 @@ def consumer_settings(database_url: str, redis_url: str, smtp_url_port: int) -> 
 def mail_server_away(database_url: str, redis_url: str, smtp_port: int, hours: float) -> Outage:
     """Simulate an outage of the mail server of this length, probe by probe, then come back."""
     with _pipeline(database_url, redis_url) as (connection, broker, publisher):
-        away = Processor(consumer_settings(database_url, redis_url, free_port()))
+        away = Processor(consumer_settings(database_url, redis_url, free_port()), TASKS)
         probes = int(hours * 3600 / LONGEST_PROBE_PAUSE_SECONDS)
         for _ in range(probes):
             _let_the_next_probe_be_due(connection)
@@ -90,7 +94,7 @@ def mail_server_away(database_url: str, redis_url: str, smtp_port: int, hours: f
         assert pause is not None
         assert isinstance(pause[0], float)
         attempts_spent = _attempts(connection)
-        back = Processor(consumer_settings(database_url, redis_url, smtp_port))
+        back = Processor(consumer_settings(database_url, redis_url, smtp_port), TASKS)
         _let_the_next_probe_be_due(connection)
         while publisher.publish_batch(connection, 1000):
             for message_id in _pop_all(broker):
@@ -128,7 +132,7 @@ def postgresql_away(database_url: str, redis_url: str, smtp_port: int, hours: fl
         ids = _pop_all(broker)
         mailed, waiting = ids[: MESSAGES // 2], ids[MESSAGES // 2 :]
         database = Database(database_url)
-        results = ResultRecorder(database, backoff_scale=1.0)
+        results = ResultRecorder(database, TASKS, backoff_scale=1.0)
         ended = _send(mailed, database, settings)
         nowhere = f"postgresql://postgres@127.0.0.1:{free_port()}/gone"
         _point(database, nowhere)
@@ -145,7 +149,7 @@ def postgresql_away(database_url: str, redis_url: str, smtp_port: int, hours: fl
         settled = results.record([])
         assert {each.disposition for each in settled} == {Disposition.DELIVERED}
         attempts_spent = _attempts(connection)
-        processor = Processor(settings)
+        processor = Processor(settings, TASKS)
         for message_id in waiting:
             processor.process(message_id)
         processor.close()
@@ -156,8 +160,10 @@ def postgresql_away(database_url: str, redis_url: str, smtp_port: int, hours: fl
 def _send(ids: list[int], database: Database, settings: ConsumerSettings) -> list[AttemptResult]:
     """Claim the messages and hand their mails in; nobody has written yet what came of it."""
     held = Claimer(database, settings.run_lease_seconds, RetryPolicy()).claim(dict.fromkeys(ids)).claimed
-    sender = Sender(settings, open_mailer(settings), LateAnswers(settings.database_url, senders=lambda: 1))
-    ended = [sender.send(ready) for ready in Preparer(database, settings, RetryPolicy()).prepare(held).mails]
+    late_answers = LateAnswers(settings.database_url, senders=lambda: 1)
+    sender = Sender(settings, TASKS, open_mailer(settings), late_answers)
+    work = Preparer(database, settings, TASKS, RetryPolicy()).prepare(held).work
+    ended = [sender.send(each) for each in work if isinstance(each, PreparedMessage)]
     sender.close()
     assert {each.outcome for each in ended} == {Accepted()}
     return ended
@@ -172,7 +178,7 @@ def _point(database: Database, url: str) -> None:
 def _deliver_all(
     connection: psycopg.Connection[tuple[object, ...]], broker: Broker, publisher: Publisher, settings: ConsumerSettings
 ) -> None:
-    processor = Processor(settings)
+    processor = Processor(settings, TASKS)
     while publisher.publish_batch(connection, 1000):
         for message_id in _pop_all(broker):
             processor.process(message_id)

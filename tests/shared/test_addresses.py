@@ -13,7 +13,7 @@ from api.accounts.routes.schemas import SignUpSchema, load
 from api.accounts.signup import SignUpRequest
 from api.http.problems import ProblemError
 from consumer.mail.compose import compose
-from consumer.task import Mail, UndeliverableError
+from consumer.task import Mail, Undeliverable
 from shared.addresses import is_mailable
 from tests.programs.api_service import ALICE
 
@@ -92,7 +92,7 @@ def test_address_that_is_taken_can_be_mailed_to(text: str) -> None:
 def test_address_that_cannot_be_mailed_to_is_refused(text: str) -> None:
     try:
         compose(Mail(text, "", "Welcome", "welcome_email", {"username": "alice"}), uuid4(), SENDER)
-    except UndeliverableError:
+    except Undeliverable:
         request = taken(email=text)
         # What the API changes is what it may keep: the blanks around it and the script of its domain.
         assert request is None or request.email != text

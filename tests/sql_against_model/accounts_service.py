@@ -10,13 +10,13 @@ from typing import Any, Final
 from uuid import uuid4
 
 from consumer.model.outcomes import Discarded, Failed
-from consumer.task import Mail, Preparation
-from consumer.tasks.verify_email import TASK
+from consumer.task import Context, Mail
+from consumer.tasks.verify_email import prepare
 from outbox_relay.loop.maintenance import expiry_statements
 from shared.database.connections import connect
 from shared.outbox import claims
 from shared.outbox.claims import Claim
-from shared.outbox.messages import SendVerifyEmail
+from shared.outbox.messages import Message, SendVerifyEmail
 from shared.outbox.operations import dead_letters
 from shared.settings.consumer import ConsumerSettings
 from tests.model.accounts.state import (
@@ -39,6 +39,10 @@ _ADDRESSES: Final = ("a@example.com", "b@example.com")
 
 def _name(number: int) -> str:
     return f"user_{number}"
+
+
+def append_nothing(_message: Message, _delay_seconds: float) -> None:
+    raise AssertionError("a mail's task appends no message")
 
 
 class AccountsService:
@@ -150,7 +154,8 @@ class AccountsService:
     def prepare(self, step: AccountStep, before: AccountsWorld, after: AccountsWorld) -> None:
         id_ = self.ids[step.number]
         name = _name(before.mails[step.number].name)
-        made = TASK.prepare(Preparation(self.worker, self.settings), {id_: {"username": name}})[id_]
+        context = Context(self.settings, append_nothing, connection=self.worker)
+        made = prepare(context, {id_: SendVerifyEmail(name)})[id_]
         if after.worker.phase == READY:
             agree("recipient", _ADDRESSES[after.worker.address], made.recipient if isinstance(made, Mail) else made)
         else:

@@ -16,7 +16,7 @@ from markupsafe import escape
 
 from consumer.mail.client import Envelope
 from consumer.mail.compose import compose
-from consumer.task import Mail, UndeliverableError
+from consumer.task import Mail, Undeliverable
 from shared.links import sign, verification_link
 
 SENDER = Address("Signup", "noreply", "example.org")
@@ -175,7 +175,7 @@ def test_a_header_hidden_in_the_name_as_an_encoded_word_becomes_none(name: str) 
     "name", ["Alice\r\nBcc: eve@evil.example", "Alice\nBcc: eve", "Alice\rBcc: eve", "\n", "A\x0bB", "A\x00B", "A\x85B"]
 )
 def test_a_name_with_a_control_character_is_undeliverable(name: str) -> None:
-    with pytest.raises(UndeliverableError):
+    with pytest.raises(Undeliverable):
         composed(verify_mail(name))
 
 
@@ -202,12 +202,12 @@ def test_a_name_with_a_control_character_is_undeliverable(name: str) -> None:
     ],
 )
 def test_an_address_that_is_not_one_ascii_address_is_undeliverable(address: str) -> None:
-    with pytest.raises(UndeliverableError):
+    with pytest.raises(Undeliverable):
         composed(verify_mail(recipient=address))
 
 
 def test_the_reason_of_an_undeliverable_mail_holds_no_address() -> None:
-    with pytest.raises(UndeliverableError) as refused:
+    with pytest.raises(Undeliverable) as refused:
         composed(verify_mail(recipient="alice@exämple.com"))
 
     assert "alice" not in str(refused.value)

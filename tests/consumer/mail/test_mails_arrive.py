@@ -14,7 +14,7 @@ from consumer.mail.client import Mailer
 from consumer.mail.compose import compose
 from consumer.model.lease import Lease
 from consumer.model.outcomes import Accepted
-from consumer.task import Mail, UndeliverableError
+from consumer.task import Mail, Undeliverable
 from embedded.mail.catcher import MailCatcher
 from embedded.mail.folder import CaughtMail
 from embedded.programs.ports import LOOPBACK
@@ -167,7 +167,7 @@ def test_no_field_becomes_a_header(field: str, end: str) -> None:
     hostile = f"x{end}Bcc: eve@evil.example"
     fields = {"name": "Ada", "address": "ada@example.com", "subject": "Hello", field: hostile}
 
-    with pytest.raises(UndeliverableError):
+    with pytest.raises(Undeliverable):
         compose(
             Mail(fields["address"], fields["name"], fields["subject"], "welcome_email", {"username": "ada_1"}),
             UID,

@@ -7,7 +7,6 @@ import pytest
 import structlog
 from rq import Queue
 
-from consumer.model.message import AttemptResult, PreparedMail
 from consumer.stages.claim import Claimer
 from consumer.stages.database import Database
 from consumer.stages.database_retries import RetryPolicy
@@ -16,6 +15,7 @@ from consumer.threaded.fetcher import Fetcher
 from consumer.threaded.queue import WorkerBroker
 from consumer.threaded.state import WorkerState
 from consumer.threaded.timings import WorkerTimings
+from consumer.threaded.work_queue import WorkQueue
 from embedded.mail.catcher import MailCatcher
 from embedded.servers.redis import RedisServer
 from redis_client.retrying import no_retry
@@ -56,27 +56,26 @@ def test_jobs_popped_before_an_outage_of_redis_are_processed_or_logged(world: Wo
     state = WorkerState(capacity=10, max_jobs=None)
     database = Database(world.settings.database_url)
     policy = RetryPolicy()
-    prepared_mails: SimpleQueue[PreparedMail | None] = SimpleQueue()
-    results: SimpleQueue[AttemptResult | None] = SimpleQueue()
+    work = WorkQueue()
     fetcher = Fetcher(
         BrokerThatLosesRedis(own_redis),
         state,
         database,
         Claimer(database, 30, policy),
-        Preparer(database, world.settings, policy),
+        Preparer(database, world.settings, world.tasks, policy),
         burst=False,
         timings=WorkerTimings(),
-        prepared_mails=prepared_mails,
-        results=results,
+        work=work,
+        results=SimpleQueue(),
     )
 
     with structlog.testing.capture_logs() as logs:
         fetcher.start()
         wait_until(lambda: state.redis_unavailable, 10, "Redis to be missed")
-        prepared = prepared_mails.get(timeout=10)
+        prepared = work.get()
         state.stop()
         fetcher.join(10)
 
     assert prepared is not None
-    assert prepared.message.claim.id == ours
+    assert [each.claim.id for each in prepared.messages] == [ours]
     assert [line["job"] for line in logs if line["event"] == "job.dropped"] == [repr(id_.encode()) for id_ in foreign]

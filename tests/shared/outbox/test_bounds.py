@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from consumer.stages.backoff import LONGEST_DELAY_SECONDS, retry_delay_seconds
+from consumer.task.definition import LONGEST_DELAY_SECONDS, default_delay_seconds
 from shared.outbox import claims as of_consumer
 from shared.outbox import policy_refusals, reaping
 from shared.outbox.columns import FAILURES_KEPT, LARGEST_NUMBER
@@ -39,7 +39,7 @@ def test_a_message_at_every_bound_is_claimed_failed_released_and_retried(connect
     assert claim.attempt == LARGEST_NUMBER
     assert of_consumer.release(connection, [claim], reason) == {id_}
     [claim] = of_consumer.claim(connection, [id_], uuid4(), 60)
-    delay = retry_delay_seconds(claim.attempt, 1000)
+    delay = default_delay_seconds(claim.attempt)
     assert delay == LONGEST_DELAY_SECONDS
     assert of_consumer.fail(connection, claim, reason, details={}, delay_seconds=delay, is_dead=True)
     [failure] = message(connection, id_)["failures"]

@@ -10,11 +10,17 @@ from consumer.model.message import AttemptResult, ClaimedMessage
 from consumer.model.outcomes import Outcome
 from consumer.model.results import Disposition
 from consumer.stages.claim import Claimer, ClaimResult
-from consumer.stages.database import Database
+from consumer.stages.database import Database, TaskConnection
 from consumer.stages.database_retries import RetryPolicy
+from consumer.stages.handle import Handler, RunningHandler
+from consumer.stages.place import Place
 from consumer.stages.prepare import Preparer
 from consumer.stages.record import ResultRecorder
-from shared.database.connections import LOCK_SECONDS, DbConnection, connect
+from consumer.stages.send import Sender, open_mailer
+from consumer.stages.sending.late_answers import LateAnswers
+from consumer.task import Task
+from consumer.task.registry import load_tasks
+from shared.database.connections import LOCK_SECONDS, connect
 from shared.outbox.messages import SendVerifyEmail, SendWelcomeEmail
 from tests.rows import add_message
 from tests.settings.consumer import consumer_settings
@@ -27,8 +33,8 @@ class QuickDatabase(Database):
     """Waits a tenth of the usual time for a lock."""
 
     @contextmanager
-    def transaction(self, *, lock_seconds: float = LOCK_SECONDS) -> Iterator[DbConnection]:
-        with super().transaction(lock_seconds=lock_seconds / 10) as connection:
+    def transaction(self, *, lock_seconds: float = LOCK_SECONDS, marker: str | None = None) -> Iterator[TaskConnection]:
+        with super().transaction(lock_seconds=lock_seconds / 10, marker=marker) as connection:
             yield connection
 
 
@@ -39,10 +45,23 @@ class Steps:
         self.url = database_url
         self.database = database
         self.settings = settings = consumer_settings(database_url, run_lease_seconds=LEASE, concurrency=10)
-        policy = RetryPolicy(sleep=lambda _seconds: None)
+        self._policy = policy = RetryPolicy(sleep=lambda _seconds: None)
+        self.tasks = load_tasks(settings.task_modules)
         self.claimer = Claimer(self.database, LEASE, policy)
-        self.preparer = Preparer(self.database, settings, policy)
-        self.recorder = ResultRecorder(self.database, 1.0)
+        self.preparer = Preparer(self.database, settings, self.tasks, policy)
+        self.recorder = ResultRecorder(self.database, self.tasks, 1.0)
+
+    def use(self, task: Task[Any]) -> None:
+        """Prepare the messages of this task too."""
+        self.tasks = self.tasks.with_tasks(task)
+        self.preparer = Preparer(self.database, self.settings, self.tasks, self._policy)
+
+    def place(self) -> Place:
+        """Return a place for what was prepared."""
+        late_answers = LateAnswers(self.settings.database_url, senders=lambda: 1)
+        sender = Sender(self.settings, self.tasks, open_mailer(self.settings), late_answers)
+        handler = Handler(self.settings, self.tasks, begin_handler)
+        return Place(self.settings, self.tasks, RetryPolicy(), sender, handler)
 
     def claim(self, ids: Sequence[int]) -> ClaimResult:
         return self.claimer.claim(dict.fromkeys(ids))
@@ -53,6 +72,13 @@ class Steps:
     def record(self, *outcomes: tuple[ClaimedMessage, Outcome]) -> dict[int, Disposition]:
         recorded = self.recorder.record([AttemptResult(message, outcome) for message, outcome in outcomes])
         return {each.result.message.claim.id: each.disposition for each in recorded}
+
+
+@contextmanager
+def begin_handler(message: ClaimedMessage, seconds: float) -> Iterator[RunningHandler]:
+    """Limit nothing."""
+    raise AssertionError((message, seconds))
+    yield
 
 
 def add_messages(connection: "Connection[Any]", count: int, task: str = VERIFY) -> list[int]:

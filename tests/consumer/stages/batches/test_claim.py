@@ -13,9 +13,9 @@ from psycopg import Connection
 from consumer.model.lease import Lease
 from consumer.model.results import Disposition
 from consumer.stages.claim import Claimer, ClaimResult
-from consumer.stages.database import Database
+from consumer.stages.database import Database, TaskConnection
 from consumer.stages.database_retries import RetryPolicy
-from shared.database.connections import DbConnection, connect
+from shared.database.connections import connect
 from tests.addresses import with_parameter
 from tests.consumer.stages.batches.steps import Steps, add_messages, claimed_ids, locked
 from tests.rows import add_message, message
@@ -74,7 +74,7 @@ class LosesTheFirstAnswer(Database):
         self._then: Callable[[], object] | None = then
 
     @contextmanager
-    def transaction(self, **limits: float) -> Iterator[DbConnection]:
+    def transaction(self, **limits: Any) -> Iterator[TaskConnection]:
         with super().transaction(**limits) as connection:
             yield connection
         if self._then is not None:

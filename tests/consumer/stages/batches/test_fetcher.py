@@ -17,11 +17,11 @@ from redis.exceptions import ReadOnlyError
 from redis.retry import Retry
 from rq import Queue
 
-from consumer.model.message import PreparedMail
 from consumer.threaded.fetcher import Fetcher
 from consumer.threaded.queue import WorkerBroker
 from consumer.threaded.state import WorkerState
 from consumer.threaded.timings import WorkerTimings
+from consumer.threaded.work_queue import WorkQueue
 from embedded.servers.redis import RedisServer
 from redis_client.opening import open_redis
 from shared.outbox.messages import ENTRY_POINT
@@ -52,7 +52,7 @@ def test_a_fetcher_that_ends_by_a_bug_has_not_finished(
             steps.preparer,
             burst=True,
             timings=WorkerTimings(),
-            prepared_mails=SimpleQueue(),
+            work=WorkQueue(),
             results=SimpleQueue(),
         )
         fetcher.start()
@@ -73,7 +73,7 @@ def test_a_job_that_has_to_be_read_is_kept_while_redis_is_unavailable(
             return popped
 
     state = WorkerState(capacity=1, max_jobs=1)
-    prepared_mails: SimpleQueue[PreparedMail | None] = SimpleQueue()
+    work = WorkQueue()
     with closing(Redis.from_url(own_redis.url, socket_timeout=0.2, retry=Retry(NoBackoff(), 0))) as redis:
         queue = Queue("q", connection=redis)
         queue.enqueue(ENTRY_POINT, id_)
@@ -86,7 +86,7 @@ def test_a_job_that_has_to_be_read_is_kept_while_redis_is_unavailable(
             steps.preparer,
             burst=False,
             timings=WorkerTimings(),
-            prepared_mails=prepared_mails,
+            work=work,
             results=SimpleQueue(),
         )
         fetcher.start()
@@ -94,9 +94,10 @@ def test_a_job_that_has_to_be_read_is_kept_while_redis_is_unavailable(
         os.kill(own_redis.pid, signal.SIGCONT)
         fetcher.join(10)
 
-    prepared = prepared_mails.get_nowait()
+    work.close()
+    prepared = work.get()
     assert prepared is not None
-    assert prepared.message.claim.id == id_
+    assert [each.claim.id for each in prepared.messages] == [id_]
 
 
 def test_the_worker_leaves_a_replica_that_refuses_a_deletion(tmp_path: Path) -> None:

@@ -7,18 +7,25 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
+from consumer.model.message import PreparedMessage
 from consumer.model.outcomes import RenderFailed
-from consumer.model.results import Disposition
-from consumer.task import Mail, Payload, Preparation, Prepared, Task, UserPayload
-from consumer.tasks.registry import TASKS
-from shared.database.connections import LOCK_SECONDS, DbConnection
+from consumer.model.results import Disposition, StepResult
+from consumer.stages.database import TaskConnection
+from consumer.task import Context, Mail, Task
+from consumer.task.results import Prepared
+from shared.database.connections import LOCK_SECONDS
 from tests.consumer.stages.batches.steps import WELCOME, Steps, add_messages, locked
+from tests.consumer.stages.processing.world import MailTest
 from tests.rows import add_message, add_user, message
 
 
-def register(monkeypatch: pytest.MonkeyPatch, prepare: Callable[[Preparation, Mapping[int, Payload]], Prepared]) -> str:
-    monkeypatch.setitem(TASKS, "task:test", Task("task:test", UserPayload(), prepare))
-    return "task:test"
+def register(steps: Steps, prepare: Callable[[Context, Mapping[int, MailTest]], Mapping[int, Prepared]]) -> str:
+    steps.use(Task(MailTest, prepare=prepare))
+    return MailTest.task
+
+
+def mails(step: StepResult) -> list[PreparedMessage]:
+    return [each for each in step.work if isinstance(each, PreparedMessage)]
 
 
 def test_mails_of_several_tasks_are_prepared_together(steps: Steps, connection: "Connection[Any]") -> None:
@@ -26,11 +33,11 @@ def test_mails_of_several_tasks_are_prepared_together(steps: Steps, connection: 
 
     prepared = steps.preparer.prepare(steps.claimed(ids))
 
-    assert {each.message.claim.id: each.mail.template for each in prepared.mails} == {
+    assert {each.message.claim.id: each.content.template for each in mails(prepared)} == {
         **dict.fromkeys(ids[:3], "verify_email"),
         **dict.fromkeys(ids[3:], "welcome_email"),
     }
-    links = {each.mail.values["link"] for each in prepared.mails if "link" in each.mail.values}
+    links = {each.content.values["link"] for each in mails(prepared) if "link" in each.content.values}
     assert len(links) == 3
 
 
@@ -40,7 +47,7 @@ def test_a_message_without_a_user_does_not_affect_the_others(steps: Steps, conne
 
     prepared = steps.preparer.prepare(steps.claimed([*good, bad]))
 
-    assert [each.message.claim.id for each in prepared.mails] == good
+    assert [each.message.claim.id for each in mails(prepared)] == good
     [result] = prepared.results
     assert (result.message.claim.id, result.outcome) == (
         bad,
@@ -48,40 +55,36 @@ def test_a_message_without_a_user_does_not_affect_the_others(steps: Steps, conne
     )
 
 
-def test_a_task_that_raises_is_called_again_for_each_message_alone(
-    steps: Steps, connection: "Connection[Any]", monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_task_that_raises_is_called_again_for_each_message_alone(steps: Steps, connection: "Connection[Any]") -> None:
     calls: list[list[int]] = []
     poison: list[int] = []
 
-    def prepare(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepared:
-        calls.append(list(payloads))
-        preparation.connection.execute("UPDATE users SET full_name = full_name || '!'")
-        if poison[0] in payloads:
+    def prepare(context: Context, messages: Mapping[int, MailTest]) -> dict[int, Mail]:
+        calls.append(list(messages))
+        context.connection.execute("UPDATE users SET full_name = full_name || '!'")
+        if poison[0] in messages:
             raise ZeroDivisionError
-        return {id_: Mail("a@example.com", "A", "S", "welcome_email", {"username": "a"}) for id_ in payloads}
+        return {id_: Mail("a@example.com", "A", "S", "welcome_email", {"username": "a"}) for id_ in messages}
 
-    ids = add_messages(connection, 3, register(monkeypatch, prepare))
+    ids = add_messages(connection, 3, register(steps, prepare))
     poison.append(ids[1])
 
     prepared = steps.preparer.prepare(steps.claimed(ids))
 
     assert calls == [ids, [ids[0]], [ids[1]], [ids[2]]]
-    assert [each.message.claim.id for each in prepared.mails] == [ids[0], ids[2]]
+    assert [each.message.claim.id for each in mails(prepared)] == [ids[0], ids[2]]
     assert [each.outcome for each in prepared.results] == [
-        RenderFailed("ZeroDivisionError while the mail was prepared")
+        RenderFailed("ZeroDivisionError while the message was prepared")
     ]
     assert connection.execute("SELECT full_name FROM users").fetchone() == ("Full name of alice!!",)
 
 
-def test_a_message_for_which_the_task_returns_nothing_fails(
-    steps: Steps, connection: "Connection[Any]", monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ids = add_messages(connection, 1, register(monkeypatch, lambda _preparation, _payloads: {}))
+def test_a_message_for_which_the_task_returns_nothing_fails(steps: Steps, connection: "Connection[Any]") -> None:
+    ids = add_messages(connection, 1, register(steps, lambda _context, _messages: {}))
 
     prepared = steps.preparer.prepare(steps.claimed(ids))
 
-    assert [each.outcome for each in prepared.results] == [RenderFailed("the task returned no mail for this message")]
+    assert [each.outcome for each in prepared.results] == [RenderFailed("prepare returned nothing for this message")]
 
 
 def test_a_mail_whose_user_is_locked_is_released_with_a_delay(
@@ -90,7 +93,7 @@ def test_a_mail_whose_user_is_locked_is_released_with_a_delay(
     waits: list[float] = []
     begin = quick_steps.database.transaction
 
-    def note(**limits: float) -> AbstractContextManager[DbConnection]:
+    def note(**limits: Any) -> AbstractContextManager[TaskConnection]:
         waits.append(limits["lock_seconds"])
         return begin(**limits)
 
@@ -105,7 +108,7 @@ def test_a_mail_whose_user_is_locked_is_released_with_a_delay(
     [result] = prepared.results
     dispositions = quick_steps.recorder.record([result])
 
-    assert [each.message.claim.id for each in prepared.mails] == [good]
+    assert [each.message.claim.id for each in mails(prepared)] == [good]
     # The first wait is for the whole batch. Each locked message then delays the others by one more short wait.
     assert waits == [LOCK_SECONDS, 1, 1]
     assert [each.disposition for each in dispositions] == [Disposition.RELEASED]

@@ -13,20 +13,20 @@ from psycopg import Connection
 from redis import Redis
 
 from consumer.model.lease import Lease
-from consumer.model.message import AttemptResult, PreparedMail
+from consumer.model.message import AttemptResult
 from consumer.model.outcomes import Accepted, Discarded, Failed, Outcome, Released, ServerUnavailable
-from consumer.model.results import Disposition
+from consumer.model.results import Disposition, RecordedResult
 from consumer.stages import busy_server
 from consumer.stages.database import Database
 from consumer.stages.database_retries import RetryPolicy
-from consumer.stages.late_answers import LateAnswers
+from consumer.stages.place import Place
 from consumer.stages.record import ResultRecorder
-from consumer.stages.send import Sender, open_mailer
-from consumer.task import UndeliverableError
+from consumer.task import Undeliverable
 from consumer.threaded.completer import Completer
 from consumer.threaded.queue import WorkerBroker
 from consumer.threaded.sender_thread import SenderThread
 from consumer.threaded.state import WorkerState
+from consumer.threaded.work_queue import WorkQueue
 from tests.consumer.stages.batches.steps import Steps, add_messages, locked
 from tests.redis_keys import KEYS
 from tests.rows import message
@@ -136,7 +136,7 @@ def test_single_outcomes_do_not_wait_for_a_locked_row(
         return retry()
 
     monkeypatch.setattr(steps.recorder, "retry", count)
-    results: SimpleQueue[AttemptResult | None] = SimpleQueue()
+    results: SimpleQueue[AttemptResult | RecordedResult | None] = SimpleQueue()
     with closing(Redis.from_url(redis_url)) as redis:
         broker = WorkerBroker(redis, KEYS, ["q"], "one")
         state = WorkerState(capacity=50, max_jobs=None)
@@ -175,14 +175,14 @@ def test_a_rejected_outcome_is_given_up_when_the_lease_is_over(steps: Steps, con
 
 
 def test_what_postgresql_cannot_store_is_removed_from_a_reason(steps: Steps, connection: "Connection[Any]") -> None:
-    assert UndeliverableError("a\x00b\ud800c").reason == "a b c"
+    assert Undeliverable("a\x00b\ud800c").reason == "a b c"
 
 
 def test_a_completer_that_shuts_down_waits_for_postgresql_until_its_deadline(
     steps: Steps, connection: "Connection[Any]", redis_url: str
 ) -> None:
     claimed = steps.claimed(add_messages(connection, 2))
-    results: SimpleQueue[AttemptResult | None] = SimpleQueue()
+    results: SimpleQueue[AttemptResult | RecordedResult | None] = SimpleQueue()
     away = Database(steps.url)
     away.transaction = unreachable  # type: ignore[method-assign,assignment]
     pauses: list[float] = []
@@ -196,7 +196,9 @@ def test_a_completer_that_shuts_down_waits_for_postgresql_until_its_deadline(
         broker = WorkerBroker(redis, KEYS, ["q"], "one")
         state = WorkerState(capacity=2, max_jobs=None)
         state.add_jobs(2)
-        completer = Completer(ResultRecorder(away, 1.0), away, broker, state, RetryPolicy(come_back), results)
+        completer = Completer(
+            ResultRecorder(away, steps.tasks, 1.0), away, broker, state, RetryPolicy(come_back), results
+        )
         for each in (*(AttemptResult(each, Accepted()) for each in claimed), None):
             results.put(each)
         completer.run()
@@ -209,18 +211,18 @@ def test_a_sender_survives_a_bug_and_returns_an_outcome(
     steps: Steps, connection: "Connection[Any]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared = steps.preparer.prepare(steps.claimed(add_messages(connection, 2)))
-    prepared_mails: SimpleQueue[PreparedMail | None] = SimpleQueue()
-    results: SimpleQueue[AttemptResult | None] = SimpleQueue()
-    monkeypatch.setattr(Sender, "send", lambda _self, _ready: 1 / 0)
-    for each in (*prepared.mails, None):
-        prepared_mails.put(each)
+    work = WorkQueue()
+    results: SimpleQueue[AttemptResult | RecordedResult | None] = SimpleQueue()
+    monkeypatch.setattr(Place, "carry_out", lambda _self, _work: 1 / 0)
+    for each in prepared.work:
+        work.put(each)
+    work.close()
 
-    late_answers = LateAnswers(steps.settings.database_url, senders=lambda: 1)
-    SenderThread(0, Sender(steps.settings, open_mailer(steps.settings), late_answers), prepared_mails, results).run()
+    SenderThread(0, steps.place(), work, results).run()
 
     recorded = [results.get(), results.get()]
-    expected = Failed("ZeroDivisionError while the mail was sent", maybe_accepted=True, is_unanswered=True)
-    assert [each and each.outcome for each in recorded] == [expected] * 2
+    expected = Failed("ZeroDivisionError while the message was sent", maybe_accepted=True, is_unanswered=True)
+    assert [each.outcome for each in recorded if isinstance(each, AttemptResult)] == [expected] * 2
 
 
 @contextmanager

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 
-from consumer.stages.database import Database
-from shared.database.connections import DbConnection
+from consumer.stages.database import Database, TaskConnection
 
 LOST = psycopg.OperationalError("the answer was lost")
 
@@ -20,7 +20,7 @@ class LosesAnswers(Database):
         self._number = 0
 
     @contextmanager
-    def transaction(self, **limits: float) -> Iterator[DbConnection]:
+    def transaction(self, **limits: Any) -> Iterator[TaskConnection]:
         self._number += 1
         with super().transaction(**limits) as connection:
             yield connection

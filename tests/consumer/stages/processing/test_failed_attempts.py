@@ -8,17 +8,17 @@ from psycopg.types.json import Jsonb
 
 from consumer.model.lease import Lease
 from consumer.model.results import Disposition
-from consumer.task import Mail, Payload, Preparation
+from consumer.task import Context, Mail
 from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import LOOPBACK
-from tests.consumer.stages.processing.world import World, last_failure, raise_error, register
+from tests.consumer.stages.processing.world import MailTest, World, last_failure, raise_error, register
 from tests.rows import add_message
 
 # ---- failures
 
 
-def break_statement(preparation: Preparation, _payload: Payload) -> Mail:
-    preparation.connection.execute("SELECT 'alice@example.com'::integer")
+def break_statement(context: Context, _message: MailTest) -> Mail:
+    context.connection.execute("SELECT 'alice@example.com'::integer")
     raise AssertionError
 
 
@@ -27,28 +27,27 @@ def break_statement(preparation: Preparation, _payload: Payload) -> Mail:
 )
 def test_a_task_that_raises_fails_with_the_name_of_its_error(
     world: World,
-    monkeypatch: pytest.MonkeyPatch,
-    prepare: Callable[[Preparation, Payload], Mail],
+    prepare: Callable[[Context, MailTest], Mail],
     error: str,
 ) -> None:
-    id_ = add_message(world.connection, register(monkeypatch, prepare), status="published")
+    id_ = add_message(world.connection, register(world, prepare), status="published")
     before = datetime.now(UTC)
 
     assert world.process(id_) is Disposition.FAILED
 
     row = world.message(id_)
-    reason = f"{error} while the mail was prepared"
+    reason = f"{error} while the message was prepared"
     assert (row["status"], row["attempt"], row["generation"], row["last_error"]) == ("pending", 1, 1, reason)
     assert [last_failure(row)] == [(1, reason, False)]
     assert timedelta(seconds=14) < row["due_at"] - before < timedelta(seconds=60)
 
 
-def test_the_writes_of_a_task_that_raises_are_rolled_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write_and_raise(preparation: Preparation, _payload: Payload) -> Mail:
-        preparation.connection.execute("UPDATE users SET full_name = 'changed'")
+def test_the_writes_of_a_task_that_raises_are_rolled_back(world: World) -> None:
+    def write_and_raise(context: Context, _message: MailTest) -> Mail:
+        context.connection.execute("UPDATE users SET full_name = 'changed'")
         raise RuntimeError
 
-    id_ = add_message(world.connection, register(monkeypatch, write_and_raise))
+    id_ = add_message(world.connection, register(world, write_and_raise))
 
     assert world.process(id_) is Disposition.FAILED
 

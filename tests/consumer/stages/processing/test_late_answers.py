@@ -11,8 +11,8 @@ from psycopg.types.json import Jsonb
 from consumer.model.lease import Lease
 from consumer.model.message import ClaimedMessage
 from consumer.model.results import Disposition
-from consumer.stages.late_answers import LateAnswers
 from consumer.stages.processor import Processor
+from consumer.stages.sending.late_answers import LateAnswers
 from embedded.programs.ports import LOOPBACK, free_port
 from shared.outbox import claims
 from shared.outbox.reaping import Reaped, reap_running
@@ -166,7 +166,7 @@ def test_half_of_the_senders_may_wait(world: World, senders: int, places: int) -
 def test_a_message_without_a_place_to_wait_is_released_unsent(world: World) -> None:
     waits_already, id_ = (add_message(world.connection, failures=SILENCE, attempt=1) for _ in range(2))
     with ScriptedMailServer({}) as server, consumer_of(world, server) as consumer:
-        with consumer._sender._late_answers.place(claim_of(world, waits_already)):  # noqa: SLF001
+        with consumer._place._sender._mails._late_answers.place(claim_of(world, waits_already)):  # noqa: SLF001
             assert consumer.process(id_) is Disposition.RELEASED
         row = world.message(id_)
 

@@ -92,13 +92,13 @@ def test_attempts_are_given_back_where_generations_start_again(pipeline: Pipelin
 def test_a_message_in_hand_when_the_outage_is_declared_is_released(pipeline: Pipeline) -> None:
     ids = [pipeline.sign_up(f"user{number}@{'ab'[number % 2]}.example", max_retries=0) for number in range(4)]
     slow = ids[3]
-    claimer, preparer, sender = (getattr(pipeline.consumer, f"_{name}") for name in ("claimer", "preparer", "sender"))
+    claimer, preparer, place = (getattr(pipeline.consumer, f"_{name}") for name in ("claimer", "preparer", "place"))
     [claimed] = claimer.claim({slow: None}).claimed
-    [prepared] = preparer.prepare([claimed]).mails
+    [prepared] = preparer.prepare([claimed]).work
     for id_ in ids[:3]:
         pipeline.work(id_)
 
-    [recorded] = pipeline.consumer._recorder.record([sender.send(prepared)])  # noqa: SLF001
+    [recorded] = pipeline.consumer._recorder.record(place.carry_out(prepared).results)  # noqa: SLF001
 
     assert recorded.disposition is Disposition.RELEASED
     assert pipeline.states(ids) == [("pending", 0)] * 4

@@ -10,15 +10,15 @@ import psycopg
 import pytest
 
 from consumer.model.results import Disposition
-from consumer.stages.database import Database
+from consumer.stages.database import Database, TaskConnection
 from consumer.stages.processor import Processor
-from consumer.task import Mail, Payload, Preparation
+from consumer.task import Context, Mail
 from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import LOOPBACK, free_port
 from embedded.servers.postgres import PostgresServer
-from shared.database.connections import DbConnection, connect, transaction
+from shared.database.connections import connect, connect_as, transaction
 from tests.consumer.stages.processing.lost_answers import LOST, LosesAnswers
-from tests.consumer.stages.processing.world import Logs, World, register, running, waits_for_a_lock, world_of
+from tests.consumer.stages.processing.world import Logs, MailTest, World, register, running, waits_for_a_lock, world_of
 from tests.dispositions import dispositions
 from tests.rows import add_message, add_user, message
 from tests.waiting import wait_until
@@ -36,12 +36,12 @@ class CommitsLate(Database):
         self.commits: list[threading.Thread] = []
 
     @contextmanager
-    def transaction(self, **limits: float) -> Iterator[DbConnection]:
+    def transaction(self, **limits: Any) -> Iterator[TaskConnection]:
         if self.commits:
             with super().transaction(**limits) as connection:
                 yield connection
             return
-        broken = connect(self._database_url, "outbox-consumer")
+        broken = connect_as(TaskConnection, self._database_url, "outbox-consumer")
         under_way = transaction(broken)
         under_way.__enter__()
         yield broken
@@ -72,7 +72,7 @@ class UnavailableAfterTheClaim(LosesAnswers):
         self._back_at = monotonic() + seconds
 
     @contextmanager
-    def transaction(self, **limits: float) -> Iterator[DbConnection]:
+    def transaction(self, **limits: Any) -> Iterator[TaskConnection]:
         if self._number >= 1 and monotonic() < self._back_at:
             raise LOST
         with super().transaction(**limits) as connection:
@@ -108,7 +108,7 @@ def test_a_claim_of_another_worker_is_not_taken_for_a_rolled_back_one(world: Wor
         """Another consumer takes the message while this one reconnects."""
 
         @contextmanager
-        def transaction(self, **limits: float) -> Iterator[DbConnection]:
+        def transaction(self, **limits: Any) -> Iterator[TaskConnection]:
             try:
                 with super().transaction(**limits) as connection:
                     yield connection
@@ -246,13 +246,13 @@ def test_a_worker_past_its_deadline_gives_up_an_unwritten_outcome(
         assert disposition.result() is Disposition.UNACKNOWLEDGED
 
 
-def test_postgresql_ends_an_idle_transaction(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postgresql_ends_an_idle_transaction(world: World) -> None:
     limits: list[Any] = []
 
-    def ask(preparation: Preparation, _payload: Payload) -> Mail:
-        limits.append(preparation.connection.execute("SHOW idle_in_transaction_session_timeout").fetchone())
+    def ask(context: Context, _message: MailTest) -> Mail:
+        limits.append(context.connection.execute("SHOW idle_in_transaction_session_timeout").fetchone())
         raise RuntimeError
 
-    world.process(add_message(world.connection, register(monkeypatch, ask)))
+    world.process(add_message(world.connection, register(world, ask)))
 
     assert limits == [("5s",)]

@@ -5,17 +5,27 @@ from collections.abc import Callable
 
 import pytest
 
-from consumer.task import Mail, Payload, Preparation
+from consumer.task import Context, Mail
 from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import LOOPBACK, free_port
 from shared.settings.smtp_server import SmtpServer
-from tests.consumer.stages.processing.world import KEY, VERIFY, Logs, Row, World, raise_error, register, world_of
+from tests.consumer.stages.processing.world import (
+    KEY,
+    VERIFY,
+    Logs,
+    MailTest,
+    Row,
+    World,
+    raise_error,
+    register,
+    world_of,
+)
 from tests.rows import add_message
 from tests.servers.scripted_mail_server import CONTENT, ScriptedMailServer
 
 
-def break_the_unique_address(preparation: Preparation, _payload: Payload) -> Mail:
-    preparation.connection.execute(
+def break_the_unique_address(context: Context, _message: MailTest) -> Mail:
+    context.connection.execute(
         "INSERT INTO users (username, email, full_name, hashed_password)"
         " SELECT 'b', email, full_name, hashed_password FROM users"
     )
@@ -52,13 +62,12 @@ def test_no_address_of_an_answer_is_kept(database_url: str, logs: Logs, answers:
 )
 def test_no_address_of_an_error_is_kept(
     world: World,
-    monkeypatch: pytest.MonkeyPatch,
     logs: Logs,
     payload: Row,
-    prepare: Callable[[Preparation, Payload], Mail] | None,
+    prepare: Callable[[Context, MailTest], Mail] | None,
 ) -> None:
     world.connection.execute("UPDATE users SET email = 'wonder@land.example', full_name = 'Wonder Woman'")
-    task = VERIFY if prepare is None else register(monkeypatch, prepare)
+    task = VERIFY if prepare is None else register(world, prepare)
 
     world.process(add_message(world.connection, task, payload))
 

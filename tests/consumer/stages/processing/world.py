@@ -3,20 +3,19 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
-import pytest
 from psycopg.rows import dict_row
 
 from consumer.model.results import Disposition
 from consumer.stages.database import Database
 from consumer.stages.processor import Processor
-from consumer.task import Mail, Payload, Preparation, Prepared, Task, UserPayload
-from consumer.tasks.registry import TASKS
+from consumer.task import Context, Mail, Task
+from consumer.task.registry import load_tasks
 from shared.database.connections import connect
-from shared.outbox.messages import SendVerifyEmail, SendWelcomeEmail
+from shared.outbox.messages import Message, SendVerifyEmail, SendWelcomeEmail
 from tests.rows import add_user, message
 from tests.settings.consumer import consumer_settings
 
@@ -27,12 +26,22 @@ Row = dict[str, Any]
 Logs = list[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class MailTest(Message):
+    task: ClassVar[str] = "task:test"
+    queue: ClassVar[str] = "default"
+    destination: ClassVar[str | None] = "mail"
+
+    username: str
+
+
 class World:
     """A database with one user, and consumers that work on it."""
 
     def __init__(self, database_url: str, smtp_port: int) -> None:
         self.url = database_url
         self.settings = consumer_settings(database_url, smtp_port, secret_keys=(KEY,))
+        self.tasks = load_tasks(self.settings.task_modules)
         self.connection = connect(database_url, "test")
         self._consumers: list[Processor] = []
 
@@ -45,7 +54,7 @@ class World:
     ) -> Processor:
         """Return a new consumer, with some settings changed."""
         chosen = replace(self.settings, **settings)
-        consumer = Processor(chosen, database=database, deadline_passed=deadline_passed)
+        consumer = Processor(chosen, self.tasks, database=database, deadline_passed=deadline_passed)
         self._consumers.append(consumer)
         return consumer
 
@@ -118,17 +127,17 @@ def running(job: Callable[[], Disposition]) -> Iterator["Future[Disposition]"]:
         yield pool.submit(job)
 
 
-def register(monkeypatch: pytest.MonkeyPatch, prepare: Callable[[Preparation, Payload], Mail]) -> str:
+def register(world: World, prepare: Callable[[Context, MailTest], Mail]) -> str:
     """Register a task with this `prepare` and return its name."""
 
-    def prepare_all(preparation: Preparation, payloads: Mapping[int, Payload]) -> Prepared:
-        return {message_id: prepare(preparation, payload) for message_id, payload in payloads.items()}
+    def prepare_all(context: Context, messages: Mapping[int, MailTest]) -> dict[int, Mail]:
+        return {message_id: prepare(context, content) for message_id, content in messages.items()}
 
-    monkeypatch.setitem(TASKS, "task:test", Task("task:test", UserPayload(), prepare_all))
-    return "task:test"
+    world.tasks = world.tasks.with_tasks(Task(MailTest, prepare=prepare_all))
+    return MailTest.task
 
 
-def raise_error(_preparation: Preparation, _payload: Payload) -> Mail:
+def raise_error(_context: Context, _message: MailTest) -> Mail:
     raise KeyError("alice@example.com")
 
 

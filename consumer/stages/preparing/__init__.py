@@ -1,0 +1,1 @@
+"""How tasks prepare messages: the transaction, its retries, and the acknowledgement inside it."""

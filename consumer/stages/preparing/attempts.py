@@ -1,0 +1,150 @@
+"""Prepares messages in transactions: all in one, else each alone, again while PostgreSQL is unavailable."""
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Final
+from uuid import uuid4
+
+import structlog
+
+from consumer.model.message import AttemptResult, ClaimedMessage
+from consumer.model.outcomes import Completed, LeaseOver, Outcome, Released, RenderFailed, ServerUnavailable
+from consumer.model.results import Disposition, RecordedResult, StepResult
+from consumer.stages.database import OVERTIME, Database, TaskConnection
+from consumer.stages.database_retries import RetryPolicy, database_pause
+from consumer.stages.preparing.task_calls import FewerAcknowledgedError, TransactionEndedError
+from consumer.task import RetryAfter, Unavailable, Undeliverable
+from shared.database.connections import LOCK_SECONDS
+from shared.database.errors import LOCKED, UNREACHABLE
+from shared.outbox import claims
+
+_log = structlog.get_logger(__name__)
+
+_TOO_LATE: Final = Released("too little of the lease was left to prepare and send the message")
+_ALONE_LOCK_SECONDS: Final = 1.0
+"""For a message whose row may be the locked one: others, which are prepared, wait for it."""
+_LOCKED: Final = Released("a row that the task needs was locked", is_delayed=True)
+_CHANGED_ITS_ROW: Final = RenderFailed("the message's own row was changed while the message was prepared")
+_ROLLED_BACK: Final = "a message of this transaction is done or was taken over; what is still ours is prepared again"
+
+Prepare = Callable[[TaskConnection, Sequence[ClaimedMessage], str], StepResult]
+"""Prepares messages in a transaction with this marker."""
+
+
+class PrepareAttempts:
+    """Prepares messages so that one that cannot be prepared does not affect the others."""
+
+    def __init__(self, database: Database, policy: RetryPolicy, prepare: Prepare) -> None:
+        self._database = database
+        self._policy = policy
+        self._prepare = prepare
+
+    def run(self, messages: Sequence[ClaimedMessage], *, lock_seconds: float = LOCK_SECONDS) -> StepResult:
+        """Return what the tasks have made of the messages.
+
+        What is done is acknowledged in the transaction that has its effects. If that is not certain, the rows say it:
+        a message that is finished, or is not ours any more, is not prepared again.
+        """
+        step = StepResult()
+        pause = database_pause()
+        is_commit_unknown = False
+        while True:
+            messages = self._in_time_to_be_sent(messages, step)
+            if not messages:
+                return step
+            try:
+                if is_commit_unknown:
+                    messages = self._still_ours(messages, step, may_be_committed=True)
+                    is_commit_unknown = False
+                    continue
+                step.add(self._prepare_together(messages, lock_seconds))
+            except LOCKED:
+                step.add(self._divide(messages, _LOCKED))
+            except OVERTIME as exc:
+                step.add(self._divide(messages, _failure(exc)))
+            except UNREACHABLE as exc:
+                if self._policy.deadline_passed():
+                    step.results.extend(AttemptResult(each, Released(self._database.cause(exc))) for each in messages)
+                    return step
+                is_commit_unknown = True
+                self._policy.sleep(pause.next())
+                continue
+            except FewerAcknowledgedError:
+                step.add(self._prepare_the_rest(messages))
+            except BaseException as exc:  # noqa: BLE001 - a task's bug fails its message, not the worker
+                step.add(self._divide(messages, _failure(exc)))
+            return step
+
+    def _prepare_together(self, messages: Sequence[ClaimedMessage], lock_seconds: float) -> StepResult:
+        marker = uuid4().hex
+        with self._database.transaction(lock_seconds=lock_seconds, marker=marker) as connection:
+            return self._prepare(connection, messages, marker)
+
+    def _divide(self, messages: Sequence[ClaimedMessage], outcome: Outcome) -> StepResult:
+        """Return this outcome for one message. Prepare several messages one by one, to find the one that failed."""
+        step = StepResult()
+        if len(messages) == 1:
+            step.results.append(AttemptResult(messages[0], outcome))
+            return step
+        for each in messages:
+            step.add(self.run([each], lock_seconds=_ALONE_LOCK_SECONDS))
+        return step
+
+    def _prepare_the_rest(self, messages: Sequence[ClaimedMessage]) -> StepResult:
+        """Prepare again what is still ours, after a transaction was rolled back because some of it was not."""
+        _log.warning("done.rolled_back", message_ids=[each.claim.id for each in messages], meaning=_ROLLED_BACK)
+        step = StepResult()
+        try:
+            ours = self._still_ours(messages, step, may_be_committed=False)
+        except UNREACHABLE as exc:
+            cause = Released(self._database.cause(exc))
+            step.results.extend(AttemptResult(each, cause) for each in messages)
+            return step
+        again = self._divide(ours, _CHANGED_ITS_ROW) if len(ours) == len(messages) else self.run(ours)
+        step.add(again)
+        return step
+
+    def _still_ours(
+        self, messages: Sequence[ClaimedMessage], step: StepResult, *, may_be_committed: bool
+    ) -> Sequence[ClaimedMessage]:
+        """Return the messages that are still ours. The others are finished, or were taken over."""
+        with self._database.transaction() as connection:
+            ours = claims.own_among(connection, [each.claim for each in messages])
+            gone = [each for each in messages if each.claim.id not in ours]
+            done = (
+                claims.done_among(connection, [each.claim.id for each in gone]) if gone and may_be_committed else set()
+            )
+        for each in gone:
+            is_done = each.claim.id in done
+            disposition = Disposition.DELIVERED if is_done else Disposition.CLAIM_LOST
+            step.recorded.append(
+                RecordedResult(AttemptResult(each, Completed() if is_done else LeaseOver()), disposition)
+            )
+        return [each for each in messages if each.claim.id in ours]
+
+    @staticmethod
+    def _in_time_to_be_sent(messages: Sequence[ClaimedMessage], step: StepResult) -> Sequence[ClaimedMessage]:
+        """Return the messages that can still be sent, and release the others while their leases last."""
+        in_time = []
+        for each in messages:
+            if monotonic() >= each.lease.send_until:
+                step.results.append(AttemptResult(each, _TOO_LATE))
+            else:
+                in_time.append(each)
+        return in_time
+
+
+def _failure(exc: BaseException) -> Outcome:
+    """Return the outcome for a message whose task has raised this."""
+    match exc:
+        case Undeliverable():
+            return RenderFailed(exc.reason, is_permanent=True)
+        case RetryAfter():
+            return RenderFailed(exc.reason, retry_after_seconds=exc.seconds)
+        case Unavailable():
+            return ServerUnavailable(exc.reason)
+        case TransactionEndedError():
+            _log.error("task.transaction_ended", meaning=str(exc), fix="remove COMMIT and ROLLBACK from the task's SQL")
+            return RenderFailed(str(exc), is_permanent=True)
+        case _:
+            return RenderFailed(f"{type(exc).__name__} while the message was prepared")

@@ -1,0 +1,105 @@
+"""The tasks that this consumer can run, from the modules that OUTBOX_TASKS names."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from consumer.task.definition import Task, default_delay_seconds
+from shared.errors import SettingsError
+
+_VARIABLE: Final = "OUTBOX_TASKS"
+
+AnyTask = Task[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRegistry:
+    """Tasks by name.
+
+    Attributes:
+        tasks: the tasks.
+        folders: for each task the folders in which its mails' templates may be.
+
+    """
+
+    tasks: Mapping[str, AnyTask]
+    folders: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+
+    def get(self, name: str) -> AnyTask | None:
+        """Return the task with this name; None for one that this consumer does not know."""
+        return self.tasks.get(name)
+
+    def with_tasks(self, *tasks: AnyTask) -> "TaskRegistry":
+        """Return a registry that has these tasks too."""
+        return TaskRegistry({**self.tasks, **{each.name: each for each in tasks}}, self.folders)
+
+    def delay_seconds(self, task: str, attempt: int) -> float:
+        """Return the delay after the failed attempt with this number."""
+        known = self.tasks.get(task)
+        return default_delay_seconds(attempt) if known is None else known.delay_seconds(attempt)
+
+    def destinations(self) -> dict[str, str]:
+        """Return each task's destination, for rows that name none."""
+        return {name: task.destination for name, task in self.tasks.items()}
+
+    def max_retries(self) -> dict[str, int]:
+        """Return each task's number of retries, for rows that name none."""
+        return {name: task.max_retries for name, task in self.tasks.items()}
+
+
+def load_tasks(modules: Sequence[str]) -> TaskRegistry:
+    """Import the modules and return their tasks.
+
+    Raises:
+        SettingsError: it names each module that cannot be used, and why.
+
+    """
+    problems: list[str] = []
+    tasks: dict[str, AnyTask] = {}
+    folders: dict[str, tuple[Path, ...]] = {}
+    named_by: dict[str, str] = {}
+    for module in modules:
+        try:
+            listed = _tasks_of(module)
+        except _UnusableModuleError as exc:
+            problems.append(str(exc))
+            continue
+        for task in listed:
+            if task.name in tasks:
+                problems.append(f"{module}: the task {task.name!r} is listed twice, first in {named_by[task.name]}.")
+                continue
+            tasks[task.name], named_by[task.name] = task, module
+            folders[task.name] = tuple(_folders(task, module))
+    if problems:
+        raise SettingsError({_VARIABLE: problems})
+    return TaskRegistry(tasks, folders)
+
+
+class _UnusableModuleError(Exception):
+    """A module whose tasks cannot be used. The text names it."""
+
+
+def _tasks_of(module: str) -> list[AnyTask]:
+    try:
+        imported = import_module(module)
+    except (Exception, SystemExit) as exc:  # whatever a module does when it is imported
+        text = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+        raise _UnusableModuleError(f"{module} cannot be imported: {text}.") from exc
+    listed = getattr(imported, "TASKS", None)
+    if not isinstance(listed, list | tuple):
+        raise _UnusableModuleError(f"{module}: it needs a list TASKS = [Task(…), …].")
+    for each in listed:
+        if not isinstance(each, Task):
+            raise _UnusableModuleError(f"{module}: TASKS holds {type(each).__name__}, which is no Task.")
+    return [*listed]
+
+
+def _folders(task: AnyTask, module: str) -> Iterable[Path]:
+    """Return the folder of the module with the task's function, then that of the module that lists it."""
+    work = task.prepare or task.handle
+    names = dict.fromkeys((getattr(work, "__module__", None), module))
+    files = [getattr(sys.modules.get(name or ""), "__file__", None) for name in names]
+    return dict.fromkeys(Path(file).resolve().parent for file in files if file)
