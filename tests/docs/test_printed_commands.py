@@ -168,38 +168,6 @@ def test_the_service(
             program.stop(30)
 
 
-def test_a_task_is_added_as_it_is_described(
-    checkout: Path, empty_database_url: str, redis_url: str, mailbox: MailCatcher
-) -> None:
-    message, task, text, html, tasks, use = re.findall(
-        r"(?ms)^```(?:python|jinja)\n(.*?)^```", (ROOT / "docs" / "how-to" / "add-a-task.md").read_text()
-    )
-    messages, registry = checkout / "shared/outbox/messages.py", checkout / "consumer/tasks/registry.py"
-    messages.write_text(f"{messages.read_text()}\n\n{message}")
-    registry.write_text(re.sub(r"(?ms)^TASKS.*", "", registry.read_text()) + tasks)
-    (checkout / "consumer/tasks/password_changed_email.py").write_text(task)
-    (checkout / "consumer/templates/password_changed_email.txt").write_text(text)
-    (checkout / "consumer/templates/password_changed_email.html").write_text(html)
-    url = empty_database_url.replace("postgresql://", "postgresql+psycopg://")
-    (checkout / "use.py").write_text(re.sub(r"postgresql\+psycopg://[^\"]+", url, use))
-    settings = worker_settings(empty_database_url, redis_url, mailbox.smtp_url)
-    settings["RQ_WORKER_CLASS"] = "consumer.worker.OutboxWorker"
-
-    run(checkout, 'psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f schema.sql', **settings)
-    with connect(empty_database_url, "test") as connection:
-        connection.execute(
-            "INSERT INTO users (username, email, full_name, hashed_password)"
-            " VALUES ('ada', 'ada@example.com', 'Ada Lovelace', '!')"
-        )
-    run(checkout, ".venv/bin/python use.py")
-    run(checkout, ".venv/bin/python -m outbox_relay --once", **settings)
-    run(checkout, ".venv/bin/rq worker --burst critical default", **settings)
-
-    [mail] = mailbox.mails()
-    assert (mail.recipients, mail.subject) == (("ada@example.com",), "Your password was changed")
-    assert "Hello Ada Lovelace" in mail.text
-
-
 def is_ready(url: str) -> bool:
     try:
         return httpx.get(f"{url}/readyz", timeout=10).is_success

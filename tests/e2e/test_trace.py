@@ -108,13 +108,13 @@ def test_no_span_holds_an_address_or_a_link(
 
 def test_a_failed_attempt_is_a_failed_span(exporter: InMemorySpanExporter, settings: ConsumerSettings) -> None:
     with connect(settings.database_url, "test") as connection:
-        id_ = add_message(connection, task="task:unknown", traceparent=PARENT)
+        id_ = add_message(connection, payload=[], traceparent=PARENT)
 
     assert process(settings, id_) is Disposition.DEAD
 
     [span] = exporter.get_finished_spans()
     assert (span.name, span.status.status_code, span.status.description) == (
-        "process task:unknown",
+        "process task:send_verify_email",
         StatusCode.ERROR,
         None,
     )
@@ -127,7 +127,7 @@ def test_a_malformed_traceparent_harms_nothing(
     exporter: InMemorySpanExporter, settings: ConsumerSettings, traceparent: str
 ) -> None:
     with connect(settings.database_url, "test") as connection:
-        id_ = add_message(connection, task="task:unknown", traceparent=traceparent)
+        id_ = add_message(connection, payload=[], traceparent=traceparent)
 
     assert process(settings, id_) is Disposition.DEAD
 
