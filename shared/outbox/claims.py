@@ -166,15 +166,7 @@ def renew_claim(connection: DbConnection, claim: Claim, lease_seconds: float) ->
 
     A lease that is over is renewed too, until another process takes the message over.
     """
-    renewed = connection.execute(
-        """
-        UPDATE outbox
-           SET lease_until = clock_timestamp() + make_interval(secs => %s)
-         WHERE id = %s AND status = 'running' AND claim_token = %s
-        """,
-        [lease_seconds, claim.id, claim.token],
-    )
-    return renewed.rowcount == 1
+    return bool(renew_claims(connection, [claim], lease_seconds))
 
 
 def renew_claims(connection: DbConnection, claims: Sequence[Claim], lease_seconds: float) -> set[int]:
