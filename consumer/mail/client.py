@@ -3,9 +3,9 @@
 from time import monotonic, sleep
 from typing import Final
 
+from consumer.dialing import OutOfResourcesError
 from consumer.mail.connection import Extend, SmtpConnection
 from consumer.mail.connection_pool import ConnectionPool, NoPlaceError
-from consumer.mail.dialing import OutOfResourcesError
 from consumer.mail.session import ServerUnavailableError, Sessions
 from consumer.mail.transaction import Envelope, NotTaken, Transaction
 from consumer.model.lease import Lease

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
-from consumer.mail.dialing import connected
+from consumer.dialing import connected
 from consumer.mail.reply_codes import START_MAIL_INPUT, is_agreement
 from shared.settings.smtp_server import SmtpServer
 from shared.smtp.login import address_literal

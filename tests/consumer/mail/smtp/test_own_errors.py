@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 
 import pytest
 
+from consumer.dialing import OutOfResourcesError
 from consumer.mail.connection import SmtpConnection
-from consumer.mail.dialing import OutOfResourcesError
 from consumer.model.outcomes import Accepted, Failed, Released
 from tests.consumer.mail.smtp.sending import MAIL, Open, lease
 from tests.servers.scripted_mail_server import ScriptedMailServer

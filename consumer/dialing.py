@@ -3,6 +3,7 @@
 import errno
 import socket
 import threading
+from collections.abc import Iterable
 from time import monotonic
 from typing import Any, Final
 
@@ -12,12 +13,27 @@ _KEEPALIVES: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 """Seconds until the first probe, seconds between probes, their number: a dead peer is noticed within a minute."""
 
 
+FoundAddress = tuple[Any, ...]
+"""An entry of getaddrinfo's answer."""
+
+
 class OutOfResourcesError(Exception):
     """This process or machine lacks memory, files or threads. The server is not the cause."""
 
 
 def connected(host: str, port: int, step_seconds: float, until: float) -> socket.socket:
-    """Connect to the first address that answers.
+    """Connect to the first address of a name that answers.
+
+    Raises:
+        OSError: none answers in time.
+        OutOfResourcesError: this process can open no socket.
+
+    """
+    return connected_to(look_up(host, port, min(step_seconds, until - monotonic())), step_seconds, until)
+
+
+def connected_to(addresses: Iterable[FoundAddress], step_seconds: float, until: float) -> socket.socket:
+    """Connect to the first of these addresses that answers.
 
     Raises:
         OSError: none answers in time.
@@ -25,7 +41,7 @@ def connected(host: str, port: int, step_seconds: float, until: float) -> socket
 
     """
     failure: OSError = TimeoutError("no time left to connect")
-    for family, kind, protocol, _, address in _addresses(host, port, min(step_seconds, until - monotonic())):
+    for family, kind, protocol, _, address in addresses:
         remaining = min(step_seconds, until - monotonic())
         if remaining <= 0:
             break
@@ -60,9 +76,18 @@ def _enable_keepalives(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _addresses(host: str, port: int, seconds: float) -> list[tuple[Any, ...]]:
-    """Look up the name in a thread of its own, which may outlive the call: getaddrinfo has no time limit."""
-    found: list[tuple[Any, ...]] = []
+def look_up(host: str, port: int, seconds: float) -> list[FoundAddress]:
+    """Return the addresses of a name, as getaddrinfo does.
+
+    It runs in a thread of its own, which may outlive the call: getaddrinfo has no time limit.
+
+    Raises:
+        OSError: the name has no address, or the look-up took too long.
+        UnicodeError: it is no name.
+        OutOfResourcesError: this process can start no thread.
+
+    """
+    found: list[FoundAddress] = []
     errors: list[OSError | UnicodeError] = []
 
     def look_up() -> None:
