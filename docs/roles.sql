@@ -27,9 +27,10 @@ $$;
 GRANT SELECT, INSERT, UPDATE ON users TO outbox_api;
 GRANT SELECT, UPDATE ON verify_emails TO outbox_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_keys, resends TO outbox_api;
-GRANT SELECT, INSERT, DELETE ON verification_mails TO outbox_api;
+GRANT SELECT, INSERT, UPDATE, DELETE ON verification_mails TO outbox_api;
 GRANT SELECT, INSERT, UPDATE ON mail_counts, ignored_headers TO outbox_api;
-GRANT INSERT (task, payload, queue, due_at, traceparent, destination) ON outbox TO outbox_api;
+GRANT INSERT (task, payload, queue, due_at, traceparent, destination, dedup_key), UPDATE (payload, due_at)
+   ON outbox TO outbox_api;
 -- A mail that a limit discards is written into history at once, with an id of the outbox.
 GRANT INSERT ON outbox_finished TO outbox_api;
 GRANT USAGE ON SEQUENCE outbox_id_seq TO outbox_api;
@@ -65,5 +66,7 @@ GRANT SELECT, INSERT, UPDATE ON verify_emails TO outbox_worker;
 
 -- Another service: appends, and reads nothing, not even its own messages.
 GRANT INSERT (task, payload, queue, due_at, max_retries, destination, dedup_key) ON outbox TO outbox_appender;
+-- Optional, for appends with a dedup key. The role can then read and change the payload of every message.
+-- GRANT SELECT (id, task, payload, due_at, dedup_key, claimed_at), UPDATE (payload, due_at) ON outbox TO outbox_appender;
 
 COMMIT;

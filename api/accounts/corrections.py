@@ -27,7 +27,7 @@ from sqlalchemy import (
 from api.accounts.mail_limits.limiter import MailLimiter
 from api.accounts.mail_limits.statements import MailShape, limited_mail
 from api.accounts.mail_limits.waiting_mails import hand_over
-from api.accounts.sql_expressions import has_owner, of_the_day
+from api.accounts.sql_expressions import has_owner, mail_key, of_the_day
 from api.accounts.token_holders import Holder, TokenRefusedError, find_holder
 from api.database.engine import connected
 from api.http.problems import FieldError, ProblemError
@@ -99,7 +99,7 @@ def correct_statement(shape: MailShape) -> Update:
     The id is drawn after the row is locked, so it is higher than that of each mail that was requested before.
     """
     account = (
-        select(users.c.username)
+        select(users.c.username, mail_key(users.c.username, func.now()).label("dedup_key"))
         .where(users.c.username == bindparam("holder", type_=Text()))
         .where(users.c.created_at == bindparam("made_at", type_=DateTime(timezone=True)))
         .where(not_(users.c.is_email_verified), not_(has_owner(bindparam("new_address", type_=Text()))))

@@ -26,7 +26,7 @@ from api.accounts.idempotency import RequestKey, find_outcome, keep_outcome
 from api.accounts.mail_limits.limiter import MailDecision, MailLimiter
 from api.accounts.mail_limits.statements import MailShape, limited_mail
 from api.accounts.passwords.hashing import hash_password
-from api.accounts.sql_expressions import has_address, has_owner
+from api.accounts.sql_expressions import has_address, has_owner, mail_key
 from api.database.engine import DatabaseUnavailableError, connected
 from api.tables import users
 
@@ -177,7 +177,11 @@ def signup_statement(shape: MailShape) -> Select[Any]:
         not_(has_owner(bindparam("email", type_=Text())))
     )
     new_user = (
-        insert(users).from_select(columns, given).on_conflict_do_nothing().returning(users.c.username).cte("new_user")
+        insert(users)
+        .from_select(columns, given)
+        .on_conflict_do_nothing()
+        .returning(users.c.username, mail_key(users.c.username, users.c.created_at).label("dedup_key"))
+        .cte("new_user")
     )
     mail = limited_mail(new_user, shape)
     return select(mail.c.message_id.label("id"), func.now().label("created_at")).select_from(mail)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, exists, func, text
+from sqlalchemy import ColumnElement, Text, and_, case, cast, exists, extract, func, text
 from sqlalchemy.sql.selectable import FromClause
 
 from api.tables import users
@@ -22,6 +22,22 @@ def has_owner(email: ColumnElement[Any]) -> ColumnElement[bool]:
     """Return the condition that an account was verified with this address, and so owns it."""
     owner = users.alias("owner")
     return exists().where(and_(has_address(owner, email), owner.c.is_email_verified))
+
+
+def mail_key(username: ColumnElement[Any], since: ColumnElement[Any]) -> ColumnElement[str]:
+    """Return the dedup key of an account's verification mails.
+
+    A correction of the address makes a new key: a mail that was requested before it is discarded, so that no later
+    request may become part of it. An account that takes a freed name has another key, too.
+
+    Args:
+        username: the account's name.
+        since: when its address was set: at the last correction, else at its creation.
+
+    """
+    epoch = cast(extract("epoch", since), Text)
+    # A hash: PostgreSQL's errors show a key, and another service may have written a name that is too long for one.
+    return func.encode(func.sha256(func.convert_to(username + text("' '") + epoch, text("'UTF8'"))), text("'hex'"))
 
 
 def readable_time(column: ColumnElement[Any]) -> ColumnElement[Any]:

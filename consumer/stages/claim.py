@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from time import monotonic
+from typing import Final
 from uuid import uuid4
 
 import psycopg
@@ -14,6 +15,7 @@ from consumer.model.message import ClaimedMessage
 from consumer.model.results import Disposition
 from consumer.stages.database import Database
 from consumer.stages.database_retries import RetryPolicy, database_pause
+from shared.database.connections import LOCK_SECONDS
 from shared.database.errors import LOCKED, UNREACHABLE
 from shared.errors import OutboxError
 from shared.outage_causes import postgresql_reason
@@ -21,6 +23,10 @@ from shared.outbox import claims
 from shared.outbox.claims import Claim
 from shared.rq_format.read import PoppedJob
 from shared.tracing.spans import NO_SPAN, OpenSpan, tracing
+
+_FIRST_LOCK_SECONDS: Final = 0.5
+"""A relay's COMMIT follows its push within milliseconds. A writer's transaction that has appended with a dedup key may
+take as long as its business does."""
 
 Wanted = Mapping[int, PoppedJob | None]
 """Message ids, each with the job that named it."""
@@ -65,7 +71,10 @@ class Claimer:
         self._policy = policy
 
     def claim(self, wanted: Wanted) -> ClaimResult:
-        """Claim what can be claimed. The others are claimed even if one row is locked or cannot be read."""
+        """Claim what can be claimed. The others are claimed even if one row is locked or cannot be read.
+
+        A message whose row stays locked is published again when its publish lease is over.
+        """
         try:
             claimed = self._claim_with_retries(wanted)
         except _UnavailableError as exc:
@@ -102,15 +111,17 @@ class Claimer:
         pause = database_pause()
         while True:
             lease = Lease.start(self._run_lease_seconds)
+            # A COMMIT without an answer may hold the rows for longer.
+            lock_seconds = LOCK_SECONDS if first_lease or is_locked else _FIRST_LOCK_SECONDS
             try:
-                with self._database.transaction() as connection:
+                with self._database.transaction(lock_seconds=lock_seconds) as connection:
                     ids = claims.unlocked_among(connection, list(wanted)) if is_locked else list(wanted)
                     fresh = claims.claim(connection, ids, token, self._run_lease_seconds)
                     # After the claim: the lost COMMIT may still be in progress, and the claim waits until it ends.
                     found = claims.find_own_claims(connection, list(wanted), token) if first_lease else []
                     may_be_ours = lease if fresh else may_be_ours
             except LOCKED as exc:
-                # No process of this service holds a row for so long: claim the others without it.
+                # Claim the others without the rows that are locked.
                 if is_locked and _is_too_late(may_be_ours, give_up_at):
                     raise _UnavailableError(self._database.cause(exc)) from exc
                 is_locked = True

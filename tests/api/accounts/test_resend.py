@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.api.accounts.steps import let_claim
 from tests.programs.api_service import NO_MAIL_LIMITS, ApiService, api_service, limited_api
 
 PATH = "/v1/verify_email/resend"
@@ -14,9 +15,10 @@ VERIFY = "task:send_verify_email"
 
 @pytest.fixture
 def api(database_url: str) -> Iterator[ApiService]:
-    """The API with Alice signed up, and without limits of a mailbox."""
+    """The API with Alice signed up, whose first mail was claimed, and without limits of a mailbox."""
     with api_service(database_url, signup_mail_delay_seconds=60.0, mail_limits=NO_MAIL_LIMITS) as service:
         service.sign_up()
+        let_claim(service)
         yield service
 
 
@@ -64,7 +66,8 @@ def ask(api: ApiService, email: str = "alice@example.com") -> int:
 
 
 def age(api: ApiService, by: str) -> None:
-    """Let time pass for the counted mails."""
+    """Let time pass for the counted mails, and let a worker claim them."""
+    let_claim(api)
     api.sql(
         "UPDATE resends SET asked_at = asked_at - %(by)s::interval,"
         " mailed_at = ARRAY(SELECT mail - %(by)s::interval FROM unnest(mailed_at) AS mail)",

@@ -14,6 +14,7 @@ from api.database.engine import build_engine, connected
 from consumer.stages.database import Database
 from embedded.mail.catcher import MailCatcher
 from shared.database.connections import DbConnection, connect, own_transaction, transaction
+from tests.api.accounts.steps import let_claim
 from tests.consumer.stages.processing.world import World
 from tests.outbox_relay.commands.running import run, run_json
 from tests.programs.api_service import ALICE, KEY, ApiService, api_service
@@ -84,7 +85,10 @@ def test_a_signup_its_mail_its_link_and_what_operators_see(
         assert api.sign_up().json == first.json
         with_key = sign_up_with_a_key(api)
         assert (with_key[0], sign_up_with_a_key(api)) == (201, with_key)
-        assert api.client().post("/v1/verify_email/resend", json={"email": ALICE["email"]}).status_code == 202
+        for _ in range(2):  # the first becomes part of the mail that waits
+            assert api.client().post("/v1/verify_email/resend", json={"email": ALICE["email"]}).status_code == 202
+            let_claim(api)
+            api.sql("DELETE FROM resends")
 
         assert relay.run_once().published == 3
         with transaction(world.connection):

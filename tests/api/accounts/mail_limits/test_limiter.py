@@ -11,6 +11,7 @@ import pytest
 
 from api.accounts.mail_limits.scheduling import NO_ROOM, ONE_WAITS
 from shared.settings.mail_limits import MailLimits
+from tests.api.accounts.steps import let_claim
 from tests.programs.api_service import ALICE, KEY, NO_MAIL_LIMITS, OLD_KEY, ApiService, api_service
 
 RESEND = "/v1/verify_email/resend"
@@ -46,7 +47,8 @@ def reasons(api: ApiService) -> Counter[str]:
 
 
 def forget_the_minute(api: ApiService) -> None:
-    """Act as if a minute had passed since the last mail to each address."""
+    """Act as if a minute had passed since the last mail to each address, and a worker had claimed it."""
+    let_claim(api)
     api.sql("UPDATE resends SET mailed_at = ARRAY(SELECT m - interval '61 s' FROM unnest(mailed_at) AS m)")
 
 
