@@ -103,3 +103,18 @@ mail_counts = Table(
     Column("slot", SmallInteger, primary_key=True, autoincrement=False),
     Column("mails", Integer, nullable=False),
 )
+
+
+# Only the columns id, events and fan_out_until may be read here: docs/roles.sql grants no others.
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("events", ARRAY(Text), nullable=False),
+    moment("created_at", required=True, default=True),
+    moment("enabled_at", required=True, default=True),
+    moment("fan_out_until"),
+    moment("removed_at"),
+)

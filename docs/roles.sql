@@ -36,6 +36,8 @@ GRANT INSERT ON outbox_finished TO outbox_api;
 GRANT USAGE ON SEQUENCE outbox_id_seq TO outbox_api;
 -- Its metrics.
 GRANT SELECT ON outbox, outbox_finished, outbox_messages, outbox_destinations, outbox_relays TO outbox_api;
+-- Which endpoints get an event: neither their URLs nor their secrets.
+GRANT SELECT (id, events, fan_out_until) ON webhook_endpoints TO outbox_api;
 -- Only with OPS_TOKEN: the console keeps its sessions, and retries and discards dead letters. Without it, remove
 -- these lines.
 GRANT SELECT, INSERT, UPDATE, DELETE ON ops_sessions TO outbox_api;
@@ -51,6 +53,7 @@ GRANT SELECT (username, expires_at) ON verify_emails TO outbox_relay;
 GRANT SELECT, UPDATE ON outbox_destinations TO outbox_relay;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_relays TO outbox_relay;
 GRANT SELECT ON ignored_headers TO outbox_relay;  -- for `doctor`
+GRANT SELECT (id, name) ON webhook_endpoints TO outbox_relay;  -- for `doctor`
 GRANT SELECT, UPDATE (due_at), DELETE ON verification_mails TO outbox_relay;
 GRANT SELECT, UPDATE (mails), DELETE ON mail_counts TO outbox_relay;
 -- Optional, for `doctor`: to see how long transactions of other roles have been open. It shows the statements of all
@@ -63,6 +66,9 @@ GRANT SELECT, INSERT ON outbox_finished TO outbox_worker;
 GRANT SELECT, INSERT, UPDATE ON outbox_destinations TO outbox_worker;
 GRANT SELECT ON users TO outbox_worker;
 GRANT SELECT, INSERT, UPDATE ON verify_emails TO outbox_worker;
+-- Webhooks: where to, signed by what, and to end the events of an endpoint that wants no more.
+GRANT SELECT, UPDATE (fan_out_until) ON webhook_endpoints TO outbox_worker;
+GRANT SELECT ON webhook_secrets TO outbox_worker;
 
 -- Another service: appends, and reads nothing, not even its own messages.
 GRANT INSERT (task, payload, queue, due_at, max_retries, destination, dedup_key) ON outbox TO outbox_appender;
