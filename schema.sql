@@ -141,6 +141,16 @@ CREATE INDEX IF NOT EXISTS outbox_running_idx ON outbox (lease_until) WHERE stat
 -- Serves the list of dead letters.
 CREATE INDEX IF NOT EXISTS outbox_dead_idx ON outbox (id) WHERE status = 'dead';
 
+-- Serves the groups of dead letters: a hash of the task and the reason, with * for each part of the reason that varies
+-- (quoted values, words with a digit or an @, names of hosts). Words and a reply code at the beginning are kept.
+CREATE INDEX IF NOT EXISTS outbox_dead_group_idx ON outbox (hashtextextended(task || ' ' || left(
+    substring(last_error COLLATE "C" from
+    '^(?:(?:[A-Za-z ]*(?:: |answered |HTTP |status ))?[2-5][0-9][0-9](?:[ -][245]\.[0-9]+\.[0-9]+)?(?:[ ,:;-]|$)|)')
+    || regexp_replace(substr(left(last_error COLLATE "C", 1000), 1 + length(substring(last_error COLLATE "C" from
+    '^(?:(?:[A-Za-z ]*(?:: |answered |HTTP |status ))?[2-5][0-9][0-9](?:[ -][245]\.[0-9]+\.[0-9]+)?(?:[ ,:;-]|$)|)'))),
+    '''[^'' ](?:[^'']*[^'' ])?''|"[^"]*"|<[^<>]*>|[^ ]*[0-9@](?:[^ ]*[^ ,:;.])?|[a-z-]+\.[a-z.-]*[a-z]', '*', 'g'),
+    200), 0), id) WHERE status = 'dead';
+
 -- Serves append with a dedup key: the message of the same task and key that waits for its first claim.
 CREATE UNIQUE INDEX IF NOT EXISTS outbox_dedup_idx ON outbox (task, dedup_key)
  WHERE dedup_key IS NOT NULL AND claimed_at IS NULL;

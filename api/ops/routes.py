@@ -15,15 +15,18 @@ from api.database.side_connections import SideConnections
 from api.http.problems import ProblemError, respond
 from api.ops.access import PATH, Access
 from api.ops.plot import HEIGHT, WIDTH, draw
-from api.ops.sessions import Session, end_session, find_session, is_last_form, keep_form, open_session
+from api.ops.sessions import Session, end_session, find_session, is_last_form, keep_form, open_session, take_form
 from api.ops.snapshot import read_snapshot
 from shared.database.connections import DbConnection, transaction
 from shared.database.read_transaction import read_transaction
 from shared.outbox.columns import LARGEST_ID
 from shared.outbox.operations import dead_letters
+from shared.outbox.operations.failure_groups import group_key, list_groups
 from shared.outbox.operations.history import read_message
+from shared.outbox.operations.stats import COUNTED_EXACTLY
 
 _DEAD_LETTERS_SHOWN: Final = 50
+_GROUPS_SHOWN: Final = 20
 _LONGEST_FORM: Final = 100
 _MOMENTS: Final = ("created_at", "due_at", "published_at", "claimed_at", "lease_until", "finished_at")
 
@@ -41,6 +44,9 @@ def ops_blueprint(connections: SideConnections, token: str) -> Blueprint:
     blueprint.get("/snapshot")(console.guarded(console.snapshot))
     blueprint.get("/dead-letters")(console.guarded(console.dead_letters))
     blueprint.get("/message")(console.guarded(console.message))
+    blueprint.get("/failure-groups")(console.guarded(console.failure_groups))
+    blueprint.post("/failure-groups/<group_id>/retry")(console.guarded(console.retry_group))
+    blueprint.post("/failure-groups/<group_id>/discard")(console.guarded(console.discard_group))
     blueprint.post("/dead-letters/<int:message_id>/retry")(console.guarded(console.retry))
     blueprint.post("/dead-letters/<int:message_id>/discard")(console.guarded(console.discard))
     blueprint.register_error_handler(ProblemError, _show_problem)
@@ -105,7 +111,12 @@ class _Console:
 
     def show(self) -> AnyResponse:
         with _reading() as connection:
-            return _page("ops/console.html", **_snapshot(connection), **_dead_letters(connection))
+            return _page(
+                "ops/console.html",
+                **_snapshot(connection),
+                **_failure_groups(connection),
+                **_dead_letters(connection),
+            )
 
     def snapshot(self) -> AnyResponse:
         with _reading() as connection:
@@ -114,6 +125,10 @@ class _Console:
     def dead_letters(self) -> AnyResponse:
         with _reading() as connection:
             return _page("ops/dead_letters.html", **_dead_letters(connection))
+
+    def failure_groups(self) -> AnyResponse:
+        with _reading() as connection:
+            return _page("ops/failure_groups.html", **_failure_groups(connection))
 
     def message(self) -> AnyResponse:
         message_id = _id(request.args.get("id", ""))
@@ -127,10 +142,15 @@ class _Console:
         return _decide("dead_letter.retried", message_id, dead_letters.retry)
 
     def discard(self, message_id: int) -> AnyResponse:
-        reason = request.form.get("reason", "").strip()
-        if not reason or not reason.isprintable():
-            raise ProblemError(422, "Enter a reason: a few words on one line.")
-        return _decide("dead_letter.discarded", message_id, partial(dead_letters.discard, reason=reason))
+        return _decide("dead_letter.discarded", message_id, partial(dead_letters.discard, reason=_reason()))
+
+    def retry_group(self, group_id: str) -> AnyResponse:
+        return _decide_group("failure_group.retried", group_id, dead_letters.retry_selected)
+
+    def discard_group(self, group_id: str) -> AnyResponse:
+        return _decide_group(
+            "failure_group.discarded", group_id, partial(dead_letters.discard_selected, reason=_reason())
+        )
 
 
 @contextmanager
@@ -157,10 +177,26 @@ def _dead_letters(connection: DbConnection) -> dict[str, Any]:
     }
 
 
+def _failure_groups(connection: DbConnection) -> dict[str, Any]:
+    return {"groups": list_groups(connection, _GROUPS_SHOWN)}
+
+
+def _reason() -> str:
+    reason = request.form.get("reason", "").strip()
+    if not reason or not reason.isprintable():
+        raise ProblemError(422, "Enter a reason: a few words on one line.")
+    return reason
+
+
+def _form(event: str, what: object) -> str:
+    """Return the name of the form that was sent, to recognise its button's second press."""
+    # PostgreSQL stores no NUL.
+    return f"{event} {what} {request.form.get('form_id', '')}".replace("\0", "")[:_LONGEST_FORM]
+
+
 def _decide(event: str, message_id: int, act: Callable[[DbConnection, int], bool]) -> AnyResponse:
     """Retry or discard a dead letter, once per shown form, however often it is sent."""
-    # PostgreSQL stores no NUL.
-    form = f"{event} {message_id} {request.form.get('form_id', '')}".replace("\0", "")[:_LONGEST_FORM]
+    form = _form(event, message_id)
     with _writing() as connection:
         is_done = act(connection, message_id)
         if is_done:
@@ -171,6 +207,29 @@ def _decide(event: str, message_id: int, act: Callable[[DbConnection, int], bool
             )
     if is_done:
         _log.info(event, message_id=message_id, session_id=g.session_id)
+    return redirect(PATH, 303)
+
+
+def _decide_group(
+    group_event: str, group_id: str, act: Callable[[DbConnection, dead_letters.Selection], Iterator[int]]
+) -> AnyResponse:
+    """Retry or discard the dead letters of a group in steps, once per shown form, at most COUNTED_EXACTLY of them."""
+    key = group_key(group_id)
+    if key is None:
+        raise ProblemError(404, "There is no group with this id.")
+    with _writing() as connection:
+        if not take_form(connection, g.session_id, _form(group_event, group_id)):
+            return redirect(PATH, 303)
+        steps = act(connection, dead_letters.select_dead(connection, key))
+        # The first step is in the form's transaction: the form is carried out, or it is not.
+        changed = next(steps, 0)
+        if not changed:
+            raise ProblemError(409, "This group has no dead letters left: someone else has retried or discarded them.")
+    for step in steps:
+        changed += step
+        if changed >= COUNTED_EXACTLY:
+            break
+    _log.info(group_event, group=group_id, messages=changed, session_id=g.session_id)
     return redirect(PATH, 303)
 
 

@@ -58,3 +58,17 @@ def is_last_form(connection: DbConnection, session_id: int, form: str) -> bool:
     """Return whether this form is the session's last one, so that its button was pressed twice."""
     row = connection.execute("SELECT FROM ops_sessions WHERE id = %s AND last_form = %s", [session_id, form]).fetchone()
     return row is not None
+
+
+def take_form(connection: DbConnection, session_id: int, form: str) -> bool:
+    """Record the session's last form. Return False if it is that already, so that its button was pressed twice.
+
+    The second of two at once waits for the first one's commit.
+    """
+    return (
+        connection.execute(
+            "UPDATE ops_sessions SET last_form = %(form)s WHERE id = %(id)s AND last_form IS DISTINCT FROM %(form)s",
+            {"form": form, "id": session_id},
+        ).rowcount
+        == 1
+    )

@@ -16,6 +16,14 @@ depends_on = None
 _INDEXES = {
     "outbox_dedup_idx": "UNIQUE INDEX CONCURRENTLY outbox_dedup_idx ON outbox (task, dedup_key)"
     " WHERE dedup_key IS NOT NULL AND claimed_at IS NULL",
+    "outbox_dead_group_idx": r"""INDEX CONCURRENTLY outbox_dead_group_idx ON outbox (
+    hashtextextended(task || ' ' || left(
+    substring(last_error COLLATE "C" from
+    '^(?:(?:[A-Za-z ]*(?:: |answered |HTTP |status ))?[2-5][0-9][0-9](?:[ -][245]\.[0-9]+\.[0-9]+)?(?:[ ,:;-]|$)|)')
+    || regexp_replace(substr(left(last_error COLLATE "C", 1000), 1 + length(substring(last_error COLLATE "C" from
+    '^(?:(?:[A-Za-z ]*(?:: |answered |HTTP |status ))?[2-5][0-9][0-9](?:[ -][245]\.[0-9]+\.[0-9]+)?(?:[ ,:;-]|$)|)'))),
+    '''[^'' ](?:[^'']*[^'' ])?''|"[^"]*"|<[^<>]*>|[^ ]*[0-9@](?:[^ ]*[^ ,:;.])?|[a-z-]+\.[a-z.-]*[a-z]', '*', 'g'),
+    200), 0), id) WHERE status = 'dead'""",
 }
 
 

@@ -1,7 +1,9 @@
 """The output of the commands: tables for people, JSON for programs."""
 
 import json
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -61,6 +63,26 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             return f"{visible(float(seconds / size))} {unit}"
     return f"{visible(seconds / 86_400)} d"
+
+
+def age(moment: datetime | None) -> str:
+    """Return how long ago a time was, as text; nothing for a time that is not known."""
+    return "" if moment is None else duration(max(0.0, (datetime.now(UTC) - moment).total_seconds()))
+
+
+@contextmanager
+def progress(number: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on standard error while it is open, if that is a terminal.
+
+    Yields:
+        What to call with the number of a step that was done, out of `number` in all.
+
+    """
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with click.progressbar(length=number, file=sys.stderr, show_pos=True) as bar:
+        yield bar.update
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever json cannot write by itself

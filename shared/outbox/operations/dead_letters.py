@@ -3,15 +3,18 @@
 A dead letter stays until it is retried or discarded. Pruning never deletes it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from shared.database.connections import DbConnection, own_transaction
 from shared.outbox.columns import LARGEST_PAYLOAD_BYTES, NEXT_GENERATION, WITHOUT_COUNTS, insert_finished, moment
+from shared.outbox.operations.failure_groups import GROUP_KEY
 from shared.outbox.operations.stats import COUNTED_EXACTLY
 
-RETRIED_AT_ONCE: Final = 1000
+CHANGED_AT_ONCE: Final = 1000
+"""The dead letters that one step of many retries or discards, in a transaction of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,33 +76,67 @@ def count_dead(connection: DbConnection) -> DeadCount:
     return DeadCount(min(number, COUNTED_EXACTLY), is_all=number <= COUNTED_EXACTLY)
 
 
-def retry(connection: DbConnection, message_id: int) -> bool:
-    """Make one dead letter pending again, with all its attempts. Return False when it is none, or is_too_large."""
-    return bool(_retry(connection, message_id, message_id, 1))
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """All dead letters, or those of one group, that were there at one moment.
 
+    Attributes:
+        group: the hash of the group, as of `group_key`; None for every dead letter.
+        newest_id: the id of the newest of them. A message that dies again during a retry is not retried again.
 
-def retry_all(connection: DbConnection, *, at_once: int = RETRIED_AT_ONCE) -> int:
-    """Make every dead letter pending again, in steps that lock few rows at a time; return how many.
-
-    Each is retried once: one that dies again meanwhile stays dead. So do those whose payload is too large.
     """
-    [(newest,)] = connection.execute("SELECT coalesce(max(id), 0) FROM outbox WHERE status = 'dead'").fetchall()
-    total = last = 0
-    while step := _retry(connection, last + 1, newest, at_once):
-        total += len(step)
-        last = max(step)
-    return total
+
+    group: int | None
+    newest_id: int
 
 
 @own_transaction
-def _retry(connection: DbConnection, first_id: int, last_id: int, limit: int) -> list[int]:
+def select_dead(connection: DbConnection, group: int | None = None) -> Selection:
+    """Return the dead letters that are there now, for retry_selected and discard_selected."""
+    [(newest_id,)] = connection.execute(
+        f"SELECT coalesce(max(id), 0) FROM outbox WHERE status = 'dead' {_in_group(group)}",  # noqa: S608 - our own
+        {"group": group},
+    ).fetchall()
+    return Selection(group, int(newest_id))
+
+
+@own_transaction
+def count_selected(connection: DbConnection, selection: Selection) -> int:
+    """Return the number of these dead letters, which takes a second for a million."""
+    [(number,)] = connection.execute(
+        f"""
+        SELECT count(*) FROM outbox WHERE status = 'dead' AND id <= %(newest)s {_in_group(selection.group)}
+        """,  # noqa: S608 - our own
+        {"group": selection.group, "newest": selection.newest_id},
+    ).fetchall()
+    return int(number)
+
+
+def retry(connection: DbConnection, message_id: int) -> bool:
+    """Make one dead letter pending again, with all its attempts. Return False when it is none, or is_too_large."""
+    return bool(_retry(connection, Selection(None, message_id), message_id, 1))
+
+
+def retry_selected(connection: DbConnection, selection: Selection, *, at_once: int = CHANGED_AT_ONCE) -> Iterator[int]:
+    """Make dead letters pending again, in steps that lock few rows at a time; yield the number of each step.
+
+    Each is retried once: one that dies again meanwhile stays dead. So do those whose payload is too large.
+    """
+    last = 0
+    while step := _retry(connection, selection, last + 1, at_once):
+        yield len(step)
+        last = max(step)
+
+
+@own_transaction
+def _retry(connection: DbConnection, selection: Selection, first_id: int, limit: int) -> list[int]:
     # A new generation: jobs of former generations that are still in Redis have other ids.
     retried = connection.execute(
         f"""
         WITH chosen AS MATERIALIZED (
             SELECT id
               FROM outbox
-             WHERE status = 'dead' AND id BETWEEN %(first)s AND %(last)s
+             WHERE status = 'dead' AND id BETWEEN %(first)s AND %(last)s {_in_group(selection.group)}
                AND pg_column_size(payload) <= {LARGEST_PAYLOAD_BYTES}
              ORDER BY id
              LIMIT %(limit)s
@@ -112,7 +149,7 @@ def _retry(connection: DbConnection, first_id: int, last_id: int, limit: int) ->
          WHERE o.id = chosen.id AND o.status = 'dead'
         RETURNING o.id
         """,  # noqa: S608 - expressions of our own
-        {"first": first_id, "last": last_id, "limit": limit},
+        {"group": selection.group, "first": first_id, "last": selection.newest_id, "limit": limit},
     ).fetchall()
     return [id_ for (id_,) in retried]
 
@@ -130,6 +167,48 @@ def discard(connection: DbConnection, message_id: int, reason: str) -> bool:
         [message_id, f"discarded: {reason}"],
     )
     return discarded.rowcount == 1
+
+
+def discard_selected(
+    connection: DbConnection, selection: Selection, reason: str, *, at_once: int = CHANGED_AT_ONCE
+) -> Iterator[int]:
+    """Move dead letters into history, with the reason, in steps like retry_selected; yield the number of each step."""
+    last = 0
+    while step := _discard(connection, selection, reason, last + 1, at_once):
+        yield len(step)
+        last = max(step)
+
+
+@own_transaction
+def _discard(connection: DbConnection, selection: Selection, reason: str, first_id: int, limit: int) -> list[int]:
+    discarded = connection.execute(
+        f"""
+        WITH chosen AS MATERIALIZED (
+            SELECT id
+              FROM outbox
+             WHERE status = 'dead' AND id BETWEEN %(first)s AND %(last)s {_in_group(selection.group)}
+             ORDER BY id
+             LIMIT %(limit)s
+               FOR UPDATE
+        ), gone AS (
+            DELETE FROM outbox AS o USING chosen WHERE o.id = chosen.id AND o.status = 'dead' RETURNING o.*
+        )
+        {insert_finished("gone", status="'discarded'", last_error="%(reason)s")}
+        RETURNING id
+        """,  # noqa: S608 - expressions of our own
+        {
+            "group": selection.group,
+            "first": first_id,
+            "last": selection.newest_id,
+            "limit": limit,
+            "reason": f"discarded: {reason}",
+        },
+    ).fetchall()
+    return [id_ for (id_,) in discarded]
+
+
+def _in_group(group: int | None) -> str:
+    return "" if group is None else f"AND {GROUP_KEY} = %(group)s"
 
 
 @own_transaction

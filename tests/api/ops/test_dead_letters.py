@@ -107,3 +107,69 @@ def test_a_reason_is_shown_as_text(service: ApiService, operator: FlaskClient) -
     dead(service, last_error="550 <script>alert(1)</script>")
 
     assert "550 &lt;script&gt;" in operator.get("/ops/dead-letters").text
+
+
+def group_of(operator: FlaskClient, messages: int) -> str:
+    """Return the id of the group that the console shows with so many dead letters."""
+    found = re.search(rf"failure-groups/(\w+)/retry.*Retry all {messages}<", operator.get("/ops").text)
+    assert found is not None
+    return found[1]
+
+
+def test_dead_letters_are_shown_in_groups(service: ApiService, operator: FlaskClient) -> None:
+    for number in range(3):
+        newest = dead(service, last_error=f"550 user{number} & co")
+
+    page = operator.get("/ops/failure-groups").text
+
+    assert re.search(r"<td>3</td>\s*<td>task:send_verify_email<br>550 \* &amp; co</td>", page)
+    assert f"/ops/message?id={newest}" in page
+
+
+@pytest.mark.parametrize(("action", "status"), [("retry", "pending"), ("discard", "discarded")])
+def test_a_group_is_carried_out_once_and_nothing_else_is(
+    service: ApiService, operator: FlaskClient, action: str, status: str
+) -> None:
+    ids = [dead(service, last_error=f"550 user{number}") for number in range(3)]
+    other = dead(service, last_error="another reason")
+    path = f"/ops/failure-groups/{group_of(operator, 3)}/{action}"
+    form = {**hidden_fields(operator), "reason": "a test"}
+
+    first = operator.post(path, data=form).status_code
+    later = dead(service, last_error="550 user4")
+    second = operator.post(path, data=form).status_code
+
+    assert (first, second) == (303, 303)
+    assert {status_of(service, each)[0] for each in ids} == {status}
+    assert [status_of(service, each)[0] for each in (other, later)] == ["dead", "dead"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "group", "expected"),
+    [
+        ({"form_key": "forged"}, None, 403),
+        ({"reason": " "}, None, 422),
+        ({}, "0" * 16, 409),
+        ({}, "nonsense", 404),
+    ],
+)
+def test_a_group_is_not_discarded(
+    service: ApiService, operator: FlaskClient, fields: dict[str, str], group: str | None, expected: int
+) -> None:
+    id_ = dead(service)
+    path = f"/ops/failure-groups/{group or group_of(operator, 1)}/discard"
+
+    answer = operator.post(path, data={**hidden_fields(operator), "reason": "a test", **fields})
+
+    assert (answer.status_code, status_of(service, id_)[0]) == (expected, "dead")
+
+
+def test_a_press_changes_a_bounded_number_of_a_large_group(service: ApiService, operator: FlaskClient) -> None:
+    service.sql(
+        "INSERT INTO outbox (task, payload, status, attempt, last_error)"
+        " SELECT 'task:t', '{}', 'dead', 1, 'no' FROM generate_series(1, 11000)"
+    )
+    [group] = re.findall(r"failure-groups/(\w+)/retry.*>Retry 10000<", operator.get("/ops").text)
+
+    assert submit(operator, f"/ops/failure-groups/{group}/retry").status_code == 303
+    assert service.sql("SELECT count(*) AS dead FROM outbox WHERE status = 'dead'") == [{"dead": 1000}]

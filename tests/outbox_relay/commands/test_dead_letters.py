@@ -1,3 +1,11 @@
+import os
+import pty
+import secrets
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -5,8 +13,9 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from embedded.programs.ports import free_port
-from shared.outbox.operations import dead_letters
+from shared.database.connections import connect
 from tests.outbox_relay.commands.running import run, run_json
+from tests.programs.processes import ROOT
 from tests.rows import add_message, message
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -61,26 +70,6 @@ def test_all_dead_letters_are_retried_and_nothing_else(connection: Connection) -
     assert message(connection, running)["status"] == "running"
 
 
-def test_a_dead_letter_that_dies_again_meanwhile_is_retried_once(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for _ in range(3):
-        add_message(connection, status="dead")
-    retry_step = dead_letters._retry  # noqa: SLF001
-    steps: list[Any] = []
-
-    def retry_and_die(*arguments: Any) -> list[int]:
-        steps.append(arguments)
-        assert len(steps) < 10, "the dead letters that died again are retried again"
-        retried = retry_step(*arguments)
-        connection.execute("UPDATE outbox SET status = 'dead', last_error = 'no' WHERE status = 'pending'")
-        return retried
-
-    monkeypatch.setattr(dead_letters, "_retry", retry_and_die)
-
-    assert dead_letters.retry_all(connection, at_once=1) == 3
-
-
 @pytest.mark.parametrize("status", ["pending", "published", "running"])
 def test_only_a_dead_letter_is_retried(connection: Connection, status: str) -> None:
     id_ = add_message(connection, status=status)
@@ -91,8 +80,13 @@ def test_only_a_dead_letter_is_retried(connection: Connection, status: str) -> N
     assert message(connection, id_)["generation"] == 0
 
 
-def test_retry_wants_one_id_or_all(connection: Connection) -> None:
-    assert [run("retry").exit_code, run("retry", 1, "--all").exit_code] == [2, 2]
+def test_retry_and_discard_want_one_id_or_one_group_or_all(connection: Connection) -> None:
+    group = ("--group", "0" * 16)
+    retries = [(), (1, "--all"), (1, *group), ("--all", *group)]
+    discards = [(), (1, *group)]
+
+    assert [run("retry", *each).exit_code for each in retries] == [2] * 4
+    assert [run("discard", *each, "--reason", "x").exit_code for each in discards] == [2] * 2
 
 
 @pytest.mark.parametrize("status", ["dead", "pending"])
@@ -139,3 +133,106 @@ def test_an_absent_postgresql_is_named_without_a_traceback(monkeypatch: pytest.M
 
     cause = f"PostgreSQL cannot be used: 127.0.0.1:{port}: Connection refused\n"
     assert (ended.exit_code, ended.output) == (1, cause)
+
+
+def test_groups_are_listed_the_largest_first(connection: Connection) -> None:
+    for number in range(3):
+        add_message(connection, status="dead", last_error=f"refused: 550 5.1.1 user{number} is unknown")
+    add_message(connection, status="dead", task="task:other", last_error="\x1b[2Jno")
+
+    shown = run("dead", "--groups").output
+    found = run_json("dead", "--groups")
+
+    first, second = found["groups"]
+    assert (first["reason"], first["messages"], second["task"]) == ("refused: 550 5.1.1 * is unknown", 3, "task:other")
+    assert (found["dead_letters"], found["other_groups"], found["are_all_groups"]) == (4, 0, True)
+    assert shown.index(first["id"]) < shown.index(second["id"])
+    assert "4 dead letters; retry --group ID" in shown
+    assert "\x1b[2J" not in shown
+
+
+def test_groups_beyond_the_limit_are_counted(connection: Connection) -> None:
+    for reason in ("a", "b", "c"):
+        add_message(connection, status="dead", last_error=reason)
+
+    assert "and 2 other groups" in run("dead", "--groups", "--limit", 1).output
+
+
+def test_without_dead_letters_there_are_no_groups(connection: Connection) -> None:
+    assert run("dead", "--groups").output == "no dead letters\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "status"), [("retry", (), "pending"), ("discard", ("--reason", "a test"), "discarded")]
+)
+def test_a_group_is_retried_or_discarded_and_nothing_else(
+    connection: Connection, command: str, options: tuple[str, ...], status: str
+) -> None:
+    chosen = [add_message(connection, status="dead", last_error=f"user{number} is unknown") for number in range(3)]
+    other = add_message(connection, status="dead", last_error="another reason")
+    [group] = [each["id"] for each in run_json("dead", "--groups")["groups"] if each["messages"] == 3]
+
+    ended = run(command, "--group", group, *options)
+    again = run(command, "--group", group, *options)
+
+    assert (ended.exit_code, ended.output.startswith("3 dead letters are ")) == (0, True)
+    assert {message(connection, id_)["status"] for id_ in chosen} == {status}
+    assert message(connection, other)["status"] == "dead"
+    assert (again.exit_code, "this group has no dead letters" in again.output) == (1, True)
+
+
+def test_a_group_whose_id_is_malformed_is_a_wrong_command_line(connection: Connection) -> None:
+    ended = run("retry", "--group", "12")
+
+    assert (ended.exit_code, "`dead --groups` lists them" in ended.output) == (2, True)
+
+
+def test_payloads_that_are_too_large_stay_dead_and_are_counted(connection: Connection) -> None:
+    add_message(connection, status="dead")
+    add_message(connection, status="dead", payload={"noise": secrets.token_hex(2**20)})
+
+    assert run("retry", "--all").output == (
+        "1 dead letters are pending again; 1 are not: their payload is too large, or someone else changed them\n"
+    )
+
+
+def test_ctrl_c_stops_a_retry_of_many_which_can_be_repeated(
+    connection: Connection, database_url: str, tmp_path: Path
+) -> None:
+    connection.execute(
+        "INSERT INTO outbox (task, payload, status, attempt, last_error)"
+        " SELECT 'task:t', '{}', 'dead', 1, 'no' FROM generate_series(1, 1001)"
+    )
+    terminal, process_side = pty.openpty()
+
+    with connect(database_url, "test") as other, other.transaction():
+        other.execute("SELECT FROM outbox ORDER BY id DESC LIMIT 1 FOR UPDATE")
+        with (tmp_path / "stdout").open("w") as stdout:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "outbox_relay", "retry", "--all"],
+                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TERM": "xterm", "DATABASE_URL": database_url},
+                cwd=ROOT,
+                stdout=stdout,
+                stderr=process_side,
+            )
+        os.close(process_side)
+        shown = _read_until(terminal, b"1000/1001")
+        process.send_signal(signal.SIGINT)
+        shown += _read_until(terminal, b"for the rest")
+        exit_code = process.wait(10)
+    os.close(terminal)
+    again = run("retry", "--all")
+
+    assert (exit_code, (tmp_path / "stdout").read_text()) == (1, "")
+    assert b"stopped: 1000 of 1001 dead letters are pending again" in shown
+    assert again.output == "1 dead letters are pending again\n"
+
+
+def _read_until(terminal: int, expected: bytes) -> bytes:
+    """Read what a process writes to its terminal, up to this text."""
+    shown = b""
+    while expected not in shown:
+        readable, _, _ = select.select([terminal], [], [], 20)
+        assert readable, f"the terminal shows only {shown!r}"
+        shown += os.read(terminal, 4096)
+    return shown
