@@ -27,8 +27,10 @@ from api.accounts.mail_limits.limiter import MailDecision, MailLimiter
 from api.accounts.mail_limits.statements import MailShape, limited_mail
 from api.accounts.passwords.hashing import hash_password
 from api.accounts.sql_expressions import has_address, has_owner, mail_key
+from api.accounts.webhook_events import ACCOUNT_FIELDS, event_messages
 from api.database.engine import DatabaseUnavailableError, connected
 from api.tables import users
+from shared.webhooks.events import USER_SIGNED_UP
 
 _ATTEMPTS: Final = 3
 
@@ -180,11 +182,15 @@ def signup_statement(shape: MailShape) -> Select[Any]:
         insert(users)
         .from_select(columns, given)
         .on_conflict_do_nothing()
-        .returning(users.c.username, mail_key(users.c.username, users.c.created_at).label("dedup_key"))
+        .returning(
+            *(users.c[name] for name in ACCOUNT_FIELDS),
+            mail_key(users.c.username, users.c.created_at).label("dedup_key"),
+        )
         .cte("new_user")
     )
     mail = limited_mail(new_user, shape)
-    return select(mail.c.message_id.label("id"), func.now().label("created_at")).select_from(mail)
+    signed_up = select(mail.c.message_id.label("id"), func.now().label("created_at")).select_from(mail)
+    return signed_up.add_cte(event_messages(new_user, USER_SIGNED_UP))
 
 
 def _signed_up(values: Mapping[str, str], message_id: int, created_at: datetime) -> SignedUp:

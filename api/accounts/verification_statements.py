@@ -27,10 +27,12 @@ from sqlalchemy import (
 )
 
 from api.accounts.sql_expressions import has_address, has_owner, readable_time
+from api.accounts.webhook_events import ACCOUNT_FIELDS, event_messages
 from api.tables import users, verify_emails
 from shared.outbox.appending import append_for_each
 from shared.outbox.messages import SendWelcomeEmail
 from shared.outbox.tables import outbox
+from shared.webhooks.events import USER_VERIFIED
 
 WRONG_PASSWORDS: Final = 5
 """A link ends after this many wrong passwords."""
@@ -143,7 +145,7 @@ def use_statement() -> Select[Any]:
         .where(users.c.username == func.coalesce(username, record.c.username), has_address(users, record.c.email))
         .where(not_(users.c.is_email_verified), not_(has_owner(record.c.email)), is_meant)
         .values(is_email_verified=True, verified_at=func.now())
-        .returning(users.c.username)
+        .returning(*(users.c[name] for name in ACCOUNT_FIELDS))
         .cte("verified")
     )
     used = (
@@ -161,7 +163,7 @@ def use_statement() -> Select[Any]:
         .returning(outbox.c.id)
         .cte("message")
     )
-    return select(message.c.id).add_cte(used)
+    return select(message.c.id).add_cte(used, event_messages(verified, USER_VERIFIED))
 
 
 @cache

@@ -75,6 +75,7 @@ def append_for_each(
     *,
     due_at: ColumnElement[Any] | None = None,
     dedup_key: ColumnElement[Any] | None = None,
+    destination: ColumnElement[Any] | None = None,
 ) -> Insert:
     """Return the INSERT that appends one message for each row of `source`.
 
@@ -89,6 +90,7 @@ def append_for_each(
         payload: the message's fields, each as a column of `source`.
         due_at: when the messages are due; by default now.
         dedup_key: the messages' keys; NULL for a message without one.
+        destination: the messages' destinations, for a class that names none.
 
     """
     values: dict[str, ColumnElement[Any]] = {
@@ -98,7 +100,7 @@ def append_for_each(
         "due_at": func.now() if due_at is None else due_at,
         # Evaluated at each execution: the statement is built once.
         "traceparent": bindparam("traceparent", callable_=current_traceparent, type_=Text()),
-        "destination": _destination(message),
+        "destination": _destination(message) if destination is None else destination,
     }
     if dedup_key is None:
         return insert(outbox).from_select(list(values), select(*values.values()).select_from(source))

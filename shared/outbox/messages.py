@@ -99,3 +99,20 @@ class SendWelcomeEmail(Message):
     destination: ClassVar[str | None] = MAIL
 
     username: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverWebhook(Message):
+    """Send an event to one endpoint. Each row names its destination: webhook_destination(endpoint_id).
+
+    Attributes:
+        endpoint_id: the endpoint's id.
+        body: the event as JSON text, which is sent as it is at each attempt.
+
+    """
+
+    task: ClassVar[str] = "task:deliver_webhook"
+    queue: ClassVar[str] = DEFAULT
+
+    endpoint_id: int
+    body: str

@@ -128,7 +128,11 @@ def limited_api(api: ApiService) -> Iterator[tuple[ApiService, str]]:
         "verification_mails",
         "mail_counts",
     )
-    grants = dict.fromkeys(tables, ("SELECT", "INSERT", "UPDATE", "DELETE")) | {"outbox_id_seq": ("USAGE",)}
+    grants: dict[str, tuple[str, ...]] = {
+        **dict.fromkeys(tables, ("SELECT", "INSERT", "UPDATE", "DELETE")),
+        "webhook_endpoints": ("SELECT",),
+        "outbox_id_seq": ("USAGE",),
+    }
     with (
         psycopg.connect(api.database_url, autocommit=True) as connection,
         limited_role(connection, grants) as role,
