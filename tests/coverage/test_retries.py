@@ -61,8 +61,8 @@ def test_what_failed_runs_once_more_alone_and_is_named(tmp_path: Path, capfd: py
     ("code", "retry_failed", "exit_code"),
     [
         pytest.param(FAILS_AT_FIRST, False, 1, id="nobody asked for it"),
-        pytest.param(FAILS_ALWAYS, True, 1, id="it fails again"),
-        pytest.param(CANNOT_BE_READ, True, 2, id="nothing ran"),
+        pytest.param(FAILS_ALWAYS, True, 1, id="it fails again", marks=pytest.mark.long),
+        pytest.param(CANNOT_BE_READ, True, 2, id="nothing ran", marks=pytest.mark.long),
     ],
 )
 def test_the_run_fails_all_the_same(tmp_path: Path, code: str, *, retry_failed: bool, exit_code: int) -> None:
@@ -71,6 +71,7 @@ def test_the_run_fails_all_the_same(tmp_path: Path, code: str, *, retry_failed: 
     assert run_tests([str(file)], tmp_path / "cache", retry_failed=retry_failed) == exit_code
 
 
+@pytest.mark.long
 def test_the_floor_holds_after_a_retry(tmp_path: Path) -> None:
     # An environment of its own, because each Python process of the environment is measured.
     venv.create(tmp_path / "venv", symlinks=True)
