@@ -5,6 +5,7 @@
 - `mailbox`: an empty mail catcher without a fault.
 """
 
+import gc
 import os
 import secrets
 import shutil
@@ -60,6 +61,17 @@ def pytest_configure() -> None:
     """Forget the environment's servers and settings before any test module is imported."""
     keep_files_in_memory()
     forget_settings()
+
+
+def pytest_collection() -> None:
+    """Collect without the garbage collector: it searches modules and items again and again, and finds nothing."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Start the garbage collector, for what the tests leave. What was collected lives as long as the process."""
+    gc.enable()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
