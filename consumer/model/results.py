@@ -1,12 +1,14 @@
 """The disposition of a message in this worker, and its log line."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from time import monotonic
 
 import structlog
 
-from consumer.model.message import AttemptResult, ClaimedMessage, Work
+from consumer.model.lease import Lease
+from consumer.model.message import AttemptResult, ClaimedMessage, PreparedMessage, Work
 
 _log = structlog.get_logger(__name__)
 
@@ -56,6 +58,19 @@ class StepResult:
     def all_results(self) -> "list[AttemptResult | RecordedResult]":
         """The outcomes, whether they are recorded or not."""
         return [*self.results, *self.recorded]
+
+    def with_leases(self, leases: Mapping[int, Lease]) -> "StepResult":
+        """Return the same with the present leases of these messages."""
+        return StepResult(
+            [
+                replace(each, message=each.message.with_lease(leases[each.message.claim.id]))
+                if isinstance(each, PreparedMessage)
+                else each
+                for each in self.work
+            ],
+            [replace(each, message=each.message.with_lease(leases[each.message.claim.id])) for each in self.results],
+            self.recorded,
+        )
 
     def add(self, other: "StepResult") -> None:
         """Add what another step has made."""

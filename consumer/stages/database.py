@@ -6,6 +6,7 @@ from time import monotonic
 from typing import Final
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from shared.database.connections import (
     LOCK_SECONDS,
@@ -79,14 +80,14 @@ class Database:
         self._connection: TaskConnection | None = None
         self.busy_since: float | None = None
         """When (monotonic) the transaction in progress started; None between transactions."""
+        self.has_failed = False
+        """Whether the latest error came from this connection, and not from something else inside the transaction."""
 
     @contextmanager
-    def transaction(
-        self, *, lock_seconds: float = LOCK_SECONDS, marker: str | None = None
-    ) -> Iterator["TaskConnection"]:
+    def transaction(self, *, lock_seconds: float = LOCK_SECONDS, also: bytes = b"") -> Iterator["TaskConnection"]:
         """Run one transaction that waits for each lock at most this long.
 
-        After any error the connection is closed. The marker is as in shared.database.connections.transaction.
+        After any error the connection is closed. `also` is as in shared.database.connections.transaction.
 
         Raises:
             psycopg.Error: the transaction was rolled back. If the answer to COMMIT was lost, it may have been
@@ -94,10 +95,15 @@ class Database:
 
         """
         self.busy_since = monotonic()
+        self.has_failed = True
         try:
             connection = self._connection or self._open()
-            with transaction(connection, lock_seconds=lock_seconds, marker=marker):
-                yield connection
+            with transaction(connection, lock_seconds=lock_seconds, also=also):
+                try:
+                    yield connection
+                except BaseException:
+                    self.has_failed = connection.info.transaction_status != TransactionStatus.INTRANS
+                    raise
         except BaseException:
             self.close()
             raise

@@ -1,6 +1,6 @@
 """The handle step: from a claimed message to what became of its task's handler."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from inspect import isawaitable, isgenerator
 from time import monotonic
@@ -29,8 +29,8 @@ _LEAKED: Final = Failed("the handler left a transaction open: commit it, or use 
 _NO_DATABASE: Final = Released("PostgreSQL was unavailable while the message was handled", is_delayed=True)
 
 
-class RunningHandler(Protocol):
-    """A handler that runs now.
+class RunningTask(Protocol):
+    """A task's function that runs now.
 
     Attributes:
         until: the moment (monotonic) at which the attempt is late.
@@ -39,19 +39,19 @@ class RunningHandler(Protocol):
 
     until: float
 
-    def end(self) -> ClaimedMessage | None:
-        """Return the message, with its present lease; None if the attempt was ended as late meanwhile."""
+    def end(self) -> Sequence[ClaimedMessage] | None:
+        """Return its messages, with their present leases; None if the attempt was ended as late meanwhile."""
         ...
 
 
-BeginHandler = Callable[[ClaimedMessage, float], AbstractContextManager[RunningHandler]]
-"""Limits the time of a handler that may run for so many seconds."""
+Begin = Callable[[Sequence[ClaimedMessage], float], AbstractContextManager[RunningTask]]
+"""Limits the time of a task's function that may run for so many seconds for these messages."""
 
 
 class Handler:
     """Calls handlers, one message at a time."""
 
-    def __init__(self, settings: ConsumerSettings, tasks: TaskRegistry, begin: BeginHandler) -> None:
+    def __init__(self, settings: ConsumerSettings, tasks: TaskRegistry, begin: Begin) -> None:
         self._settings = settings
         self._tasks = tasks
         self._begin = begin
@@ -66,10 +66,10 @@ class Handler:
             return _result(message, RenderFailed(exc.reason, is_permanent=True))
         if monotonic() >= message.lease.begin_until:
             return _result(message, _TOO_LATE)
-        with self._begin(message, task.timeout_seconds) as running:
+        with self._begin([message], task.timeout_seconds) as running:
             outcome = self._traced(task, message, content, running.until)
             ours = running.end()
-        return StepResult() if ours is None else _result(ours, outcome)
+        return StepResult() if ours is None else _result(ours[0], outcome)
 
     def _traced(self, task: AnyTask, message: ClaimedMessage, content: Any, until: float) -> Outcome:  # noqa: ANN401
         with tracing().span(f"handle {task.name}", "client", parent=message.span.traceparent) as span:
@@ -99,9 +99,9 @@ class Handler:
 
 
 def late(message: ClaimedMessage, timeout_seconds: float) -> Failed:
-    """Return the outcome of a handler that ran for too long. The second time it is permanent."""
+    """Return the outcome of a task's function that ran for too long. The second time it is permanent."""
     again = " for the second time" if message.claim.was_late else ""
-    reason = f"the handler ran for longer than {timeout_seconds:g} s{again}"
+    reason = f"the task ran for longer than {timeout_seconds:g} s{again}"
     return Failed(reason, is_permanent=message.claim.was_late, maybe_accepted=True, is_late=True)
 
 

@@ -22,7 +22,7 @@ from consumer.model.outcomes import (
 from consumer.model.results import Disposition
 from consumer.stages import busy_server, policy_outage
 from consumer.stages.policy_outage import RefusalEffect, RefusedMessage
-from consumer.task.definition import LONGEST_DELAY_SECONDS
+from consumer.task.definition import LONGEST_DELAY_SECONDS, default_delay_seconds
 from consumer.task.registry import TaskRegistry
 from shared.database.connections import DbConnection
 from shared.outbox import breaker, policy_refusals
@@ -184,7 +184,7 @@ class OutcomeWriter:
     def _delay_seconds(self, claim: Claim, failure: Failed) -> float:
         seconds = failure.retry_after_seconds
         if seconds is None:
-            seconds = self._tasks.delay_seconds(claim.task, claim.attempt)
+            seconds = default_delay_seconds(claim.attempt)
         return min(LONGEST_DELAY_SECONDS, self._backoff_scale * seconds)
 
     def _release_after_outage(self, result: AttemptResult, outage: ServerUnavailable) -> Disposition:

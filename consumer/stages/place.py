@@ -1,15 +1,30 @@
 """A place: carries out one unit of work after the other. A worker has as many as it has senders."""
 
-from consumer.model.message import MessagesToPrepare, MessageToHandle, PreparedMessage, Work
+from collections.abc import Sequence
+from dataclasses import replace
+from time import monotonic
+from typing import Final
+
+from consumer.model.message import (
+    AttemptResult,
+    ClaimedMessage,
+    MessagesToPrepare,
+    MessageToHandle,
+    PreparedMessage,
+    Work,
+)
+from consumer.model.outcomes import Failed, Released, RenderFailed
 from consumer.model.results import StepResult
 from consumer.stages.database import Database
 from consumer.stages.database_retries import RetryPolicy
-from consumer.stages.handle import Handler
+from consumer.stages.handle import Begin, Handler
 from consumer.stages.preparing.attempts import PrepareAttempts
 from consumer.stages.preparing.task_calls import TaskCalls
 from consumer.stages.send import Sender
 from consumer.task.registry import TaskRegistry
 from shared.settings.consumer import ConsumerSettings
+
+_TOO_LATE: Final = Released("too little of the lease was left to begin the preparation")
 
 
 class Place:
@@ -21,7 +36,7 @@ class Place:
         tasks: TaskRegistry,
         policy: RetryPolicy,
         sender: Sender,
-        handler: Handler,
+        begin: Begin,
         *,
         database: Database | None = None,
     ) -> None:
@@ -32,30 +47,62 @@ class Place:
             tasks: the tasks that this consumer knows.
             policy: how to wait while PostgreSQL is unavailable.
             sender: sends what is prepared.
-            handler: calls handlers.
+            begin: limits the time of the tasks' functions.
             database: the connection for work that is prepared here; by default one of the place's own.
 
         """
         self._database = database or Database(settings.database_url)
         self._attempts = PrepareAttempts(self._database, policy, TaskCalls(settings, tasks).prepare)
         self._sender = sender
-        self._handler = handler
+        self._begin = begin
+        self._handler = Handler(settings, tasks, begin)
+        self._tasks = tasks
+        self._backoff_since: float | None = None
 
     @property
     def busy_since(self) -> float | None:
-        """When (monotonic) the send or the transaction in progress started. A handler has a limit of its own."""
-        times = [each for each in (self._sender.busy_since, self._database.busy_since) if each is not None]
-        return min(times, default=None)
+        """When (monotonic) the send, or the call of a task's backoff, started; None between them.
+
+        The functions prepare and handle have a limit of their own.
+        """
+        return self._sender.busy_since if self._backoff_since is None else self._backoff_since
 
     def carry_out(self, work: Work) -> StepResult:
         """Carry it out, and return the results, or what is to be sent now."""
         match work:
             case PreparedMessage():
-                return StepResult(results=[self._sender.send(work)])
+                step = StepResult(results=[self._sender.send(work)])
             case MessageToHandle():
-                return self._handler.handle(work)
+                step = self._handler.handle(work)
             case MessagesToPrepare():
-                return self._attempts.run(work.messages)
+                step = self._prepare(work.messages)
+        return replace(step, results=[self._with_delay(each) for each in step.results])
+
+    def _prepare(self, messages: Sequence[ClaimedMessage]) -> StepResult:
+        late = [each for each in messages if monotonic() >= each.lease.begin_until]
+        step = StepResult(results=[AttemptResult(each, _TOO_LATE) for each in late])
+        in_time = [each for each in messages if each not in late]
+        if not in_time:
+            return step
+        task = self._tasks.tasks[in_time[0].claim.task]
+        with self._begin(in_time, task.timeout_seconds) as running:
+            prepared = self._attempts.run(in_time, until=running.until)
+            ours = running.end()
+        if ours is not None:
+            step.add(prepared.with_leases({each.claim.id: each.lease for each in ours}))
+        return step
+
+    def _with_delay(self, result: AttemptResult) -> AttemptResult:
+        """Return a failed result with the delay that its task's backoff says: user code is called here alone."""
+        outcome, claim = result.outcome, result.message.claim
+        if not isinstance(outcome, Failed | RenderFailed) or outcome.retry_after_seconds is not None:
+            return result
+        self._backoff_since = monotonic()
+        try:
+            seconds = self._tasks.delay_seconds(claim.task, claim.attempt)
+        finally:
+            self._backoff_since = None
+        return replace(result, outcome=replace(outcome, retry_after_seconds=seconds))
 
     def close(self) -> None:
         """Close all connections."""

@@ -1,7 +1,7 @@
 """The prepare step: from claimed messages to what a place can carry out, or to the reason why there is nothing.
 
-Mails are prepared here, many in one transaction. All other work is only sorted out: it is prepared or handled in a
-place of its own, so that a task that waits or takes long delays nobody else.
+The mails of this project's tasks are prepared here, many in one transaction. All other work is only sorted out: it is
+prepared or handled in a place of its own, so that a task that waits or takes long delays nobody else.
 """
 
 from collections import defaultdict
@@ -66,7 +66,7 @@ class Preparer:
                 step.results.append(AttemptResult(each, _BREAKER_OPEN))
             elif task.handle is not None:
                 step.work.append(MessageToHandle(each))
-            elif task.destination == MAIL:
+            elif task.destination == MAIL and task.name in self._tasks.own:
                 mails.append(each)
             else:
                 to_prepare[each.claim.task].append(each)

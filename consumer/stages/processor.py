@@ -1,6 +1,6 @@
 """Runs all steps for one message, in one thread: claim, prepare, send or handle, record. RQ's stock worker uses it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 
@@ -9,7 +9,7 @@ from consumer.model.results import Disposition, RecordedResult, StepResult, log_
 from consumer.stages.claim import Claimer
 from consumer.stages.database import Database
 from consumer.stages.database_retries import RetryPolicy, database_pause
-from consumer.stages.handle import Handler, RunningHandler
+from consumer.stages.handle import RunningTask
 from consumer.stages.place import Place
 from consumer.stages.prepare import Preparer
 from consumer.stages.record import ResultRecorder
@@ -55,8 +55,7 @@ class Processor:
             after_renewal=lambda: limit_job(settings.run_lease_seconds),
         )
         sender = Sender(settings, tasks, open_mailer(settings), late_answers)
-        handler = Handler(settings, tasks, self._begin_handler)
-        self._place = Place(settings, tasks, self._policy, sender, handler, database=self._database)
+        self._place = Place(settings, tasks, self._policy, sender, self._begin, database=self._database)
         self._recorder = ResultRecorder(self._database, tasks, settings.backoff_scale)
 
     def process(self, message_id: int) -> Disposition:
@@ -82,14 +81,15 @@ class Processor:
         self._database.close()
 
     @contextmanager
-    def _begin_handler(self, message: ClaimedMessage, seconds: float) -> Iterator[RunningHandler]:
-        """Limit a handler: its lease is not renewed here, so it has to leave time for the acknowledgement."""
-        running = _RunningHandler(message, min(monotonic() + seconds, message.lease.send_until))
+    def _begin(self, messages: Sequence[ClaimedMessage], seconds: float) -> Iterator[RunningTask]:
+        """Limit a task's function: no lease is renewed here, and time has to be left for the acknowledgement."""
+        lease = messages[0].lease
+        running = _RunningTask(messages, min(monotonic() + seconds, lease.send_until))
         self._limit_job(running.until - monotonic())
         try:
             yield running
         finally:
-            self._limit_job(message.lease.seconds)
+            self._limit_job(lease.seconds)
 
     def _record(self, step: StepResult) -> list[RecordedResult]:
         return (self._recorder.record(step.results) or self._retry_record()) if step.results else []
@@ -104,11 +104,11 @@ class Processor:
         return self._recorder.give_up()
 
 
-class _RunningHandler:
-    def __init__(self, message: ClaimedMessage, until: float) -> None:
+class _RunningTask:
+    def __init__(self, messages: Sequence[ClaimedMessage], until: float) -> None:
         self.until = until
-        self._message = message
+        self._messages = messages
 
-    def end(self) -> ClaimedMessage | None:
-        """Return the message: nothing else ends the attempt meanwhile."""
-        return self._message
+    def end(self) -> Sequence[ClaimedMessage] | None:
+        """Return the messages: nothing else ends the attempt meanwhile."""
+        return self._messages

@@ -1,11 +1,13 @@
 """The record step: writes the outcome of each message, and retries until PostgreSQL has it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
 from consumer.model.message import AttemptResult
+from consumer.model.outcomes import Completed, RenderFailed
 from consumer.model.results import Disposition, RecordedResult
 from consumer.stages.database import Database
 from consumer.stages.outcome_writer import OutcomeWriter
@@ -83,6 +85,10 @@ class ResultRecorder:
             self._mark_unconfirmed([result], exc)
             if _is_unavailable(exc):
                 self._unwritten[claim] = result
+            elif not isinstance(exc, LOCKED) and _appends(result):
+                # What the handler has appended is refused. Without this the handler would run again and again.
+                refused = RenderFailed(f"PostgreSQL refused what the handler appended: {type(exc).__name__}")
+                return self._record_alone(replace(result, outcome=refused), lock_seconds)
             elif isinstance(exc, LOCKED) or not result.message.lease.is_over():
                 self._rejected[claim] = result
             else:
@@ -105,6 +111,10 @@ class ResultRecorder:
             log()
         self._unconfirmed.difference_update(dispositions)
         return [RecordedResult(each, dispositions[each.message.claim]) for each in batch]
+
+
+def _appends(result: AttemptResult) -> bool:
+    return isinstance(result.outcome, Completed) and bool(result.outcome.follow_ups)
 
 
 def _is_unavailable(exc: Exception) -> bool:

@@ -2,7 +2,6 @@
 
 import json
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
@@ -15,7 +14,7 @@ from consumer.task.context import Context
 from consumer.task.results import Prepared, Undeliverable
 from consumer.task.schema import schema_of
 from shared.outbox.columns import LARGEST_NUMBER
-from shared.outbox.messages import LOCAL, QUEUES, Message
+from shared.outbox.messages import DESTINATION_FORM, LOCAL, QUEUES, Message
 
 _Message = TypeVar("_Message", bound=Message)
 
@@ -26,7 +25,6 @@ LONGEST_DELAY_SECONDS: Final = 365 * 86_400.0
 
 _LONGEST_NAME_BYTES: Final = 200
 _LONGEST_TIMEOUT_SECONDS: Final = 86_400
-_DESTINATION: Final = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,63}")
 
 _RANDOM: Final = random.SystemRandom()
 
@@ -146,7 +144,7 @@ def _check_class(message: Any) -> None:  # noqa: ANN401 - a module may pass anyt
     if getattr(message, "queue", None) not in QUEUES:
         raise ValueError(f"{message.__name__}: `queue` has to be CRITICAL or DEFAULT")
     destination: Any = message.destination
-    if destination is not None and not (isinstance(destination, str) and _DESTINATION.fullmatch(destination)):
+    if destination is not None and not (isinstance(destination, str) and DESTINATION_FORM.fullmatch(destination)):
         raise ValueError(
             f"{message.__name__}: `destination` has to be at most 64 characters of a-z 0-9 _ . : -,"
             " and begin with a letter or a digit"

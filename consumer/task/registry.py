@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 from consumer.task.definition import Task, default_delay_seconds
 from shared.errors import SettingsError
+from shared.settings.consumer import DEFAULT_TASK_MODULES
 
 _VARIABLE: Final = "OUTBOX_TASKS"
 
@@ -22,19 +23,22 @@ class TaskRegistry:
     Attributes:
         tasks: the tasks.
         folders: for each task the folders in which its mails' templates may be.
+        own: the names of this project's tasks. Their mails are prepared together, before they get a place.
 
     """
 
     tasks: Mapping[str, AnyTask]
     folders: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    own: frozenset[str] = frozenset()
 
     def get(self, name: str) -> AnyTask | None:
         """Return the task with this name; None for one that this consumer does not know."""
         return self.tasks.get(name)
 
-    def with_tasks(self, *tasks: AnyTask) -> "TaskRegistry":
+    def with_tasks(self, *tasks: AnyTask, is_own: bool = False) -> "TaskRegistry":
         """Return a registry that has these tasks too."""
-        return TaskRegistry({**self.tasks, **{each.name: each for each in tasks}}, self.folders)
+        added = {each.name: each for each in tasks}
+        return replace(self, tasks={**self.tasks, **added}, own=self.own | set(added) if is_own else self.own)
 
     def delay_seconds(self, task: str, attempt: int) -> float:
         """Return the delay after the failed attempt with this number."""
@@ -75,7 +79,8 @@ def load_tasks(modules: Sequence[str]) -> TaskRegistry:
             folders[task.name] = tuple(_folders(task, module))
     if problems:
         raise SettingsError({_VARIABLE: problems})
-    return TaskRegistry(tasks, folders)
+    own = frozenset(name for name, module in named_by.items() if module in DEFAULT_TASK_MODULES)
+    return TaskRegistry(tasks, folders, own)
 
 
 class _UnusableModuleError(Exception):

@@ -39,7 +39,7 @@ from shared.tracing.spans import tracing
 _log = structlog.get_logger(__name__)
 
 EXIT_PLACES_LOST: Final = 75
-"""The exit code of a worker of whose places half were lost to handlers that do not return (EX_TEMPFAIL)."""
+"""The exit code of a worker of whose places half were lost to tasks that do not return (EX_TEMPFAIL)."""
 
 _WATCH_SECONDS: Final = 0.5
 
@@ -181,7 +181,7 @@ class OutboxWorker(SimpleWorker):
             if pool.has_lost_places():
                 _log.error(
                     "places.lost",
-                    meaning="half of the places have a handler that does not return: the others finish, then this"
+                    meaning="half of the places have a task that does not return: the others finish, then this"
                     " process exits for its supervisor to start it again",
                 )
                 return False

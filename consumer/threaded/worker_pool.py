@@ -10,7 +10,6 @@ from consumer.model.results import RecordedResult
 from consumer.stages.claim import Claimer
 from consumer.stages.database import Database
 from consumer.stages.database_retries import RetryPolicy
-from consumer.stages.handle import Handler
 from consumer.stages.place import Place
 from consumer.stages.prepare import Preparer
 from consumer.stages.record import ResultRecorder
@@ -19,15 +18,15 @@ from consumer.stages.sending.late_answers import LateAnswers
 from consumer.task.registry import TaskRegistry
 from consumer.threaded.completer import Completer
 from consumer.threaded.fetcher import Fetcher
-from consumer.threaded.handler_watch import HandlerWatch
 from consumer.threaded.queue import WorkerBroker
 from consumer.threaded.sender_thread import SenderThread
 from consumer.threaded.state import WorkerState
+from consumer.threaded.task_watch import TaskWatch
 from consumer.threaded.timings import WorkerTimings
 from consumer.threaded.work_queue import WorkQueue
 from shared.settings.consumer import ConsumerSettings
 
-_Thread = Fetcher | SenderThread | Completer | HandlerWatch
+_Thread = Fetcher | SenderThread | Completer | TaskWatch
 _WorkingThread = Fetcher | SenderThread | Completer
 
 _TIME_TO_LOG_SECONDS: Final = 1.0
@@ -76,12 +75,11 @@ class WorkerPool:
             senders=lambda: min(settings.concurrency, self._mailer.connection_limit),
             shutting_down=state.stopping.is_set,
         )
-        self._watch = HandlerWatch(Database(settings.database_url), state, self._work, self._results)
-        handler = Handler(settings, tasks, self._watch.begin)
+        self._watch = TaskWatch(Database(settings.database_url), state, self._work, self._results)
         self._senders = [
             SenderThread(
                 number,
-                Place(settings, tasks, policy, Sender(settings, tasks, self._mailer, late_answers), handler),
+                Place(settings, tasks, policy, Sender(settings, tasks, self._mailer, late_answers), self._watch.begin),
                 self._work,
                 self._results,
             )

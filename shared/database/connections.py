@@ -189,7 +189,7 @@ def transaction(
     *,
     lock_seconds: float = LOCK_SECONDS,
     is_deferred: bool = False,
-    marker: str | None = None,
+    also: bytes = b"",
 ) -> Iterator[None]:
     """Run a transaction that PostgreSQL itself ends if this process freezes in the middle of it.
 
@@ -197,7 +197,7 @@ def transaction(
         connection: in autocommit mode, with no transaction open.
         lock_seconds: the longest wait for each lock.
         is_deferred: the caller's first statement opens it, together with `opening`.
-        marker: letters and digits that MARKER reads as long as this transaction has not ended.
+        also: further statements for the round trip that opens it.
 
     Raises:
         psycopg.Error: it was rolled back; if the answer to COMMIT was lost, that is not known.
@@ -205,7 +205,7 @@ def transaction(
     """
     try:
         if not is_deferred:
-            connection.execute(opening(connection, lock_seconds) + _marking(marker))
+            connection.execute(opening(connection, lock_seconds) + also)
         yield
     except BaseException:
         # With any other status the connection is broken or in the middle of a statement.
@@ -231,8 +231,9 @@ def _opening(lock_seconds: float, pooled_version: int | None) -> bytes:
     return f"BEGIN ISOLATION LEVEL READ COMMITTED; {local}".encode()
 
 
-def _marking(marker: str | None) -> bytes:
-    return b"" if marker is None else f"; SET LOCAL {_MARKER_NAME} = '{marker}'".encode()
+def marking(marker: str) -> bytes:
+    """Return the statement that gives a transaction its marker, letters and digits: MARKER reads it until the end."""
+    return f"; SET LOCAL {_MARKER_NAME} = '{marker}'".encode()
 
 
 def commit(connection: psycopg.Connection[Any]) -> None:

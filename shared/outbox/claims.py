@@ -166,32 +166,53 @@ def renew_claim(connection: DbConnection, claim: Claim, lease_seconds: float) ->
 
     A lease that is over is renewed too, until another process takes the message over.
     """
-    return bool(renew_claims(connection, [claim], lease_seconds))
-
-
-def renew_claims(connection: DbConnection, claims: Sequence[Claim], lease_seconds: float) -> set[int]:
-    """Extend the leases of several claims from now on, and return the ids of those that were still ours."""
-    rows = connection.execute(
+    renewed = connection.execute(
         """
         UPDATE outbox
            SET lease_until = clock_timestamp() + make_interval(secs => %s)
-          FROM unnest(%s::bigint[], %s::uuid[]) AS claim (message_id, token)
-         WHERE id = claim.message_id AND status = 'running' AND claim_token = claim.token
+         WHERE id = %s AND status = 'running' AND claim_token = %s
+        """,
+        [lease_seconds, claim.id, claim.token],
+    )
+    return renewed.rowcount == 1
+
+
+def renew_claims(connection: DbConnection, claims: Sequence[Claim], lease_seconds: float) -> set[int]:
+    """Extend the leases of several claims from now on, and return the ids of those that were extended.
+
+    A row that another session has locked is left out: its outcome may be on its way.
+    """
+    rows = connection.execute(
+        """
+        WITH ours AS (
+            SELECT id AS message_id
+              FROM outbox
+              JOIN unnest(%s::bigint[], %s::uuid[]) AS claim (message_id, token) ON id = claim.message_id
+             WHERE status = 'running' AND claim_token = claim.token
+             ORDER BY id
+               FOR UPDATE OF outbox SKIP LOCKED
+        )
+        UPDATE outbox
+           SET lease_until = clock_timestamp() + make_interval(secs => %s)
+          FROM ours
+         WHERE id = message_id
         RETURNING id
         """,
-        [lease_seconds, [claim.id for claim in claims], [claim.token for claim in claims]],
+        [[claim.id for claim in claims], [claim.token for claim in claims], lease_seconds],
     ).fetchall()
     return {row[0] for row in rows}
 
 
 def own_among(connection: DbConnection, claims: Sequence[Claim]) -> set[int]:
-    """Return which of the messages are still ours."""
+    """Return which of the messages are still ours. It waits for a COMMIT of ours that is still in progress."""
     rows = connection.execute(
         """
         SELECT id
           FROM outbox
           JOIN unnest(%s::bigint[], %s::uuid[]) AS claim (message_id, token) ON id = claim.message_id
          WHERE status = 'running' AND claim_token = claim.token
+         ORDER BY id
+           FOR UPDATE OF outbox
         """,
         [[claim.id for claim in claims], [claim.token for claim in claims]],
     ).fetchall()

@@ -1,6 +1,7 @@
 """Messages that a task appends: written in the transaction that acknowledges the task's own message."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -8,7 +9,10 @@ from typing import Final
 
 from shared.database.connections import DbConnection
 from shared.outbox.columns import LARGEST_PAYLOAD_BYTES
-from shared.outbox.messages import QUEUES, Message
+from shared.outbox.messages import DESTINATION_FORM, QUEUES, Message
+
+_NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+"""The escape of a NUL, after an even number of backslashes."""
 
 _LONGEST_TASK_BYTES: Final = 200
 _LONGEST_DELAY_SECONDS: Final = 100 * 365 * 86_400.0
@@ -43,13 +47,20 @@ class FollowUp:
             ValueError: the table would refuse it.
 
         """
-        payload = json.dumps(message.payload(), allow_nan=False)
-        if len(payload.encode()) > LARGEST_PAYLOAD_BYTES:
-            raise ValueError(f"{type(message).__name__}: the payload is larger than {LARGEST_PAYLOAD_BYTES} bytes")
-        if "\\u0000" in payload:
-            raise ValueError(f"{type(message).__name__}: PostgreSQL cannot store a text with a NUL character")
+        name = type(message).__name__
+        payload = json.dumps(message.payload(), allow_nan=False, ensure_ascii=False)
+        try:
+            size = len(payload.encode())
+        except UnicodeEncodeError as exc:
+            raise ValueError(f"{name}: PostgreSQL cannot store half of a surrogate pair") from exc
+        if size > LARGEST_PAYLOAD_BYTES:
+            raise ValueError(f"{name}: the payload is larger than {LARGEST_PAYLOAD_BYTES} bytes")
+        if _NUL.search(payload):
+            raise ValueError(f"{name}: PostgreSQL cannot store a text with a NUL character")
         if not 0 < len(message.task.encode()) <= _LONGEST_TASK_BYTES or message.queue not in QUEUES:
-            raise ValueError(f"{type(message).__name__}: it has no usable task or queue")
+            raise ValueError(f"{name}: it has no usable task or queue")
+        if message.destination is not None and not DESTINATION_FORM.fullmatch(message.destination):
+            raise ValueError(f"{name}: it has no usable destination")
         if not isfinite(delay_seconds) or not 0 <= delay_seconds <= _LONGEST_DELAY_SECONDS:
             raise ValueError("delay_seconds has to be a number that is not negative, below a hundred years")
         return cls(message.task, message.queue, message.destination, payload, delay_seconds, traceparent)

@@ -3,6 +3,7 @@
 A message is a task's name, a queue and a JSON payload. The consumer's registry maps the task's name to its work.
 """
 
+import re
 from dataclasses import asdict, dataclass
 from datetime import date
 from decimal import Decimal
@@ -20,6 +21,9 @@ MAIL: Final = "mail"
 
 LOCAL: Final = "local"
 """The destination of work that needs nothing but PostgreSQL and the worker. It has no breaker."""
+
+DESTINATION_FORM: Final = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,63}")
+"""The form of a destination's name."""
 
 STARVED_SECONDS: Final = 30.0
 """How long default may wait behind a critical queue that never empties. After that, relay and worker serve both."""

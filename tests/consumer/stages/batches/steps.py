@@ -12,7 +12,7 @@ from consumer.model.results import Disposition
 from consumer.stages.claim import Claimer, ClaimResult
 from consumer.stages.database import Database, TaskConnection
 from consumer.stages.database_retries import RetryPolicy
-from consumer.stages.handle import Handler, RunningHandler
+from consumer.stages.handle import RunningTask
 from consumer.stages.place import Place
 from consumer.stages.prepare import Preparer
 from consumer.stages.record import ResultRecorder
@@ -33,8 +33,8 @@ class QuickDatabase(Database):
     """Waits a tenth of the usual time for a lock."""
 
     @contextmanager
-    def transaction(self, *, lock_seconds: float = LOCK_SECONDS, marker: str | None = None) -> Iterator[TaskConnection]:
-        with super().transaction(lock_seconds=lock_seconds / 10, marker=marker) as connection:
+    def transaction(self, *, lock_seconds: float = LOCK_SECONDS, also: bytes = b"") -> Iterator[TaskConnection]:
+        with super().transaction(lock_seconds=lock_seconds / 10, also=also) as connection:
             yield connection
 
 
@@ -53,15 +53,14 @@ class Steps:
 
     def use(self, task: Task[Any]) -> None:
         """Prepare the messages of this task too."""
-        self.tasks = self.tasks.with_tasks(task)
+        self.tasks = self.tasks.with_tasks(task, is_own=True)
         self.preparer = Preparer(self.database, self.settings, self.tasks, self._policy)
 
     def place(self) -> Place:
         """Return a place for what was prepared."""
         late_answers = LateAnswers(self.settings.database_url, senders=lambda: 1)
         sender = Sender(self.settings, self.tasks, open_mailer(self.settings), late_answers)
-        handler = Handler(self.settings, self.tasks, begin_handler)
-        return Place(self.settings, self.tasks, RetryPolicy(), sender, handler)
+        return Place(self.settings, self.tasks, RetryPolicy(), sender, begin)
 
     def claim(self, ids: Sequence[int]) -> ClaimResult:
         return self.claimer.claim(dict.fromkeys(ids))
@@ -75,9 +74,9 @@ class Steps:
 
 
 @contextmanager
-def begin_handler(message: ClaimedMessage, seconds: float) -> Iterator[RunningHandler]:
+def begin(messages: Sequence[ClaimedMessage], seconds: float) -> Iterator[RunningTask]:
     """Limit nothing."""
-    raise AssertionError((message, seconds))
+    raise AssertionError((messages, seconds))
     yield
 
 

@@ -133,7 +133,7 @@ def register(world: World, prepare: Callable[[Context, MailTest], Mail]) -> str:
     def prepare_all(context: Context, messages: Mapping[int, MailTest]) -> dict[int, Mail]:
         return {message_id: prepare(context, content) for message_id, content in messages.items()}
 
-    world.tasks = world.tasks.with_tasks(Task(MailTest, prepare=prepare_all))
+    world.tasks = world.tasks.with_tasks(Task(MailTest, prepare=prepare_all), is_own=True)
     return MailTest.task
 
 
