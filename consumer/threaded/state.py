@@ -30,6 +30,7 @@ class WorkerState:
         self._jobs_left = max_jobs
         self._in_hand = 0
         self._places_lost = 0
+        self._prepared_beside = 0
         self._redis_error: str | None = None
         self._cleanup_error: str | None = None
         self.jobs_done = 0
@@ -39,7 +40,8 @@ class WorkerState:
         """Wait until jobs may be taken and return how many; 0 if no more are to be taken at all."""
         with self._changed:
             while not self.stopping.is_set() and self._jobs_left != 0:
-                free = 0 if self._suspended else self._capacity - self._in_hand - self._places_lost
+                in_hand = self._in_hand - self._prepared_beside + self._places_lost
+                free = 0 if self._suspended else self._capacity - in_hand
                 if free > 0:
                     return free if self._jobs_left is None else min(free, self._jobs_left)
                 self._changed.wait(POLL_SECONDS)
@@ -59,6 +61,17 @@ class WorkerState:
             self.jobs_done += jobs
             self._last_job_at = monotonic()
             self._changed.notify_all()
+
+    def begin_together(self, messages: int) -> None:
+        """Count messages that are prepared together in one place as one: the other places are free for others."""
+        with self._changed:
+            self._prepared_beside += messages - 1
+            self._changed.notify_all()
+
+    def end_together(self, messages: int) -> None:
+        """Count each of these messages again."""
+        with self._changed:
+            self._prepared_beside -= messages - 1
 
     def lose_place(self) -> None:
         """Count a place whose thread works for longer than it may."""

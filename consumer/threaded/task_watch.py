@@ -1,8 +1,9 @@
 """Watches the tasks' functions that run in an OutboxWorker: renews leases, and ends attempts that take too long."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from queue import SimpleQueue
 from time import monotonic
 from typing import Final
@@ -45,7 +46,8 @@ class TaskWatch(threading.Thread):
     @contextmanager
     def begin(self, messages: Sequence[ClaimedMessage], seconds: float) -> Iterator["WatchedTask"]:
         """Watch a function that may run for so many seconds for these messages."""
-        task = WatchedTask(messages, seconds)
+        task = WatchedTask(messages, seconds, partial(self._state.end_together, len(messages)))
+        self._state.begin_together(len(messages))
         with self._lock:
             self._running.add(task)
         try:
@@ -53,6 +55,7 @@ class TaskWatch(threading.Thread):
         finally:
             with self._lock:
                 self._running.discard(task)
+            task.end()
             if task.is_lost:
                 self._state.regain_place()
                 _log.warning("task.returned_late", message_ids=task.ids, task=task.name)
@@ -135,8 +138,9 @@ class WatchedTask:
 
     """
 
-    def __init__(self, messages: Sequence[ClaimedMessage], seconds: float) -> None:
+    def __init__(self, messages: Sequence[ClaimedMessage], seconds: float, after_end: Callable[[], object]) -> None:
         self.messages = messages
+        self._after_end = after_end
         self.seconds = seconds
         self.until = monotonic() + seconds
         self.thread = threading.current_thread()
@@ -161,6 +165,7 @@ class WatchedTask:
                 return None
             self.has_ended = True
             self.is_lost = is_lost
+            self._after_end()
             return self.messages
 
     def renew(self, renewed: set[int], at: float) -> None:
