@@ -29,10 +29,15 @@ class Broken(NamedTuple):
 
 
 class Found(NamedTuple, Generic[WorldT]):
-    """All worlds, each with those that it reaches by steps of its own."""
+    """All worlds, each with those that it reaches by steps of its own, and how each was reached first."""
 
     onward: dict[WorldT, list[WorldT]]
     broken: list[Broken]
+    parents: Mapping[WorldT, tuple[WorldT, str]]
+
+    def way_to(self, world: WorldT) -> list[str]:
+        """One of the shortest ways to a world: the steps, and the world at the end."""
+        return [*_way(self.parents, world), f"-> {world}"]
 
     def without_way_to(self, goal: Callable[[WorldT], bool]) -> list[WorldT]:
         can = {world for world in self.onward if goal(world)}
@@ -70,7 +75,7 @@ def search(
             for text, check in checks.items():
                 if text not in broken and not check(world, step, after):
                     broken[text] = Broken(text, [*_way(parents, world), f"{step} -> {after}"])
-    return Found(onward, [*broken.values()])
+    return Found(onward, [*broken.values()], parents)
 
 
 def _way(parents: Mapping[WorldT, tuple[WorldT, str]], world: WorldT) -> list[str]:
