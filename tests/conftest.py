@@ -74,6 +74,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """Let the garbage collector see everything again: hypothesis, imported at the end, warns about what it cannot."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
     """A folder that PostgreSQL's account may enter: pytest's own temporary folders are closed to others."""
