@@ -1,7 +1,7 @@
 """Send a mail to the mail server within one deadline, and return whether it was accepted."""
 
 from time import monotonic, sleep
-from typing import Final
+from typing import Final, Protocol
 
 from consumer.dialing import OutOfResourcesError
 from consumer.mail.connection import Extend, SmtpConnection
@@ -13,13 +13,25 @@ from consumer.model.outcomes import Accepted, Failed, Outcome, Released, ServerU
 from shared.doubling_pause import DoublingPause
 from shared.settings.smtp_server import SmtpServer
 
-__all__ = ["Envelope", "Mailer"]
+__all__ = ["Envelope", "MailTransport", "Mailer"]
 
 _IDLE_SECONDS: Final = 2.0
 """How long an idle connection is kept. The mail server counts it, and another worker may need one."""
 
 _FIRST_PAUSE_SECONDS: Final = 0.01
 _LONGEST_PAUSE_SECONDS: Final = 0.5
+
+
+class MailTransport(Protocol):
+    """Hands mails over to somebody: a Mailer, or what stands for one in a test."""
+
+    def send(self, envelope: Envelope, lease: Lease, extend: Extend | None = None) -> Outcome:
+        """Hand the mail over, and return the outcome."""
+        ...
+
+    def close(self) -> None:
+        """Close all connections."""
+        ...
 
 
 class Mailer:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 
+from consumer.mail.client import MailTransport
 from consumer.model.message import ClaimedMessage
 from consumer.model.results import Disposition, RecordedResult, StepResult, log_result
 from consumer.stages.claim import Claimer
@@ -28,6 +29,7 @@ class Processor:
         tasks: TaskRegistry,
         *,
         database: Database | None = None,
+        mailer: MailTransport | None = None,
         deadline_passed: Callable[[], bool] = lambda: False,
         shutting_down: Callable[[], bool] = lambda: False,
         limit_job: Callable[[float], object] = lambda _seconds: None,
@@ -38,6 +40,7 @@ class Processor:
             settings: the consumer's settings.
             tasks: the tasks that this consumer knows.
             database: the connection to PostgreSQL; by default one to the settings' database.
+            mailer: sends mails; by default the client of the settings' mail server.
             deadline_passed: called while PostgreSQL is unavailable: whether to stop trying.
             shutting_down: called before a lease is renewed to wait for a late answer: whether this process shuts down.
             limit_job: makes this process interrupt the work after so many seconds from the call.
@@ -54,7 +57,7 @@ class Processor:
             shutting_down=shutting_down,
             after_renewal=lambda: limit_job(settings.run_lease_seconds),
         )
-        sender = Sender(settings, tasks, open_mailer(settings), late_answers)
+        sender = Sender(settings, tasks, mailer or open_mailer(settings), late_answers)
         self._place = Place(settings, tasks, self._policy, sender, self._begin, database=self._database)
         self._recorder = ResultRecorder(self._database, tasks, settings.backoff_scale)
 

@@ -1,6 +1,6 @@
 """The send step: from a prepared message to the answer of its destination. Each kind of content has its own module."""
 
-from consumer.mail.client import Mailer
+from consumer.mail.client import Mailer, MailTransport
 from consumer.model.mail import Mail
 from consumer.model.message import AttemptResult, PreparedMessage
 from consumer.stages.sending.late_answers import LateAnswers
@@ -23,7 +23,7 @@ class Sender:
     """Sends one prepared message at a time."""
 
     def __init__(
-        self, settings: ConsumerSettings, tasks: TaskRegistry, mailer: Mailer, late_answers: LateAnswers
+        self, settings: ConsumerSettings, tasks: TaskRegistry, mailer: MailTransport, late_answers: LateAnswers
     ) -> None:
         self._mails = MailSender(settings, tasks, mailer, late_answers)
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from jinja2 import TemplateNotFound
 
-from consumer.mail.client import Envelope, Mailer
+from consumer.mail.client import Envelope, MailTransport
 from consumer.mail.compose import compose
 from consumer.mail.connection import Extend
 from consumer.model.mail import Mail
@@ -27,7 +27,7 @@ class MailSender:
     """Composes and sends one mail at a time, over connections shared with other senders."""
 
     def __init__(
-        self, settings: ConsumerSettings, tasks: TaskRegistry, mailer: Mailer, late_answers: LateAnswers
+        self, settings: ConsumerSettings, tasks: TaskRegistry, mailer: MailTransport, late_answers: LateAnswers
     ) -> None:
         self._mail_from = settings.mail_from
         self._templates_folder = settings.templates_folder
