@@ -25,10 +25,9 @@ from consumer.stages.policy_outage import RefusalEffect, RefusedMessage
 from consumer.task.definition import LONGEST_DELAY_SECONDS, default_delay_seconds
 from consumer.task.registry import TaskRegistry
 from shared.database.connections import DbConnection
-from shared.outbox import breaker, policy_refusals
+from shared.outbox import breaker, follow_ups, policy_refusals
 from shared.outbox import claims as statements
 from shared.outbox.claims import Claim
-from shared.outbox.follow_ups import append_follow_ups
 from shared.outbox.unknown_tasks import release_unknown
 
 _log = structlog.get_logger(__name__)
@@ -119,7 +118,7 @@ class OutcomeWriter:
         outcomes = [each.outcome for each in acknowledged]
         rows = [row for outcome in outcomes if isinstance(outcome, Completed) for row in outcome.follow_ups]
         if rows:
-            append_follow_ups(self._connection, rows)
+            follow_ups.append_follow_ups(self._connection, rows)
 
     def _release_unknown(self, batch: Sequence[AttemptResult]) -> Dispositions:
         """Release messages whose task this worker does not know, until an hour after the first such release."""

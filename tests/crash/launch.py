@@ -99,7 +99,11 @@ def _find(name: str) -> tuple[Any, str]:
     """Return the object that holds what `module:a.b.c` names, and the last name."""
     module, _, path = name.partition(":")
     *parents, attribute = path.split(".")
-    return functools.reduce(getattr, parents, importlib.import_module(module)), attribute
+    return functools.reduce(_part, parents, importlib.import_module(module)), attribute
+
+
+def _part(owner: Any, name: str) -> Any:
+    return owner[int(name)] if name.isdecimal() else getattr(owner, name)
 
 
 def _is_first_time(note: Path) -> bool:

@@ -26,6 +26,8 @@ Given = Literal[
     "old history",
     "accounts that were not verified in time",
     "a missing setting",
+    "a message that is done in its transaction",
+    "a message with a handler",
 ]
 
 _PROBE_WITHOUT_ANSWER: Final[Given] = "an open breaker and a mail server that does not answer"
@@ -180,6 +182,7 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
             past=f"{sql}:discard_claims",
             **{**unwanted, "attempt": 1},
         ),
+        *_tasks(program, sent, whose),
         *_around("fail", program, f"{sql}:fail", given=refusing, **sent),
         *_around("fail's COMMIT", program, COMMIT, past=f"{sql}:fail", given=refusing, **sent),
         *_around("release", program, f"{sql}:release", **unreachable),
@@ -196,9 +199,29 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
     ]
 
 
-def _outbox_worker_points() -> list[Point]:
-    broker = "consumer.threaded.queue:WorkerBroker"
+def _tasks(program: Program, sent: dict[str, Any], whose: dict[str, Any]) -> list[Point]:
+    """Return the crash points of work that is no mail."""
+    sql, follow_ups = "shared.outbox.claims", "shared.outbox.follow_ups:append_follow_ups"
+    done: dict[str, Any] = {"given": "a message that is done in its transaction", "mails": (0,)}
+    handled: dict[str, Any] = {"given": "a message with a handler", "mails": (0,)}
     return [
+        *_around("an effect", program, "tests.crash.effects:TASKS.0.prepare", **done, **sent),
+        *_around("ack_in", program, f"{sql}:ack_in", **done, **sent),
+        Point("ack_in's COMMIT", program, COMMIT, "before", past=f"{sql}:ack_in", **done, **sent),
+        Point("ack_in's COMMIT", program, COMMIT, "after", past=f"{sql}:ack_in", **done, **whose),
+        *_around("a handler", program, "tests.crash.effects:TASKS.1.handle", **handled, **sent),
+        *_around("the append of a handler", program, follow_ups, **handled, **sent),
+        Point("the append's COMMIT", program, COMMIT, "before", past=follow_ups, **handled, **sent),
+        Point("the append's COMMIT", program, COMMIT, "after", past=follow_ups, **handled, **whose),
+    ]
+
+
+def _outbox_worker_points() -> list[Point]:
+    broker, renewal = "consumer.threaded.queue:WorkerBroker", "shared.outbox.claims:renew_claims"
+    handled: dict[str, Any] = {"given": "a message with a handler", "mails": (0,), "attempt": 2}
+    return [
+        *_around("renew_claims", "OutboxWorker", renewal, **handled),
+        *_around("the COMMIT of renew_claims", "OutboxWorker", COMMIT, past=renewal, **handled),
         Point("the pop", "OutboxWorker", f"{broker}.pop", "after", that=_brings_something),
         Point("the work", "OutboxWorker", "consumer.stages.claim:Claimer.claim", "before"),
         *_working_on("OutboxWorker"),

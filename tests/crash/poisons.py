@@ -47,4 +47,4 @@ def _message(name: str) -> type[Message]:
     return make_dataclass(name, [("username", str)], bases=(Message,), namespace=names, frozen=True)
 
 
-TASKS = [Task(_message(name), prepare=prepare) for name, prepare in POISONS.items()]
+TASKS = [Task(_message(name), prepare=prepare, timeout_seconds=1) for name, prepare in POISONS.items()]

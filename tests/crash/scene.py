@@ -23,6 +23,7 @@ from embedded.servers.redis import RedisServer
 from shared.database.connections import connect
 from shared.outbox.messages import SendVerifyEmail
 from shared.rq_format.keys import Keys
+from tests.crash import effects
 from tests.programs.preloading import Preloaded, PreloadedProgram, rq_key_prefix
 from tests.reused_database import ReusedDatabase
 from tests.rows import ids_by_message_id
@@ -41,6 +42,7 @@ SETTINGS = {
     "OUTBOX_BACKOFF_SCALE": "0.02",
     "OUTBOX_POLL_SECONDS": "0.2",
     "WORKER_CONCURRENCY": "1",
+    "OUTBOX_TASKS": f"consumer.tasks,{effects.MODULE}",
 }
 OUTBOX_WORKER = {"RQ_WORKER_CLASS": "consumer.worker.OutboxWorker"}
 STOCK_WORKER: Mapping[str, str] = {}
