@@ -30,7 +30,7 @@ WEIGHTS = {
     **dict.fromkeys(("prepare", "send", "discard_claims", "link_ends", "link_long_ended", "grows_old"), 4),
     **dict.fromkeys(("find", "lock", "lock_dead_letters", "look_again", "delete"), 6),
 }
-CONFIG = AccountsConfig(names=2, signups=3, requests=3, orders=2)
+CONFIG = AccountsConfig(names=2, signups=3, requests=3, orders=2, joins=False)
 
 
 @pytest.fixture

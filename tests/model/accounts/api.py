@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from tests.model.accounts.state import (
     GOOD,
     NOBODY,
+    PENDING,
     Account,
     AccountGuard,
     AccountsConfig,
@@ -25,6 +26,7 @@ def api_steps(world: AccountsWorld, config: AccountsConfig) -> Iterator[Move]:
         elif not account.is_verified and not world.expiry.holds(name) and world.requests and world.halfway is None:
             asked = world._replace(requests=world.requests - 1)
             yield _resend(asked, config, name, account)
+            yield from _joined_resends(asked, config, name, account)
             for address in range(config.addresses):
                 if address != account.address and not world.is_taken(address):
                     yield _correct(asked, config, name, account, address)
@@ -57,6 +59,15 @@ def _resend(world: AccountsWorld, config: AccountsConfig, name: int, account: Ac
         return AccountStep("resend", name, "the account is read", is_own=False), halfway
     after = _append(world, name, account.life, account.address)
     return AccountStep("resend", name, is_own=False), after
+
+
+def _joined_resends(world: AccountsWorld, config: AccountsConfig, name: int, account: Account) -> Iterator[Move]:
+    """The mail has the same dedup key. If its row is locked for long, the resend appends one of its own."""
+    for number, mail in enumerate(world.mails if config.joins else ()):
+        is_present = mail.life == account.life and number >= account.first_mail
+        has_key = mail.name == name and (is_present or not config.keeps(AccountGuard.RESEND_JOINS_PRESENT))
+        if has_key and mail.status == PENDING and mail.is_unclaimed:
+            yield AccountStep("resend", name, f"part of mail {number}", is_own=False), world
 
 
 def _correct(world: AccountsWorld, config: AccountsConfig, name: int, account: Account, address: int) -> Move:

@@ -46,6 +46,7 @@ class AccountGuard(Enum):
     EXPIRE_LOCKS_DEAD_LETTERS = "expire: the dead letters that go with an account are locked, too"
     EXPIRE_LOOKS_AGAIN = "expire: after that a new snapshot decides"
     EXPIRE_DISCARDS = "expire: dead letters because of the recipient are discarded with their account"
+    RESEND_JOINS_PRESENT = "resend: becomes part of a mail that was asked for since the account's last correction"
     APPEND_LOCKS = "resend: the account's row is locked in the statement that appends"
     CORRECT_AT_ONCE = "correct: address, first_mail_id and message are one statement"
     CORRECT_FIRST_MAIL = "correct: first_mail_id is the new message"
@@ -69,12 +70,13 @@ class Account(NamedTuple):
 
 
 class Mail(NamedTuple):
-    """A verification mail's message and its link. The last two fields before the link are history."""
+    """A verification mail's message and its link. The fields between its status and its link are history."""
 
     name: int
     status: str = PENDING
     life: int = 0  # the account that it was appended for
     asked_for: int = NOBODY  # the address that it was appended for
+    is_unclaimed: bool = True  # no worker has claimed it yet
     link: str = NO_LINK
     link_address: int = NOBODY
 
@@ -138,6 +140,7 @@ class AccountsConfig(NamedTuple):
     signups: int = 1
     requests: int = 1
     orders: int = 0
+    joins: bool = True  # a resend may become part of a mail that waits for its first claim
     without: frozenset[AccountGuard] = frozenset()
 
     def keeps(self, guard: AccountGuard) -> bool:

@@ -107,6 +107,15 @@ def _covers_the_address(before: AccountsWorld, step: AccountStep, after: Account
     )
 
 
+def _is_ahead(_before: AccountsWorld, step: AccountStep, after: AccountsWorld) -> bool:
+    account = after.accounts[step.number] if step.name == "resend" else None
+    return account is None or any(
+        (mail.name, mail.life, mail.asked_for, mail.status) == (step.number, account.life, account.address, PENDING)
+        and number >= account.first_mail
+        for number, mail in enumerate(after.mails)
+    )
+
+
 KEPT: Final = "no message that is pending, running or dead is without the account that it was appended for"
 ASKED: Final = "a mail goes to the address that it was asked for, and to no other"
 OWED: Final = "who waits for a mail to an address that nobody has verified has a message ahead, or a mail that was sent"
@@ -117,6 +126,7 @@ DAYS: Final = (
     "only an unverified account is deleted, UNVERIFIED_DAYS after creation, correction and the end of its links"
 )
 COVERED: Final = "no account is deleted while a link of its address is good, or a mail will bring one"
+AHEAD: Final = "after a resend a mail to the account's address is ahead"
 PROPERTIES: Final[dict[str, Check]] = {
     KEPT: _keeps_accounts,
     ASKED: _sends_as_asked,
@@ -126,6 +136,7 @@ PROPERTIES: Final[dict[str, Check]] = {
     ONE_OWNER: _has_one_owner,
     DAYS: _waits_its_days,
     COVERED: _covers_the_address,
+    AHEAD: _is_ahead,
 }
 
 SIZES: Final = {
@@ -176,6 +187,7 @@ BROKEN: Final = [
     (AccountGuard.EXPIRE_LOCKS_DEAD_LETTERS, KEPT, AccountsConfig(requests=0, orders=1)),
     (AccountGuard.EXPIRE_LOOKS_AGAIN, KEPT, AccountsConfig(requests=1)),
     (AccountGuard.EXPIRE_DISCARDS, KEPT, AccountsConfig(requests=0)),
+    (AccountGuard.RESEND_JOINS_PRESENT, AHEAD, AccountsConfig(requests=2)),
     (AccountGuard.APPEND_LOCKS, KEPT, AccountsConfig(requests=1)),
     (AccountGuard.CORRECT_AT_ONCE, ASKED, AccountsConfig(requests=1)),
     (AccountGuard.CORRECT_FIRST_MAIL, ASKED, AccountsConfig(requests=1)),

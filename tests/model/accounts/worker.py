@@ -30,7 +30,7 @@ def worker_steps(world: AccountsWorld, config: AccountsConfig) -> Iterator[Move]
     if phase == IDLE:
         for each, mail in enumerate(world.mails):
             if mail.status == PENDING:
-                claimed = world.with_mail(each, mail._replace(status=RUNNING))
+                claimed = world.with_mail(each, mail._replace(status=RUNNING, is_unclaimed=False))
                 yield AccountStep("claim", each), claimed._replace(worker=MailWorker(CLAIMED, each))
         return
     mail = world.mails[number]

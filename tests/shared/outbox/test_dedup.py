@@ -18,7 +18,8 @@ from shared.outbox.claims import Claim
 from shared.outbox.messages import SendVerifyEmail, SendWelcomeEmail
 from shared.outbox.operations import dead_letters
 from shared.outbox.tables import outbox
-from tests.rows import message
+from shared.testing import run_due
+from tests.rows import add_user, message
 from tests.waiting import wait_until
 
 KEY = "order 7"
@@ -165,6 +166,17 @@ def test_an_append_beside_the_relay_s_push_becomes_part_of_what_was_pushed(
     row = message(connection, first)
     assert (row["status"], row["generation"]) == ("published", 0)
     assert claim_one(connection, first).payload == '{"username": "bob"}'
+
+
+def test_what_is_sent_is_the_newer_payload(engine: Engine, connection: DbConnection, database_url: str) -> None:
+    for username in ("alice", "bob"):
+        add_user(connection, username)
+        append_one(engine, username)
+
+    run = run_due(database_url)
+
+    assert [(each.status, each.payload) for each in run.messages] == [("done", {"username": "bob"})]
+    assert [mail.recipient for mail in run.mails] == ["bob@example.com"]
 
 
 def test_the_first_claim_frees_the_key_for_good(engine: Engine, connection: DbConnection) -> None:
