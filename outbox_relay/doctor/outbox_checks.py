@@ -5,6 +5,7 @@ from typing import Final
 
 from outbox_relay.doctor.findings import Finding, fault, ok, skipped, warning
 from outbox_relay.doctor.postgresql_checks import takes_writes
+from outbox_relay.doctor.webhook_checks import check_webhooks
 from shared.database.connections import DbConnection
 from shared.database.read_transaction import read_transaction
 from shared.outbox.operations.dead_letters import count_dead
@@ -32,6 +33,7 @@ def _check_outbox(connection: DbConnection, settings: RelaySettings) -> Iterator
     if dependencies.mail_away_seconds is None:
         yield _check_waiting(connection)
     yield _check_run_lease(connection, settings)
+    yield from check_webhooks(connection)
     dead_letters = count_dead(connection)
     if dead_letters.number:
         yield warning(

@@ -114,3 +114,23 @@ def test_what_keeps_the_relays_from_working_is_named_before_them(healthy: Instal
     redis_away(healthy)
 
     assert list(faults()) == ["redis", "relay"]
+
+
+def test_a_disabled_endpoint_is_named_with_what_waits_for_it(healthy: Installation) -> None:
+    healthy.sql(
+        "INSERT INTO webhook_endpoints (name, url, events) VALUES ('shop', 'https://example.com/a-token', '{e}')"
+    )
+    healthy.sql(
+        "INSERT INTO outbox_destinations (name, paused_at, pause_reason)"
+        " SELECT 'webhook:' || id, now(), 'disabled: the endpoint answered 410' FROM webhook_endpoints"
+    )
+    healthy.sql(
+        "INSERT INTO outbox (task, payload, destination, due_at)"
+        " SELECT 'task:deliver_webhook', '{}', 'webhook:' || id, '2100-01-01' FROM webhook_endpoints"
+    )
+
+    text = " ".join(run("doctor").output.split())
+
+    assert "the endpoint shop is disabled (the endpoint answered 410); 1 messages wait for it" in text
+    assert "webhooks enable shop" in text
+    assert "a-token" not in text

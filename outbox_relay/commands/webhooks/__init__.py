@@ -1,0 +1,1 @@
+"""`python -m outbox_relay webhooks`: manage the endpoints that get events as webhooks."""
