@@ -9,4 +9,7 @@ after an outage of PostgreSQL reap_running waits until every consumer has said h
 concludes about missing rows is the model's own judgement. A Redis that was restarted has a new marker here, which
 stands for its new run id. Wider: a statement that meets a lock or no row that fits is tried too, and has to wait, to
 pass the row by, or to change nothing.
+
+That is service.py's, with the model of messages/. The services of the small models are accounts_service.py,
+done_service.py and dedup_service.py; small_walks.py walks through the latter two.
 """

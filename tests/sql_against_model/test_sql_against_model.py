@@ -1,6 +1,5 @@
 """The real statements do what the model says, and a difference fails the test."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -14,10 +13,11 @@ from shared.outbox import claims as of_consumer
 from shared.outbox import publishing, reaping
 from tests.model.messages.state import Config
 from tests.model.messages.test_protocol import STEPS
-from tests.sql_against_model.moment import Connection, DivergenceError
+from tests.sql_against_model.moment import DivergenceError
 from tests.sql_against_model.paths import PATHS
 from tests.sql_against_model.servers import Servers
 from tests.sql_against_model.service import Service
+from tests.sql_against_model.unguarded import leave_out
 from tests.sql_against_model.walking import follow, walk_and_shrink, walk_until_divergence
 
 
@@ -39,29 +39,6 @@ def test_real_statements_do_what_the_model_says(service: Service, walks: int) ->
 
     print(f"\n{service.taken.total()} steps: {service.taken}")  # noqa: T201 - for pytest -s
     assert set(service.taken) == STEPS
-
-
-class Unguarded:
-    """A connection on which one clause of a statement is another."""
-
-    def __init__(self, connection: Connection, clause: str, instead: str) -> None:
-        self.connection = connection
-        self.clause = clause
-        self.instead = instead
-
-    def execute(self, query: str, parameters: Any = None) -> Any:
-        assert self.clause in query
-        return self.connection.execute(query.replace(self.clause, self.instead).encode(), parameters)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.connection, name)
-
-
-def leave_out(monkeypatch: pytest.MonkeyPatch, statement: Callable[..., Any], clause: str, instead: str) -> None:
-    def unguarded(connection: Connection, *args: Any, **kwargs: Any) -> Any:
-        return statement(Unguarded(connection, clause, instead), *args, **kwargs)
-
-    monkeypatch.setattr(sys.modules[statement.__module__], statement.__name__, unguarded)
 
 
 @pytest.mark.parametrize(

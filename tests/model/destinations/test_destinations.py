@@ -69,7 +69,6 @@ SIZES: Final = {
     "outage": OUTAGE,
     "outage-and-fault": OUTAGE_AND_FAULT,
     "rows-that-name-no-or-another-destination": OTHER_ROWS,
-    "the-same-and-an-outage": OTHER_ROWS_AND_OUTAGE,
     "locks": LOCKS,
     "two-hang": SLOW,
     "two-probes-hang": SLOW_PROBES,
@@ -79,6 +78,7 @@ SIZES: Final = {
     "removal": REMOVAL,
 }
 LONG: Final = {
+    "rows-that-name-no-or-another-destination-and-an-outage": OTHER_ROWS_AND_OUTAGE,
     "locks-and-the-server-returns": LOCKS._replace(tasks=(A, A), switches=1),
     "two-messages-paused": DestinationsConfig(tasks=(A, A, B), orders=1),
     "outage-and-pause": DestinationsConfig(destinations=(Destination(DOWN), Destination()), switches=1, orders=1),
@@ -136,7 +136,7 @@ BROKEN: Final = [
     (DestinationGuard.BEGIN_UNTIL, PAUSED, PAUSE_AND_FAULT._replace(max_retries=1)),
     (DestinationGuard.RELEASE_GIVES_BACK, ACCOUNT, PAUSE),
     (DestinationGuard.CONTACT_CLOSES, CLOSED, OUTAGE),
-    (DestinationGuard.COUNT_OPENINGS, SPENT, OUTAGE),
+    (DestinationGuard.COUNT_OPENINGS, SPENT, OUTAGE._replace(tasks=(A,))),
 ]
 DELAYED: Final = [
     (DestinationGuard.TAKE_EACH, B, DestinationsConfig(orders=1)),

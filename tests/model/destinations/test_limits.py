@@ -18,7 +18,15 @@ def test_limit_is_passed_by_its_burst_at_most() -> None:
     assert not explored.broken, explored.broken[0]
 
 
-@pytest.mark.parametrize("guard", LimitGuard, ids=lambda guard: guard.name)
+@pytest.mark.parametrize(
+    "guard",
+    [
+        LimitGuard.SMALLER_BURST,
+        LimitGuard.TOKENS_EXPIRE,
+        pytest.param(LimitGuard.CLOCK_AFTER_LOCK, marks=pytest.mark.long),
+    ],
+    ids=lambda guard: guard.name,
+)
 def test_without_the_guard_the_limit_is_passed(guard: LimitGuard) -> None:
     explored = explore_limit(guard)
 

@@ -62,7 +62,7 @@ def explore_done(config: DoneConfig, checks: dict[str, Check]) -> Found[DoneWorl
 
 def done_steps(world: DoneWorld, config: DoneConfig) -> Iterator[Move]:
     for number, hand in enumerate(world.hands):
-        if number and hand == world.hands[number - 1]:
+        if number and hand.phase == world.hands[number - 1].phase == IDLE:
             continue  # a twin
         yield from _hand_steps(world, config, number)
         if world.faults and hand.phase != IDLE:
@@ -140,8 +140,7 @@ def _ack_steps(world: DoneWorld, config: DoneConfig, number: int) -> Iterator[Mo
     if hand.phase == EFFECTIVE:
         yield DoneStep("ack", who, _named(acked)), _committed(world, config, (), acked).with_hand(number, Hand())
     elif whole:
-        locks = tuple(sorted({*hand.locks, *acked}))
-        yield DoneStep("ack", who, _named(acked)), world.with_hand(number, hand._replace(phase=ACKED, locks=locks))
+        yield DoneStep("ack", who, _named(acked)), world.with_hand(number, hand._replace(phase=ACKED, locks=acked))
     else:
         asking = hand._replace(phase=ASKING, locks=())
         yield DoneStep("ack", who, f"only {_named(acked)}: rollback"), world.with_hand(number, asking)
@@ -185,7 +184,7 @@ def _committed(world: DoneWorld, config: DoneConfig, batch: tuple[int, ...], ack
 
 
 def _ask_steps(world: DoneWorld, config: DoneConfig, number: int) -> Iterator[Move]:
-    """Which of the batch are still its own? Their locks are held by the transaction that prepares them again."""
+    """Which of the batch are still its own? A transaction of its own, which ends before they are prepared again."""
     hand = world.hands[number]
     waits = any(world.locked_for(message, number) for message in hand.batch)
     if waits and config.keeps(DoneGuard.OURS_LOCKED):
@@ -195,8 +194,7 @@ def _ask_steps(world: DoneWorld, config: DoneConfig, number: int) -> Iterator[Mo
         for message in hand.batch
         if world.rows[message].status == RUNNING and world.rows[message].token == number
     )
-    locks = ours if config.keeps(DoneGuard.OURS_LOCKED) else ()
-    then = Hand(CLAIMED, ours, locks, hand.late) if ours else Hand()
+    then = Hand(CLAIMED, ours, late=hand.late) if ours else Hand()
     yield DoneStep("ask", _who(number), f"still ours: {_named(ours) or 'none'}"), world.with_hand(number, then)
 
 
