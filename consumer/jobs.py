@@ -18,7 +18,7 @@ from consumer.task.registry import load_tasks
 from shared.database.connections import UnsuitableDatabaseError
 from shared.errors import SettingsError
 from shared.logs import configure_logging
-from shared.outbox import claims
+from shared.outbox import releases
 from shared.rq_format.ids import is_message_id
 from shared.settings.consumer import read_consumer_settings
 from shared.settings.postgresql_url import read_database_url
@@ -102,7 +102,7 @@ def _release_unclaimed(message_id: int, reason: str) -> None:
         return
     try:
         with database.transaction() as connection:
-            claims.release_unclaimed(connection, message_id, reason, _SETTINGS_SECONDS)
+            releases.release_unclaimed(connection, message_id, reason, _SETTINGS_SECONDS)
         database.close()
     except psycopg.Error as exc:
         _log.warning("message.not_released", message_id=message_id, error=database.cause(exc))

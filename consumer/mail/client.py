@@ -9,7 +9,7 @@ from consumer.mail.connection_pool import ConnectionPool, NoPlaceError
 from consumer.mail.session import ServerUnavailableError, Sessions
 from consumer.mail.transaction import Envelope, NotTaken, Transaction
 from consumer.model.lease import Lease
-from consumer.model.outcomes import Accepted, Failed, Outcome, Released, ServerUnavailable
+from consumer.model.outcomes import Accepted, DestinationUnavailable, Failed, Outcome, Released, RenderFailed
 from shared.doubling_pause import DoublingPause
 from shared.settings.smtp_server import SmtpServer
 
@@ -76,7 +76,7 @@ class Mailer:
         except NoPlaceError:
             return Released("the mail server accepts no further connection now")
         except ServerUnavailableError as exc:
-            return ServerUnavailable(str(exc), after_mail_from=exc.after_mail_from, is_busy=exc.is_busy)
+            return DestinationUnavailable(str(exc), after_mail_from=exc.after_mail_from, is_busy=exc.is_busy)
         except Exception as exc:  # noqa: BLE001 - RQ's timeout or a defect ends an attempt, never the worker
             return _outcome_of_our_error(exc, dot_sent=mail.dot_sent)
 
@@ -160,4 +160,4 @@ def _outcome_of_our_error(exc: Exception, *, dot_sent: bool) -> Outcome:
         return Failed(f"{name} after the mail was sent", maybe_accepted=True, is_unanswered=True)
     if isinstance(exc, (MemoryError, OutOfResourcesError)):
         return Released(f"this worker lacks memory, files or threads ({name})", is_delayed=True)
-    return Failed(f"{name} while the mail was sent")
+    return RenderFailed(f"{name} while the mail was sent")

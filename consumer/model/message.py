@@ -6,12 +6,13 @@ from typing import Final
 from consumer.model.lease import Lease
 from consumer.model.mail import Mail
 from consumer.model.outcomes import Outcome
-from shared.outbox.breaker import Breaker
 from shared.outbox.claims import Claim
+from shared.outbox.destinations.states import DestinationState
 from shared.rq_format.read import PoppedJob
 from shared.tracing.spans import NO_SPAN, OpenSpan
 
-CLOSED_BREAKER: Final = Breaker(is_open=False, probe_id=None)
+UNREAD: Final = DestinationState("")
+"""Nothing is known of a destination."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class ClaimedMessage:
         lease: how long it is ours, by this process's clock.
         job: the RQ job that named the message, if this process has to delete it.
         span: covers the message's time in this process, if tracing is on.
-        breaker: the state of its destination's breaker when it was read, after the claim.
+        destination: the state of its destination when it was read, after the claim.
 
     """
 
@@ -47,15 +48,20 @@ class ClaimedMessage:
     lease: Lease
     job: PoppedJob | None = None
     span: OpenSpan = NO_SPAN
-    breaker: Breaker = CLOSED_BREAKER
+    destination: DestinationState = UNREAD
 
     def with_lease(self, lease: Lease) -> "ClaimedMessage":
         """Return the same message with a renewed lease."""
         return replace(self, lease=lease)
 
-    def with_breaker(self, breaker: Breaker) -> "ClaimedMessage":
-        """Return the same message with the breaker's state."""
-        return replace(self, breaker=breaker)
+    def with_destination(self, destination: DestinationState) -> "ClaimedMessage":
+        """Return the same message with the state of its destination."""
+        return replace(self, destination=destination)
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether this message is the one that tests an unavailable destination."""
+        return self.destination.is_open and self.destination.probe_id == self.claim.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +114,6 @@ class AttemptResult:
     message: ClaimedMessage
     outcome: Outcome
     recipient: Recipient | None = None
-
-    @property
-    def is_probe(self) -> bool:
-        """Whether this message was the one that tests an unavailable destination."""
-        breaker = self.message.breaker
-        return breaker.is_open and breaker.probe_id == self.message.claim.id
 
     @property
     def reason(self) -> str | None:

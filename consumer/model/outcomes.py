@@ -7,7 +7,7 @@ from typing import Final
 from shared.outbox.follow_ups import FollowUp
 
 TAKES_NO_MORE: Final = "the mail server takes no more for now"
-"""The start of the reason of a ServerUnavailable that may be about its message alone: a 4yz reply to RCPT TO."""
+"""The start of the reason of a DestinationUnavailable that may be about its message alone: a 4yz reply to RCPT TO."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,9 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class RenderFailed:
-    """There was nothing to send, and the destination was not contacted. It spends an attempt.
+    """The attempt failed without an answer of the destination: there was nothing to send, or an error of ours.
+
+    It spends an attempt.
 
     Attributes:
         reason: for the operator. It contains no address and no secret.
@@ -111,28 +113,32 @@ class Released:
     Attributes:
         reason: for the operator. It contains no address and no secret.
         is_delayed: the cause may last for this message, so it waits and lets others go first.
+        spread_seconds: it is due at a random moment of so many seconds.
 
     """
 
     reason: str
     is_delayed: bool = False
+    spread_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class ServerUnavailable:
-    """The mail server could not be used. It spends no attempt.
+class DestinationUnavailable:
+    """The destination could not be used. It spends no attempt.
 
     Attributes:
         reason: for the operator. It contains no address and no secret.
         after_mail_from: the server had already accepted the sender. This message may be the cause after all, so it
             waits longer and lets others be tried first.
         is_busy: the server answers, refuses for now, and may serve others meanwhile.
+        retry_after_seconds: how long the destination asks for, before the next try.
 
     """
 
     reason: str
     after_mail_from: bool = False
     is_busy: bool = False
+    retry_after_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,5 +147,13 @@ class LeaseOver:
 
 
 Outcome = (
-    Accepted | Completed | Failed | RenderFailed | TaskUnknown | Discarded | Released | ServerUnavailable | LeaseOver
+    Accepted
+    | Completed
+    | Failed
+    | RenderFailed
+    | TaskUnknown
+    | Discarded
+    | Released
+    | DestinationUnavailable
+    | LeaseOver
 )

@@ -25,7 +25,7 @@ def serves_others(connection: DbConnection) -> bool:
             SELECT FROM outbox_finished
              WHERE finished_at > (SELECT clock_timestamp() - make_interval(secs => %s))
                AND finished_at <= (SELECT clock_timestamp())
-               AND status = 'done'
+               AND destination = 'mail' AND status = 'done'
         )
         """,
         [WAIT_SECONDS],
@@ -49,7 +49,7 @@ def refuses_this_one_alone(connection: DbConnection, claim: Claim, delay_seconds
         SELECT EXISTS (
             SELECT FROM outbox_finished
              WHERE finished_at > message.due_at - make_interval(secs => %(delay)s) AND finished_at < message.claimed_at
-               AND status = 'done'
+               AND destination = 'mail' AND status = 'done'
         )
           FROM outbox AS message
          WHERE id = %(id)s AND claim_token = %(token)s AND starts_with(last_error, %(reason)s)

@@ -21,6 +21,7 @@ from shared.errors import OutboxError
 from shared.outage_causes import postgresql_reason
 from shared.outbox import claims
 from shared.outbox.claims import Claim
+from shared.outbox.known_tasks import NO_TASKS, KnownTasks
 from shared.rq_format.read import PoppedJob
 from shared.tracing.spans import NO_SPAN, OpenSpan, tracing
 
@@ -65,8 +66,11 @@ class Claimer:
     mail is prepared, has spent an attempt and becomes a dead letter in the end.
     """
 
-    def __init__(self, database: Database, run_lease_seconds: float, policy: RetryPolicy) -> None:
+    def __init__(
+        self, database: Database, run_lease_seconds: float, policy: RetryPolicy, tasks: KnownTasks = NO_TASKS
+    ) -> None:
         self._database = database
+        self._tasks = tasks
         self._run_lease_seconds = run_lease_seconds
         self._policy = policy
 
@@ -116,7 +120,7 @@ class Claimer:
             try:
                 with self._database.transaction(lock_seconds=lock_seconds) as connection:
                     ids = claims.unlocked_among(connection, list(wanted)) if is_locked else list(wanted)
-                    fresh = claims.claim(connection, ids, token, self._run_lease_seconds)
+                    fresh = claims.claim(connection, ids, token, self._run_lease_seconds, self._tasks)
                     # After the claim: the lost COMMIT may still be in progress, and the claim waits until it ends.
                     found = claims.find_own_claims(connection, list(wanted), token) if first_lease else []
                     may_be_ours = lease if fresh else may_be_ours

@@ -12,7 +12,15 @@ from rq.timeouts import BaseTimeoutException
 
 from consumer.model.mail import Mail
 from consumer.model.message import AttemptResult, ClaimedMessage, MessageToHandle
-from consumer.model.outcomes import Completed, Discarded, Failed, Outcome, Released, RenderFailed, ServerUnavailable
+from consumer.model.outcomes import (
+    Completed,
+    DestinationUnavailable,
+    Discarded,
+    Failed,
+    Outcome,
+    Released,
+    RenderFailed,
+)
 from consumer.model.results import StepResult
 from consumer.task import Context, RetryAfter, Unavailable, Undeliverable
 from consumer.task.context import HandledMessage
@@ -25,7 +33,7 @@ from shared.settings.consumer import ConsumerSettings
 from shared.tracing.spans import tracing
 
 _TOO_LATE: Final = Released("too little of the lease was left to begin the handler")
-_LEAKED: Final = Failed("the handler left a transaction open: commit it, or use `with context.connect() as …`")
+_LEAKED: Final = RenderFailed("the handler left a transaction open: commit it, or use `with context.connect() as …`")
 _NO_DATABASE: Final = Released("PostgreSQL was unavailable while the message was handled", is_delayed=True)
 
 
@@ -144,9 +152,11 @@ def _outcome_of(returned: object, follow_ups: list[FollowUp]) -> Outcome:
         case Undeliverable():
             return RenderFailed(returned.reason, is_permanent=True)
         case Mail() | BaseException():
-            return Failed(f"the handler returned {type(returned).__name__}, which only `prepare` may return")
+            return RenderFailed(f"the handler returned {type(returned).__name__}, which only `prepare` may return")
         case _ if isawaitable(returned) or isgenerator(returned):
-            return Failed("the handler returned a coroutine or a generator, which nobody runs: write a plain function")
+            return RenderFailed(
+                "the handler returned a coroutine or a generator, which nobody runs: write a plain function"
+            )
         case _:
             return Completed(tuple(follow_ups))
 
@@ -156,15 +166,15 @@ def _failure(exc: BaseException, message: ClaimedMessage, connections: _Connecti
         case Undeliverable():
             return RenderFailed(exc.reason, is_permanent=True)
         case RetryAfter():
-            return Failed(exc.reason, retry_after_seconds=exc.seconds)
+            return RenderFailed(exc.reason, retry_after_seconds=exc.seconds)
         case Unavailable():
-            return ServerUnavailable(exc.reason)
+            return DestinationUnavailable(exc.reason)
         case BaseTimeoutException():
             return late(message, monotonic() - message.lease.started_at)
         case _ if isinstance(exc, UNREACHABLE) and not isinstance(exc, LOCKED) and connections.are_lost():
             return _NO_DATABASE
         case _:
-            return Failed(f"{type(exc).__name__} while the message was handled")
+            return RenderFailed(f"{type(exc).__name__} while the message was handled")
 
 
 def _result(message: ClaimedMessage, outcome: Outcome) -> StepResult:

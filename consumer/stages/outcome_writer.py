@@ -1,5 +1,6 @@
 """Writes the outcomes of several messages in one transaction: what each kind of outcome changes in PostgreSQL."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
@@ -11,29 +12,35 @@ from consumer.model.message import AttemptResult
 from consumer.model.outcomes import (
     Accepted,
     Completed,
+    DestinationUnavailable,
     Discarded,
     Failed,
     LeaseOver,
     Released,
     RenderFailed,
-    ServerUnavailable,
     TaskUnknown,
 )
 from consumer.model.results import Disposition
 from consumer.stages import busy_server, policy_outage
+from consumer.stages.destination_updates import WITHOUT_BREAKER, DestinationUpdates, Log
 from consumer.stages.policy_outage import RefusalEffect, RefusedMessage
 from consumer.task.definition import LONGEST_DELAY_SECONDS, default_delay_seconds
 from consumer.task.registry import TaskRegistry
 from shared.database.connections import DbConnection
-from shared.outbox import breaker, follow_ups, policy_refusals
 from shared.outbox import claims as statements
+from shared.outbox import follow_ups, policy_refusals, releases
 from shared.outbox.claims import Claim
+from shared.outbox.messages import MAIL
 from shared.outbox.unknown_tasks import release_unknown
 
 _log = structlog.get_logger(__name__)
 
 OUTAGE_SECONDS: Final = 60.0
 """How long a message waits whose cause of release may last."""
+
+UNAVAILABLE_AT_MOST: Final = 100
+"""How often a destination may be unavailable to a message although its breaker is closed. After that, each time fails
+an attempt: it is available to others."""
 
 _UNKNOWN_TASK_SECONDS: Final = 3600.0
 """How long after its first release a message of an unknown task becomes a dead letter."""
@@ -68,6 +75,9 @@ class OutcomeWriter:
         self._tasks = tasks
         self._backoff_scale = backoff_scale
         self._unconfirmed = unconfirmed
+        self._destinations = DestinationUpdates(connection, backoff_scale)
+        self._given_back: AbstractSet[int] = frozenset()
+        """The messages whose attempts were given back at the end of this transaction."""
         self._serves_others: bool | None = None
         """Whether the mail server accepts other mails; None until it was checked."""
         self._changed: set[Claim] = set()
@@ -93,14 +103,15 @@ class OutcomeWriter:
                     dispositions[claim] = self._fail(each, failure)
                 case LeaseOver():
                     dispositions[claim] = self._fail(each, _LEASE_OVER)
-                case ServerUnavailable() as outage:
+                case DestinationUnavailable() as outage:
                     dispositions[claim] = self._release_after_outage(each, outage)
                 case Accepted() | Completed() | Discarded() | Released() | TaskUnknown():
                     pass
         for each in batch:
-            self._update_breaker(each)
-        given_back = self._note_refusals(refused, effects)
-        return dispositions | {claim: Disposition.RELEASED for claim in refused if claim.id in given_back}
+            self._destinations.add_result(each)
+        self._note_refusals(refused, effects)
+        self.after_commit += self._destinations.write()
+        return dispositions | {claim: Disposition.RELEASED for claim in refused if claim.id in self._given_back}
 
     def _ack(self, accepted: Sequence[AttemptResult]) -> Dispositions:
         if not accepted:
@@ -141,17 +152,20 @@ class OutcomeWriter:
 
     def _release(self, released: Sequence[AttemptResult]) -> Dispositions:
         dispositions: Dispositions = {}
-        for is_delayed in (False, True):
-            group = [each for each in released if _is_delayed(each) is is_delayed]
-            if group:
-                delay = OUTAGE_SECONDS * self._backoff_scale if is_delayed else 0
-                claims = [each.message.claim for each in group]
-                ours = statements.release(self._connection, claims, None, delay_seconds=delay)
-                for each in group:
-                    is_written = each.message.claim.id in ours
-                    dispositions[each.message.claim] = self._disposition(
-                        each, Disposition.RELEASED, is_written=is_written
-                    )
+        groups: defaultdict[tuple[float, float], list[AttemptResult]] = defaultdict(list)
+        for each in released:
+            groups[_delay_seconds(each)].append(each)
+        for (delay, spread), group in groups.items():
+            ours = releases.release(
+                self._connection,
+                [each.message.claim for each in group],
+                None,
+                delay_seconds=delay * self._backoff_scale,
+                spread_seconds=spread * self._backoff_scale,
+            )
+            for each in group:
+                is_written = each.message.claim.id in ours
+                dispositions[each.message.claim] = self._disposition(each, Disposition.RELEASED, is_written=is_written)
         return dispositions
 
     def _discard(self, batch: Sequence[AttemptResult]) -> Dispositions:
@@ -186,24 +200,29 @@ class OutcomeWriter:
             seconds = default_delay_seconds(claim.attempt)
         return min(LONGEST_DELAY_SECONDS, self._backoff_scale * seconds)
 
-    def _release_after_outage(self, result: AttemptResult, outage: ServerUnavailable) -> Disposition:
-        """Release a message that found the mail server unavailable, and open the breaker unless the server is busy."""
+    def _release_after_outage(self, result: AttemptResult, outage: DestinationUnavailable) -> Disposition:
+        """Release a message that found its destination unavailable, and open the breaker unless it is only busy."""
         claim = result.message.claim
-        delay = OUTAGE_SECONDS * self._backoff_scale if outage.after_mail_from else 0
-        if outage.is_busy and not result.message.breaker.is_open:
+        if outage.is_busy and claim.destination == MAIL and not result.message.destination.is_open:
+            delay = OUTAGE_SECONDS * self._backoff_scale
             if outage.after_mail_from and busy_server.refuses_this_one_alone(self._connection, claim, delay):
                 return self._fail(result, Failed(outage.reason))
             if not outage.after_mail_from and self._others_are_served():
                 wait = busy_server.WAIT_SECONDS * self._backoff_scale
-                ours = statements.release(self._connection, [claim], outage.reason, delay_seconds=wait)
+                ours = releases.release(self._connection, [claim], outage.reason, delay_seconds=wait)
                 return self._disposition(result, Disposition.RELEASED, is_written=claim.id in ours)
-        ours = statements.release(self._connection, [claim], outage.reason, delay_seconds=delay)
-        breaker.open_breaker(self._connection, claim.id, outage.reason, self._backoff_scale)
-        if not result.message.breaker.is_open and not self.after_commit:
-            meaning = "messages wait until the mail server is available again"
-            self.after_commit.append(
-                partial(_log.error, "mail_server.unavailable", error=outage.reason, meaning=meaning)
-            )
+        times = _times_unavailable(result)
+        if times is not None and times > UNAVAILABLE_AT_MOST:
+            return self._fail(result, Failed(outage.reason))
+        is_delayed = outage.after_mail_from or claim.destination in WITHOUT_BREAKER
+        ours = releases.release(
+            self._connection,
+            [claim],
+            outage.reason,
+            delay_seconds=OUTAGE_SECONDS * self._backoff_scale if is_delayed else 0,
+            counts=None if times is None else {"unavailable": times},
+        )
+        self._destinations.add_outage(result, outage)
         return self._disposition(result, Disposition.RELEASED, is_written=claim.id in ours)
 
     def _others_are_served(self) -> bool:
@@ -225,44 +244,17 @@ class OutcomeWriter:
             return {}
         return policy_outage.read_effects(self._connection, [claim.id for claim in refused])
 
-    def _note_refusals(
-        self, refused: Mapping[Claim, RefusedMessage], effects: Mapping[int, RefusalEffect]
-    ) -> AbstractSet[int]:
-        """Note the refusals that this transaction has written, and return the messages whose attempts were given back.
-
-        A refusal that an earlier try has written was noted by that try.
-        """
+    def _note_refusals(self, refused: Mapping[Claim, RefusedMessage], effects: Mapping[int, RefusalEffect]) -> None:
+        """Note the refusals that this transaction has written. A refusal that an earlier try has written is noted."""
         written = [refusal for claim, refusal in refused.items() if claim in self._changed]
-        if not written:
-            return set()
-        noted = policy_outage.note(self._connection, written, effects, self._backoff_scale)
-        if noted.declared is not None:
-            self.after_commit.append(partial(policy_outage.log_outage, noted.declared))
-        return noted.given_back
 
-    def _update_breaker(self, result: AttemptResult) -> None:
-        """Close an open breaker if the mail server has answered. Release the probe if it found out nothing.
+        def note() -> Log | None:
+            noted = policy_outage.note(self._connection, written, effects, self._backoff_scale)
+            self._given_back = noted.given_back
+            return None if noted.declared is None else partial(policy_outage.log_outage, noted.declared)
 
-        During an outage by policy only an accepted mail closes the breaker. If the probe was refused by policy,
-        _note_refusals decides when the next one is sent.
-        """
-        if not result.message.breaker.is_open or isinstance(result.outcome, ServerUnavailable):
-            return
-        message_id = result.message.claim.id
-        match result.outcome:
-            case (Accepted() | Completed() | Failed(maybe_accepted=False)) as answer:
-                if breaker.close_breaker(self._connection, is_accepted=isinstance(answer, Accepted)):
-                    self.after_commit.append(partial(_log.info, "mail_server.recovered", message_id=message_id))
-                elif result.is_probe and result.recipient is None:
-                    breaker.release_probe(self._connection, message_id, self._backoff_scale)
-            case Failed() if result.is_probe:
-                # The server got a mail and did not answer. It may do so each time, so the next probe waits longest.
-                pause = breaker.LONGEST_PROBE_PAUSE_SECONDS * self._backoff_scale
-                breaker.release_probe(self._connection, message_id, pause)
-            case _ if result.is_probe:
-                breaker.release_probe(self._connection, message_id)
-            case _:
-                pass
+        if written:
+            self._destinations.add(MAIL, note)
 
     def _disposition(self, result: AttemptResult, intended: Disposition, *, is_written: bool) -> Disposition:
         """Return the disposition of a message that was failed, discarded or released, perhaps by an earlier try.
@@ -277,11 +269,29 @@ class OutcomeWriter:
 def _policy_refusal(result: AttemptResult) -> RefusedMessage | None:
     """Return the refusal to note if the message was refused by policy."""
     match result.outcome:
-        case Failed(policy_code=str(code), reason=reason) if result.recipient is not None:
+        case Failed(policy_code=str(code), reason=reason) if (
+            result.recipient is not None and result.message.claim.destination == MAIL
+        ):
             return RefusedMessage(result.message.claim.id, result.recipient, code, reason)
         case _:
             return None
 
 
-def _is_delayed(result: AttemptResult) -> bool:
-    return isinstance(result.outcome, Released) and result.outcome.is_delayed
+def _delay_seconds(result: AttemptResult) -> tuple[float, float]:
+    """Return how long a released message waits, and the random time that is added."""
+    match result.outcome:
+        case Released(is_delayed=True, spread_seconds=spread):
+            return OUTAGE_SECONDS, spread
+        case Released(spread_seconds=spread):
+            return 0.0, spread
+        case _:
+            return 0.0, 0.0
+
+
+def _times_unavailable(result: AttemptResult) -> int | None:
+    """Return how often the destination was unavailable to this message although its breaker was closed, with this time.
+
+    None if that is not counted. A mail server that is unavailable to one mail alone is found in other ways.
+    """
+    claim, state = result.message.claim, result.message.destination
+    return None if claim.destination == MAIL or state.is_open else claim.counts.unavailable + 1

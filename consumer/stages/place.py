@@ -18,6 +18,7 @@ from consumer.model.results import StepResult
 from consumer.stages.database import Database
 from consumer.stages.database_retries import RetryPolicy
 from consumer.stages.handle import Begin, Handler
+from consumer.stages.limiter import Limiter
 from consumer.stages.preparing.attempts import PrepareAttempts
 from consumer.stages.preparing.task_calls import TaskCalls
 from consumer.stages.send import Sender
@@ -37,6 +38,7 @@ class Place:
         policy: RetryPolicy,
         sender: Sender,
         begin: Begin,
+        limiter: Limiter,
         *,
         database: Database | None = None,
     ) -> None:
@@ -48,6 +50,7 @@ class Place:
             policy: how to wait while PostgreSQL is unavailable.
             sender: sends what is prepared.
             begin: limits the time of the tasks' functions.
+            limiter: says whether a message may begin, by the limit of its destination.
             database: the connection for work that is prepared here; by default one of the place's own.
 
         """
@@ -56,6 +59,7 @@ class Place:
         self._sender = sender
         self._begin = begin
         self._handler = Handler(settings, tasks, begin)
+        self._limiter = limiter
         self._tasks = tasks
         self._backoff_since: float | None = None
 
@@ -70,6 +74,8 @@ class Place:
     def carry_out(self, work: Work) -> StepResult:
         """Carry it out, and return the results, or what is to be sent now."""
         match work:
+            case PreparedMessage(message) | MessageToHandle(message) if refusal := self._limiter.refusal(message):
+                return StepResult(results=[AttemptResult(message, refusal)])
             case PreparedMessage():
                 step = StepResult(results=[self._sender.send(work)])
             case MessageToHandle():

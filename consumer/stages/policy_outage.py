@@ -21,8 +21,10 @@ import structlog
 
 from consumer.model.message import Recipient
 from shared.database.connections import DbConnection
-from shared.outbox import breaker, policy_refusals
+from shared.outbox import policy_refusals
 from shared.outbox.columns import LARGEST_NUMBER
+from shared.outbox.destinations import breaker
+from shared.outbox.messages import MAIL
 from shared.outbox.policy_refusals import PolicyStatus, Refusal, RowState
 
 _log = structlog.get_logger(__name__)
@@ -116,7 +118,7 @@ def note(
     given_back: set[int] = set()
     if status.is_outage or declared is not None:
         for each in refused if declared is None else [declared]:
-            breaker.open_breaker(connection, each.message_id, outage_reason(each), scale)
+            breaker.open_breaker(connection, MAIL, each.message_id, outage_reason(each), scale)
         given_back = policy_refusals.return_attempts(connection, [*noted.values()])
         noted = {id_: each for id_, each in noted.items() if id_ not in given_back}
     code = None if declared is None else declared.code
@@ -128,7 +130,8 @@ def note(
 def log_outage(declared: RefusedMessage) -> None:
     """Log an outage by policy as an error."""
     _log.error(
-        "mail_server.unavailable",
+        "destination.unavailable",
+        destination=MAIL,
         error=outage_reason(declared),
         code=declared.code,
         meaning="the mail server refuses us, not the recipients: messages wait and spend no attempts",

@@ -6,7 +6,6 @@ prepared or handled in a place of its own, so that a task that waits or takes lo
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Final
 
 import structlog
 
@@ -18,14 +17,12 @@ from consumer.stages.database_retries import RetryPolicy
 from consumer.stages.preparing.attempts import PrepareAttempts
 from consumer.stages.preparing.task_calls import TaskCalls
 from consumer.task.registry import TaskRegistry
-from shared.outbox import breaker as breaker_statements
-from shared.outbox.breaker import Breaker
+from shared.outbox.destinations import states
+from shared.outbox.destinations.states import DestinationState
 from shared.outbox.messages import MAIL
 from shared.settings.consumer import ConsumerSettings
 
 _log = structlog.get_logger(__name__)
-
-_BREAKER_OPEN: Final = Released("the mail server is unavailable")
 
 
 class Preparer:
@@ -40,14 +37,17 @@ class Preparer:
 
     def prepare(self, messages: Sequence[ClaimedMessage]) -> StepResult:
         """Return the work for each message. One whose mail cannot be prepared does not affect the others."""
-        # Until the breaker was read, any message may be the probe.
-        unread = [each.with_breaker(Breaker(is_open=True, probe_id=each.claim.id)) for each in messages]
+        # Until the destinations were read, any message may be a probe.
+        unread = [
+            each.with_destination(DestinationState(each.claim.destination, is_open=True, probe_id=each.claim.id))
+            for each in messages
+        ]
         return self._attempts.run(unread)
 
     def _prepare(self, connection: TaskConnection, messages: Sequence[ClaimedMessage], marker: str) -> StepResult:
-        breaker = breaker_statements.read_breaker(connection)
+        read = states.read_destinations(connection, {each.claim.destination for each in messages})
         step = StepResult()
-        mails = self._sorted_out([each.with_breaker(breaker) for each in messages], step)
+        mails = self._sorted_out([each.with_destination(read[each.claim.destination]) for each in messages], step)
         if mails:
             step.add(self._calls.prepare(connection, mails, marker))
         return step
@@ -59,11 +59,11 @@ class Preparer:
         unknown: set[str] = set()
         for each in messages:
             task = self._tasks.get(each.claim.task)
-            if task is None:
+            if (blocked := _blocked(each)) is not None:
+                step.results.append(AttemptResult(each, blocked))
+            elif task is None:
                 unknown.add(each.claim.task)
                 step.results.append(AttemptResult(each, TaskUnknown()))
-            elif each.breaker.is_open and each.breaker.probe_id != each.claim.id:
-                step.results.append(AttemptResult(each, _BREAKER_OPEN))
             elif task.handle is not None:
                 step.work.append(MessageToHandle(each))
             elif task.destination == MAIL and task.name in self._tasks.own:
@@ -74,3 +74,13 @@ class Preparer:
         for name in unknown:
             _log.error("task.unknown", task=name, fix=TaskUnknown().reason)
         return mails
+
+
+def _blocked(message: ClaimedMessage) -> Released | None:
+    """Return the outcome of a message whose destination is paused, or known to be unavailable; None if it may begin."""
+    state = message.destination
+    if state.is_paused:
+        return Released(f"the destination {state.name} is paused")
+    if state.is_open and not message.is_probe:
+        return Released(f"the destination {state.name} is unavailable")
+    return None

@@ -11,6 +11,7 @@ from consumer.stages.claim import Claimer
 from consumer.stages.database import Database
 from consumer.stages.database_retries import RetryPolicy, database_pause
 from consumer.stages.handle import RunningTask
+from consumer.stages.limiter import Limiter
 from consumer.stages.place import Place
 from consumer.stages.prepare import Preparer
 from consumer.stages.record import ResultRecorder
@@ -49,7 +50,7 @@ class Processor:
         self._limit_job = limit_job
         self._policy = RetryPolicy(deadline_passed=deadline_passed)
         self._database = database or Database(settings.database_url)
-        self._claimer = Claimer(self._database, settings.run_lease_seconds, self._policy)
+        self._claimer = Claimer(self._database, settings.run_lease_seconds, self._policy, tasks.known_tasks())
         self._preparer = Preparer(self._database, settings, tasks, self._policy)
         late_answers = LateAnswers(
             settings.database_url,
@@ -58,7 +59,8 @@ class Processor:
             after_renewal=lambda: limit_job(settings.run_lease_seconds),
         )
         sender = Sender(settings, tasks, mailer or open_mailer(settings), late_answers)
-        self._place = Place(settings, tasks, self._policy, sender, self._begin, database=self._database)
+        limiter = Limiter(self._database)
+        self._place = Place(settings, tasks, self._policy, sender, self._begin, limiter, database=self._database)
         self._recorder = ResultRecorder(self._database, tasks, settings.backoff_scale)
 
     def process(self, message_id: int) -> Disposition:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from consumer.task.definition import Task, default_delay_seconds
 from shared.errors import SettingsError
+from shared.outbox.known_tasks import KnownTasks
 from shared.settings.consumer import DEFAULT_TASK_MODULES
 
 _VARIABLE: Final = "OUTBOX_TASKS"
@@ -45,13 +46,12 @@ class TaskRegistry:
         known = self.tasks.get(task)
         return default_delay_seconds(attempt) if known is None else known.delay_seconds(attempt)
 
-    def destinations(self) -> dict[str, str]:
-        """Return each task's destination, for rows that name none."""
-        return {name: task.destination for name, task in self.tasks.items()}
-
-    def max_retries(self) -> dict[str, int]:
-        """Return each task's number of retries, for rows that name none."""
-        return {name: task.max_retries for name, task in self.tasks.items()}
+    def known_tasks(self) -> KnownTasks:
+        """Return what the claim of a message fills in. The destination of a class that names none is its row's."""
+        return KnownTasks.of(
+            {name: task.message.destination for name, task in self.tasks.items()},
+            {name: task.max_retries for name, task in self.tasks.items()},
+        )
 
 
 def load_tasks(modules: Sequence[str]) -> TaskRegistry:

@@ -9,7 +9,7 @@ from email.policy import default
 from consumer.mail.client import Envelope
 from consumer.mail.connection import Extend
 from consumer.model.lease import Lease
-from consumer.model.outcomes import Accepted, Failed, Outcome, ServerUnavailable
+from consumer.model.outcomes import Accepted, DestinationUnavailable, Failed, Outcome
 from consumer.task import RetryAfter, Unavailable, Undeliverable
 
 
@@ -52,7 +52,7 @@ class CapturingMailer:
             if self._send is not None:
                 self._send(mail)
         except Unavailable as exc:
-            return ServerUnavailable(exc.reason)
+            return DestinationUnavailable(exc.reason)
         except RetryAfter as exc:
             return Failed(exc.reason, retry_after_seconds=exc.seconds)
         except Undeliverable as exc:

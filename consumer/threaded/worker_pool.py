@@ -10,6 +10,7 @@ from consumer.model.results import RecordedResult
 from consumer.stages.claim import Claimer
 from consumer.stages.database import Database
 from consumer.stages.database_retries import RetryPolicy
+from consumer.stages.limiter import Limiter
 from consumer.stages.place import Place
 from consumer.stages.prepare import Preparer
 from consumer.stages.record import ResultRecorder
@@ -62,7 +63,7 @@ class WorkerPool:
             fetching_broker,
             state,
             fetching,
-            Claimer(fetching, settings.run_lease_seconds, policy),
+            Claimer(fetching, settings.run_lease_seconds, policy, tasks.known_tasks()),
             Preparer(fetching, settings, tasks, policy),
             burst=burst,
             timings=timings,
@@ -76,10 +77,18 @@ class WorkerPool:
             shutting_down=state.stopping.is_set,
         )
         self._watch = TaskWatch(Database(settings.database_url), state, self._work, self._results)
+        limiter = Limiter(Database(settings.database_url))
         self._senders = [
             SenderThread(
                 number,
-                Place(settings, tasks, policy, Sender(settings, tasks, self._mailer, late_answers), self._watch.begin),
+                Place(
+                    settings,
+                    tasks,
+                    policy,
+                    Sender(settings, tasks, self._mailer, late_answers),
+                    self._watch.begin,
+                    limiter,
+                ),
                 self._work,
                 self._results,
             )

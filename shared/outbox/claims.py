@@ -1,11 +1,11 @@
-"""The statements of the consumer: claim, acknowledge, fail, release and renew.
+"""The statements of the consumer: claim, acknowledge, fail and renew.
 
 Each function executes one statement, whose conditions make it safe to run concurrently with any other.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -17,8 +17,14 @@ from shared.outbox.columns import (
     LONGEST_REASON,
     MAX_RETRIES,
     NEXT_GENERATION,
+    NO_COUNTS,
+    READ_COUNTS,
+    Counts,
     insert_finished,
+    parse_counts,
 )
+from shared.outbox.known_tasks import DESTINATION, FAILURES, MAX_RETRIES_SET, NO_TASKS, KnownTasks
+from shared.outbox.messages import MAIL
 
 _LARGEST_UNFOLDED_BYTES: Final = 4 * 1024 * 1024
 _PAYLOAD: Final = f"""
@@ -30,9 +36,13 @@ _PAYLOAD: Final = f"""
 _CLAIM: Final = f"""
     id, claim_token, task, {_PAYLOAD}, attempt, {MAX_RETRIES},
     extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent, uid,
-    failures @> '[{{"unanswered": true}}]', failures @> '[{{"late": true}}]'
+    failures @> '[{{"unanswered": true}}]', failures @> '[{{"late": true}}]',
+    destination, {READ_COUNTS}
 """
 """The columns of a Claim, in the order of its fields."""
+
+_COUNTS: Final = 13
+"""The position of the last column, which has to be parsed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,9 @@ class Claim:
     Attributes:
         met_silence: an earlier attempt got no answer after the last dot, so this one may wait longer for it.
         was_late: an earlier attempt's handler ran for longer than it may.
+        destination: the outside system that the work needs.
+        counts: what is counted of it beside its failed attempts.
+        former_destination: the one that the row named before the claim; None if that is not known.
 
     """
 
@@ -60,6 +73,9 @@ class Claim:
     uid: UUID
     met_silence: bool
     was_late: bool = False
+    destination: str = MAIL
+    counts: Counts = NO_COUNTS
+    former_destination: str | None = field(default=None, compare=False)
 
     @property
     def is_last_attempt(self) -> bool:
@@ -67,13 +83,19 @@ class Claim:
         return self.attempt > self.max_retries
 
 
-def claim(connection: DbConnection, message_ids: Sequence[int], token: UUID, lease_seconds: float) -> list[Claim]:
+def claim(
+    connection: DbConnection,
+    message_ids: Sequence[int],
+    token: UUID,
+    lease_seconds: float,
+    tasks: KnownTasks = NO_TASKS,
+) -> list[Claim]:
     """Claim those of the messages that are published, or pending and due, and return the claims.
 
     A pending row may be claimed too: the relay that pushed its job has not committed yet, or died before it could. In
     the first case this statement waits for that relay's row locks; SKIP LOCKED would delay the message by a lease. The
     generation is not compared: the first job that arrives does the work. A row without a uid gets one here, before its
-    first mail is sent.
+    first mail is sent, and the destination and number of retries that its task has.
     """
     rows = connection.execute(
         f"""
@@ -81,13 +103,20 @@ def claim(connection: DbConnection, message_ids: Sequence[int], token: UUID, lea
            SET status = 'running', attempt = least(attempt, {LARGEST_NUMBER - 1}) + 1,
                claim_token = %(token)s, claimed_at = clock_timestamp(),
                lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
-               uid = coalesce(uid, gen_random_uuid())
+               uid = coalesce(uid, gen_random_uuid()),
+               destination = {DESTINATION},
+               max_retries = {MAX_RETRIES_SET},
+               failures = {FAILURES}
          WHERE id = ANY(%(ids)s::bigint[]) AND (status = 'published' OR (status = 'pending' AND due_at <= now()))
-        RETURNING {_CLAIM}
+        RETURNING {_CLAIM}, (SELECT former.destination FROM outbox AS former WHERE former.id = outbox.id)
         """,  # noqa: S608 - expressions of our own
-        {"ids": list(message_ids), "token": token, "lease": lease_seconds},
+        {"ids": list(message_ids), "token": token, "lease": lease_seconds, "tasks": tasks.text},
     ).fetchall()
-    return [Claim(*row) for row in rows]
+    return [_claim(*row) for row in rows]
+
+
+def _claim(*row: Any) -> Claim:  # noqa: ANN401 - the columns of _CLAIM, and the former destination if it is known
+    return Claim(*[*row[:_COUNTS], parse_counts(row[_COUNTS]), *row[_COUNTS + 1 :]])
 
 
 def unlocked_among(connection: DbConnection, message_ids: Sequence[int]) -> list[int]:
@@ -108,7 +137,7 @@ def find_own_claims(connection: DbConnection, message_ids: Sequence[int], token:
         """,  # noqa: S608 - an expression of our own
         [list(message_ids), token],
     ).fetchall()
-    return [Claim(*row) for row in rows]
+    return [_claim(*row) for row in rows]
 
 
 def ack(connection: DbConnection, claims: Sequence[Claim]) -> set[int]:
@@ -274,42 +303,3 @@ def fail(
         },
     )
     return failed.rowcount == 1
-
-
-def release(
-    connection: DbConnection, claims: Sequence[Claim], reason: str | None, *, delay_seconds: float = 0
-) -> set[int]:
-    """Make claimed messages pending again without spending an attempt; return the ids whose claim was still ours."""
-    released = connection.execute(
-        f"""
-        UPDATE outbox
-           SET status = 'pending', generation = {NEXT_GENERATION}, attempt = attempt - 1,
-               due_at = clock_timestamp() + make_interval(secs => %(delay)s),
-               claim_token = NULL, lease_until = NULL, broker_epoch = NULL,
-               last_error = coalesce(%(reason)s, last_error)
-          FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[]) AS claim (message_id, token)
-         WHERE id = claim.message_id AND status = 'running' AND claim_token = claim.token
-        RETURNING id
-        """,  # noqa: S608 - an expression of our own
-        {
-            "ids": [claim.id for claim in claims],
-            "tokens": [claim.token for claim in claims],
-            "reason": None if reason is None else reason[:LONGEST_REASON],
-            "delay": delay_seconds,
-        },
-    ).fetchall()
-    return {row[0] for row in released}
-
-
-def release_unclaimed(connection: DbConnection, message_id: int, reason: str, delay_seconds: float) -> bool:
-    """Make a published message pending again that this worker cannot claim; no attempt is spent."""
-    released = connection.execute(
-        f"""
-        UPDATE outbox
-           SET status = 'pending', generation = {NEXT_GENERATION}, lease_until = NULL, broker_epoch = NULL,
-               due_at = clock_timestamp() + make_interval(secs => %s), last_error = %s
-         WHERE id = %s AND status = 'published'
-        """,  # noqa: S608 - an expression of our own
-        [delay_seconds, reason[:LONGEST_REASON], message_id],
-    )
-    return released.rowcount == 1

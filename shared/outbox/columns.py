@@ -132,6 +132,9 @@ class Counts:
     unknown_since: float | None = None
 
 
+NO_COUNTS: Final = Counts()
+
+
 def parse_counts(text: str | None) -> Counts:
     """Return a message's counts. What another program may have written there counts for nothing."""
     try:

@@ -22,6 +22,9 @@ MAIL: Final = "mail"
 LOCAL: Final = "local"
 """The destination of work that needs nothing but PostgreSQL and the worker. It has no breaker."""
 
+UNKNOWN: Final = "unknown"
+"""The destination of messages that name none, and whose task the worker that claims them does not know."""
+
 DESTINATION_FORM: Final = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,63}")
 """The form of a destination's name."""
 

@@ -85,7 +85,7 @@ def read_policy_status(connection: DbConnection) -> PolicyStatus:
                coalesce(extract(epoch FROM greatest(b.accepted_at, (
                    SELECT finished_at
                      FROM outbox_finished
-                    WHERE finished_at <= (SELECT clock_timestamp()) AND status = 'done'
+                    WHERE finished_at <= (SELECT clock_timestamp()) AND destination = 'mail' AND status = 'done'
                     ORDER BY finished_at DESC
                     LIMIT 1
                ))), 0)::float8,
@@ -150,21 +150,35 @@ _USERNAME: Final = f"""
 
 
 def another_domain_waits(connection: DbConnection, domain: str) -> bool:
-    """Return whether mail to another domain is due, published or running, among the first thousand of each."""
+    """Return whether mail to another domain is due, published or running, among the first thousand of each.
+
+    A row that names no destination may be a mail.
+    """
     row = connection.execute(
         f"""
         SELECT EXISTS (
             SELECT
               FROM (
-                  (SELECT payload FROM outbox WHERE status = 'pending' AND queue = 'critical' AND due_at <= now()
-                    ORDER BY due_at, id LIMIT 1000)
+                  (SELECT due.payload
+                     FROM unnest(ARRAY['critical', 'default']) AS source (queue),
+                          unnest(ARRAY['mail', '']) AS of (destination),
+                          LATERAL (SELECT payload
+                                     FROM outbox
+                                    WHERE status = 'pending' AND queue = source.queue
+                                      AND coalesce(destination, '') = of.destination AND due_at <= now()
+                                    ORDER BY due_at, id
+                                    LIMIT 1000) AS due)
                   UNION ALL
-                  (SELECT payload FROM outbox WHERE status = 'pending' AND queue = 'default' AND due_at <= now()
-                    ORDER BY due_at, id LIMIT 1000)
+                  (SELECT published.payload
+                     FROM unnest(ARRAY['critical', 'default']) AS source (queue),
+                          unnest(ARRAY['mail', '']) AS of (destination),
+                          LATERAL (SELECT payload
+                                     FROM outbox
+                                    WHERE status = 'published' AND queue <> '' AND queue = source.queue
+                                      AND coalesce(destination, '') = of.destination
+                                    LIMIT 1000) AS published)
                   UNION ALL
-                  (SELECT payload FROM outbox WHERE status = 'published' LIMIT 1000)
-                  UNION ALL
-                  (SELECT payload FROM outbox WHERE status = 'running' LIMIT 1000)
+                  (SELECT payload FROM outbox WHERE status = 'running' AND destination = 'mail' LIMIT 1000)
               ) AS waiting
               JOIN users ON users.username = {_USERNAME}
              WHERE substring(lower(users.email) FROM '[^@]*$') <> %s

@@ -207,7 +207,7 @@ def test_an_unreachable_mail_server_opens_the_breaker_for_all_workers(service: S
 
     assert dispositions(events(finished.stdout)) == ["released"] * 3
     reasons = [line["reason"] for line in disposition_lines(events(finished.stdout))]
-    assert reasons[1:] == ["the mail server is unavailable"] * 2
+    assert reasons[1:] == ["the destination mail is unavailable"] * 2
     assert [(service.message(id_)["status"], service.message(id_)["attempt"]) for id_ in ids] == [("pending", 0)] * 3
 
 

@@ -141,7 +141,7 @@ def _expiring() -> list[Point]:
 
 def _working_on(program: Program, **whose: Any) -> list[Point]:
     """Return the crash points of both worker classes, from the claim to the outcome's COMMIT."""
-    sql, breaker = "shared.outbox.claims", "shared.outbox.breaker"
+    sql, breaker = "shared.outbox.claims", "shared.outbox.destinations.breaker"
     prepare = "consumer.tasks.verify_email:TASK.prepare"
     refusing = "a refusing mail server"
     sent: dict[str, Any] = {**whose, "attempt": 2}
@@ -155,7 +155,7 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
         *_around("claim", program, f"{sql}:claim", **whose),
         Point("the claim's COMMIT", program, COMMIT, "before", past=f"{sql}:claim", **whose),
         Point("the claim's COMMIT", program, COMMIT, "after", past=f"{sql}:claim", **sent),
-        *_around("read_breaker", program, f"{breaker}:read_breaker", **sent),
+        *_around("read_destinations", program, "shared.outbox.destinations.states:read_destinations", **sent),
         *_around("the verification record", program, prepare, **sent),
         *_around("the verification record's COMMIT", program, COMMIT, past=prepare, **sent),
         *_around("the verification record of a message that came back", program, prepare, **again),
@@ -185,7 +185,7 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
         *_tasks(program, sent, whose),
         *_around("fail", program, f"{sql}:fail", given=refusing, **sent),
         *_around("fail's COMMIT", program, COMMIT, past=f"{sql}:fail", given=refusing, **sent),
-        *_around("release", program, f"{sql}:release", **unreachable),
+        *_around("release", program, "shared.outbox.releases:release", **unreachable),
         *_around("open_breaker", program, f"{breaker}:open_breaker", **unreachable),
         Point("release's COMMIT", program, COMMIT, "before", past=f"{breaker}:open_breaker", **unreachable),
         Point(
@@ -247,7 +247,7 @@ POP_TO_START: Final = (
 def _stock_worker_points() -> list[Point]:
     both: dict[str, Any] = {"whose": "horse and parent"}
     shared = _working_on("stock worker", **both)
-    sql, worker, jobs = "shared.outbox.claims", "rq.worker:Worker", "consumer.jobs"
+    worker, jobs = "rq.worker:Worker", "consumer.jobs"
     alone = {
         "before claim",
         "before the claim's COMMIT",
@@ -264,7 +264,7 @@ def _stock_worker_points() -> list[Point]:
         *_around(
             "release_unclaimed",
             "stock worker",
-            f"{sql}:release_unclaimed",
+            "shared.outbox.releases:release_unclaimed",
             given="a missing setting",
             **both,
         ),

@@ -35,7 +35,7 @@ from outbox_relay.loop.publisher import Publisher
 from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.database.connections import connect
-from shared.outbox.breaker import LONGEST_PROBE_PAUSE_SECONDS
+from shared.outbox.destinations.breaker import LONGEST_PROBE_PAUSE_SECONDS
 from shared.settings.consumer import DEFAULT_TASK_MODULES, ConsumerSettings
 from shared.settings.smtp_server import SmtpServer
 from tests.redis_keys import KEYS, as_text

@@ -14,7 +14,7 @@ from consumer.task import Context, Mail
 from consumer.tasks.verify_email import prepare
 from outbox_relay.loop.maintenance import expiry_statements
 from shared.database.connections import connect
-from shared.outbox import claims
+from shared.outbox import claims, releases
 from shared.outbox.claims import Claim
 from shared.outbox.messages import Message, SendVerifyEmail
 from shared.outbox.operations import dead_letters
@@ -173,7 +173,7 @@ class AccountsService:
         agree("fail", model=True, real=is_ours)
 
     def release(self, _step: AccountStep, _before: AccountsWorld, _after: AccountsWorld) -> None:
-        agree("release", {self._claim.id}, claims.release(self.worker, [self._claim], None))
+        agree("release", {self._claim.id}, releases.release(self.worker, [self._claim], None))
 
     def discard_claims(self, _step: AccountStep, _before: AccountsWorld, _after: AccountsWorld) -> None:
         agree("discard", {self._claim.id}, claims.discard_claims(self.worker, {self._claim: "not needed"}))

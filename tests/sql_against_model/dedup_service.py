@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from shared.database.connections import connect
-from shared.outbox import claims, publishing
+from shared.outbox import claims, publishing, releases
 from shared.outbox.appending import append
 from shared.outbox.claims import Claim
 from shared.outbox.messages import SendVerifyEmail
@@ -155,7 +155,7 @@ class DedupService:
         agree("ack", {self._claim.id}, claims.ack(self.worker, [self._claim]))
 
     def release(self, _step: DedupStep, _before: DedupWorld, _after: DedupWorld) -> None:
-        agree("release", {self._claim.id}, claims.release(self.worker, [self._claim], None))
+        agree("release", {self._claim.id}, releases.release(self.worker, [self._claim], None))
 
     def fail(self, _step: DedupStep, _before: DedupWorld, _after: DedupWorld) -> None:
         is_ours = claims.fail(self.worker, self._claim, "no", details={}, delay_seconds=0, is_dead=True)

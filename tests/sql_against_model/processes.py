@@ -7,7 +7,7 @@ import psycopg
 from rq.job import Job as RqJob
 
 from shared.outbox import claims as of_consumer
-from shared.outbox import publishing, reaping
+from shared.outbox import publishing, reaping, releases
 from shared.outbox.messages import QUEUES, JobRef
 from shared.rq_format.ids import job_id
 from tests.model.messages.rows import FAULT
@@ -227,7 +227,7 @@ class Consumer(Process):
 
     def release(self, at: Moment) -> None:
         def release(claim: of_consumer.Claim) -> bool:
-            return bool(of_consumer.release(self.connection, [claim], "an outage", delay_seconds=LONG_SECONDS))
+            return bool(releases.release(self.connection, [claim], "an outage", delay_seconds=LONG_SECONDS))
 
         self.end(at, release)
 

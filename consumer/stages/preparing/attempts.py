@@ -8,7 +8,7 @@ from uuid import uuid4
 import structlog
 
 from consumer.model.message import AttemptResult, ClaimedMessage
-from consumer.model.outcomes import Completed, LeaseOver, Outcome, Released, RenderFailed, ServerUnavailable
+from consumer.model.outcomes import Completed, DestinationUnavailable, LeaseOver, Outcome, Released, RenderFailed
 from consumer.model.results import Disposition, RecordedResult, StepResult
 from consumer.stages.database import OVERTIME, Database, TaskConnection
 from consumer.stages.database_retries import RetryPolicy, database_pause
@@ -155,7 +155,7 @@ def _failure(exc: BaseException) -> Outcome:
         case RetryAfter():
             return RenderFailed(exc.reason, retry_after_seconds=exc.seconds)
         case Unavailable():
-            return ServerUnavailable(exc.reason)
+            return DestinationUnavailable(exc.reason)
         case TransactionEndedError():
             _log.error("task.transaction_ended", meaning=str(exc), fix="remove COMMIT and ROLLBACK from the task's SQL")
             return RenderFailed(str(exc), is_permanent=True)

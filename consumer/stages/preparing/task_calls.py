@@ -11,11 +11,12 @@ from consumer.model.message import AttemptResult, ClaimedMessage, PreparedMessag
 from consumer.model.outcomes import Completed, Discarded, RenderFailed
 from consumer.model.results import Disposition, RecordedResult, StepResult
 from consumer.stages.database import TaskConnection
+from consumer.stages.destination_updates import DestinationUpdates
 from consumer.task import Context, Done, Undeliverable
 from consumer.task.registry import AnyTask, TaskRegistry
 from shared.database.connections import MARKER
 from shared.errors import OutboxError
-from shared.outbox import breaker, claims
+from shared.outbox import claims
 from shared.outbox.follow_ups import FollowUp, append_follow_ups
 from shared.outbox.messages import Message
 from shared.settings.consumer import ConsumerSettings
@@ -66,7 +67,9 @@ class TaskCalls:
                 raise TransactionEndedError(ENDED)
             connection.execute("SELECT")  # a statement of the task has failed: raise that PostgreSQL refuses the rest
         if done:
-            _acknowledge(connection, done, marker)
+            updates = DestinationUpdates(connection, self._settings.backoff_scale)
+            _acknowledge(connection, done, marker, updates)
+            updates.write()
         step.recorded.extend(RecordedResult(AttemptResult(each, Completed()), Disposition.DELIVERED) for each in done)
         return step
 
@@ -131,13 +134,13 @@ def _kind(value: object) -> str:
     return "None" if value is None else f"an object of the class {type(value).__name__}"
 
 
-def _acknowledge(connection: TaskConnection, done: Sequence[ClaimedMessage], marker: str) -> None:
+def _acknowledge(
+    connection: TaskConnection, done: Sequence[ClaimedMessage], marker: str, updates: DestinationUpdates
+) -> None:
     acknowledged = claims.ack_in(connection, [each.claim for each in done], marker)
     if len(acknowledged) < len(done):
         if connection.execute(f"SELECT {MARKER}").fetchone() != (marker,):
             raise TransactionEndedError(ENDED)
         raise FewerAcknowledgedError
     for each in done:
-        # A probe that sent nothing has found out nothing about its destination.
-        if each.breaker.is_open and each.breaker.probe_id == each.claim.id:
-            breaker.release_probe(connection, each.claim.id)
+        updates.add_done(each)

@@ -16,8 +16,18 @@ SLOW_MARK_SECONDS: Final = 10.0
 """How old a destination's slow_at is at least when it is set again."""
 
 
-def open_breaker(connection: DbConnection, name: str, message_id: int, reason: str, scale: float) -> None:
+def open_breaker(
+    connection: DbConnection,
+    name: str,
+    message_id: int,
+    reason: str,
+    scale: float,
+    *,
+    least_pause_seconds: float = 0,
+) -> None:
     """Open a breaker: the destination is unreachable. Probes follow after 1, 2, 4 … 30 seconds, times `scale`.
+
+    The first and each later pause is at least as long as the destination asks for.
 
     Only the message that found the outage and the probes after it lengthen the pause: ten messages that fail at the
     same moment are one outage, not ten.
@@ -25,7 +35,8 @@ def open_breaker(connection: DbConnection, name: str, message_id: int, reason: s
     connection.execute(
         """
         INSERT INTO outbox_destinations AS d (name, opened_at, outages, probe_at, last_error)
-        VALUES (%(name)s, clock_timestamp(), 1, clock_timestamp() + make_interval(secs => %(scale)s), %(reason)s)
+        VALUES (%(name)s, clock_timestamp(), 1,
+                clock_timestamp() + make_interval(secs => greatest(%(scale)s, %(least)s)), %(reason)s)
             ON CONFLICT (name) DO UPDATE
            SET opened_at = coalesce(d.opened_at, excluded.opened_at),
                outages = CASE WHEN d.opened_at IS NULL THEN 1
@@ -33,12 +44,20 @@ def open_breaker(connection: DbConnection, name: str, message_id: int, reason: s
                               ELSE d.outages END,
                probe_at = CASE WHEN d.opened_at IS NULL THEN excluded.probe_at
                                WHEN d.probe_id = %(id)s THEN clock_timestamp()
-                                   + make_interval(secs => %(scale)s * least(%(longest)s, 2 ^ least(d.outages, 30)))
+                                   + make_interval(secs => greatest(
+                                         %(scale)s * least(%(longest)s, 2 ^ least(d.outages, 30)), %(least)s))
                                ELSE d.probe_at END,
                probe_id = nullif(d.probe_id, %(id)s),
                last_error = excluded.last_error
         """,
-        {"name": name, "id": message_id, "reason": reason, "scale": scale, "longest": LONGEST_PROBE_PAUSE_SECONDS},
+        {
+            "name": name,
+            "id": message_id,
+            "reason": reason,
+            "scale": scale,
+            "least": least_pause_seconds,
+            "longest": LONGEST_PROBE_PAUSE_SECONDS,
+        },
     )
 
 

@@ -5,9 +5,6 @@ from typing import Final
 
 from shared.database.connections import DbConnection
 
-NAME_PATTERN: Final = r"[a-z0-9][a-z0-9_.:-]{0,63}"
-"""The form of a destination's name, as the tables' constraints have it."""
-
 SMALLEST_RATE: Final = 0.001
 LARGEST_RATE: Final = 1_000_000.0
 LARGEST_IN_FLIGHT: Final = 1000

@@ -63,7 +63,7 @@ def test_limits_of_sessions_and_connections_spend_no_attempt_of_one_worker(
 
     assert outcomes(service) == [("done", 1, True, 100)]
     assert len(server.accepted) == 100
-    assert said(worker, "mail_server.unavailable") == []
+    assert said(worker, "destination.unavailable") == []
 
 
 def test_several_workers_share_a_limit_of_connections(service: Service, origin: Preloaded, tmp_path: Path) -> None:

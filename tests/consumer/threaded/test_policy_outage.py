@@ -65,5 +65,5 @@ def test_refusing_every_recipient_makes_no_dead_letter_and_all_are_mailed_afterw
             lambda: service.connection.execute(finished).fetchall() == [("done", 1, MESSAGES)], WAIT, "all to be done"
         )
     assert len(set(server.accepted)) == MESSAGES
-    [outage] = said(worker, "mail_server.unavailable")
+    [outage] = said(worker, "destination.unavailable")
     assert (outage["level"], outage["code"]) == ("error", "5.7.1")

@@ -9,7 +9,7 @@ from psycopg.types.json import Jsonb
 
 from consumer.task.definition import LONGEST_DELAY_SECONDS, default_delay_seconds
 from shared.outbox import claims as of_consumer
-from shared.outbox import policy_refusals, reaping
+from shared.outbox import policy_refusals, reaping, releases
 from shared.outbox.columns import FAILURES_KEPT, LARGEST_NUMBER
 from shared.outbox.messages import JobRef
 from shared.outbox.operations import dead_letters
@@ -37,7 +37,7 @@ def test_a_message_at_every_bound_is_claimed_failed_released_and_retried(connect
     [claim] = of_consumer.claim(connection, [id_], uuid4(), 60)
 
     assert claim.attempt == LARGEST_NUMBER
-    assert of_consumer.release(connection, [claim], reason) == {id_}
+    assert releases.release(connection, [claim], reason) == {id_}
     [claim] = of_consumer.claim(connection, [id_], uuid4(), 60)
     delay = default_delay_seconds(claim.attempt)
     assert delay == LONGEST_DELAY_SECONDS

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, Text, column, create_engine, select, values
 
 from shared.database.connections import DbConnection, connect
-from shared.outbox import claims, publishing
+from shared.outbox import claims, publishing, releases
 from shared.outbox.appending import append, append_for_each
 from shared.outbox.claims import Claim
 from shared.outbox.messages import SendVerifyEmail, SendWelcomeEmail
@@ -184,7 +184,7 @@ def test_the_first_claim_frees_the_key_for_good(engine: Engine, connection: DbCo
     ids = [append_one(engine, "alice")]
     released = claim_one(connection, ids[0])
     ids.append(append_one(engine, "bob"))
-    claims.release(connection, [released], "paused")
+    releases.release(connection, [released], "paused")
     dead = claim_one(connection, ids[1])
     claims.fail(connection, dead, "a reason", details={}, delay_seconds=0, is_dead=True)
     ids.append(append_one(engine, "carol"))

@@ -8,7 +8,7 @@ import pytest
 
 from consumer.mail.client import Envelope, Mailer
 from consumer.model.lease import Lease
-from consumer.model.outcomes import Failed, ServerUnavailable
+from consumer.model.outcomes import DestinationUnavailable, Failed
 from embedded.programs.ports import LOOPBACK
 from tests.servers.scripted_mail_server import PIPELINING
 
@@ -45,9 +45,9 @@ def takes(at_least: float, at_most: float) -> Iterator[None]:
     assert at_least <= seconds <= at_most
 
 
-def outage(reason: str, port: int, cause: str, **known: bool) -> ServerUnavailable:
+def outage(reason: str, port: int, cause: str, **known: bool) -> DestinationUnavailable:
     """Return the outage whose reason names the server and the cause."""
-    return ServerUnavailable(f"{reason}: {LOOPBACK}:{port}: {cause}", **known)
+    return DestinationUnavailable(f"{reason}: {LOOPBACK}:{port}: {cause}", **known)
 
 
 def unanswered(port: int, cause: str) -> Failed:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from consumer.model.outcomes import Accepted, Failed, ServerUnavailable
+from consumer.model.outcomes import Accepted, DestinationUnavailable, Failed
 from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import LOOPBACK
 from tests.consumer.mail.smtp.sending import LONG, MAIL, Answers, Open, both_manners, lease, outage, takes, unanswered
@@ -153,28 +153,31 @@ def test_an_answer_that_is_none_may_mean_acceptance(mailer: Open, manner: Answer
         ({"RCPT": f"550 no {HANG_UP}"}, Failed("refused: 550 no", is_permanent=True)),
         (
             {"RCPT": "421 closing"},
-            ServerUnavailable(
+            DestinationUnavailable(
                 "the mail server takes no more for now and closes: {}: 421 closing", after_mail_from=True, is_busy=True
             ),
         ),
         (
             {"RCPT": HANG_UP},
-            ServerUnavailable(
+            DestinationUnavailable(
                 "the mail server went away at RCPT TO: {}: it closed the connection", after_mail_from=True
             ),
         ),
         (
             {"DATA": HANG_UP},
-            ServerUnavailable(
+            DestinationUnavailable(
                 "the mail server went away at RCPT TO: {}: it closed the connection", after_mail_from=True
             ),
         ),
-        ({"MAIL": "550 no"}, ServerUnavailable("the mail server refuses our sender (MAIL_FROM): {}: 550 no")),
-        ({"MAIL": HANG_UP}, ServerUnavailable("the mail server went away at MAIL FROM: {}: it closed the connection")),
+        ({"MAIL": "550 no"}, DestinationUnavailable("the mail server refuses our sender (MAIL_FROM): {}: 550 no")),
+        (
+            {"MAIL": HANG_UP},
+            DestinationUnavailable("the mail server went away at MAIL FROM: {}: it closed the connection"),
+        ),
     ],
 )
 def test_commands_that_were_sent_together_are_answered_one_by_one(
-    mailer: Open, answers: Answers, outcome: Failed | ServerUnavailable
+    mailer: Open, answers: Answers, outcome: Failed | DestinationUnavailable
 ) -> None:
     with ScriptedMailServer({**PIPELINING, **answers}) as server:
         sender = mailer(server.port)

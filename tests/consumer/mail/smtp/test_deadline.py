@@ -7,7 +7,7 @@ from time import monotonic
 import pytest
 
 from consumer.model.lease import Lease
-from consumer.model.outcomes import Accepted, LeaseOver, Released, ServerUnavailable
+from consumer.model.outcomes import Accepted, DestinationUnavailable, LeaseOver, Released
 from embedded.mail.catcher import MailCatcher
 from tests.consumer.mail.smtp.sending import LONG, MAIL, Open, OverAtTheDot, lease, outage, takes
 from tests.servers.scripted_mail_server import GREETING, ScriptedMailServer, Session
@@ -20,7 +20,7 @@ def test_the_whole_send_has_one_deadline(mailbox: MailCatcher, mailer: Open, fau
     with takes(0.4, 5.0):
         outcome = mailer(mailbox.smtp_port, step_seconds=LONG).send(MAIL, lease(0.75))
 
-    assert isinstance(outcome, ServerUnavailable)
+    assert isinstance(outcome, DestinationUnavailable)
     assert mailbox.mails() == []
 
 
@@ -32,7 +32,7 @@ def test_the_deadline_holds_on_a_kept_connection_too(mailbox: MailCatcher, maile
     with takes(0.4, 5.0):
         outcome = sender.send(MAIL, lease(0.75))
 
-    assert isinstance(outcome, ServerUnavailable)
+    assert isinstance(outcome, DestinationUnavailable)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_the_deadline_holds_for_an_answer_that_drips(mailer: Open, step: str, co
     with ScriptedMailServer(answers, seconds_per_byte=0.01) as server, takes(0.4, 5.0):
         outcome = mailer(server.port, step_seconds=LONG).send(MAIL, lease(0.75))
 
-    assert isinstance(outcome, ServerUnavailable)
+    assert isinstance(outcome, DestinationUnavailable)
     assert server.contents == []
 
 

@@ -5,7 +5,7 @@ from time import monotonic
 
 import pytest
 
-from consumer.model.outcomes import Accepted, Failed, ServerUnavailable
+from consumer.model.outcomes import Accepted, DestinationUnavailable, Failed
 from tests.consumer.mail.smtp.sending import MAIL, QUICK, Open, lease, takes, unanswered
 from tests.servers.scripted_mail_server import CONTENT, GREETING, Answer, ScriptedMailServer, Session
 
@@ -35,7 +35,7 @@ def test_every_other_step_has_its_limit(mailer: Open, step: str, answer: str) ->
     with ScriptedMailServer({step: late(answer)}) as server:
         outcome = mailer(server.port, step_seconds=QUICK).send(MAIL, lease())
 
-    assert isinstance(outcome, ServerUnavailable)
+    assert isinstance(outcome, DestinationUnavailable)
     assert server.contents == []
 
 
@@ -44,7 +44,7 @@ def test_the_wait_ends_with_two_thirds_of_the_lease(mailer: Open, step: str) -> 
     with ScriptedMailServer({step: late("220 scripted", 3.0)}) as server, takes(1.0, 2.9):
         outcome = mailer(server.port, step_seconds=QUICK).send(MAIL, lease(1.5))
 
-    assert isinstance(outcome, ServerUnavailable if step == GREETING else Failed)
+    assert isinstance(outcome, DestinationUnavailable if step == GREETING else Failed)
 
 
 @dataclass
@@ -82,5 +82,5 @@ def test_nothing_but_that_wait_is_extended(mailer: Open) -> None:
     with ScriptedMailServer({"RCPT": late("250 OK", 1.0)}) as server:
         outcome = mailer(server.port).send(MAIL, lease(0.75), renewal)
 
-    assert isinstance(outcome, ServerUnavailable)
+    assert isinstance(outcome, DestinationUnavailable)
     assert renewal.asked_at == []

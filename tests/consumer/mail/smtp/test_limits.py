@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 
 from consumer.mail.client import Mailer
-from consumer.model.outcomes import Accepted, Failed, Outcome, Released, ServerUnavailable
+from consumer.model.outcomes import Accepted, DestinationUnavailable, Failed, Outcome, Released
 from tests.consumer.mail.smtp.sending import MAIL, Answers, Open, both_manners, lease, takes
 from tests.servers.scripted_mail_server import CONTENT, GREETING, HANG_UP, Answer, ScriptedMailServer, Session
 from tests.waiting import wait_until
@@ -102,9 +102,11 @@ def test_a_limit_of_mails_in_a_time_is_an_outage(mailer: Open, manner: Answers, 
     accepted = [outcome for outcome in outcomes if isinstance(outcome, Accepted)]
     others = [outcome for outcome in outcomes if not isinstance(outcome, Accepted)]
     assert 5 <= len(accepted) <= 5 + AT_ONCE
-    assert {type(outcome) for outcome in others} == {ServerUnavailable}
-    assert {outcome.is_busy for outcome in others if isinstance(outcome, ServerUnavailable)} == {step != "MAIL"}
-    assert {outcome.after_mail_from for outcome in others if isinstance(outcome, ServerUnavailable)} == {step != "MAIL"}
+    assert {type(outcome) for outcome in others} == {DestinationUnavailable}
+    assert {outcome.is_busy for outcome in others if isinstance(outcome, DestinationUnavailable)} == {step != "MAIL"}
+    assert {outcome.after_mail_from for outcome in others if isinstance(outcome, DestinationUnavailable)} == {
+        step != "MAIL"
+    }
 
 
 def test_a_refusal_like_that_of_a_limit_is_the_mails_own_when_another_is_taken_meanwhile(mailer: Open) -> None:
@@ -186,7 +188,7 @@ def test_an_attempt_is_not_spent_where_no_fresh_connection_was_to_be_had(mailer:
 
         outcome = sender.send(MAIL, lease())
 
-    assert (len(server.said), isinstance(outcome, ServerUnavailable) and outcome.is_busy) == (3, True)
+    assert (len(server.said), isinstance(outcome, DestinationUnavailable) and outcome.is_busy) == (3, True)
 
 
 @pytest.mark.parametrize("refusal", ["421 no", "452 4.3.2 not now"])
@@ -262,7 +264,7 @@ def test_who_waits_for_a_place_learns_at_once_that_the_server_is_away(mailer: Op
 
         outcomes = [each.result() for each in sending]
 
-    assert {type(outcome) for outcome in outcomes} == {ServerUnavailable}
+    assert {type(outcome) for outcome in outcomes} == {DestinationUnavailable}
 
 
 def test_who_gets_no_place_in_time_gives_the_attempt_back(mailer: Open) -> None:

@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from consumer.model.outcomes import Accepted, Failed, ServerUnavailable
+from consumer.model.outcomes import Accepted, DestinationUnavailable, Failed
 from tests.consumer.mail.smtp.sending import LONG, MAIL, Open, lease, takes
 from tests.servers.scripted_mail_server import CONTENT, GREETING, Answer, ScriptedMailServer, Session
 
@@ -39,7 +39,7 @@ def test_an_endless_answer_before_the_dot_is_an_outage_at_once(mailer: Open, ste
     with ScriptedMailServer({step: endless}) as server, takes(0, 5.0):
         outcome = mailer(server.port, step_seconds=LONG).send(MAIL, lease())
 
-    assert isinstance(outcome, ServerUnavailable)
+    assert isinstance(outcome, DestinationUnavailable)
     assert server.contents == []
     assert peak_kilobytes() - before < 16 * 1024
 

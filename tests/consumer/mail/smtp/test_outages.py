@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumer.model.outcomes import Accepted, ServerUnavailable
+from consumer.model.outcomes import Accepted, DestinationUnavailable
 from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import free_port
 from tests.consumer.mail.smtp.sending import MAIL, QUICK, Open, lease, outage
@@ -68,7 +68,7 @@ def test_a_server_that_does_not_want_to_talk_is_an_outage(mailer: Open, answers:
     with ScriptedMailServer(answers) as server:
         outcome = mailer(server.port).send(MAIL, lease())
 
-    assert isinstance(outcome, ServerUnavailable)
+    assert isinstance(outcome, DestinationUnavailable)
     assert (outcome.reason.partition(":")[0], outcome.after_mail_from) == (
         "the mail server refuses to talk",
         False,
@@ -79,7 +79,7 @@ def test_garbage_for_a_greeting_is_an_outage(mailer: Open) -> None:
     with ScriptedMailServer({GREETING: "HTTP/1.1 400 Bad Request"}) as server:
         outcome = mailer(server.port).send(MAIL, lease())
 
-    assert isinstance(outcome, ServerUnavailable)
+    assert isinstance(outcome, DestinationUnavailable)
     assert not outcome.after_mail_from
 
 
@@ -95,7 +95,7 @@ def test_no_server_is_an_outage(mailer: Open) -> None:
 def test_a_wrong_name_is_an_outage(mailer: Open, host: str) -> None:
     outcome = mailer(25, host=host).send(MAIL, lease(3.0))
 
-    assert isinstance(outcome, ServerUnavailable)
+    assert isinstance(outcome, DestinationUnavailable)
     assert outcome.reason.startswith(f"cannot connect to the mail server: {host}:25: ")
     assert not outcome.after_mail_from
 

@@ -9,7 +9,7 @@ import pytest
 
 from consumer.dialing import OutOfResourcesError
 from consumer.mail.connection import SmtpConnection
-from consumer.model.outcomes import Accepted, Failed, Released
+from consumer.model.outcomes import Accepted, Failed, Released, RenderFailed
 from tests.consumer.mail.smtp.sending import MAIL, Open, lease
 from tests.servers.scripted_mail_server import ScriptedMailServer
 
@@ -57,7 +57,7 @@ def test_a_defect_before_the_dot_is_no_copy(mailer: Open, monkeypatch: pytest.Mo
     with ScriptedMailServer({}) as server:
         outcome = mailer(server.port).send(MAIL, lease())
 
-    assert outcome == Failed("RuntimeError while the mail was sent")
+    assert outcome == RenderFailed("RuntimeError while the mail was sent")
 
 
 def test_after_the_dot_a_lack_of_memory_may_hide_an_acceptance(mailer: Open, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.model.outcomes import Accepted, ServerUnavailable
+from consumer.model.outcomes import Accepted, DestinationUnavailable
 from embedded.mail.catcher import MailCatcher
 from embedded.mail.folder import MailFolder
 from embedded.mail.server import MailServer, Security
@@ -87,7 +87,7 @@ def test_a_wrong_certificate_is_an_outage(
     outcome = mailer(server.smtp_port, security=security).send(MAIL, lease())
 
     what = "cannot connect to the mail server" if security == "smtps" else "STARTTLS with the mail server failed"
-    assert isinstance(outcome, ServerUnavailable)
+    assert isinstance(outcome, DestinationUnavailable)
     cause = f"{what}: {LOOPBACK}:{server.smtp_port}: TLS: certificate verify failed: "
     assert outcome.reason.startswith(cause)
     assert server.folder.mails() == []
@@ -102,7 +102,7 @@ def test_a_wrong_password_is_an_outage(
 
     outcome = mailer(server.smtp_port, security=security, login=(LOGIN[0], password)).send(MAIL, lease())
 
-    assert isinstance(outcome, ServerUnavailable)
+    assert isinstance(outcome, DestinationUnavailable)
     assert outcome.reason.startswith("the mail server refuses our login (SMTP_URL)")
     assert server.folder.mails() == []
 
@@ -136,7 +136,7 @@ def test_a_server_without_tls_where_tls_is_expected_is_an_outage(mailer: Open) -
     with ScriptedMailServer({}) as server, takes(0, 5.0):
         outcome = mailer(server.port, security="smtps", step_seconds=QUICK).send(MAIL, lease())
 
-    assert isinstance(outcome, ServerUnavailable)
+    assert isinstance(outcome, DestinationUnavailable)
 
 
 @both_kinds

@@ -13,6 +13,7 @@ from consumer.stages.claim import Claimer, ClaimResult
 from consumer.stages.database import Database, TaskConnection
 from consumer.stages.database_retries import RetryPolicy
 from consumer.stages.handle import RunningTask
+from consumer.stages.limiter import Limiter
 from consumer.stages.place import Place
 from consumer.stages.prepare import Preparer
 from consumer.stages.record import ResultRecorder
@@ -47,7 +48,7 @@ class Steps:
         self.settings = settings = consumer_settings(database_url, run_lease_seconds=LEASE, concurrency=10)
         self._policy = policy = RetryPolicy(sleep=lambda _seconds: None)
         self.tasks = load_tasks(settings.task_modules)
-        self.claimer = Claimer(self.database, LEASE, policy)
+        self.claimer = Claimer(self.database, LEASE, policy, self.tasks.known_tasks())
         self.preparer = Preparer(self.database, settings, self.tasks, policy)
         self.recorder = ResultRecorder(self.database, self.tasks, 1.0)
 
@@ -60,7 +61,8 @@ class Steps:
         """Return a place for what was prepared."""
         late_answers = LateAnswers(self.settings.database_url, senders=lambda: 1)
         sender = Sender(self.settings, self.tasks, open_mailer(self.settings), late_answers)
-        return Place(self.settings, self.tasks, RetryPolicy(), sender, begin)
+        limiter = Limiter(Database(self.settings.database_url))
+        return Place(self.settings, self.tasks, RetryPolicy(), sender, begin, limiter)
 
     def claim(self, ids: Sequence[int]) -> ClaimResult:
         return self.claimer.claim(dict.fromkeys(ids))

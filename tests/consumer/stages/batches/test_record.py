@@ -14,7 +14,7 @@ from redis import Redis
 
 from consumer.model.lease import Lease
 from consumer.model.message import AttemptResult
-from consumer.model.outcomes import Accepted, Discarded, Failed, Outcome, Released, ServerUnavailable
+from consumer.model.outcomes import Accepted, DestinationUnavailable, Discarded, Failed, Outcome, Released
 from consumer.model.results import Disposition, RecordedResult
 from consumer.stages import busy_server
 from consumer.stages.database import Database
@@ -37,7 +37,13 @@ def test_outcomes_of_every_kind_are_written_together(steps: Steps, connection: "
     ids = add_messages(connection, 6)
     claimed = steps.claimed(ids)
     outcomes: list[Outcome] = [
-        *(Accepted(), Failed("451"), Failed("554", is_permanent=True), Released("away"), ServerUnavailable("gone")),
+        *(
+            Accepted(),
+            Failed("451"),
+            Failed("554", is_permanent=True),
+            Released("away"),
+            DestinationUnavailable("gone"),
+        ),
         Discarded("verified"),
     ]
 
@@ -75,7 +81,9 @@ def test_whether_others_are_served_is_read_once_for_all_refusals(
     monkeypatch.setattr(busy_server, "serves_others", count)
 
     for first, *others in (claimed[:3], claimed[3:]):
-        steps.record((first, Accepted()), *((each, ServerUnavailable("421 too many", is_busy=True)) for each in others))
+        steps.record(
+            (first, Accepted()), *((each, DestinationUnavailable("421 too many", is_busy=True)) for each in others)
+        )
 
     assert asked == [True, True]
 

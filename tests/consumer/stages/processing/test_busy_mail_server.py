@@ -30,7 +30,7 @@ def test_a_refused_connection_opens_no_breaker_while_another_worker_is_served(da
         is_waiting = world.rows("SELECT due_at > clock_timestamp() AS later FROM outbox")[0]["later"]
         assert dispositions == [Disposition.DELIVERED, Disposition.RELEASED]
         assert (row["attempt"], row["failures"], world.breaker()["opened_at"], is_waiting) == (0, [], None, True)
-    assert [line for line in logs if line["event"] == "mail_server.unavailable"] == []
+    assert [line for line in logs if line["event"] == "destination.unavailable"] == []
 
 
 def test_a_refused_connection_is_an_outage_when_no_worker_is_served(database_url: str) -> None:

@@ -22,7 +22,7 @@ def test_refusing_every_recipient_is_an_outage_that_spends_nothing(pipeline: Pip
     reason = "the mail server refuses every recipient by policy (5.7.1): refused: 554 5.7.1 Relay access denied"
     assert (breaker["opened_at"] is None, breaker["policy_code"], breaker["last_error"]) == (False, "5.7.1", reason)
     assert [
-        (line["log_level"], line["error"], line["code"]) for line in logs if line["event"] == "mail_server.unavailable"
+        (line["log_level"], line["error"], line["code"]) for line in logs if line["event"] == "destination.unavailable"
     ] == [("error", reason, "5.7.1")]
     assert "example" not in str(breaker["refusals"])
 
@@ -54,7 +54,7 @@ def test_all_are_mailed_when_the_server_accepts_again(pipeline: Pipeline, logs: 
     assert len(pipeline.server.accepted) == 6
     breaker = pipeline.world.breaker()
     assert (breaker["opened_at"], breaker["policy_code"], breaker["refusals"]) == (None, None, [])
-    assert [line["event"] for line in logs if line["event"] == "mail_server.recovered"] == ["mail_server.recovered"]
+    assert [line["event"] for line in logs if line["event"] == "destination.recovered"] == ["destination.recovered"]
 
 
 def test_a_dead_letter_of_the_outage_is_pending_again(pipeline: Pipeline) -> None:
@@ -180,4 +180,4 @@ def test_a_server_that_refuses_our_sender_is_probed_by_each_message_in_turn(worl
         pipeline.run(10)
 
         assert pipeline.states(ids) == [("done", 1)] * 4
-        assert [answer in line["error"] for line in logs if line["event"] == "mail_server.unavailable"] == [True]
+        assert [answer in line["error"] for line in logs if line["event"] == "destination.unavailable"] == [True]

@@ -25,7 +25,7 @@ def test_one_bad_address_among_good_ones_becomes_a_dead_letter_and_delays_no_oth
 
         assert pipeline.states([bad]) == [("dead", 4)]
         assert pipeline.states(good) == [("done", 1)] * 4
-        assert [line for line in logs if line["event"] == "mail_server.unavailable"] == []
+        assert [line for line in logs if line["event"] == "destination.unavailable"] == []
 
 
 @pytest.mark.parametrize("count", [3, 5])

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from shared.database.connections import DbConnection, connect, transaction
-from shared.outbox import claims
+from shared.outbox import claims, releases
 from shared.outbox.claims import Claim
 from shared.outbox.destinations import control, limits
 from shared.outbox.destinations.control import LARGEST_RATE, SMALLEST_RATE, TOKEN_SECONDS
@@ -142,7 +142,7 @@ def test_a_place_is_free_once_the_outcome_is_recorded(connection: DbConnection) 
     order = []
     for end in (
         lambda: claims.ack(connection, [done]),
-        lambda: claims.release(connection, [released], None),
+        lambda: releases.release(connection, [released], None),
         lambda: claims.fail(connection, failed, "500", details={}, delay_seconds=1, is_dead=False),
     ):
         order.append(admitted(connection, wanted))
