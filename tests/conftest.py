@@ -6,6 +6,7 @@
 """
 
 import gc
+import importlib
 import os
 import secrets
 import shutil
@@ -65,6 +66,8 @@ def pytest_configure() -> None:
 
 def pytest_collection() -> None:
     """Collect without the garbage collector: it searches modules and items again and again, and finds nothing."""
+    # Its plugin imports it in each session at the latest at the end, and it searches for who holds what it is given.
+    importlib.import_module("hypothesis")
     gc.disable()
 
 
@@ -72,11 +75,6 @@ def pytest_collection_finish() -> None:
     """Start the garbage collector, for what the tests leave. What was collected lives as long as the process."""
     gc.enable()
     gc.freeze()
-
-
-def pytest_sessionfinish() -> None:
-    """Let the garbage collector see everything again: hypothesis, imported at the end, warns about what it cannot."""
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

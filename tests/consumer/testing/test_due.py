@@ -102,6 +102,16 @@ def raising(error: Exception) -> Callable[[CapturedMail], object]:
     return send
 
 
+def test_what_a_person_has_paused_is_not_begun(connection: DbConnection, database_url: str) -> None:
+    connection.execute("INSERT INTO outbox_destinations (name, paused_at) VALUES ('mail', now())")
+    add_user(connection)
+    id_ = add(connection, SendWelcomeEmail("alice"))
+
+    run = run_due(database_url)
+
+    assert (statuses(run), run.mails, message(connection, id_)["attempt"]) == ({id_: "pending"}, [], 0)
+
+
 def test_a_database_that_cannot_be_used_is_an_error() -> None:
     with pytest.raises(psycopg.OperationalError):
         run_due("postgresql://127.0.0.1:1/none")

@@ -5,7 +5,7 @@ import pytest
 
 from api.app import close, create_app
 from shared.settings.api import ApiSettings
-from tests.api.accounts.steps import welcomes
+from tests.api.accounts.steps import let_claim, welcomes
 from tests.html_page import Page
 from tests.programs.api_service import KEY, OLD_KEY, PAGE, ApiService, api_service
 
@@ -87,6 +87,7 @@ def test_expired_altered_and_incomplete_links_have_pages_of_their_own(api: ApiSe
 
 def test_expired_link_offers_a_new_one_to_the_address_that_it_was_mailed_to(api: ApiService) -> None:
     link = api.link(api.record(life="-1 second"))
+    let_claim(api)
     page = Page(api.client().get(link, headers=PAGE))
     [form] = page.forms
 
