@@ -2,7 +2,7 @@
 
 A statement that changes several rows locks them one after the other, in the order in which its plan meets them, and
 keeps them until its transaction ends. Here every statement of the protocol wants any of two rows, whatever their
-status (more than can happen), or an account and its link, and every interleaving of any three transactions is visited.
+status (more than can happen), any of two destinations, or an account and its link, and every interleaving of any three transactions is visited.
 A transaction may rest at any point, as a frozen process would until PostgreSQL ends its transaction.
 """
 
@@ -19,6 +19,8 @@ class LockGuard(Enum):
 
     TAKE_SKIPS = "take_batch: SKIP LOCKED"
     REAP_SKIPS = "reap_running: SKIP LOCKED"
+    PROBE_SKIPS = "take_probe: SKIP LOCKED"
+    NAME_ORDER = "record: the messages first, then the destinations in the order of their names"
     ACCOUNT_FIRST = "verify and expire: the account's row is locked before its links"
     ID_ORDER = "renew_found, return_missing, retry and discard of many: rows locked in the order of their ids"
 
@@ -42,13 +44,16 @@ class Progress(NamedTuple):
 
 
 ONE_ROW = ((0,), (1,))
-ACCOUNT, LINK = 2, 3
+ACCOUNT, LINK, ONE_DESTINATION, OTHER_DESTINATION = 2, 3, 4, 5
 BY_ID = (*ONE_ROW, (0, 1))
 ANY_ORDER = (*BY_ID, (1, 0))
 
 
 def transactions(without: LockGuard | None = None) -> list[Transaction]:
     many = ANY_ORDER if without is LockGuard.ID_ORDER else BY_ID
+    records = ((0,), (1, ONE_DESTINATION, OTHER_DESTINATION))
+    if without is LockGuard.NAME_ORDER:
+        records = (*records, (0, OTHER_DESTINATION, ONE_DESTINATION))
     kinds = [
         # The batch's order is that of queues and due times.
         ("take_batch", ANY_ORDER, without is not LockGuard.TAKE_SKIPS),
@@ -57,7 +62,9 @@ def transactions(without: LockGuard | None = None) -> list[Transaction]:
         ("return_missing", many, False),
         ("retry or discard", many, False),
         ("claim or find_own_claim", ONE_ROW, False),
-        ("ack, fail, release or discard_claims", ONE_ROW, False),
+        ("record", records, False),
+        # A relay that has locked a destination for a probe keeps it during the push.
+        ("take_probe", ((ONE_DESTINATION, 1),), without is not LockGuard.PROBE_SKIPS),
         # Of accounts it passes over what is locked; the links go with them, and are waited for.
         ("expire", ((ACCOUNT, LINK),), False),
         ("verify", ((LINK, ACCOUNT),) if without is LockGuard.ACCOUNT_FIRST else ((ACCOUNT, LINK),), False),
