@@ -16,13 +16,19 @@ from consumer.model.message import AttemptResult, ClaimedMessage
 from consumer.model.outcomes import Accepted, Completed, DestinationUnavailable, Failed, TaskUnknown
 from shared.database.connections import DbConnection
 from shared.database.errors import LOCKED
+from shared.outbox import releases
+from shared.outbox.claims import Claim
 from shared.outbox.destinations import breaker
-from shared.outbox.messages import LOCAL, UNKNOWN
+from shared.outbox.messages import LOCAL, MAIL, UNKNOWN
 
 _log = structlog.get_logger(__name__)
 
 _PROBE_PAUSE_SECONDS: Final = 1.0
 """The least time before the next probe, when one has found out nothing: else nothing would keep them from spinning."""
+
+_NOT_OPENED_SECONDS: Final = 5.0
+"""How long a message waits that has found its destination unavailable, if that could not be written: no open breaker
+keeps it from being published again at once."""
 
 WITHOUT_BREAKER: Final = frozenset({LOCAL, UNKNOWN})
 """The destinations that are no outside system: one message says nothing about the others."""
@@ -42,15 +48,16 @@ class DestinationUpdates:
         self._connection = connection
         self._backoff_scale = backoff_scale
         self._updates: defaultdict[str, list[Update]] = defaultdict(list)
-        self._found_unavailable: set[str] = set()
+        self._found_unavailable: defaultdict[str, list[Claim]] = defaultdict(list)
+        """The messages that this transaction has released because of that, by destination."""
 
-    def add_outage(self, result: AttemptResult, outage: DestinationUnavailable) -> None:
-        """Open the breaker: this message has found its destination unavailable."""
+    def add_outage(self, result: AttemptResult, outage: DestinationUnavailable, *, is_released: bool) -> None:
+        """Open the breaker: this message has found its destination unavailable. Its row may have been released."""
         name = result.message.claim.destination
         if name in WITHOUT_BREAKER:
             return
         is_news = not result.message.destination.is_open and name not in self._found_unavailable
-        self._found_unavailable.add(name)
+        self._found_unavailable[name] += [result.message.claim] if is_released else []
         log = partial(_log_unavailable, name, outage.reason) if is_news else None
         self.add(name, partial(self._open, result, outage, log))
 
@@ -89,11 +96,19 @@ class DestinationUpdates:
                 written = [update() for update in self._updates[name]]
             except LOCKED:
                 self._connection.execute("ROLLBACK TO SAVEPOINT destination")
+                self._postpone(name)
                 logs.append(partial(_log_locked, name))
             else:
                 self._connection.execute("RELEASE SAVEPOINT destination")
                 logs.extend(log for log in written if log is not None)
         return logs
+
+    def _postpone(self, name: str) -> None:
+        """Let the messages wait that have found this destination unavailable, and do not count it."""
+        for claim in self._found_unavailable[name]:
+            counts = None if name == MAIL else {"unavailable": claim.counts.unavailable}
+            seconds = _NOT_OPENED_SECONDS * self._backoff_scale
+            releases.postpone(self._connection, claim, delay_seconds=seconds, counts=counts)
 
     def _open(self, result: AttemptResult, outage: DestinationUnavailable, log: Log | None) -> Log | None:
         claim = result.message.claim

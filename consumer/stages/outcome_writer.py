@@ -222,7 +222,7 @@ class OutcomeWriter:
             delay_seconds=OUTAGE_SECONDS * self._backoff_scale if is_delayed else 0,
             counts=None if times is None else {"unavailable": times},
         )
-        self._destinations.add_outage(result, outage)
+        self._destinations.add_outage(result, outage, is_released=bool(ours))
         return self._disposition(result, Disposition.RELEASED, is_written=claim.id in ours)
 
     def _others_are_served(self) -> bool:

@@ -53,6 +53,21 @@ def release(
     return {row[0] for row in released}
 
 
+def postpone(
+    connection: DbConnection, claim: Claim, *, delay_seconds: float, counts: Mapping[str, object] | None
+) -> None:
+    """Delay a message that the same transaction has released, and set these counts of it."""
+    noted = "" if counts is None else f", failures = {with_counts('%(counts)s::jsonb')}"
+    connection.execute(
+        f"""
+        UPDATE outbox
+           SET due_at = greatest(due_at, clock_timestamp() + make_interval(secs => %(delay)s)){noted}
+         WHERE id = %(id)s AND status = 'pending'
+        """,  # noqa: S608 - an expression of our own
+        {"id": claim.id, "delay": delay_seconds, "counts": None if counts is None else Jsonb(counts)},
+    )
+
+
 def release_unclaimed(connection: DbConnection, message_id: int, reason: str, delay_seconds: float) -> bool:
     """Make a published message pending again that this worker cannot claim; no attempt is spent."""
     released = connection.execute(

@@ -70,7 +70,10 @@ class DestinationGuard(Enum):
     RELEASE_GIVES_BACK = "release: attempt - 1"
     CONTACT_CLOSES = "record: only an answer of the destination closes its breaker"
     BREAKER_SKIPS = "record: a destination's row that is locked is skipped"
-    COUNT_OPENINGS = "record: of those that found the destination unavailable only the one that opens it is counted"
+    COUNT_OPENINGS = (
+        "record: who finds the destination unavailable is counted only if it was available when it was read"
+    )
+    COUNT_WRITTEN = "record: nor is it counted if the destination's row is locked, so that nothing opens its breaker"
     UNAVAILABLE_ENDS = "record: who opened it too often fails"
     UNKNOWN_ENDS = "record: an unknown task is a dead letter after an hour"
     REMOVE_ENDS_PAUSE = "remove: the destination's row is deleted with the endpoint"
@@ -112,6 +115,8 @@ class Hand(NamedTuple):
     phase: str = IDLE
     message: int = NOBODY
     destination: int = NOWHERE  # the claim's
+    former: int = NOWHERE  # the row's, before the claim
+    read_open: bool = False  # the destination was unavailable when it was read
     is_probe: bool = False
     is_holder: bool = False  # the message's present claim is its own
     late: bool = False  # frozen past its lease

@@ -136,6 +136,7 @@ BROKEN: Final = [
     (DestinationGuard.BEGIN_UNTIL, PAUSED, PAUSE_AND_FAULT._replace(max_retries=1)),
     (DestinationGuard.RELEASE_GIVES_BACK, ACCOUNT, PAUSE),
     (DestinationGuard.CONTACT_CLOSES, CLOSED, OUTAGE),
+    (DestinationGuard.COUNT_WRITTEN, SPENT, LOCKS),
     (DestinationGuard.COUNT_OPENINGS, SPENT, OUTAGE._replace(tasks=(A,))),
 ]
 DELAYED: Final = [

@@ -65,10 +65,11 @@ def _claim_steps(world: DestinationsWorld, config: DestinationsConfig, number: i
     for message, row in enumerate(world.messages):
         if row.status != PUBLISHED:
             continue
+        hand = hand._replace(message=message, former=row.destination)
         if config.keeps(DestinationGuard.READ_AFTER_CLAIM) or not hand.knows:
-            yield _claim(world, config, number, hand._replace(message=message))
+            yield _claim(world, config, number, hand)
         else:
-            early = hand._replace(message=message, destination=config.tasks[message], phase=READ_FIRST)
+            early = hand._replace(destination=config.tasks[message], phase=READ_FIRST)
             yield _read(world, config, number, early)
 
 
@@ -86,9 +87,7 @@ def _claim(world: DestinationsWorld, config: DestinationsConfig, number: int, ha
     )
     if hand.knows and config.keeps(DestinationGuard.CLAIM_KNOWS):
         claimed = claimed._replace(unknown=KNOWN)
-    phase = CLAIMED if hand.knows else UNKNOWN
-    if hand.phase == READ_FIRST:
-        phase = READY
+    phase = READY if hand.phase == READ_FIRST else CLAIMED
     held = hand._replace(phase=phase, destination=destination, is_holder=True)
     what = f"m{hand.message}"
     remark = f"for {name_of(destination)}" if hand.knows else UNKNOWN
@@ -96,15 +95,16 @@ def _claim(world: DestinationsWorld, config: DestinationsConfig, number: int, ha
 
 
 def _read(world: DestinationsWorld, config: DestinationsConfig, number: int, hand: Hand) -> Move:
-    destination = world.destinations[hand.destination]
+    destination = world.destinations[hand.destination] if hand.destination != NOWHERE else Destination()
     is_probe = destination.is_open and destination.probe == hand.message
     is_blocked = (destination.paused and config.keeps(DestinationGuard.READ_PAUSE)) or (
         destination.is_open and not is_probe
     )
-    free, blocked = (READ_FIRST, IDLE) if hand.phase == READ_FIRST else (READY, BLOCKED)
+    free, blocked = (READ_FIRST, IDLE) if hand.phase == READ_FIRST else (READY if hand.knows else UNKNOWN, BLOCKED)
     phase = blocked if is_blocked else free
     read = hand._replace(
         phase=phase,
+        read_open=destination.is_open,
         is_probe=is_probe,
         read_pause=world.destinations[config.tasks[hand.message]].paused,
     )
@@ -163,22 +163,23 @@ def _waits_for_a_lock(world: DestinationsWorld, config: DestinationsConfig) -> b
 
 
 def _record(world: DestinationsWorld, config: DestinationsConfig, number: int) -> Move:
-    """One transaction: the message first, then its destination's row."""
+    """One transaction: the message first, then the destinations' rows."""
     hand = world.hands[number]
-    row = world.messages[hand.message]
-    destination = world.destinations[hand.destination] if hand.destination != NOWHERE else Destination(locked=True)
-    opens = hand.phase == UNAVAILABLE and not destination.is_open and not destination.locked
     after = world.with_hand(number, Hand(hand.knows))
     if hand.is_holder:
-        after = after.with_message(hand.message, _ended(row, config, hand.phase, opens=opens))
-    if not destination.locked:
-        learned = _learned(destination, config, hand)
-        after = after.with_destination(hand.destination, learned)
+        after = after.with_message(hand.message, _ended(world, config, hand))
+    for each in sorted({hand.former, hand.destination} - {NOWHERE}):
+        destination = world.destinations[each]
+        if not destination.locked:
+            learned = _learned if each == hand.destination else _released
+            after = after.with_destination(each, learned(destination, config, hand))
     return DestinationStep("record", f"m{hand.message}", hand.phase if hand.is_holder else "claim lost"), after
 
 
-def _ended(row: Message, config: DestinationsConfig, phase: str, *, opens: bool) -> Message:
+def _ended(world: DestinationsWorld, config: DestinationsConfig, hand: Hand) -> Message:
     """The row after its claim has ended."""
+    row = world.messages[hand.message]
+    phase = hand.phase
     if phase in (ANSWERED, NOT_CONTACTED):
         return row._replace(status=DONE)
     if phase == REFUSED:
@@ -189,7 +190,10 @@ def _ended(row: Message, config: DestinationsConfig, phase: str, *, opens: bool)
         if row.unknown == KNOWN:
             row = row._replace(unknown=UNKNOWN_LATELY, was_known=False)
     if phase == UNAVAILABLE:
-        counts = opens or not config.keeps(DestinationGuard.COUNT_OPENINGS)
+        is_locked = world.destinations[hand.destination].locked
+        counts = not hand.read_open or not config.keeps(DestinationGuard.COUNT_OPENINGS)
+        if is_locked and config.keeps(DestinationGuard.COUNT_WRITTEN):
+            counts = False
         row = row._replace(openings=min(row.openings + counts, MOST_UNAVAILABLE + 1))
         if counts and row.openings > MOST_UNAVAILABLE and config.keeps(DestinationGuard.UNAVAILABLE_ENDS):
             return failed(row, config)
@@ -204,11 +208,17 @@ def _learned(destination: Destination, config: DestinationsConfig, hand: Hand) -
         if destination.is_open and not is_probe:
             return destination
         return destination._replace(is_open=True, probe=NOBODY, probe_due=False)
-    if not destination.is_open:
-        return destination
+    if not destination.is_open or not hand.read_open:
+        return destination  # what was in hand when it was opened says nothing
     closes = hand.phase in (ANSWERED, REFUSED)
     if hand.phase == NOT_CONTACTED and not config.keeps(DestinationGuard.CONTACT_CLOSES):
         closes = True
     if closes:
         return destination._replace(is_open=False, probe=NOBODY, probe_due=False)
     return destination._replace(probe=NOBODY, probe_due=False) if is_probe else destination
+
+
+def _released(destination: Destination, _config: DestinationsConfig, hand: Hand) -> Destination:
+    """The row of the destination that the message's row named, whose probe it may have been."""
+    is_probe = destination.is_open and destination.probe == hand.message
+    return destination._replace(probe=NOBODY, probe_due=True) if is_probe else destination

@@ -2,8 +2,9 @@
 
 A statement that changes several rows locks them one after the other, in the order in which its plan meets them, and
 keeps them until its transaction ends. Here every statement of the protocol wants any of two rows, whatever their
-status (more than can happen), any of two destinations, or an account and its link, and every interleaving of any three transactions is visited.
-A transaction may rest at any point, as a frozen process would until PostgreSQL ends its transaction.
+status (more than can happen), destinations, or an account and its link, and every interleaving of any three
+transactions is visited. A transaction may rest at any point, as a frozen process would until PostgreSQL ends its
+transaction.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ ANY_ORDER = (*BY_ID, (1, 0))
 
 def transactions(without: LockGuard | None = None) -> list[Transaction]:
     many = ANY_ORDER if without is LockGuard.ID_ORDER else BY_ID
-    records = ((0,), (1, ONE_DESTINATION, OTHER_DESTINATION))
+    records: tuple[tuple[int, ...], ...] = ((0,), (1, ONE_DESTINATION, OTHER_DESTINATION))
     if without is LockGuard.NAME_ORDER:
         records = (*records, (0, OTHER_DESTINATION, ONE_DESTINATION))
     kinds = [

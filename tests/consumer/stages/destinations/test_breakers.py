@@ -127,6 +127,20 @@ def test_a_locked_row_of_a_destination_keeps_no_outcome_from_being_written(calls
     assert [line["destination"] for line in logs if line["event"] == "destination.not_written"] == [CRM]
 
 
+def test_an_outage_that_cannot_be_written_is_not_counted_and_its_message_waits(calls: Calls) -> None:
+    id_ = calls.add()
+    calls.connection.execute("INSERT INTO outbox_destinations (name) VALUES (%s)", [CRM])
+    calls.fails_with(DOWN)
+    with connect(calls.world.url, "a human") as human, transaction(human):
+        human.execute("SELECT FROM outbox_destinations WHERE name = %s FOR UPDATE", [CRM])
+
+        assert calls.process(id_) is Disposition.RELEASED
+
+    [(seconds,)] = calls.connection.execute("SELECT extract(epoch FROM due_at - now())::float8 FROM outbox").fetchall()
+    assert (calls.row(id_)["attempt"], counted(calls, id_)) == (0, 0)
+    assert 0 < seconds <= 5
+
+
 def test_the_probe_of_a_destination_that_turns_out_to_be_anothers_lets_another_be_sent(calls: Calls) -> None:
     probe = calls.add(destination="former")
     calls.open_breaker(probe, "former")
