@@ -1,4 +1,4 @@
-"""Asks for the permission to begin, for messages of destinations that are limited."""
+"""Asks for the permission to begin, for messages of destinations that are limited, and notes which are slow."""
 
 import threading
 from collections import defaultdict
@@ -12,7 +12,8 @@ from consumer.model.message import ClaimedMessage
 from consumer.model.outcomes import Released
 from consumer.stages.database import Database
 from shared.outbox.claims import Claim
-from shared.outbox.destinations import limits
+from shared.outbox.destinations import breaker, limits
+from shared.outbox.destinations.breaker import SLOW_MARK_SECONDS
 from shared.outbox.destinations.control import TOKEN_SECONDS
 from shared.outbox.destinations.limits import Admission
 
@@ -35,6 +36,7 @@ class Limiter:
         self._connecting = threading.Lock()
         self._lines: defaultdict[str, _Line] = defaultdict(_Line)
         self._guard = threading.Lock()
+        self._marked_until: dict[str, float] = {}
 
     def refusal(self, message: ClaimedMessage) -> Released | None:
         """Return None if the message may begin now, else its outcome. Call it directly before the work begins."""
@@ -53,9 +55,23 @@ class Limiter:
             return None
         return Released(f"the limit of {state.name} is reached", spread_seconds=SPREAD_SECONDS)
 
+    def mark_slow(self, name: str) -> None:
+        """Note for the relays that a destination is slow, at most every ten seconds."""
+        with self._guard:
+            if monotonic() < self._marked_until.get(name, 0.0):
+                return
+            self._marked_until = {each: until for each, until in self._marked_until.items() if monotonic() < until}
+            self._marked_until[name] = monotonic() + SLOW_MARK_SECONDS
+        try:
+            with self._connecting, self._database.transaction(lock_seconds=_LOCKED_SECONDS) as connection:
+                breaker.mark_slow(connection, name)
+        except psycopg.Error:
+            return
+
     def close(self) -> None:
-        """Close the connection."""
-        self._database.close()
+        """Close the connection. The next use opens another."""
+        with self._connecting:
+            self._database.close()
 
     def _ask(self, name: str, line: "_Line", requests: "Sequence[_Request]") -> None:
         if monotonic() < line.empty_until:

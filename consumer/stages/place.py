@@ -110,7 +110,12 @@ class Place:
             self._backoff_since = None
         return replace(result, outcome=replace(outcome, retry_after_seconds=seconds))
 
+    def mark_slow(self, name: str) -> None:
+        """Note for the relays that a destination is slow."""
+        self._limiter.mark_slow(name)
+
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, with that of the limiter, which other places may share and open again."""
+        self._limiter.close()
         self._sender.close()
         self._database.close()

@@ -56,7 +56,7 @@ class WorkerPool:
         self._timings = timings
         self._shutdown_by: float | None = None
         policy = RetryPolicy(self._sleep, self._deadline_passed, state.stopping.is_set)
-        self._work = WorkQueue()
+        self._work = WorkQueue(settings.concurrency)
         self._results: SimpleQueue[AttemptResult | RecordedResult | None] = SimpleQueue()
         fetching, completing = Database(settings.database_url), Database(settings.database_url)
         self._fetcher = Fetcher(

@@ -77,5 +77,5 @@ def test_jobs_popped_before_an_outage_of_redis_are_processed_or_logged(world: Wo
         fetcher.join(10)
 
     assert prepared is not None
-    assert [each.claim.id for each in prepared.messages] == [ours]
+    assert [each.claim.id for each in prepared.work.messages] == [ours]
     assert [line["job"] for line in logs if line["event"] == "job.dropped"] == [repr(id_.encode()) for id_ in foreign]

@@ -97,7 +97,7 @@ def test_a_job_that_has_to_be_read_is_kept_while_redis_is_unavailable(
     work.close()
     prepared = work.get()
     assert prepared is not None
-    assert [each.claim.id for each in prepared.messages] == [id_]
+    assert [each.claim.id for each in prepared.work.messages] == [id_]
 
 
 def test_the_worker_leaves_a_replica_that_refuses_a_deletion(tmp_path: Path) -> None:
