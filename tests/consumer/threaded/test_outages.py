@@ -82,7 +82,7 @@ def test_the_worker_leaves_a_replaced_master_before_it_is_a_replica(
 def test_no_outcome_waits_for_a_frozen_redis(
     database_url: str, own_redis: RedisServer, mailbox: MailCatcher, origin: Preloaded, tmp_path: Path
 ) -> None:
-    mailbox.set_fault("slow:0.2")
+    mailbox.set_fault("slow:0.1")
     with service_of(database_url, own_redis.url, mailbox, origin, tmp_path) as service:
         worker = service.start(WORKER_CONCURRENCY="4")
         ids = service.publish(5)
