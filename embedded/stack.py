@@ -165,6 +165,8 @@ class Stack:
             MAIL_FROM=MAIL_FROM,
             BASE_URL=self.api_url,
             SECRET_KEY=self._secret_key,
+            # Webhooks of this machine's own receivers.
+            WEBHOOK_ALLOWED_NETWORKS="127.0.0.0/8,::1",
         )
 
     def _mail_catcher_command(self) -> Command:

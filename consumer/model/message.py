@@ -6,6 +6,7 @@ from typing import Final
 from consumer.model.lease import Lease
 from consumer.model.mail import Mail
 from consumer.model.outcomes import Outcome
+from consumer.model.webhook import Webhook
 from shared.outbox.claims import Claim
 from shared.outbox.destinations.states import DestinationState
 from shared.rq_format.read import PoppedJob
@@ -69,7 +70,7 @@ class PreparedMessage:
     """A claimed message with what is to be sent for it."""
 
     message: ClaimedMessage
-    content: Mail
+    content: Mail | Webhook
 
     @property
     def messages(self) -> tuple[ClaimedMessage, ...]:

@@ -22,7 +22,7 @@ from consumer.model.outcomes import (
     RenderFailed,
 )
 from consumer.model.results import StepResult
-from consumer.task import Context, RetryAfter, Unavailable, Undeliverable
+from consumer.task import Context, RetryAfter, Unavailable, Undeliverable, Webhook
 from consumer.task.context import HandledMessage
 from consumer.task.registry import AnyTask, TaskRegistry
 from shared.database.connections import DbConnection, connect
@@ -151,7 +151,7 @@ def _outcome_of(returned: object, follow_ups: list[FollowUp]) -> Outcome:
             return returned
         case Undeliverable():
             return RenderFailed(returned.reason, is_permanent=True)
-        case Mail() | BaseException():
+        case Mail() | Webhook() | BaseException():
             return RenderFailed(f"the handler returned {type(returned).__name__}, which only `prepare` may return")
         case _ if isawaitable(returned) or isgenerator(returned):
             return RenderFailed(

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 
-from consumer.mail.client import MailTransport
 from consumer.model.message import ClaimedMessage
 from consumer.model.results import Disposition, RecordedResult, StepResult, log_result
 from consumer.stages.claim import Claimer
@@ -15,7 +14,7 @@ from consumer.stages.limiter import Limiter
 from consumer.stages.place import Place
 from consumer.stages.prepare import Preparer
 from consumer.stages.record import ResultRecorder
-from consumer.stages.send import Sender, open_mailer
+from consumer.stages.send import Clients, Sender, open_mailer, open_webhook_client
 from consumer.stages.sending.late_answers import LateAnswers
 from consumer.task.registry import TaskRegistry
 from shared.settings.consumer import ConsumerSettings
@@ -30,7 +29,7 @@ class Processor:
         tasks: TaskRegistry,
         *,
         database: Database | None = None,
-        mailer: MailTransport | None = None,
+        clients: Clients | None = None,
         deadline_passed: Callable[[], bool] = lambda: False,
         shutting_down: Callable[[], bool] = lambda: False,
         limit_job: Callable[[float], object] = lambda _seconds: None,
@@ -41,7 +40,7 @@ class Processor:
             settings: the consumer's settings.
             tasks: the tasks that this consumer knows.
             database: the connection to PostgreSQL; by default one to the settings' database.
-            mailer: sends mails; by default the client of the settings' mail server.
+            clients: what sends; by default the clients of the settings' mail server and of webhooks.
             deadline_passed: called while PostgreSQL is unavailable: whether to stop trying.
             shutting_down: called before a lease is renewed to wait for a late answer: whether this process shuts down.
             limit_job: makes this process interrupt the work after so many seconds from the call.
@@ -58,7 +57,8 @@ class Processor:
             shutting_down=shutting_down,
             after_renewal=lambda: limit_job(settings.run_lease_seconds),
         )
-        sender = Sender(settings, tasks, mailer or open_mailer(settings), late_answers)
+        clients = clients or Clients(open_mailer(settings), open_webhook_client(settings))
+        sender = Sender(settings, tasks, clients, late_answers)
         limiter = Limiter(self._database)
         self._place = Place(settings, tasks, self._policy, sender, self._begin, limiter, database=self._database)
         self._recorder = ResultRecorder(self._database, tasks, settings.backoff_scale)

@@ -5,8 +5,19 @@ docs/reference/tasks.md documents these names. All others in this package are pr
 
 from consumer.model.mail import Mail
 from consumer.model.outcomes import Discarded
+from consumer.model.webhook import Webhook
 from consumer.task.context import Context
 from consumer.task.definition import Task
 from consumer.task.results import Done, RetryAfter, Unavailable, Undeliverable
 
-__all__ = ["Context", "Discarded", "Done", "Mail", "RetryAfter", "Task", "Unavailable", "Undeliverable"]
+__all__ = [
+    "Context",
+    "Discarded",
+    "Done",
+    "Mail",
+    "RetryAfter",
+    "Task",
+    "Unavailable",
+    "Undeliverable",
+    "Webhook",
+]

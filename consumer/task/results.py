@@ -6,6 +6,7 @@ from typing import Final
 
 from consumer.model.mail import Mail
 from consumer.model.outcomes import Discarded
+from consumer.model.webhook import Webhook
 from shared.errors import OutboxError
 
 _LONGEST_REASON: Final = 500
@@ -55,5 +56,5 @@ class Done:
     """
 
 
-Prepared = Mail | Done | Discarded | Undeliverable
+Prepared = Mail | Webhook | Done | Discarded | Undeliverable
 """What `prepare` returns for one message."""

@@ -3,6 +3,6 @@
 from typing import Any, Final
 
 from consumer.task import Task
-from consumer.tasks import verify_email, welcome_email
+from consumer.tasks import deliver_webhook, verify_email, welcome_email
 
-TASKS: Final[list[Task[Any]]] = [verify_email.TASK, welcome_email.TASK]
+TASKS: Final[list[Task[Any]]] = [verify_email.TASK, welcome_email.TASK, deliver_webhook.TASK]

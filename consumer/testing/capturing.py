@@ -1,16 +1,21 @@
-"""A mail server's client that keeps mails in place of sending them."""
+"""Clients of a mail server and of webhook endpoints that keep what they are to send."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
+from typing import Final
 
 from consumer.mail.client import Envelope
 from consumer.mail.connection import Extend
 from consumer.model.lease import Lease
 from consumer.model.outcomes import Accepted, DestinationUnavailable, Failed, Outcome
 from consumer.task import RetryAfter, Unavailable, Undeliverable
+from consumer.webhooks.client import Answer
+from shared.webhooks.urls import WebhookUrl
+
+_NO_CONTENT: Final = 204
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,24 @@ class CapturedMail:
     text: str
     html: str
     message: EmailMessage = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedWebhook:
+    """A webhook as its endpoint would have got it.
+
+    Attributes:
+        host: the name in its URL, with the port if that is not the usual one.
+        path: path and query of its URL.
+        headers: its headers, with the signature.
+        body: its body.
+
+    """
+
+    host: str
+    path: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: str
 
 
 SendMail = Callable[[CapturedMail], object]
@@ -64,6 +87,21 @@ class CapturingMailer:
 
     def close(self) -> None:
         """Do nothing: no connection is open."""
+
+
+class CapturingWebhookClient:
+    """Keeps each webhook that it is to send. Every endpoint accepts everything."""
+
+    def __init__(self) -> None:
+        self.webhooks: list[CapturedWebhook] = []
+
+    def post(
+        self, url: WebhookUrl, body: bytes, headers: Mapping[str, str], *, begin_until: float, until: float
+    ) -> Answer:
+        """Keep the webhook, and return that it was accepted."""
+        del begin_until, until
+        self.webhooks.append(CapturedWebhook(url.host_header, url.target, dict(headers), body.decode()))
+        return Answer(_NO_CONTENT)
 
 
 def _captured(envelope: Envelope) -> CapturedMail:

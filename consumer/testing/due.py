@@ -8,7 +8,8 @@ from typing import Any, Unpack
 import psycopg
 
 from consumer.stages.processor import Processor
-from consumer.testing.capturing import CapturedMail, CapturingMailer, SendMail
+from consumer.stages.send import Clients
+from consumer.testing.capturing import CapturedMail, CapturedWebhook, CapturingMailer, CapturingWebhookClient, SendMail
 from consumer.testing.site import Site, settings_of, tasks_of
 from shared.database.connections import DbConnection, connect
 from shared.settings.postgresql_url import parse_postgresql_url
@@ -41,11 +42,13 @@ class DueRun:
     Attributes:
         messages: the messages that were run, in order.
         mails: the mails that were sent, in order.
+        webhooks: the webhooks that were sent, in order.
 
     """
 
     messages: Sequence[ProcessedMessage]
     mails: Sequence[CapturedMail]
+    webhooks: Sequence[CapturedWebhook] = ()
 
 
 def run_due(
@@ -58,7 +61,7 @@ def run_due(
     """Run each message that is due, and those that they append, once. Return what became of them.
 
     Claims, transactions, acknowledgements and failures are those of a worker. There is no relay, no Redis and no mail
-    server.
+    server, and no webhook is sent.
 
     Args:
         database_url: a database with the schema, in which the messages are committed.
@@ -74,11 +77,11 @@ def run_due(
     """
     registry = tasks_of(tasks)
     url = parse_postgresql_url(database_url)
-    mailer = CapturingMailer(send)
+    clients = Clients(mailer := CapturingMailer(send), webhooks := CapturingWebhookClient())
     messages: list[ProcessedMessage] = []
     with (
         connect(url, "outbox-test") as connection,
-        closing(Processor(settings_of(site, url), registry, mailer=mailer)) as processor,
+        closing(Processor(settings_of(site, url), registry, clients=clients)) as processor,
     ):
         run: set[int] = set()
         while due := _due(connection, run):
@@ -86,7 +89,7 @@ def run_due(
                 processor.process(id_)
                 messages.append(_processed(connection, id_))
             run.update(due)
-    return DueRun(messages, mailer.mails)
+    return DueRun(messages, mailer.mails, webhooks.webhooks)
 
 
 def _due(connection: DbConnection, run: set[int]) -> list[int]:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from psycopg.pq import TransactionStatus
 
-from consumer.task import Context, Done, Mail, Undeliverable
+from consumer.task import Context, Done, Mail, Undeliverable, Webhook
 from consumer.task.context import Append, HandledMessage
 from consumer.task.results import Prepared
 from consumer.testing.lending import AnyConnection, lent
@@ -105,14 +105,14 @@ def _prepared(returned: object) -> object:
     for_message: object = returned[_ID]
     if not isinstance(for_message, Prepared):
         raise TypeError(
-            f"prepare returned {for_message!r} for this message: it has to be Mail, Done() or Undeliverable"
+            f"prepare returned {for_message!r} for this message: it has to be Mail, Webhook, Done() or Undeliverable"
         )
     return for_message
 
 
 def _handled(returned: object) -> object:
     """Return what the handler has returned. Raise TypeError where the worker would fail the attempt."""
-    if isinstance(returned, Mail | Done | BaseException) and not isinstance(returned, Undeliverable):
+    if isinstance(returned, Mail | Webhook | Done | BaseException) and not isinstance(returned, Undeliverable):
         raise TypeError(f"the handler returned {type(returned).__name__}, which only `prepare` may return")
     if isawaitable(returned) or isgenerator(returned):
         raise TypeError("the handler returned a coroutine or a generator, which nobody runs: write a plain function")

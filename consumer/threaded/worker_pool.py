@@ -14,7 +14,7 @@ from consumer.stages.limiter import Limiter
 from consumer.stages.place import Place
 from consumer.stages.prepare import Preparer
 from consumer.stages.record import ResultRecorder
-from consumer.stages.send import Sender, open_mailer
+from consumer.stages.send import Clients, Sender, open_mailer, open_webhook_client
 from consumer.stages.sending.late_answers import LateAnswers
 from consumer.task.registry import TaskRegistry
 from consumer.threaded.completer import Completer
@@ -71,6 +71,7 @@ class WorkerPool:
             results=self._results,
         )
         self._mailer = open_mailer(settings, connections=settings.concurrency)
+        clients = Clients(self._mailer, open_webhook_client(settings))
         late_answers = LateAnswers(
             settings.database_url,
             senders=lambda: min(settings.concurrency, self._mailer.connection_limit),
@@ -85,7 +86,7 @@ class WorkerPool:
                     settings,
                     tasks,
                     policy,
-                    Sender(settings, tasks, self._mailer, late_answers),
+                    Sender(settings, tasks, clients, late_answers),
                     self._watch.begin,
                     limiter,
                 ),

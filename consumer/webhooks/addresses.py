@@ -1,9 +1,9 @@
 """The addresses that a webhook may be sent to: public ones, and those that the operator allows."""
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
-_IpNetwork = IPv4Network | IPv6Network
+from shared.settings.parsing import Network
 
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
@@ -19,7 +19,7 @@ _PUBLIC_BY_NAME_ONLY: Final = (
 class AllowedAddresses:
     """The addresses that may be connected to."""
 
-    def __init__(self, networks: tuple[_IpNetwork, ...] = ()) -> None:
+    def __init__(self, networks: tuple[Network, ...] = ()) -> None:
         """Allow public addresses over TLS, and those of these networks with and without it."""
         self._networks = networks
 
@@ -35,11 +35,6 @@ class AllowedAddresses:
         if any(unwrapped in network for network in self._networks):
             return True
         return is_encrypted and _is_public(unwrapped)
-
-
-def parse_networks(text: str) -> tuple[_IpNetwork, ...]:
-    """Return the networks of a list that is separated by commas. Raises ValueError."""
-    return tuple(ip_network(part.strip()) for part in text.split(","))
 
 
 def _unwrapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from time import monotonic
-from typing import Final
+from typing import Final, Protocol
 
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
@@ -58,6 +58,16 @@ class Answer:
 
     status: int
     retry_after: str | None = None
+
+
+class WebhookTransport(Protocol):
+    """Sends requests. Several threads may use it at once."""
+
+    def post(
+        self, url: WebhookUrl, body: bytes, headers: Mapping[str, str], *, begin_until: float, until: float
+    ) -> Answer:
+        """Send the body and return the answer."""
+        ...
 
 
 class WebhookClient:

@@ -13,7 +13,9 @@ from environs import Env, ValidationError, validate
 from shared.addresses import may_be_decoded
 from shared.errors import SettingsError
 from shared.settings.parsing import (
+    Network,
     parse_base_url,
+    parse_networks,
     parse_secret_keys,
     positive,
     raise_problems,
@@ -50,6 +52,7 @@ class ConsumerSettings:
         smtp_helo_name: the name that EHLO gives; None for the address of our end.
         task_modules: the modules that list the tasks.
         templates_folder: where each template of a mail is looked for first.
+        webhook_networks: the networks that webhooks may be sent to although their addresses are not public.
 
     """
 
@@ -67,6 +70,7 @@ class ConsumerSettings:
     smtp_helo_name: str | None = None
     task_modules: tuple[str, ...] = DEFAULT_TASK_MODULES
     templates_folder: Path | None = None
+    webhook_networks: tuple[Network, ...] = ()
 
     @property
     def send_deadline_seconds(self) -> float:
@@ -94,6 +98,7 @@ def read_consumer_settings() -> ConsumerSettings:
     concurrency = env.int("WORKER_CONCURRENCY", 10, validate=validate.Range(min=1, max=1000))
     task_modules = read_optional(env, "OUTBOX_TASKS", _task_modules)
     templates_folder = read_optional(env, "TEMPLATES_FOLDER", _folder)
+    webhook_networks = read_optional(env, "WEBHOOK_ALLOWED_NETWORKS", _networks)
     raise_problems(env)
     # A short lease shortens the default. Only a value that was set can contradict the lease.
     smtp_timeout = min(10.0, run_lease * 2 / 3) if smtp_timeout is None else smtp_timeout
@@ -112,6 +117,7 @@ def read_consumer_settings() -> ConsumerSettings:
         smtp_helo_name=helo_name,
         task_modules=task_modules or DEFAULT_TASK_MODULES,
         templates_folder=templates_folder,
+        webhook_networks=webhook_networks or (),
     )
     if settings.smtp_timeout_seconds > settings.send_deadline_seconds:
         message = (
@@ -120,6 +126,10 @@ def read_consumer_settings() -> ConsumerSettings:
         )
         raise SettingsError({"SMTP_TIMEOUT_SECONDS": [message]})
     return settings
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    return parse_networks(text, "'10.20.0.0/16,fd12::/64'")
 
 
 def _mail_from(text: str) -> Address:

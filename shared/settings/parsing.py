@@ -4,6 +4,7 @@ A problem names the variable and never its value, which may be a secret.
 """
 
 from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, TypeVar, cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -12,6 +13,8 @@ from environs import Env, EnvValidationError, ValidationError, validate
 from shared.errors import SettingsError
 
 _Value = TypeVar("_Value")
+
+Network = IPv4Network | IPv6Network
 
 DEFAULT_UNVERIFIED_DAYS: Final = 7.0
 _MINIMUM_KEY_CHARACTERS: Final = 32
@@ -52,6 +55,14 @@ def _read_if_set(env: Env, name: str, parse: Callable[[str], _Value]) -> list[_V
     values: list[_Value] = []
     env.str(name, None, validate=lambda text: values.append(parse(text)))
     return values
+
+
+def parse_networks(text: str, example: str) -> tuple[Network, ...]:
+    """Return the networks of a list that is separated by commas. Raises ValidationError, which shows the example."""
+    try:
+        return tuple(ip_network(part.strip()) for part in text.split(","))
+    except ValueError:
+        raise ValidationError(f"is not a list of networks: write them as in {example}.") from None
 
 
 def read_unverified_days(env: Env) -> float:

@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Final
 
 from environs import Env, ValidationError
 
-from shared.settings.parsing import read_parsed
+from shared.settings.parsing import Network, parse_networks, read_parsed
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
 
-Network = IPv4Network | IPv6Network
 
 OFF: Final = "off"
 NONE: Final = "none"
@@ -68,10 +66,4 @@ def _parse_limit(text: str) -> "RateLimitItem | None":
 
 
 def _parse_networks(text: str) -> tuple[Network, ...]:
-    if text == NONE:
-        return ()
-    try:
-        return tuple(ip_network(part.strip()) for part in text.split(","))
-    except ValueError:
-        message = f"is not a list of networks: write them as in '{DEFAULT_EXEMPT}', or '{NONE}'."
-        raise ValidationError(message) from None
+    return () if text == NONE else parse_networks(text, f"'{DEFAULT_EXEMPT}', or '{NONE}'")

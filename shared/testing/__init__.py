@@ -9,13 +9,30 @@ from typing import TYPE_CHECKING, Any
 from shared.testing.appended import AppendedMessage, appended, assert_appended
 
 if TYPE_CHECKING:
-    from consumer.testing import CapturedMail, DueRun, MessageRun, ProcessedMessage, run_due, run_message
+    from consumer.testing import (
+        CapturedMail,
+        CapturedWebhook,
+        DueRun,
+        MessageRun,
+        ProcessedMessage,
+        run_due,
+        run_message,
+    )
 
-_OF_THE_CONSUMER = ("CapturedMail", "DueRun", "MessageRun", "ProcessedMessage", "run_due", "run_message")
+_OF_THE_CONSUMER = (
+    "CapturedMail",
+    "CapturedWebhook",
+    "DueRun",
+    "MessageRun",
+    "ProcessedMessage",
+    "run_due",
+    "run_message",
+)
 
 __all__ = [
     "AppendedMessage",
     "CapturedMail",
+    "CapturedWebhook",
     "DueRun",
     "MessageRun",
     "ProcessedMessage",

@@ -13,6 +13,7 @@ MODEL = TEXT[TEXT.index("## Threat model") :]
 ACTORS = (
     "An anonymous client",
     "The mail server",
+    "The receiver of a webhook",
     "A program that writes to Redis",
     "A service that may insert rows",
     "An operator",

@@ -25,7 +25,7 @@ from consumer.stages.database_retries import RetryPolicy
 from consumer.stages.prepare import Preparer
 from consumer.stages.processor import Processor
 from consumer.stages.record import ResultRecorder
-from consumer.stages.send import Sender, open_mailer
+from consumer.stages.send import Clients, Sender, open_mailer, open_webhook_client
 from consumer.stages.sending.late_answers import LateAnswers
 from consumer.task.registry import load_tasks
 from embedded.programs.ports import free_port
@@ -161,7 +161,7 @@ def _send(ids: list[int], database: Database, settings: ConsumerSettings) -> lis
     """Claim the messages and hand their mails in; nobody has written yet what came of it."""
     held = Claimer(database, settings.run_lease_seconds, RetryPolicy()).claim(dict.fromkeys(ids)).claimed
     late_answers = LateAnswers(settings.database_url, senders=lambda: 1)
-    sender = Sender(settings, TASKS, open_mailer(settings), late_answers)
+    sender = Sender(settings, TASKS, Clients(open_mailer(settings), open_webhook_client(settings)), late_answers)
     work = Preparer(database, settings, TASKS, RetryPolicy()).prepare(held).work
     ended = [sender.send(each) for each in work if isinstance(each, PreparedMessage)]
     sender.close()

@@ -135,6 +135,10 @@ def test_an_appender_needs_the_optional_grant_for_a_dedup_key(granted_url: str) 
     [
         ("outbox_appender", "SELECT FROM outbox"),
         ("outbox_appender", "INSERT INTO outbox (task, payload, status) VALUES ('t', '{}', 'dead')"),
+        ("outbox_api", "SELECT url FROM webhook_endpoints"),
+        ("outbox_api", "SELECT secret FROM webhook_secrets"),
+        ("outbox_relay", "SELECT url FROM webhook_endpoints"),
+        ("outbox_relay", "SELECT secret FROM webhook_secrets"),
         ("outbox_relay", "SELECT hashed_password FROM users"),
         ("outbox_relay", "UPDATE users SET is_email_verified = true"),
         ("outbox_relay", "SELECT email FROM verify_emails"),

@@ -12,7 +12,7 @@ from consumer.model.outcomes import Completed, Discarded, RenderFailed
 from consumer.model.results import Disposition, RecordedResult, StepResult
 from consumer.stages.database import TaskConnection
 from consumer.stages.destination_updates import DestinationUpdates
-from consumer.task import Context, Done, Undeliverable
+from consumer.task import Context, Done, Undeliverable, Webhook
 from consumer.task.registry import AnyTask, TaskRegistry
 from shared.database.connections import MARKER
 from shared.errors import OutboxError
@@ -89,7 +89,7 @@ class TaskCalls:
             if each.claim.id not in loaded:
                 continue
             match returned.get(each.claim.id):
-                case Mail() as content:
+                case (Mail() | Webhook()) as content:
                     step.work.append(PreparedMessage(each, content))
                 case Done():
                     done.append(each)
@@ -127,7 +127,7 @@ def _wrong(returned: object) -> str:
         return str(returned)
     if returned is None:
         return "prepare returned nothing for this message"
-    return f"prepare returned {_kind(returned)} for this message: it has to be Mail, Done() or Undeliverable"
+    return f"prepare returned {_kind(returned)} for this message: it has to be Mail, Webhook, Done() or Undeliverable"
 
 
 def _kind(value: object) -> str:

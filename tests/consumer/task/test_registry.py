@@ -60,6 +60,7 @@ def test_a_module_outside_the_tree_adds_its_tasks(folder: Path) -> None:
     assert known["task:resize"]["max_retries"] == 3
     assert {name: of["destination"] for name, of in known.items()} == {
         "task:resize": None,
+        "task:deliver_webhook": None,
         "task:send_verify_email": "mail",
         "task:send_welcome_email": "mail",
     }

@@ -5,12 +5,15 @@ from typing import Any
 
 import psycopg
 import pytest
+from standardwebhooks.webhooks import Webhook
 
 from consumer.task import RetryAfter, Unavailable, Undeliverable
 from shared.database.connections import DbConnection
 from shared.outbox import Message
 from shared.outbox.messages import SendVerifyEmail, SendWelcomeEmail
 from shared.testing import CapturedMail, DueRun, run_due
+from shared.webhooks import endpoints
+from shared.webhooks.signing import new_secret
 from tests.consumer.testing.odd_tasks import Handled, Prepared, Unknown
 from tests.rows import add_message, add_user, message
 
@@ -115,3 +118,17 @@ def test_what_a_person_has_paused_is_not_begun(connection: DbConnection, databas
 def test_a_database_that_cannot_be_used_is_an_error() -> None:
     with pytest.raises(psycopg.OperationalError):
         run_due("postgresql://127.0.0.1:1/none")
+
+
+def test_webhooks_are_signed_and_kept(database_url: str, connection: DbConnection) -> None:
+    secret = new_secret()
+    endpoint = endpoints.add(connection, "shop", "https://shop.example.com/hooks?a=b", ["user.signed_up"], secret)
+    assert endpoint is not None
+    endpoints.append_test(connection, endpoint, '{"type": "webhook.test"}')
+
+    run = run_due(database_url)
+
+    [webhook] = run.webhooks
+    assert (webhook.host, webhook.path) == ("shop.example.com", "/hooks?a=b")
+    assert Webhook(secret).verify(webhook.body, dict(webhook.headers)) == {"type": "webhook.test"}
+    assert [each.status for each in run.messages] == ["done"]

@@ -32,7 +32,7 @@ def test_what_prepare_returns_is_returned(work: str, returned: object) -> None:
         ("COMMIT", RuntimeError, "the task ended the transaction itself"),
         ("forget", TypeError, "returned nothing for this message"),
         ("return nothing", TypeError, "in place of a mapping"),
-        ("return a text", TypeError, "it has to be Mail, Done"),
+        ("return a text", TypeError, "it has to be Mail, Webhook, Done"),
     ],
 )
 def test_a_mistake_of_prepare_is_raised(connection: DbConnection, work: str, error: type[Exception], text: str) -> None:

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from consumer.webhooks.addresses import AllowedAddresses, parse_networks
+from consumer.webhooks.addresses import AllowedAddresses
 from consumer.webhooks.client import Answer, NoAnswerError, NoConnectionError, TooLateError, WebhookClient
 from embedded.programs.ports import LOOPBACK, free_port
+from shared.settings.parsing import parse_networks
 from shared.webhooks.urls import parse_webhook_url
 from tests.servers.certificates import write_certificate
 from tests.servers.scripted_endpoint import Script, ScriptedEndpoint, answering
 
-LOOPBACK_ALLOWED = AllowedAddresses(parse_networks("127.0.0.0/8"))
+LOOPBACK_ALLOWED = AllowedAddresses(parse_networks("127.0.0.0/8", ""))
 TOKEN = "T0-B0-a-token-in-the-path"  # noqa: S105 - the tests' own
 BODY = b'{"type":"user.signed_up"}'
 
@@ -184,7 +185,7 @@ def test_plain_http_is_for_allowed_networks_alone(monkeypatch: pytest.MonkeyPatc
 
 def test_a_name_that_leads_elsewhere_at_the_second_look_up_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with ScriptedEndpoint(answering(200)) as endpoint:
-        narrow = AllowedAddresses(parse_networks("127.0.0.1/32"))
+        narrow = AllowedAddresses(parse_networks("127.0.0.1/32", ""))
         assert post(endpoint.port, host="localhost", allowed=narrow) == Answer(200)
         monkeypatch.setattr(socket, "getaddrinfo", resolving_to("127.0.0.2"))
         with pytest.raises(NoConnectionError, match=NOT_PUBLIC):

@@ -17,7 +17,7 @@ from consumer.stages.limiter import Limiter
 from consumer.stages.place import Place
 from consumer.stages.prepare import Preparer
 from consumer.stages.record import ResultRecorder
-from consumer.stages.send import Sender, open_mailer
+from consumer.stages.send import Clients, Sender, open_mailer, open_webhook_client
 from consumer.stages.sending.late_answers import LateAnswers
 from consumer.task import Task
 from consumer.task.registry import load_tasks
@@ -60,7 +60,12 @@ class Steps:
     def place(self) -> Place:
         """Return a place for what was prepared."""
         late_answers = LateAnswers(self.settings.database_url, senders=lambda: 1)
-        sender = Sender(self.settings, self.tasks, open_mailer(self.settings), late_answers)
+        sender = Sender(
+            self.settings,
+            self.tasks,
+            Clients(open_mailer(self.settings), open_webhook_client(self.settings)),
+            late_answers,
+        )
         limiter = Limiter(Database(self.settings.database_url))
         return Place(self.settings, self.tasks, RetryPolicy(), sender, begin, limiter)
 

@@ -1,0 +1,247 @@
+"""A webhook from its message to the endpoint's answer, and what each answer makes of message and endpoint."""
+
+import base64
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from consumer.model.results import Disposition
+from consumer.tasks.deliver_webhook import TASK, backoff
+from embedded.programs.ports import LOOPBACK, free_port
+from shared.settings.parsing import parse_networks
+from tests.consumer.stages.processing.world import Logs, World
+from tests.rows import add_message
+from tests.servers.scripted_endpoint import ScriptedEndpoint, answering
+
+SECRET, FORMER = (f"whsec_{base64.b64encode(letter * 32).decode()}" for letter in (b"a", b"b"))
+BODY = '{"type": "user.signed_up", "data": {"username": "alice"}}'
+NETWORKS = parse_networks("127.0.0.0/8", "")
+
+
+@pytest.fixture
+def world(database_url: str) -> Iterator[World]:
+    with closing(World(database_url, 1)) as opened:
+        yield opened
+
+
+def add_endpoint(world: World, port: int, *secrets: str) -> int:
+    [row] = world.rows(
+        "INSERT INTO webhook_endpoints (name, url, events) VALUES ('shop', %s, ARRAY['user.signed_up']) RETURNING id",
+        [f"http://{LOOPBACK}:{port}/hooks/a-token"],
+    )
+    for secret in secrets or (SECRET,):
+        world.connection.execute(
+            "INSERT INTO webhook_secrets (endpoint_id, secret) VALUES (%s, %s)", [row["id"], secret]
+        )
+    return int(row["id"])
+
+
+def add_webhook(world: World, endpoint_id: object, **columns: Any) -> int:
+    payload = {"endpoint_id": endpoint_id, "body": BODY}
+    values = {"destination": f"webhook:{endpoint_id}", **columns}
+    return add_message(world.connection, TASK.name, payload, **values)
+
+
+def process(world: World, message_id: int, **settings: Any) -> Disposition:
+    return world.process(message_id, **{"webhook_networks": NETWORKS, **settings})
+
+
+def destination(world: World, endpoint_id: int) -> dict[str, Any]:
+    rows = world.rows("SELECT * FROM outbox_destinations WHERE name = %s", [f"webhook:{endpoint_id}"])
+    return rows[0] if rows else {"opened_at": None, "paused_at": None, "pause_reason": None}
+
+
+def test_an_event_arrives_signed_with_each_valid_secret(world: World) -> None:
+    with ScriptedEndpoint(answering(204)) as server:
+        endpoint = add_endpoint(world, server.port, FORMER, SECRET)
+        world.connection.execute("UPDATE webhook_secrets SET ends_at = '2020-01-01' WHERE secret = %s", [FORMER])
+        ids = [add_webhook(world, endpoint)]
+        assert process(world, ids[0]) is Disposition.DELIVERED
+        world.connection.execute("UPDATE webhook_secrets SET ends_at = '2100-01-01' WHERE secret = %s", [FORMER])
+        ids.append(add_webhook(world, endpoint))
+        assert process(world, ids[1]) is Disposition.DELIVERED
+
+    (first, body), (second, _) = (_parsed(request) for request in server.requests)
+    assert body == BODY
+    assert first["content-type"] == "application/json"
+    assert [first["webhook-id"], second["webhook-id"]] == [str(world.message(id_)["uid"]) for id_ in ids]
+    assert len(first["webhook-signature"].split()) == 1
+    for headers, secret in ((first, SECRET), (second, SECRET), (second, FORMER)):
+        assert Webhook(secret).verify(body, headers)["type"] == "user.signed_up"
+
+
+def _parsed(request: bytes) -> tuple[dict[str, str], str]:
+    head, _, body = request.decode().partition("\r\n\r\n")
+    lines = [line.partition(": ") for line in head.split("\r\n")[1:]]
+    return {name.lower(): value for name, _, value in lines}, body
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (500, "the endpoint answered 500"),
+        (404, "the endpoint answered 404"),
+        (302, "the endpoint answered 302: redirects are not followed"),
+    ],
+)
+def test_a_refusal_fails_the_attempt_and_no_other_event(world: World, status: int, reason: str) -> None:
+    with ScriptedEndpoint(answering(status, "Location: /")) as server:
+        endpoint = add_endpoint(world, server.port)
+        id_ = add_webhook(world, endpoint)
+        assert process(world, id_) is Disposition.FAILED
+        row = world.message(id_)
+        assert (row["attempt"], row["last_error"], row["max_retries"]) == (1, reason, TASK.max_retries)
+        assert destination(world, endpoint)["opened_at"] is None
+
+        server.script = answering(200)
+        assert process(world, add_webhook(world, endpoint)) is Disposition.DELIVERED
+
+
+def test_an_event_that_is_answered_500_each_time_is_a_dead_letter_after_five_days(world: World) -> None:
+    days = sum(backoff(attempt) for attempt in range(1, TASK.max_retries + 1)) / 86_400
+    assert 4.9 < days < 5.6
+
+    with ScriptedEndpoint(answering(500)) as server:
+        id_ = add_webhook(world, add_endpoint(world, server.port), attempt=TASK.max_retries)
+        assert process(world, id_) is Disposition.DEAD
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_an_outage_spends_no_attempt_and_waits_as_long_as_it_is_asked_to(world: World, status: int) -> None:
+    with ScriptedEndpoint(answering(status, "Retry-After: 120")) as server:
+        endpoint = add_endpoint(world, server.port)
+        id_ = add_webhook(world, endpoint)
+        assert process(world, id_) is Disposition.RELEASED
+
+    row, state = world.message(id_), destination(world, endpoint)
+    assert (row["status"], row["attempt"], row["last_error"]) == ("pending", 0, f"the endpoint answered {status}")
+    assert 100 < (state["probe_at"] - state["opened_at"]).total_seconds() <= 121
+    assert state["last_error"] == f"the endpoint answered {status}"
+    assert state["paused_at"] is None
+
+
+def test_an_endpoint_that_cannot_be_connected_to_is_an_outage_whose_reason_names_no_path(world: World) -> None:
+    endpoint = add_endpoint(world, free_port())
+    id_ = add_webhook(world, endpoint)
+
+    assert process(world, id_) is Disposition.RELEASED
+
+    assert world.message(id_)["last_error"] == "no connection: connection refused"
+    assert destination(world, endpoint)["last_error"] == "no connection: connection refused"
+
+
+def test_a_private_address_is_an_outage_unless_its_network_is_allowed(world: World) -> None:
+    with ScriptedEndpoint(answering(200)) as server:
+        endpoint = add_endpoint(world, server.port)
+        id_ = add_webhook(world, endpoint)
+        assert process(world, id_, webhook_networks=()) is Disposition.RELEASED
+        assert server.requests == []
+        assert "WEBHOOK_ALLOWED_NETWORKS" in world.message(id_)["last_error"]
+
+
+def test_no_answer_after_the_request_fails_the_attempt(world: World) -> None:
+    with ScriptedEndpoint(list) as server:
+        endpoint = add_endpoint(world, server.port)
+        id_ = add_webhook(world, endpoint)
+        assert process(world, id_) is Disposition.FAILED
+
+    [failure] = world.message(id_)["failures"]
+    assert failure["reason"] == "the connection was closed before an answer"
+    assert failure["maybe_accepted"] is True
+    assert destination(world, endpoint)["opened_at"] is None
+
+
+def test_410_disables_the_endpoint_and_ends_its_events(world: World) -> None:
+    with ScriptedEndpoint(answering(410)) as server:
+        endpoint = add_endpoint(world, server.port)
+        id_ = add_webhook(world, endpoint)
+        assert process(world, id_) is Disposition.RELEASED
+
+    assert world.message(id_)["attempt"] == 0
+    assert destination(world, endpoint)["pause_reason"] == "disabled: the endpoint answered 410"
+    [row] = world.rows("SELECT fan_out_until <= clock_timestamp() AS has_ended FROM webhook_endpoints")
+    assert row["has_ended"]
+    assert process(world, add_webhook(world, endpoint)) is Disposition.RELEASED
+    assert len(server.requests) == 1
+
+
+def test_410_that_comes_after_the_endpoint_was_enabled_again_disables_nothing(world: World) -> None:
+    def script() -> Iterator[bytes]:
+        world.connection.execute("UPDATE webhook_endpoints SET enabled_at = clock_timestamp()")
+        yield b"HTTP/1.1 410 X\r\nContent-Length: 0\r\n\r\n"
+
+    with ScriptedEndpoint(script) as server:
+        endpoint = add_endpoint(world, server.port)
+        assert process(world, add_webhook(world, endpoint)) is Disposition.FAILED
+
+    assert destination(world, endpoint)["paused_at"] is None
+
+
+@pytest.mark.parametrize(("days", "is_disabled"), [(4, False), (6, True)])
+def test_five_days_of_outage_disable_the_endpoint_and_its_events_go_on(
+    world: World, days: int, *, is_disabled: bool
+) -> None:
+    endpoint = add_endpoint(world, free_port())
+    id_ = add_webhook(world, endpoint)
+    world.connection.execute(
+        "INSERT INTO outbox_destinations (name, opened_at, outages, probe_at, probe_id)"
+        " VALUES (%s, now() - make_interval(days => %s), 9, '2100-01-01', %s)",
+        [f"webhook:{endpoint}", days, id_],
+    )
+
+    assert process(world, id_) is Disposition.RELEASED
+
+    reason = "disabled: unavailable for 5 days: no connection: connection refused"
+    assert destination(world, endpoint)["pause_reason"] == (reason if is_disabled else None)
+    [row] = world.rows("SELECT fan_out_until - now() AS left FROM webhook_endpoints")
+    assert (row["left"].days if is_disabled else row["left"]) == (29 if is_disabled else None)
+
+
+def test_an_event_for_an_endpoint_that_was_removed_is_discarded(world: World) -> None:
+    with ScriptedEndpoint(answering(200)) as server:
+        endpoint = add_endpoint(world, server.port)
+        early = add_webhook(world, endpoint)
+        world.connection.execute("UPDATE webhook_endpoints SET removed_at = now(), name = 'former'")
+        assert process(world, early) is Disposition.DISCARDED
+        world.connection.execute("DELETE FROM webhook_endpoints")
+        successor = add_endpoint(world, server.port)
+        late = add_webhook(world, endpoint)
+        assert process(world, late) is Disposition.DISCARDED
+
+    assert successor != endpoint
+    assert server.requests == []
+    assert world.message(late)["last_error"] == "discarded: the endpoint was removed"
+
+
+@pytest.mark.parametrize("named", [None, "local", "webhook:999"])
+def test_an_event_whose_row_names_another_destination_is_a_dead_letter(world: World, named: str | None) -> None:
+    with ScriptedEndpoint(answering(200)) as server:
+        endpoint = add_endpoint(world, server.port)
+        id_ = add_webhook(world, endpoint, destination=named)
+        assert process(world, id_) is Disposition.DEAD
+
+    assert server.requests == []
+    assert world.message(id_)["last_error"] == f"its destination has to be webhook:{endpoint}"
+
+
+@pytest.mark.parametrize("endpoint_id", [0, -1, 2**80])
+def test_an_id_that_no_endpoint_can_have_is_discarded(world: World, endpoint_id: int) -> None:
+    id_ = add_webhook(world, endpoint_id, destination="webhook:1")
+
+    assert process(world, id_) is Disposition.DISCARDED
+
+
+def test_neither_log_nor_row_shows_the_path_or_a_secret(world: World, logs: Logs) -> None:
+    with ScriptedEndpoint(lambda: [b"HTTP/1.1 200 X\r\nno header\r\n: none\r\n\r\n"]) as server:
+        endpoint = add_endpoint(world, server.port)
+        process(world, add_webhook(world, endpoint))
+        server.script = answering(410)
+        process(world, add_webhook(world, endpoint))
+
+    rows = world.rows("SELECT * FROM outbox_messages") + world.rows("SELECT * FROM outbox_destinations")
+    for text in (str(logs), str(rows)):
+        assert "a-token" not in text
+        assert "whsec" not in text
