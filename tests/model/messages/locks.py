@@ -69,7 +69,8 @@ def transactions(without: LockGuard | None = None) -> list[Transaction]:
         # Of accounts it passes over what is locked; the links go with them, and are waited for.
         ("expire", ((ACCOUNT, LINK),), False),
         ("verify", ((LINK, ACCOUNT),) if without is LockGuard.ACCOUNT_FIRST else ((ACCOUNT, LINK),), False),
-        ("resend or correct", ((ACCOUNT,),), False),
+        # A resend may become part of the account's message that waits for its first claim.
+        ("resend or correct", ((ACCOUNT,), (ACCOUNT, 1)), False),
         ("prepare again or count a wrong password", ((LINK,),), False),
     ]
     return [Transaction(name, rows, skips) for name, orders, skips in kinds for rows in orders]

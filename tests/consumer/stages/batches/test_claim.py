@@ -18,8 +18,9 @@ from consumer.stages.database import Database, TaskConnection
 from consumer.stages.database_retries import RetryPolicy
 from shared.database.connections import LOCK_SECONDS, connect
 from tests.addresses import with_parameter
-from tests.consumer.stages.batches.steps import Steps, add_messages, claimed_ids, locked
+from tests.consumer.stages.batches.steps import VERIFY, Steps, add_messages, claimed_ids, locked
 from tests.rows import add_message, message
+from tests.waiting import wait_until
 
 
 def test_only_claimable_messages_are_claimed(steps: Steps, connection: "Connection[Any]") -> None:
@@ -69,6 +70,30 @@ def test_a_locked_row_does_not_delay_the_others(steps: Steps, connection: "Conne
     [left] = claimed.not_claimed
     assert (left.message_id, left.disposition) == (ids[1], Disposition.NOT_CLAIMED)
     assert message(connection, ids[1])["status"] == "published"
+
+
+def test_a_writer_of_several_dedup_keys_and_a_claim_do_not_wait_for_each_other(
+    steps: Steps, connection: "Connection[Any]"
+) -> None:
+    """The claim locks the rows in the order of their ids, the writer in that of their keys. The claim gives way."""
+    ids = [add_message(connection, status="published", dedup_key=key) for key in ("b", "a")]
+    append = """
+        INSERT INTO outbox (task, payload, dedup_key) VALUES (%s, '{"username": "alice"}', %s)
+            ON CONFLICT (task, dedup_key) WHERE dedup_key IS NOT NULL AND claimed_at IS NULL
+            DO UPDATE SET payload = excluded.payload, due_at = least(outbox.due_at, excluded.due_at)
+        RETURNING id
+    """
+    waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with connect(steps.url, "a writer") as writer, ThreadPoolExecutor(1) as pool:
+        writer.execute("BEGIN")
+        appended = [writer.execute(append, [VERIFY, "a"]).fetchone()]
+        claimed = pool.submit(steps.claim, ids)
+        wait_until(lambda: connection.execute(waiting).rowcount == 1, 10, "the claim to wait")
+        appended.append(writer.execute(append, [VERIFY, "b"]).fetchone())
+        writer.execute("COMMIT")
+
+        assert claimed_ids(claimed.result(timeout=10)) <= set(ids)
+    assert appended == [(ids[1],), (ids[0],)]
 
 
 class LosesTheFirstAnswer(Database):
