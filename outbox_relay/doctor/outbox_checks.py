@@ -10,6 +10,7 @@ from shared.database.connections import DbConnection
 from shared.database.read_transaction import read_transaction
 from shared.outbox.operations.dead_letters import count_dead
 from shared.outbox.operations.stats import DependencyStatus, read_dependency_status, read_live_states
+from shared.outbox.operations.unknown_tasks import read_unknown_tasks
 from shared.settings.relay import RelaySettings
 
 _OVERDUE_SECONDS: Final = 60.0
@@ -18,7 +19,7 @@ _CLAIMS_READ: Final = 1000
 
 
 def check_outbox(connection: DbConnection, settings: RelaySettings) -> list[Finding]:
-    """Check the relays, the breaker, due messages, the run lease and dead letters."""
+    """Check the relays, the breaker, due messages, the run lease, the workers' tasks and dead letters."""
     if not takes_writes(connection):
         # The relays are not the cause.
         return [skipped("relay", "PostgreSQL takes no writes, so that no relay can work or be seen")]
@@ -34,6 +35,7 @@ def _check_outbox(connection: DbConnection, settings: RelaySettings) -> Iterator
         yield _check_waiting(connection)
     yield _check_run_lease(connection, settings)
     yield from check_webhooks(connection)
+    yield _check_tasks(connection)
     dead_letters = count_dead(connection)
     if dead_letters.number:
         yield warning(
@@ -88,7 +90,8 @@ def _check_run_lease(connection: DbConnection, settings: RelaySettings) -> Findi
         """
         SELECT extract(epoch FROM max(lease_until - claimed_at))::float8
           FROM (SELECT lease_until, claimed_at FROM outbox
-                 WHERE status = 'running' AND NOT failures @> '[{"unanswered": true}]'  -- others may have been renewed
+                 -- Others may have been renewed.
+                 WHERE status = 'running' AND destination = 'mail' AND NOT failures @> '[{"unanswered": true}]'
                  ORDER BY lease_until DESC LIMIT %s) AS newest
          WHERE claimed_at > clock_timestamp() - interval '1 day'
         """,
@@ -102,3 +105,15 @@ def _check_run_lease(connection: DbConnection, settings: RelaySettings) -> Findi
             "set the same for relay and workers: the relay waits for a probe of the mail server by its own value",
         )
     return ok("run lease", "the same here and in the running claims")
+
+
+def _check_tasks(connection: DbConnection) -> Finding:
+    unknown = read_unknown_tasks(connection)
+    if unknown:
+        return warning(
+            "tasks",
+            f"a worker does not know: {', '.join(unknown)}",
+            "name their modules in OUTBOX_TASKS of every worker, or deploy the version that has them; then retry the"
+            " dead letters",
+        )
+    return ok("tasks", "no message was released by a worker that does not know its task")
