@@ -146,7 +146,9 @@ def test_with_rqs_own_class_anyone_who_writes_to_redis_can_run_programs(service:
     assert (named.exists(), pickled.exists()) == (True, True)
 
 
-@pytest.mark.parametrize(("name", "value"), [("SECRET_KEY", "too short a secret"), ("MAIL_FROM", "")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("SECRET_KEY", "too short a secret"), ("MAIL_FROM", ""), ("OUTBOX_TASKS", "nowhere")]
+)
 def test_a_bad_setting_releases_the_message_without_an_attempt(service: Service, name: str, value: str) -> None:
     id_ = service.publish(attempt=2)
     before = service.connection.execute("SELECT now()").fetchone()

@@ -1,17 +1,20 @@
 """What a mail looks like to its reader: composed, then parsed as a mailbox does."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from email.header import decode_header, make_header
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import compat32, default
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 import time_machine
+from jinja2 import TemplateNotFound
 from markupsafe import escape
 
 from consumer.mail.client import Envelope
@@ -258,3 +261,21 @@ def test_a_template_fails_rather_than_leaving_a_gap(template: str, values: Mappi
 
     with pytest.raises(Exception, match="is undefined"):
         composed(Mail("alice@example.com", "Alice", "S", template, {}))
+
+
+def test_templates_are_looked_for_in_each_folder_in_turn(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+        (folder / "mine.txt").write_text(folder.name)
+        (folder / "mine.html").write_text('{% extends "layout.html" %}{% block content %}{{ name }}{% endblock %}')
+    (second / "welcome_email.txt").write_text("ours")
+    mail = Mail("alice@example.com", "Alice", "Hello", "mine", {})
+
+    found = [
+        part(parsed(compose(each, UID, SENDER, (first, second))), "plain").strip() for each in (mail, welcome_mail())
+    ]
+
+    assert found == ["first", "ours"]
+    with pytest.raises(TemplateNotFound):
+        compose(replace(mail, template="nowhere"), UID, SENDER, (first, second))
