@@ -64,8 +64,6 @@ class Failed:
             details["policy_code"] = self.policy_code
         if self.is_about_recipient:
             details["about_recipient"] = True
-        if self.is_late:
-            details["late"] = True
         return details
 
 

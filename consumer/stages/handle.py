@@ -108,9 +108,10 @@ class Handler:
 
 def late(message: ClaimedMessage, timeout_seconds: float) -> Failed:
     """Return the outcome of a task's function that ran for too long. The second time it is permanent."""
-    again = " for the second time" if message.claim.was_late else ""
+    was_late = message.claim.counts.late > 0
+    again = " for the second time" if was_late else ""
     reason = f"the task ran for longer than {timeout_seconds:g} s{again}"
-    return Failed(reason, is_permanent=message.claim.was_late, maybe_accepted=True, is_late=True)
+    return Failed(reason, is_permanent=was_late, maybe_accepted=True, is_late=True)
 
 
 class _Connections:

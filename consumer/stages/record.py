@@ -10,7 +10,7 @@ from consumer.model.message import AttemptResult
 from consumer.model.outcomes import Completed, RenderFailed
 from consumer.model.results import Disposition, RecordedResult
 from consumer.stages.database import Database
-from consumer.stages.outcome_writer import OutcomeWriter
+from consumer.stages.recording.outcome_writer import OutcomeWriter
 from consumer.task.registry import TaskRegistry
 from shared.database.errors import LOCKED, UNREACHABLE
 from shared.outbox.claims import Claim

@@ -18,7 +18,7 @@ from consumer.stages.database import Database
 from consumer.stages.handle import late
 from consumer.threaded.state import WorkerState
 from consumer.threaded.work_queue import WorkQueue
-from shared.outbox import claims
+from shared.outbox import renewals
 
 _log = structlog.get_logger(__name__)
 
@@ -108,7 +108,9 @@ class TaskWatch(threading.Thread):
         begun_at = monotonic()
         try:
             with self._database.transaction(lock_seconds=_LOCK_SECONDS) as connection:
-                renewed = claims.renew_claims(connection, [each.claim for each in messages], messages[0].lease.seconds)
+                renewed = renewals.renew_claims(
+                    connection, [each.claim for each in messages], messages[0].lease.seconds
+                )
         except psycopg.Error as exc:
             for each in messages:
                 _log.warning("lease.not_renewed", message_id=each.claim.id, error=type(exc).__name__)

@@ -22,6 +22,7 @@ from shared.outbox.columns import (
     Counts,
     insert_finished,
     parse_counts,
+    with_counts,
 )
 from shared.outbox.known_tasks import DESTINATION, FAILURES, MAX_RETRIES_SET, NO_TASKS, KnownTasks
 from shared.outbox.messages import MAIL
@@ -36,12 +37,11 @@ _PAYLOAD: Final = f"""
 _CLAIM: Final = f"""
     id, claim_token, task, {_PAYLOAD}, attempt, {MAX_RETRIES},
     extract(epoch FROM due_at)::float8, extract(epoch FROM published_at)::float8, traceparent, uid,
-    failures @> '[{{"unanswered": true}}]', failures @> '[{{"late": true}}]',
-    destination, {READ_COUNTS}
+    failures @> '[{{"unanswered": true}}]', destination, {READ_COUNTS}
 """
 """The columns of a Claim, in the order of its fields."""
 
-_COUNTS: Final = 13
+_COUNTS: Final = 12
 """The position of the last column, which has to be parsed."""
 
 
@@ -54,7 +54,6 @@ class Claim:
 
     Attributes:
         met_silence: an earlier attempt got no answer after the last dot, so this one may wait longer for it.
-        was_late: an earlier attempt's handler ran for longer than it may.
         destination: the outside system that the work needs.
         counts: what is counted of it beside its failed attempts.
         former_destination: the one that the row named before the claim; None if that is not known.
@@ -72,7 +71,6 @@ class Claim:
     traceparent: str | None
     uid: UUID
     met_silence: bool
-    was_late: bool = False
     destination: str = MAIL
     counts: Counts = NO_COUNTS
     former_destination: str | None = field(default=None, compare=False)
@@ -190,48 +188,6 @@ def _finish(
     return {row[0] for row in finished}
 
 
-def renew_claim(connection: DbConnection, claim: Claim, lease_seconds: float) -> bool:
-    """Extend a claim's lease from now on. Return False when the claim is no longer ours.
-
-    A lease that is over is renewed too, until another process takes the message over.
-    """
-    renewed = connection.execute(
-        """
-        UPDATE outbox
-           SET lease_until = clock_timestamp() + make_interval(secs => %s)
-         WHERE id = %s AND status = 'running' AND claim_token = %s
-        """,
-        [lease_seconds, claim.id, claim.token],
-    )
-    return renewed.rowcount == 1
-
-
-def renew_claims(connection: DbConnection, claims: Sequence[Claim], lease_seconds: float) -> set[int]:
-    """Extend the leases of several claims from now on, and return the ids of those that were extended.
-
-    A row that another session has locked is left out: its outcome may be on its way.
-    """
-    rows = connection.execute(
-        """
-        WITH ours AS (
-            SELECT id AS message_id
-              FROM outbox
-              JOIN unnest(%s::bigint[], %s::uuid[]) AS claim (message_id, token) ON id = claim.message_id
-             WHERE status = 'running' AND claim_token = claim.token
-             ORDER BY id
-               FOR UPDATE OF outbox SKIP LOCKED
-        )
-        UPDATE outbox
-           SET lease_until = clock_timestamp() + make_interval(secs => %s)
-          FROM ours
-         WHERE id = message_id
-        RETURNING id
-        """,
-        [[claim.id for claim in claims], [claim.token for claim in claims], lease_seconds],
-    ).fetchall()
-    return {row[0] for row in rows}
-
-
 def own_among(connection: DbConnection, claims: Sequence[Claim]) -> set[int]:
     """Return which of the messages are still ours. It waits for a COMMIT of ours that is still in progress."""
     rows = connection.execute(
@@ -264,6 +220,7 @@ def fail(
     details: Mapping[str, object],
     delay_seconds: float,
     is_dead: bool,
+    counts: Mapping[str, object] | None = None,
 ) -> bool:
     """Record a failed attempt: the message is pending after the delay, or a dead letter.
 
@@ -276,8 +233,12 @@ def fail(
         details: what the entry in `failures` says in addition to number, reason and time.
         delay_seconds: the delay of the next attempt.
         is_dead: whether the message becomes a dead letter.
+        counts: what is counted of the message from now on, by the names of Counts.
 
     """
+    kept = FAILURES_SO_FAR
+    if counts:
+        kept = f"(SELECT {FAILURES_SO_FAR} FROM (SELECT {with_counts('%(counts)s::jsonb')} AS failures) AS counted)"
     reason = reason[:LONGEST_REASON]
     entry = {"attempt": claim.attempt, "reason": reason, **details}
     failed = connection.execute(
@@ -289,7 +250,7 @@ def fail(
                              ELSE clock_timestamp() + make_interval(secs => %(delay)s) END,
                claim_token = NULL, lease_until = NULL, broker_epoch = NULL,
                last_error = %(reason)s,
-               failures = {FAILURES_SO_FAR}
+               failures = {kept}
                    || (%(entry)s::jsonb || jsonb_build_object('at', clock_timestamp()))
          WHERE id = %(id)s AND status = 'running' AND claim_token = %(token)s
         """,  # noqa: S608 - two expressions of our own
@@ -300,6 +261,7 @@ def fail(
             "delay": delay_seconds,
             "reason": reason,
             "entry": Jsonb(entry),
+            "counts": None if counts is None else Jsonb(counts),
         },
     )
     return failed.rowcount == 1

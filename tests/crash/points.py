@@ -166,7 +166,14 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
         Point("the last dot", program, when="before", **dot, **sent),
         Point("the last dot", program, when="after", **dot, **{**sent, "mails": (1, 2)}),
         Point("the mail server's answer", program, "consumer.mail.client:Mailer.send", "after", **taken),
-        *_around("the renewal's COMMIT", program, COMMIT, past=f"{sql}:renew_claim", given=_LATE_ANSWER, **sent),
+        *_around(
+            "the renewal's COMMIT",
+            program,
+            COMMIT,
+            past="shared.outbox.renewals:renew_claim",
+            given=_LATE_ANSWER,
+            **sent,
+        ),
         *_around("ack", program, f"{sql}:ack", **taken),
         Point("ack's COMMIT", program, COMMIT, "before", past=f"{sql}:ack", **taken),
         Point("ack's COMMIT", program, COMMIT, "after", past=f"{sql}:ack", **whose),
@@ -217,7 +224,7 @@ def _tasks(program: Program, sent: dict[str, Any], whose: dict[str, Any]) -> lis
 
 
 def _outbox_worker_points() -> list[Point]:
-    broker, renewal = "consumer.threaded.queue:WorkerBroker", "shared.outbox.claims:renew_claims"
+    broker, renewal = "consumer.threaded.queue:WorkerBroker", "shared.outbox.renewals:renew_claims"
     handled: dict[str, Any] = {"given": "a message with a handler", "mails": (0,), "attempt": 2}
     return [
         *_around("renew_claims", "OutboxWorker", renewal, **handled),

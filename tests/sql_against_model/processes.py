@@ -7,7 +7,7 @@ import psycopg
 from rq.job import Job as RqJob
 
 from shared.outbox import claims as of_consumer
-from shared.outbox import publishing, reaping, releases
+from shared.outbox import publishing, reaping, releases, renewals
 from shared.outbox.messages import QUEUES, JobRef
 from shared.rq_format.ids import job_id
 from tests.model.messages.rows import FAULT
@@ -211,7 +211,7 @@ class Consumer(Process):
         """The same."""
 
     def renew_claim(self, at: Moment) -> None:
-        self.end(at, lambda claim: of_consumer.renew_claim(self.connection, claim, LONG_SECONDS))
+        self.end(at, lambda claim: renewals.renew_claim(self.connection, claim, LONG_SECONDS))
 
     def ack(self, at: Moment) -> None:
         self.end(at, lambda claim: bool(of_consumer.ack(self.connection, [claim])))

@@ -10,7 +10,7 @@ from rq.defaults import RQ_KEY_PREFIX
 
 from outbox_relay.broker import open_broker
 from shared.outbox import claims as of_consumer
-from shared.outbox import publishing, reaping
+from shared.outbox import publishing, reaping, renewals
 from tests.model.messages.state import Config
 from tests.model.messages.test_protocol import STEPS
 from tests.sql_against_model.moment import DivergenceError
@@ -89,7 +89,7 @@ def test_walks_find_a_missing_guard(
         ),
         (of_consumer.fail, "claim_token = %(token)s", "true", "a-frozen-consumer-fails-too-late", "fail: still ours"),
         (
-            of_consumer.renew_claim,
+            renewals.renew_claim,
             "claim_token = %s",
             "%s IS NOT NULL",
             "a-frozen-consumer-renews-too-late",

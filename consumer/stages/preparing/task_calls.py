@@ -11,7 +11,7 @@ from consumer.model.message import AttemptResult, ClaimedMessage, PreparedMessag
 from consumer.model.outcomes import Completed, Discarded, RenderFailed
 from consumer.model.results import Disposition, RecordedResult, StepResult
 from consumer.stages.database import TaskConnection
-from consumer.stages.destination_updates import DestinationUpdates
+from consumer.stages.recording.destination_updates import DestinationUpdates
 from consumer.task import Context, Done, Undeliverable, Webhook
 from consumer.task.registry import AnyTask, TaskRegistry
 from shared.database.connections import MARKER

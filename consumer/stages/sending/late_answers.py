@@ -18,7 +18,7 @@ import structlog
 from consumer.model.message import ClaimedMessage
 from consumer.stages.database import Database
 from consumer.stages.database_retries import database_pause
-from shared.outbox import claims
+from shared.outbox import renewals
 from shared.outbox.messages import LONGEST_ANSWER_SECONDS
 
 _log = structlog.get_logger(__name__)
@@ -126,7 +126,7 @@ class LateAnswer:
             begun_at = monotonic()
             try:
                 with self._database.transaction(lock_seconds=_LOCK_SECONDS) as connection:
-                    is_ours = claims.renew_claim(connection, self.message.claim, self.message.lease.seconds)
+                    is_ours = renewals.renew_claim(connection, self.message.claim, self.message.lease.seconds)
             except psycopg.Error as exc:
                 # It may have been renewed or not, so the lease that is certain counts.
                 if self.message.lease.is_over() or self._shutting_down():

@@ -13,7 +13,7 @@ from consumer.mail.connection import Extend
 from consumer.model.mail import Mail
 from consumer.model.message import AttemptResult, ClaimedMessage, PreparedMessage, Recipient
 from consumer.model.outcomes import Accepted, Failed, Outcome, Released, RenderFailed
-from consumer.stages.policy_outage import recipient_of
+from consumer.stages.recording.policy_outage import recipient_of
 from consumer.stages.sending.late_answers import LateAnswer, LateAnswers
 from consumer.task import Undeliverable
 from consumer.task.registry import TaskRegistry

@@ -8,7 +8,7 @@ from rq.defaults import RQ_KEY_PREFIX
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from api.accounts.signup_state import state_statement
-from consumer.stages import busy_server
+from consumer.stages.recording import busy_server
 from embedded.mail.catcher import MailCatcher
 from outbox_relay.broker import open_broker
 from outbox_relay.loop.maintenance.expiry import AccountExpiry

@@ -16,11 +16,11 @@ from consumer.model.lease import Lease
 from consumer.model.message import AttemptResult
 from consumer.model.outcomes import Accepted, DestinationUnavailable, Discarded, Failed, Outcome, Released
 from consumer.model.results import Disposition, RecordedResult
-from consumer.stages import busy_server
 from consumer.stages.database import Database
 from consumer.stages.database_retries import RetryPolicy
 from consumer.stages.place import Place
 from consumer.stages.record import ResultRecorder
+from consumer.stages.recording import busy_server
 from consumer.task import Undeliverable
 from consumer.threaded.completer import Completer
 from consumer.threaded.queue import WorkerBroker

@@ -3,7 +3,7 @@
 import pytest
 
 from consumer.model.results import Disposition
-from consumer.stages.outcome_writer import UNAVAILABLE_AT_MOST
+from consumer.stages.recording.outcome_writer import UNAVAILABLE_AT_MOST
 from consumer.task import RetryAfter, Unavailable, Undeliverable
 from embedded.mail.catcher import MailCatcher
 from shared.database.connections import connect, transaction

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from consumer.model.results import Disposition
-from consumer.stages.policy_outage import kept_refusals
+from consumer.stages.recording.policy_outage import kept_refusals
 from embedded.programs.ports import LOOPBACK
 from shared.settings.smtp_server import SmtpServer
 from tests.consumer.stages.processing.lost_answers import LosesAnswers

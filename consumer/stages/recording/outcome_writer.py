@@ -21,9 +21,9 @@ from consumer.model.outcomes import (
     TaskUnknown,
 )
 from consumer.model.results import Disposition
-from consumer.stages import busy_server, policy_outage
-from consumer.stages.destination_updates import WITHOUT_BREAKER, DestinationUpdates, Log
-from consumer.stages.policy_outage import RefusalEffect, RefusedMessage
+from consumer.stages.recording import busy_server, policy_outage
+from consumer.stages.recording.destination_updates import WITHOUT_BREAKER, DestinationUpdates, Log
+from consumer.stages.recording.policy_outage import RefusalEffect, RefusedMessage
 from consumer.task.definition import LONGEST_DELAY_SECONDS, default_delay_seconds
 from consumer.task.registry import TaskRegistry
 from shared.database.connections import DbConnection
@@ -189,6 +189,7 @@ class OutcomeWriter:
             details=failure.details,
             delay_seconds=self._delay_seconds(claim, failure),
             is_dead=is_dead,
+            counts={"late": claim.counts.late + 1} if failure.is_late else None,
         )
         if is_written:
             self._changed.add(claim)

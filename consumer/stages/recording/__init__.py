@@ -1,0 +1,1 @@
+"""What outcomes change in PostgreSQL; consumer/stages/record.py writes them."""
