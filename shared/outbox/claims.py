@@ -238,7 +238,8 @@ def fail(
     """
     kept = FAILURES_SO_FAR
     if counts:
-        kept = f"(SELECT {FAILURES_SO_FAR} FROM (SELECT {with_counts('%(counts)s::jsonb')} AS failures) AS counted)"
+        counted = f"SELECT {with_counts('%(counts)s::jsonb')} AS failures"
+        kept = f"(SELECT {FAILURES_SO_FAR} FROM ({counted}) AS counted)"  # noqa: S608 - expressions of our own
     reason = reason[:LONGEST_REASON]
     entry = {"attempt": claim.attempt, "reason": reason, **details}
     failed = connection.execute(

@@ -143,7 +143,7 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
     """Return the crash points of both worker classes, from the claim to the outcome's COMMIT."""
     sql, breaker = "shared.outbox.claims", "shared.outbox.destinations.breaker"
     prepare = "consumer.tasks.verify_email:TASK.prepare"
-    refusing = "a refusing mail server"
+    refusing, renewals = "a refusing mail server", "shared.outbox.renewals"
     sent: dict[str, Any] = {**whose, "attempt": 2}
     taken: dict[str, Any] = {**sent, "mails": (2,)}
     again: dict[str, Any] = {**sent, "given": "a message that came back"}
