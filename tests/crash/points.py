@@ -170,7 +170,7 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
             "the renewal's COMMIT",
             program,
             COMMIT,
-            past="shared.outbox.renewals:renew_claim",
+            past=f"{renewals}:renew_claim",
             given=_LATE_ANSWER,
             **sent,
         ),
