@@ -50,7 +50,8 @@ class ResultRecorder:
         """
         batch = [*self._unwritten.values(), *results]
         self._unwritten.clear()
-        if len(batch) > 1:
+        # Of two claims of one message, of which the first was taken over, the row says which counts.
+        if 1 < len(batch) == len({each.message.claim.id for each in batch}):
             try:
                 return self._record_together(batch, _LOCK_SECONDS)
             except Exception as exc:  # noqa: BLE001 - an exception here would lose all outcomes

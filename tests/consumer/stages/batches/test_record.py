@@ -14,7 +14,7 @@ from redis import Redis
 
 from consumer.model.lease import Lease
 from consumer.model.message import AttemptResult
-from consumer.model.outcomes import Accepted, DestinationUnavailable, Discarded, Failed, Outcome, Released
+from consumer.model.outcomes import Accepted, Completed, DestinationUnavailable, Discarded, Failed, Outcome, Released
 from consumer.model.results import Disposition, RecordedResult
 from consumer.stages.database import Database
 from consumer.stages.database_retries import RetryPolicy
@@ -27,6 +27,7 @@ from consumer.threaded.queue import WorkerBroker
 from consumer.threaded.sender_thread import SenderThread
 from consumer.threaded.state import WorkerState
 from consumer.threaded.work_queue import WorkQueue
+from shared.outbox.follow_ups import FollowUp
 from tests.consumer.stages.batches.steps import Steps, add_messages, locked
 from tests.redis_keys import KEYS
 from tests.rows import message
@@ -65,6 +66,24 @@ def test_outcomes_of_every_kind_are_written_together(steps: Steps, connection: "
         ("pending", 0),
         ("discarded", 1),
     ]
+
+
+def test_a_claim_that_was_taken_over_by_the_same_worker_appends_nothing(
+    steps: Steps, connection: "Connection[Any]"
+) -> None:
+    [id_] = add_messages(connection, 1)
+    [former] = steps.claimed([id_])
+    connection.execute("UPDATE outbox SET status = 'pending', claim_token = NULL, lease_until = NULL, due_at = now()")
+    [present] = steps.claimed([id_])
+    results = [
+        AttemptResult(each, Completed([FollowUp("task:of_tomorrow", "default", None, payload)]))
+        for each, payload in ((former, '"former"'), (present, '"present"'))
+    ]
+
+    recorded = steps.recorder.record(results)
+
+    assert [each.disposition for each in recorded] == [Disposition.CLAIM_LOST, Disposition.DELIVERED]
+    assert connection.execute("SELECT payload FROM outbox").fetchall() == [("present",)]
 
 
 def test_whether_others_are_served_is_read_once_for_all_refusals(
