@@ -10,10 +10,11 @@ from shared.outbox.messages import LOCAL, UNKNOWN
 
 DESTINATION: Final = f"""
     CASE WHEN %(tasks)s::jsonb ? task
-         THEN coalesce(%(tasks)s::jsonb -> task ->> 'destination', destination, '{LOCAL}')
+         THEN coalesce(%(tasks)s::jsonb -> task ->> 'destination', nullif(destination, '{UNKNOWN}'), '{LOCAL}')
          ELSE coalesce(destination, '{UNKNOWN}') END
 """
-"""The task's own destination, if it has one, whatever the row says: else a message could get around a pause."""
+"""The task's own destination, if it has one, whatever the row says: else a message could get around a pause. What a
+worker has written that did not know the task is none."""
 
 FAILURES: Final = f"""
     CASE WHEN %(tasks)s::jsonb ? task AND failures #> '{{0,counts}}' ? 'unknown_since'

@@ -6,9 +6,9 @@ from consumer.model.results import Disposition
 from consumer.stages.database import Database
 from embedded.mail.catcher import MailCatcher
 from shared.outbox.destinations import control
-from shared.outbox.messages import UNKNOWN
+from shared.outbox.messages import LOCAL, UNKNOWN
 from tests.consumer.stages.batches.steps import Steps
-from tests.consumer.stages.destinations.calls import CRM, CallCrm, Calls, WriteForCrm
+from tests.consumer.stages.destinations.calls import CRM, CallAnyone, CallCrm, Calls, WriteForCrm
 from tests.rows import add_message, message
 
 
@@ -69,6 +69,16 @@ def test_the_claim_fills_in_what_the_row_leaves_to_the_task(calls: Calls) -> Non
         (CRM, 3),
         (CRM, 7),
     ]
+
+
+def test_a_worker_that_does_not_know_a_task_leaves_its_destination_open(calls: Calls) -> None:
+    id_ = add_message(calls.connection, "task:of_tomorrow", payload={})
+    calls.process(id_)
+    calls.connection.execute("UPDATE outbox SET task = %s, due_at = now()", [CallAnyone.task])
+
+    assert calls.process(id_) is Disposition.DELIVERED
+
+    assert message(calls.connection, id_)["destination"] == LOCAL
 
 
 def test_a_task_that_nobody_knows_has_a_destination_of_which_little_is_published(calls: Calls) -> None:
