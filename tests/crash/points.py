@@ -28,6 +28,7 @@ Given = Literal[
     "a missing setting",
     "a message that is done in its transaction",
     "a message with a handler",
+    "a message for a webhook endpoint",
 ]
 
 _PROBE_WITHOUT_ANSWER: Final[Given] = "an open breaker and a mail server that does not answer"
@@ -65,7 +66,7 @@ class Point:
         past: a function that has to have returned before, so that of many calls (COMMITs, say) the right one counts.
         that: which calls count; an `after` knows the result too.
         given: what the program finds.
-        mails: how many copies may arrive.
+        mails: how many copies may arrive, of the mail or of the webhook.
         attempt: how many attempts the message has spent in the end.
         whose: the stock worker's parent, or its work horse: together with the parent, or alone.
 
@@ -211,7 +212,11 @@ def _tasks(program: Program, sent: dict[str, Any], whose: dict[str, Any]) -> lis
     sql, follow_ups = "shared.outbox.claims", "shared.outbox.follow_ups:append_follow_ups"
     done: dict[str, Any] = {"given": "a message that is done in its transaction", "mails": (0,)}
     handled: dict[str, Any] = {"given": "a message with a handler", "mails": (0,)}
+    webhook: dict[str, Any] = {"given": "a message for a webhook endpoint"}
+    post = "consumer.webhooks.client:WebhookClient.post"
     return [
+        Point("a webhook's request", program, post, "before", **webhook, **sent),
+        Point("an endpoint's answer", program, post, "after", **webhook, **{**sent, "mails": (2,)}),
         *_around("an effect", program, "tests.crash.effects:TASKS.0.prepare", **done, **sent),
         *_around("ack_in", program, f"{sql}:ack_in", **done, **sent),
         Point("ack_in's COMMIT", program, COMMIT, "before", past=f"{sql}:ack_in", **done, **sent),

@@ -42,6 +42,7 @@ SETTINGS = {
     "OUTBOX_BACKOFF_SCALE": "0.02",
     "OUTBOX_POLL_SECONDS": "0.2",
     "WORKER_CONCURRENCY": "1",
+    "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
     "OUTBOX_TASKS": f"consumer.tasks,{effects.MODULE}",
 }
 OUTBOX_WORKER = {"RQ_WORKER_CLASS": "consumer.worker.OutboxWorker"}
@@ -180,7 +181,9 @@ class Scene:
         self.end(but)
         self.mailbox.clear()
         self.empty_redis()
-        self.connection.execute("TRUNCATE users, verify_emails, outbox, outbox_finished")
+        self.connection.execute(
+            "TRUNCATE users, verify_emails, outbox, outbox_finished, webhook_endpoints, webhook_secrets"
+        )
         for file in self.folder.glob("*.log"):
             file.write_text("")
         (self.folder / NOTE).unlink(missing_ok=True)

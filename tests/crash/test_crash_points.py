@@ -1,6 +1,7 @@
 """A process is killed once at every crash point of relay and consumer, and the message still arrives."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -8,14 +9,20 @@ from pathlib import Path
 from typing import Final, LiteralString
 
 import pytest
+from psycopg.types.json import Jsonb
 
+from embedded.programs.ports import LOOPBACK
 from embedded.programs.program import Program
 from outbox_relay.broker import open_broker
 from outbox_relay.loop.publisher import Publisher
+from shared.webhooks import endpoints
+from shared.webhooks.events import USER_SIGNED_UP
+from shared.webhooks.signing import new_secret
 from tests.crash.parallel import run_in_parallel
 from tests.crash.points import POINTS, SHORT, Given, Point
 from tests.crash.scene import NOTE, OUTBOX_WORKER, STOCK_WORKER, Scene, Stage
 from tests.rows import message
+from tests.servers.scripted_endpoint import ScriptedEndpoint, answering
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
@@ -23,6 +30,8 @@ pytestmark = pytest.mark.e2e
 TIMEOUT_SECONDS: Final = 60.0
 
 TASKS_WITH_EFFECTS: Final = {"a message that is done in its transaction", "a message with a handler"}
+
+WEBHOOK: Final[Given] = "a message for a webhook endpoint"
 
 OPEN_BREAKER: Final[LiteralString] = (
     "INSERT INTO outbox_destinations (name, opened_at, probe_at) VALUES ('mail', now(), now())"
@@ -100,14 +109,22 @@ class Lanes:
 
 def run(stage: Stage, lanes: Lanes, point: Point) -> None:
     """Kill the point's program there, start its successors, and check the message."""
-    with stage.scene() if point.program == "relay" else lanes.scene() as scene:
+    with (
+        ScriptedEndpoint(answering(204)) as endpoint,
+        stage.scene() if point.program == "relay" else lanes.scene() as scene,
+    ):
         id_ = given(scene, point)
+        if point.given == WEBHOOK:
+            send_to(scene, endpoint)
         victim = start_victim(scene, point)
         wait_for_death(scene, victim, point)
         repair(scene, point)
         start_successors(scene, point)
         scene.wait_for_quiet(TIMEOUT_SECONDS)
-        check(scene, point, id_)
+        if point.given == WEBHOOK:
+            check_webhook(scene, point, id_, endpoint)
+        else:
+            check(scene, point, id_)
 
 
 def given(scene: Scene, point: Point) -> int:
@@ -184,6 +201,25 @@ def start_successors(scene: Scene, point: Point) -> None:
 
 def worker_class(point: Point) -> dict[str, str]:
     return dict(STOCK_WORKER if point.program == "stock worker" else OUTBOX_WORKER)
+
+
+def send_to(scene: Scene, endpoint: ScriptedEndpoint) -> None:
+    """Make the message an event for this endpoint."""
+    url = f"http://{LOOPBACK}:{endpoint.port}/"
+    id_ = endpoints.add(scene.connection, "receiver", url, [USER_SIGNED_UP], new_secret())
+    scene.connection.execute(
+        "UPDATE outbox SET task = %s, payload = %s, destination = %s",
+        ["task:deliver_webhook", Jsonb({"endpoint_id": id_, "body": "{}"}), f"webhook:{id_}"],
+    )
+
+
+def check_webhook(scene: Scene, point: Point, id_: int, endpoint: ScriptedEndpoint) -> None:
+    """Check that the event has arrived, and that its copies have one name."""
+    row = message(scene.connection, id_)
+    assert (row["status"], row["attempt"]) == ("done", point.attempt)
+    names = [re.findall(rb"(?i)webhook-id: (\S+)", request) for request in endpoint.requests]
+    assert names == [[str(row["uid"]).encode()]] * len(names)
+    assert len(names) in point.mails
 
 
 def check(scene: Scene, point: Point, id_: int) -> None:
