@@ -78,7 +78,7 @@ def test_max_idle_time_ends_the_worker(service: Service) -> None:
     "signals", [[signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]]
 )
 def test_a_signal_lets_the_worker_finish_the_messages_in_hand(service: Service, signals: list[signal.Signals]) -> None:
-    service.mailbox.set_fault("slow:0.2")
+    service.mailbox.set_fault("slow:0.05")
     worker = service.start(WORKER_CONCURRENCY="2")
     ids = service.publish(6)
     wait_until(lambda: [service.status(id_) for id_ in ids].count("running") == 2, WAIT, "two messages in hand")

@@ -128,7 +128,7 @@ def test_a_worker_that_is_stopped_releases_what_its_handlers_do(tasks: Service) 
 def test_a_handler_that_exits_costs_its_neighbours_a_lease(tasks: Service) -> None:
     neighbour = add(tasks, ActForLong.task, do="sleep", seconds=60)
     publish_all(tasks, 1)
-    worker = tasks.start(WORKER_CONCURRENCY="2")
+    worker = tasks.start(WORKER_CONCURRENCY="4")
     wait_until(lambda: tasks.connection.execute("SELECT FROM effects").fetchall(), WAIT, "the neighbour to run")
     deadly = add(tasks, Act.task, do="exit")
     publish_all(tasks, 1)
