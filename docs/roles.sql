@@ -62,6 +62,8 @@ GRANT SELECT, UPDATE (mails), DELETE ON mail_counts TO outbox_relay;
 
 -- The worker: claims messages, reads accounts, and finishes messages.
 GRANT SELECT, UPDATE, DELETE ON outbox TO outbox_worker;
+-- What handlers append. The tables of your own tasks need grants of their own.
+GRANT INSERT (task, payload, queue, due_at, traceparent, destination) ON outbox TO outbox_worker;
 GRANT SELECT, INSERT ON outbox_finished TO outbox_worker;
 GRANT SELECT, INSERT, UPDATE ON outbox_destinations TO outbox_worker;
 GRANT SELECT ON users TO outbox_worker;

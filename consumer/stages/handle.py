@@ -101,7 +101,7 @@ class Handler:
         try:
             outcome = _outcome_of(task.handle(context, content) if task.handle else None, follow_ups)
         except BaseException as exc:  # noqa: BLE001 - whatever a handler raises fails its message, not the worker
-            outcome = _failure(exc, message, connections)
+            outcome = _failure(exc, message, task.timeout_seconds, connections)
         has_leaked = connections.close()
         return _LEAKED if has_leaked and isinstance(outcome, Completed) else outcome
 
@@ -162,7 +162,7 @@ def _outcome_of(returned: object, follow_ups: list[FollowUp]) -> Outcome:
             return Completed(tuple(follow_ups))
 
 
-def _failure(exc: BaseException, message: ClaimedMessage, connections: _Connections) -> Outcome:
+def _failure(exc: BaseException, message: ClaimedMessage, timeout_seconds: float, connections: _Connections) -> Outcome:
     match exc:
         case Undeliverable():
             return RenderFailed(exc.reason, is_permanent=True)
@@ -171,7 +171,7 @@ def _failure(exc: BaseException, message: ClaimedMessage, connections: _Connecti
         case Unavailable():
             return DestinationUnavailable(exc.reason)
         case BaseTimeoutException():
-            return late(message, monotonic() - message.lease.started_at)
+            return late(message, min(timeout_seconds, message.lease.seconds * 2 / 3))
         case _ if isinstance(exc, UNREACHABLE) and not isinstance(exc, LOCKED) and connections.are_lost():
             return _NO_DATABASE
         case _:

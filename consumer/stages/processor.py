@@ -61,7 +61,7 @@ class Processor:
         sender = Sender(settings, tasks, clients, late_answers)
         limiter = Limiter(self._database)
         self._place = Place(settings, tasks, self._policy, sender, self._begin, limiter, database=self._database)
-        self._recorder = ResultRecorder(self._database, tasks, settings.backoff_scale)
+        self._recorder = ResultRecorder(self._database, settings.backoff_scale)
 
     def process(self, message_id: int) -> Disposition:
         """Claim the message, do its work, record the outcome, and log one line about it."""

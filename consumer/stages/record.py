@@ -11,7 +11,6 @@ from consumer.model.outcomes import Completed, RenderFailed
 from consumer.model.results import Disposition, RecordedResult
 from consumer.stages.database import Database
 from consumer.stages.recording.outcome_writer import OutcomeWriter
-from consumer.task.registry import TaskRegistry
 from shared.database.errors import LOCKED, UNREACHABLE
 from shared.outbox.claims import Claim
 
@@ -27,9 +26,8 @@ _RETRY_LOCK_SECONDS: Final = 0.05
 class ResultRecorder:
     """Writes outcomes, many in one transaction. A mail that was accepted is never recorded as failed."""
 
-    def __init__(self, database: Database, tasks: TaskRegistry, backoff_scale: float) -> None:
+    def __init__(self, database: Database, backoff_scale: float) -> None:
         self._database = database
-        self._tasks = tasks
         self._backoff_scale = backoff_scale
         self._unwritten: dict[Claim, AttemptResult] = {}
         """Results that were tried while PostgreSQL was unavailable."""
@@ -106,7 +104,7 @@ class ResultRecorder:
 
     def _record_together(self, batch: Sequence[AttemptResult], lock_seconds: float) -> list[RecordedResult]:
         with self._database.transaction(lock_seconds=lock_seconds) as connection:
-            writer = OutcomeWriter(connection, self._tasks, self._backoff_scale, self._unconfirmed)
+            writer = OutcomeWriter(connection, self._backoff_scale, self._unconfirmed)
             dispositions = writer.write(batch)
         for log in writer.after_commit:
             log()

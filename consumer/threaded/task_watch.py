@@ -64,9 +64,9 @@ class TaskWatch(threading.Thread):
         """Watch until told to end."""
         while not self._ended.wait(_TICK_SECONDS):
             try:
-                self._release_overdue_work()
-                self._end_late_tasks()
-                self._renew_leases()
+                self.release_overdue_work()
+                self.end_late_tasks()
+                self.renew_leases()
             except Exception as exc:  # noqa: BLE001 - a bug must not end the thread
                 _log.error("task_watch.failed", error=type(exc).__name__)
         self._database.close()
@@ -81,11 +81,13 @@ class TaskWatch(threading.Thread):
         """Return the threads that run a function for longer than they may."""
         return {each.thread for each in self._all() if each.is_lost}
 
-    def _release_overdue_work(self) -> None:
+    def release_overdue_work(self) -> None:
+        """Release what waits for a place for so long that none can begin it any more."""
         for work in self._work.take_overdue():
             self._put(work.messages, _NO_PLACE)
 
-    def _end_late_tasks(self) -> None:
+    def end_late_tasks(self) -> None:
+        """Fail the attempts of functions that run for too long. Their threads cannot be ended."""
         for task in self._all():
             if monotonic() >= task.until and (messages := task.end(is_lost=True)) is not None:
                 self._state.lose_place()
@@ -99,7 +101,7 @@ class TaskWatch(threading.Thread):
                 for each in messages:
                     self._put([each], late(each, task.seconds))
 
-    def _renew_leases(self) -> None:
+    def renew_leases(self) -> None:
         """Renew all leases in one statement, when one of them has used a third of its time."""
         tasks = [each for each in self._all() if not each.has_ended]
         messages = [message for each in tasks for message in each.messages]

@@ -95,7 +95,7 @@ class WorkerPool:
             )
             for number in range(settings.concurrency)
         ]
-        recorder = ResultRecorder(completing, tasks, settings.backoff_scale)
+        recorder = ResultRecorder(completing, settings.backoff_scale)
         self._completer = Completer(recorder, completing, completing_broker, state, policy, self._results)
 
     def start(self) -> None:

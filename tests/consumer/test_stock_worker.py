@@ -23,6 +23,7 @@ from embedded.programs.ports import LOOPBACK, free_port
 from shared.database.connections import connect
 from shared.outbox.messages import ENTRY_POINT, SendVerifyEmail, SendWelcomeEmail
 from shared.rq_format.ids import job_id
+from tests.consumer import handled_tasks
 from tests.consumer.threaded.service import said
 from tests.dispositions import disposition_lines, dispositions
 from tests.programs.preloading import Preloaded
@@ -253,3 +254,18 @@ def test_a_worker_that_is_told_to_stop_waits_only_for_its_present_lease(
 
     assert monotonic() - told_at < 4.0
     assert (service.message(id_)["status"], service.message(id_)["attempt"]) == ("pending", 1)
+
+
+def test_a_handler_that_takes_too_long_is_interrupted(service: Service) -> None:
+    service.connection.execute(handled_tasks.EFFECTS)
+    tasks = {"OUTBOX_TASKS": handled_tasks.MODULE, "OUTBOX_BACKOFF_SCALE": "0"}
+    id_ = service.publish(task=handled_tasks.Act.task, payload={"do": "hang"})
+    reasons = []
+    for _ in range(2):
+        service.run(**tasks)
+        reasons.append(service.message(id_)["last_error"])
+        publish(service.connection, service.redis_url)
+
+    late = "the task ran for longer than 1 s"
+    assert reasons == [late, f"{late} for the second time"]
+    assert (service.message(id_)["status"], service.message(id_)["attempt"]) == ("dead", 2)

@@ -132,7 +132,7 @@ def postgresql_away(database_url: str, redis_url: str, smtp_port: int, hours: fl
         ids = _pop_all(broker)
         mailed, waiting = ids[: MESSAGES // 2], ids[MESSAGES // 2 :]
         database = Database(database_url)
-        results = ResultRecorder(database, TASKS, backoff_scale=1.0)
+        results = ResultRecorder(database, backoff_scale=1.0)
         ended = _send(mailed, database, settings)
         nowhere = f"postgresql://postgres@127.0.0.1:{free_port()}/gone"
         _point(database, nowhere)

@@ -10,12 +10,14 @@ import psycopg
 import pytest
 from flask.testing import FlaskClient
 
+from consumer.task.registry import load_tasks
 from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import free_port
 from embedded.servers.databases import Databases
 from outbox_relay.loop.relay import Relay
 from shared.database.connections import connect
 from shared.settings.smtp_server import SmtpServer
+from tests.consumer import handled_tasks
 from tests.consumer.stages.processing.world import World
 from tests.outbox_relay.commands.running import run
 from tests.programs.api_service import ALICE, KEY, api_service
@@ -78,6 +80,7 @@ def test_a_signup_is_mailed_and_verified_with_four_roles(
         assert [run(*command).exit_code for command in (("list",), ("show", ids[0]), ("dead",), ("stats",))] == [0] * 4
         assert relay.run_once().published == 2  # the welcome mail, and what was retried
         check_outages(world, relay, owner)
+        check_a_handler(world, owner)
 
     with (
         open_relay(relay_settings(with_role(granted_url, "outbox_relay"), redis_url, unverified_days=0)) as relay,
@@ -96,6 +99,15 @@ def check_the_console(console: FlaskClient, owner: psycopg.Connection[Any]) -> N
     console.post(f"/ops/dead-letters/{dead[1]}/discard", data={"form_key": form_key, "reason": "x"})
     assert [message(owner, id_)["status"] for id_ in dead] == ["pending", "discarded"]
     assert "outbox_postgresql_up 1.0" in console.get("/metrics").text
+
+
+def check_a_handler(world: World, owner: psycopg.Connection[Any]) -> None:
+    owner.execute(f"{handled_tasks.EFFECTS}; GRANT INSERT ON effects TO outbox_worker")
+    world.tasks = load_tasks([handled_tasks.MODULE])
+    id_ = add_message(owner, handled_tasks.Act.task, {"do": "append"}, status="published")
+    assert world.process(id_).value == "delivered"
+    [(appended,)] = owner.execute("SELECT id FROM outbox WHERE task = %s", [handled_tasks.Write.task]).fetchall()
+    assert world.process(appended).value == "delivered"
 
 
 def check_outages(world: World, relay: Relay, owner: psycopg.Connection[Any]) -> None:

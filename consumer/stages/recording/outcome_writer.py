@@ -25,7 +25,6 @@ from consumer.stages.recording import busy_server, policy_outage
 from consumer.stages.recording.destination_updates import WITHOUT_BREAKER, DestinationUpdates, Log
 from consumer.stages.recording.policy_outage import RefusalEffect, RefusedMessage
 from consumer.task.definition import LONGEST_DELAY_SECONDS, default_delay_seconds
-from consumer.task.registry import TaskRegistry
 from shared.database.connections import DbConnection
 from shared.outbox import claims as statements
 from shared.outbox import follow_ups, policy_refusals, releases
@@ -58,21 +57,17 @@ class OutcomeWriter:
 
     """
 
-    def __init__(
-        self, connection: DbConnection, tasks: TaskRegistry, backoff_scale: float, unconfirmed: AbstractSet[Claim]
-    ) -> None:
+    def __init__(self, connection: DbConnection, backoff_scale: float, unconfirmed: AbstractSet[Claim]) -> None:
         """Use this transaction.
 
         Args:
             connection: in a transaction.
-            tasks: they know the delay before a retry.
             backoff_scale: multiplies every delay.
             unconfirmed: the claims whose outcome an earlier try may have committed.
 
         """
         self.after_commit: list[Callable[[], object]] = []
         self._connection = connection
-        self._tasks = tasks
         self._backoff_scale = backoff_scale
         self._unconfirmed = unconfirmed
         self._destinations = DestinationUpdates(connection, backoff_scale)

@@ -50,7 +50,7 @@ class Steps:
         self.tasks = load_tasks(settings.task_modules)
         self.claimer = Claimer(self.database, LEASE, policy, self.tasks.known_tasks())
         self.preparer = Preparer(self.database, settings, self.tasks, policy)
-        self.recorder = ResultRecorder(self.database, self.tasks, 1.0)
+        self.recorder = ResultRecorder(self.database, 1.0)
 
     def use(self, task: Task[Any]) -> None:
         """Prepare the messages of this task too."""

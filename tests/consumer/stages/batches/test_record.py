@@ -223,9 +223,7 @@ def test_a_completer_that_shuts_down_waits_for_postgresql_until_its_deadline(
         broker = WorkerBroker(redis, KEYS, ["q"], "one")
         state = WorkerState(capacity=2, max_jobs=None)
         state.add_jobs(2)
-        completer = Completer(
-            ResultRecorder(away, steps.tasks, 1.0), away, broker, state, RetryPolicy(come_back), results
-        )
+        completer = Completer(ResultRecorder(away, 1.0), away, broker, state, RetryPolicy(come_back), results)
         for each in (*(AttemptResult(each, Accepted()) for each in claimed), None):
             results.put(each)
         completer.run()
