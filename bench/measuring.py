@@ -27,6 +27,7 @@ class Contender:
         measure: runs it once, with its preparation, which is not timed.
         package: the peer that has to be installed for it.
         at: its position on the plot's horizontal axis.
+        find: returns None or False where the package is not installed.
 
     """
 
@@ -34,11 +35,12 @@ class Contender:
     measure: Callable[[], Measurement]
     package: str | None = None
     at: float | None = None
+    find: Callable[[str], object] = find_spec
 
     @property
     def is_installed(self) -> bool:
         """Whether it can run here."""
-        return self.package is None or find_spec(self.package) is not None
+        return self.package is None or bool(self.find(self.package))
 
 
 @dataclass(frozen=True, slots=True)

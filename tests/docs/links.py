@@ -21,10 +21,10 @@ EXPLICIT_ANCHOR: Final = re.compile(r"<a\s+(?:id|name)=\"([^\"]+)\"")
 
 
 def markdown_files(root: Path) -> Iterator[Path]:
-    """Return the Markdown files of a project, without those in hidden folders such as .venv."""
+    """Return the Markdown files of a project, without those in hidden folders such as .venv and in node_modules."""
     for path in sorted(root.rglob("*.md")):
         folders = path.relative_to(root).parts[:-1]
-        if not any(name.startswith(".") and name != ".github" for name in folders):
+        if not any((name.startswith(".") and name != ".github") or name == "node_modules" for name in folders):
             yield path
 
 

@@ -1,0 +1,2 @@
+// Returns at once.
+module.exports = async () => {};
