@@ -89,7 +89,7 @@ CREATE TABLE IF NOT EXISTS outbox (
     -- The message's name to the outside, in the Message-ID of its mails. The claim sets it if the row has none.
     uid           uuid        DEFAULT gen_random_uuid(),
     -- The outside system that the message's work needs. NULL: the task's own, which the claim fills in.
-    destination   text,
+    destination   text        COLLATE "C",
     -- While a message of a task waits for its first claim, another one with the same key becomes part of it.
     dedup_key     text,
     -- An error names the first constraint, in alphabetical order, that a row breaks.
@@ -116,7 +116,8 @@ CREATE TABLE IF NOT EXISTS outbox (
     CONSTRAINT outbox_texts_in_range CHECK (
         greatest(octet_length(task), octet_length(broker_epoch), octet_length(traceparent)) <= 200
         AND octet_length(last_error) <= 8000),
-    CONSTRAINT outbox_destination_form CHECK (destination ~ '^[a-z0-9][a-z0-9_.:-]{0,63}$'),
+    CONSTRAINT outbox_destination_form CHECK (
+        destination ~ '^[a-z0-9][a-z0-9_.:-]*$' AND octet_length(destination) <= 64),
     CONSTRAINT outbox_dedup_key_length CHECK (octet_length(dedup_key) >= 1 AND octet_length(dedup_key) <= 200),
     -- Never (infinity) and at once (-infinity) are due times too.
     CONSTRAINT outbox_due_at_in_range CHECK (
@@ -129,7 +130,12 @@ CREATE TABLE IF NOT EXISTS outbox (
             AND NOT jsonb_path_exists(failures, 'strict $[*] ? (@.type() != "object")', '{}', true))
 );
 
--- Serves take_batch (the due messages of one queue, oldest first) and next_due (the head of each queue).
+-- Serves take_batch (the due messages of one queue and destination, oldest first) and discover (the destinations that
+-- have any, each with its oldest).
+CREATE INDEX IF NOT EXISTS outbox_due_idx ON outbox (queue, coalesce(destination, ''), due_at, id)
+ WHERE status = 'pending';
+
+-- Serves the relays of the version before, and what operators read of a whole queue.
 CREATE INDEX IF NOT EXISTS outbox_pending_idx ON outbox (queue, due_at, id) WHERE status = 'pending';
 
 -- Serves find_lease_expired: rows of another epoch are two ranges of it, rows whose lease is over the head of a third.
@@ -173,6 +179,10 @@ CREATE TABLE IF NOT EXISTS outbox_finished (
 -- Serves prune (the oldest finished rows).
 CREATE INDEX IF NOT EXISTS outbox_finished_age_idx ON outbox_finished (finished_at);
 
+-- Serves the breaker of the mail server: when was a mail last accepted?
+CREATE INDEX IF NOT EXISTS outbox_finished_mail_idx ON outbox_finished (finished_at)
+ WHERE destination = 'mail' AND status = 'done';
+
 CREATE OR REPLACE VIEW outbox_messages AS
     SELECT id, task, payload, queue, status, due_at, generation, attempt, max_retries, claim_token, lease_until,
            broker_epoch, last_error, failures, traceparent, created_at, published_at, claimed_at, finished_at,
@@ -190,7 +200,7 @@ CREATE OR REPLACE VIEW outbox_messages AS
 -- The breaker is open while opened_at is set: only a probe is published. With a policy_code the server answers but
 -- refuses everyone: refusals lists who was refused by policy since a mail was last accepted.
 CREATE TABLE IF NOT EXISTS outbox_destinations (
-    name            text              PRIMARY KEY,
+    name            text              COLLATE "C" PRIMARY KEY,
     opened_at       timestamptz,
     outages         integer           NOT NULL DEFAULT 0,
     probe_at        timestamptz,
@@ -211,7 +221,8 @@ CREATE TABLE IF NOT EXISTS outbox_destinations (
     in_flight       jsonb             NOT NULL DEFAULT '{}',
     -- When a worker last saw a send that took longer than a second.
     slow_at         timestamptz,
-    CONSTRAINT outbox_destinations_name_form CHECK (name ~ '^[a-z0-9][a-z0-9_.:-]{0,63}$'),
+    CONSTRAINT outbox_destinations_name_form CHECK (
+        name ~ '^[a-z0-9][a-z0-9_.:-]*$' AND octet_length(name) <= 64),
     CONSTRAINT outbox_destinations_open_has_probe_time CHECK ((opened_at IS NULL) = (probe_at IS NULL)),
     CONSTRAINT outbox_destinations_reason_while_paused CHECK (paused_at IS NOT NULL OR pause_reason IS NULL),
     CONSTRAINT outbox_destinations_rate_in_range CHECK (max_per_second >= 0.001 AND max_per_second <= 1000000),
@@ -222,6 +233,10 @@ CREATE TABLE IF NOT EXISTS outbox_destinations (
 -- Serves take_probe (the open destinations whose probe is due).
 CREATE INDEX IF NOT EXISTS outbox_destinations_probe_idx ON outbox_destinations (probe_at)
  WHERE opened_at IS NOT NULL AND paused_at IS NULL;
+
+-- Serves take_probe (how many probes are out).
+CREATE INDEX IF NOT EXISTS outbox_destinations_probes_out_idx ON outbox_destinations (probe_at)
+ WHERE probe_id IS NOT NULL;
 
 -- For processes of the version before, which know one destination: the row of mail.
 CREATE OR REPLACE VIEW outbox_breaker AS

@@ -75,7 +75,7 @@ def open_breaker(
         VALUES (%(name)s, now() - make_interval(secs => %(open)s), 1,
                 clock_timestamp() + make_interval(secs => %(probe)s), %(error)s)
             ON CONFLICT (name) DO UPDATE
-           SET opened_at = excluded.opened_at, outages = 1, probe_at = excluded.probe_at
+           SET opened_at = excluded.opened_at, outages = 1, probe_at = excluded.probe_at, probe_id = NULL
         """,
         {"name": name, "open": open_seconds, "probe": probe_in_seconds, "error": last_error},
     )
@@ -120,7 +120,7 @@ def rows_read_by_index(connection: Connection[Any]) -> int:
 def pending_entries_read(connection: Connection[Any]) -> int:
     """Return how many entries of the pending messages' index they have read, those of rows that have gone too."""
     return _counted(
-        connection, SQL("SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = %s"), "outbox_pending_idx"
+        connection, SQL("SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = %s"), "outbox_due_idx"
     )
 
 

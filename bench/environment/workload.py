@@ -23,10 +23,10 @@ def add_messages(connection: psycopg.Connection[Any], count: int) -> None:
     """Write one pending message for each of that many users, as signups do."""
     connection.execute(
         """
-        INSERT INTO outbox (task, queue, payload)
-        SELECT %s, %s, jsonb_build_object('username', 'user' || n) FROM generate_series(1, %s) AS n
+        INSERT INTO outbox (task, queue, destination, payload)
+        SELECT %s, %s, %s, jsonb_build_object('username', 'user' || n) FROM generate_series(1, %s) AS n
         """,
-        [SendVerifyEmail.task, SendVerifyEmail.queue, count],
+        [SendVerifyEmail.task, SendVerifyEmail.queue, SendVerifyEmail.destination, count],
     )
 
 

@@ -18,6 +18,7 @@ from outbox_relay.loop.pacing import ACCOUNTS_AT_ONCE
 from shared.database.connections import connect, keep_plans, transaction
 from shared.outbox import claims as of_consumer
 from shared.outbox import publishing as of_relay
+from shared.outbox.messages import CRITICAL, MAIL
 
 ACCOUNT, LONGEST, MESSAGE = "µs/account", "longest ms/step", "µs/message"
 WITH_INDEX, WITHOUT = "with the index of an account's mails", "without"
@@ -25,6 +26,7 @@ WITH_INDEX, WITHOUT = "with the index of an account's mails", "without"
 _LOCK_MS: Final = 50.0
 _STEPS: Final = 40
 _BATCH: Final = 100
+_WANTED: Final = of_relay.from_start(CRITICAL, MAIL, _BATCH)
 _LONGER: Final = 1.1
 
 
@@ -104,7 +106,7 @@ def _lives(servers: Servers, rows: int, prepare: Callable[[psycopg.Connection[An
         for _ in range(rows // _BATCH):
             add_messages(connection, _BATCH)
             with transaction(connection):
-                ids = [row.id for row in of_relay.take_batch(connection, _BATCH).jobs]
+                ids = [job.id for part in of_relay.take_batch(connection, [_WANTED]) for job in part.jobs]
                 of_relay.mark_published(connection, ids, "an epoch", 30)
             with transaction(connection):
                 claims = of_consumer.claim(connection, ids, uuid4(), 60)

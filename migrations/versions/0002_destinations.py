@@ -24,6 +24,10 @@ _INDEXES = {
     '^(?:(?:[A-Za-z ]*(?:: |answered |HTTP |status ))?[2-5][0-9][0-9](?:[ -][245]\.[0-9]+\.[0-9]+)?(?:[ ,:;-]|$)|)'))),
     '''[^'' ](?:[^'']*[^'' ])?''|"[^"]*"|<[^<>]*>|[^ ]*[0-9@](?:[^ ]*[^ ,:;.])?|[a-z-]+\.[a-z.-]*[a-z]', '*', 'g'),
     200), 0), id) WHERE status = 'dead'""",
+    "outbox_due_idx": "INDEX CONCURRENTLY outbox_due_idx ON outbox (queue, coalesce(destination, ''), due_at, id)"
+    " WHERE status = 'pending'",
+    "outbox_finished_mail_idx": "INDEX CONCURRENTLY outbox_finished_mail_idx ON outbox_finished (finished_at)"
+    " WHERE destination = 'mail' AND status = 'done'",
 }
 
 

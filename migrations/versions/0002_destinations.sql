@@ -2,15 +2,16 @@
 ALTER TABLE outbox
     ALTER COLUMN max_retries DROP NOT NULL,
     ALTER COLUMN max_retries DROP DEFAULT,
-    ADD COLUMN destination text,
+    ADD COLUMN destination text COLLATE "C",
     ADD COLUMN dedup_key text,
-    ADD CONSTRAINT outbox_destination_form CHECK (destination ~ '^[a-z0-9][a-z0-9_.:-]{0,63}$') NOT VALID,
+    ADD CONSTRAINT outbox_destination_form CHECK (
+        destination ~ '^[a-z0-9][a-z0-9_.:-]*$' AND octet_length(destination) <= 64) NOT VALID,
     ADD CONSTRAINT outbox_dedup_key_length
         CHECK (octet_length(dedup_key) >= 1 AND octet_length(dedup_key) <= 200) NOT VALID;
 
 ALTER TABLE outbox_finished
     ALTER COLUMN max_retries DROP NOT NULL,
-    ADD COLUMN destination text,
+    ADD COLUMN destination text COLLATE "C",
     ADD COLUMN dedup_key text;
 
 CREATE OR REPLACE VIEW outbox_messages AS
@@ -25,7 +26,7 @@ CREATE OR REPLACE VIEW outbox_messages AS
       FROM outbox_finished;
 
 CREATE TABLE outbox_destinations (
-    name            text              PRIMARY KEY,
+    name            text              COLLATE "C" PRIMARY KEY,
     opened_at       timestamptz,
     outages         integer           NOT NULL DEFAULT 0,
     probe_at        timestamptz,
@@ -46,7 +47,8 @@ CREATE TABLE outbox_destinations (
     in_flight       jsonb             NOT NULL DEFAULT '{}',
     -- When a worker last saw a send that took longer than a second.
     slow_at         timestamptz,
-    CONSTRAINT outbox_destinations_name_form CHECK (name ~ '^[a-z0-9][a-z0-9_.:-]{0,63}$'),
+    CONSTRAINT outbox_destinations_name_form CHECK (
+        name ~ '^[a-z0-9][a-z0-9_.:-]*$' AND octet_length(name) <= 64),
     CONSTRAINT outbox_destinations_open_has_probe_time CHECK ((opened_at IS NULL) = (probe_at IS NULL)),
     CONSTRAINT outbox_destinations_reason_while_paused CHECK (paused_at IS NOT NULL OR pause_reason IS NULL),
     CONSTRAINT outbox_destinations_rate_in_range CHECK (max_per_second >= 0.001 AND max_per_second <= 1000000),
@@ -57,6 +59,10 @@ CREATE TABLE outbox_destinations (
 -- Serves take_probe (the open destinations whose probe is due).
 CREATE INDEX outbox_destinations_probe_idx ON outbox_destinations (probe_at)
  WHERE opened_at IS NOT NULL AND paused_at IS NULL;
+
+-- Serves take_probe (how many probes are out).
+CREATE INDEX outbox_destinations_probes_out_idx ON outbox_destinations (probe_at)
+ WHERE probe_id IS NOT NULL;
 
 ALTER TABLE outbox_breaker RENAME TO former_breaker;
 

@@ -16,7 +16,7 @@ from outbox_relay.loop.listener import Listener
 from outbox_relay.loop.maintenance.schedule import Maintenance
 from outbox_relay.loop.observer import Observer
 from outbox_relay.loop.pacing import POLLING_SHARE, REAPING_SHARE, Pacing, gathering_pause, interval
-from outbox_relay.loop.publisher import Publisher
+from outbox_relay.loop.publishing.publisher import Publisher
 from outbox_relay.loop.reaper import Reaper
 from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.database.connections import DbConnection, UnsuitableDatabaseError, connect, keep_plans
@@ -165,7 +165,7 @@ class Relay:
         while not self._stopping:
             published = self._publisher.publish_batch(connection, self._settings.batch_size, due_before)
             if not published:
-                if self._publisher.rescanned:
+                if self._publisher.looked_everywhere:
                     break
                 self._publisher.rescan()  # another relay may have released rows that it had locked
             total += published

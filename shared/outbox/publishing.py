@@ -3,104 +3,119 @@
 Each function executes one statement, whose conditions make it safe to run concurrently with any other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
+from itertools import repeat
 from typing import Final, NamedTuple
 
 from shared.database.connections import DbConnection, own_transaction
 from shared.outbox.columns import LARGEST_ID
-from shared.outbox.messages import QUEUES, STARVED_SECONDS, JobRef
+from shared.outbox.discovery import CURSOR_AT_START, Cursor, Source, number_array, text_array
+from shared.outbox.messages import MAIL, QUEUES, JobRef
+
+PROBES_OUT: Final = 10
+"""While so many probes wait for their result, no other is published, except that of the mail server: a probe is pushed
+in front of all other jobs, and an unavailable server may keep a worker waiting."""
 
 
-class Cursor(NamedTuple):
-    """A position among the pending messages of a queue: only those behind this due time and id are read."""
+class Wanted(NamedTuple):
+    """A source that messages are taken from: those behind the cursor, and how many at most."""
 
-    due_at: str
-    """As PostgreSQL wrote it, to the microsecond."""
-    id: int = 0
-
-
-CURSORS_AT_START: Final[Mapping[str, Cursor]] = dict.fromkeys(QUEUES, Cursor("-infinity"))
-"""The cursors behind which every pending message is."""
-
-CURSOR_AT_END: Final = Cursor("infinity", LARGEST_ID)
-"""The cursor behind which no message is."""
+    source: Source
+    cursor: Cursor
+    places: int
 
 
-class Batch(NamedTuple):
-    """The messages that were taken and, for each queue among them, the cursor at its last row."""
+class Taken(NamedTuple):
+    """The messages that were taken from a source, the oldest first, and the cursor at the last one."""
 
+    wanted: Wanted
     jobs: Sequence[JobRef]
-    cursors: Mapping[str, Cursor]
+    cursor: Cursor
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more messages of the source may be due."""
+        return len(self.jobs) == self.wanted.places
 
 
-def take_batch(
-    connection: DbConnection,
-    size: int,
-    due_before: float | None = None,
-    cursors: Mapping[str, Cursor] = CURSORS_AT_START,
-) -> Batch:
-    """Lock up to `size` due messages: critical before default, the oldest first.
+class Probe(NamedTuple):
+    """The message that probes a destination."""
 
-    When default has waited for STARVED_SECONDS, a tenth of the batch is kept free for it, so that a critical queue that
-    never empties does not starve it. SKIP LOCKED lets relays work side by side. While the breaker is open, nothing is
+    destination: str
+    job: JobRef
+
+
+def from_start(queue: str, destination: str, places: int) -> Wanted:
+    """Return what takes the oldest messages of a source."""
+    return Wanted(Source(queue, destination), CURSOR_AT_START, places)
+
+
+def take_batch(connection: DbConnection, wanted: Sequence[Wanted], due_before: float | None = None) -> list[Taken]:
+    """Lock due messages of these sources, the oldest of each first, and return those of each that has any.
+
+    SKIP LOCKED lets relays work side by side. From a destination whose breaker is open, or that is paused, nothing is
     taken: see take_probe.
 
     Args:
         connection: inside a transaction; the locks last until its end.
-        size: the largest number of rows.
+        wanted: each source, where to begin, and the largest number of rows.
         due_before: seconds since the epoch; by default everything that is due now.
-        cursors: for each queue, the position behind which messages are taken.
 
     """
-    # The last LIMIT asks the second queue for what the first has left over, and for no row more: PostgreSQL runs the
-    # parts of a UNION ALL one after the other, and locks a row when it is asked for it.
-    taken = connection.execute(
+    # Both bounds and the order name all columns of outbox_due_idx: no other index has this order.
+    rows = connection.execute(
         """
-        SELECT id, generation, queue, due_at::text
-          FROM (
-              SELECT id, generation, queue, due_at
-                FROM outbox
-               WHERE status = 'pending' AND queue = 'critical'
-                 AND due_at <= coalesce(to_timestamp(%(before)s), now())
-                 AND (due_at, id) > (%(critical_due_at)s::timestamptz, %(critical_id)s::bigint)
-                 AND NOT EXISTS (SELECT FROM outbox_destinations WHERE name = 'mail' AND opened_at IS NOT NULL)
-               ORDER BY due_at, id
-               LIMIT %(size)s - CASE WHEN EXISTS (
-                         SELECT FROM outbox
-                          WHERE status = 'pending' AND queue = 'default'
-                            AND due_at < now() - make_interval(secs => %(starved)s)
-                            AND (due_at, id) > (%(default_due_at)s::timestamptz, %(default_id)s::bigint)
-                     ) THEN %(reserved)s ELSE 0 END
-                 FOR UPDATE SKIP LOCKED
-          ) AS critical
-        UNION ALL
-        SELECT id, generation, queue, due_at::text
-          FROM (
-              SELECT id, generation, queue, due_at
-                FROM outbox
-               WHERE status = 'pending' AND queue = 'default'
-                 AND due_at <= coalesce(to_timestamp(%(before)s), now())
-                 AND (due_at, id) > (%(default_due_at)s::timestamptz, %(default_id)s::bigint)
-                 AND NOT EXISTS (SELECT FROM outbox_destinations WHERE name = 'mail' AND opened_at IS NOT NULL)
-               ORDER BY due_at, id
-               LIMIT %(size)s
-                 FOR UPDATE SKIP LOCKED
-          ) AS later
-         LIMIT %(size)s
+        WITH wanted AS MATERIALIZED (
+            SELECT number, queue, name, due_at, id, places
+              FROM unnest(%(queues)s::text[], %(names)s::text[], %(due_ats)s::timestamptz[], %(ids)s::bigint[],
+                          %(places)s::integer[])
+                       WITH ORDINALITY AS source (queue, name, due_at, id, places, number)
+             WHERE NOT EXISTS (SELECT FROM outbox_destinations AS d
+                                WHERE d.name = source.name AND (d.opened_at IS NOT NULL OR d.paused_at IS NOT NULL))
+        )
+        SELECT number - 1, taken.ids, taken.generations, taken.last_due_at
+          FROM wanted,
+               LATERAL (
+                   SELECT array_agg(id)::text AS ids, array_agg(generation)::text AS generations,
+                          max(due_at)::text AS last_due_at
+                     FROM (
+                         SELECT id, generation, due_at
+                           FROM outbox
+                          WHERE status = 'pending' AND due_at <= coalesce(to_timestamp(%(before)s), now())
+                            AND (queue, coalesce(destination, ''), due_at, id)
+                              > (wanted.queue, wanted.name, wanted.due_at, wanted.id)
+                            AND (queue, coalesce(destination, ''), due_at, id)
+                             <= (wanted.queue, wanted.name, coalesce(to_timestamp(%(before)s), now()),
+                                 %(largest)s::bigint)
+                          ORDER BY queue, coalesce(destination, ''), due_at, id
+                          LIMIT wanted.places
+                            FOR UPDATE SKIP LOCKED
+                     ) AS due
+               ) AS taken
+         WHERE taken.ids IS NOT NULL
         """,
         {
             "before": due_before,
-            "size": size,
-            "reserved": reserved_for_default(size),
-            "starved": STARVED_SECONDS,
-            **_cursor_values(cursors),
+            "queues": text_array([each.source.queue for each in wanted]),
+            "names": text_array([each.source.destination for each in wanted]),
+            "due_ats": text_array([each.cursor.due_at for each in wanted]),
+            "ids": number_array([each.cursor.id for each in wanted]),
+            "places": number_array([each.places for each in wanted]),
+            "largest": LARGEST_ID,
         },
     ).fetchall()
-    lasts = {row[2]: row for row in taken}
-    return Batch(
-        jobs=[JobRef(id_, generation, queue) for id_, generation, queue, _ in taken],
-        cursors={queue: Cursor(due_at, id_) for queue, (id_, *_, due_at) in lasts.items()},
-    )
+    return [_taken(wanted[number], *rest) for number, *rest in rows]
+
+
+def _taken(wanted: Wanted, ids: str, generations: str, last_due_at: str) -> Taken:
+    numbers = _numbers(ids)
+    jobs = list(map(JobRef, numbers, _numbers(generations), repeat(wanted.source.queue)))
+    return Taken(wanted, jobs, Cursor(last_due_at, numbers[-1]))
+
+
+def _numbers(array: str) -> list[int]:
+    """Return the numbers of an array in PostgreSQL's text form."""
+    return list(map(int, array[1:-1].split(",")))
 
 
 def reserved_for_default(size: int) -> int:
@@ -108,70 +123,88 @@ def reserved_for_default(size: int) -> int:
     return max(1, size // 10) if size > 1 else 0
 
 
-def _cursor_values(cursors: Mapping[str, Cursor]) -> dict[str, str | int]:
-    values: dict[str, str | int] = {}
-    for queue, cursor in cursors.items():
-        values |= {f"{queue}_due_at": cursor.due_at, f"{queue}_id": cursor.id}
-    return values
-
-
-def cursor_before_now(connection: DbConnection, seconds: float) -> Cursor | None:
-    """Return the cursor at the time `seconds` before this transaction began.
-
-    None while the breaker is open: then take_batch has taken nothing of what is due.
-    """
+def statuses_among(connection: DbConnection, ids: Collection[int]) -> dict[int, str]:
+    """Return the statuses of those of the messages that are not finished."""
     rows = connection.execute(
-        """
-        SELECT (now() - make_interval(secs => %s))::text
-         WHERE NOT EXISTS (SELECT FROM outbox_destinations WHERE name = 'mail' AND opened_at IS NOT NULL)
-        """,
-        [seconds],
+        "SELECT id, status FROM outbox WHERE id = ANY(%s::bigint[])", [number_array(list(ids))]
     ).fetchall()
-    return Cursor(*rows[0]) if rows else None
+    return dict(rows)
 
 
-def take_probe(connection: DbConnection, queues: Sequence[str] = QUEUES) -> list[JobRef]:
-    """Lock the message that is sent next to an unreachable mail server, if a probe is due.
+def take_probe(
+    connection: DbConnection, destinations: Sequence[str] = (MAIL,), queues: Sequence[str] = QUEUES
+) -> list[Probe]:
+    """Lock the message that is sent next to each of these unavailable destinations whose probe is due.
 
     It is the message of these queues that has been due for the longest time. A probe that meets the outage is released
-    with a new due time, so that messages take turns and none of them blocks the others.
+    with a new due time, so that messages take turns and none of them blocks the others. If the last probe had no result
+    in time, perhaps because nobody serves its queue, a message of another queue comes first.
 
-    The breaker's row is locked first, so that only one of several relays sends the probe.
+    The destination's row is locked first, so that only one of several relays sends the probe. A paused destination is
+    not probed.
     """
     rows = connection.execute(
         """
-        WITH breaker AS MATERIALIZED (
-            SELECT name
-              FROM outbox_destinations
-             WHERE name = 'mail' AND opened_at IS NOT NULL AND probe_at <= clock_timestamp()
+        WITH open AS MATERIALIZED (
+            SELECT name, (SELECT queue FROM outbox WHERE outbox.id = d.probe_id) AS silent_queue
+              FROM outbox_destinations AS d
+             WHERE name = ANY(%(names)s::text[]) AND opened_at IS NOT NULL AND paused_at IS NULL
+               AND probe_at <= clock_timestamp()
+               AND (name = %(mail)s
+                    OR (SELECT count(*)
+                          FROM (SELECT FROM outbox_destinations AS out
+                                 WHERE out.probe_id IS NOT NULL AND out.probe_at > (SELECT clock_timestamp())
+                                 LIMIT %(probes)s) AS probes) < %(probes)s)
+             ORDER BY name <> %(mail)s, probe_at
+             LIMIT %(probes)s
                FOR UPDATE SKIP LOCKED
         )
-        SELECT id, generation, queue
-          FROM unnest(%(queues)s::text[]) AS wanted (name),
-               LATERAL (SELECT id, generation, queue, due_at
-                          FROM outbox
-                         WHERE status = 'pending' AND queue = wanted.name
-                           AND due_at <= now() AND EXISTS (SELECT FROM breaker)
-                         ORDER BY due_at, id
-                         LIMIT 1
-                           FOR UPDATE SKIP LOCKED) AS head
-         ORDER BY due_at, id
-         LIMIT 1
+        SELECT open.name, head.id, head.generation, head.queue
+          FROM open,
+               LATERAL (
+                   SELECT due.id, due.generation, due.queue
+                     FROM unnest(%(queues)s::text[]) AS wanted (queue),
+                          LATERAL (
+                              SELECT id, generation, queue, due_at
+                                FROM outbox
+                               WHERE status = 'pending' AND due_at <= now()
+                                 AND (queue, coalesce(destination, ''), due_at, id)
+                                   > (wanted.queue, open.name, timestamptz '-infinity', 0)
+                                 AND (queue, coalesce(destination, ''), due_at, id)
+                                  <= (wanted.queue, open.name, now(), %(largest)s::bigint)
+                               ORDER BY queue, coalesce(destination, ''), due_at, id
+                               LIMIT 1
+                                 FOR UPDATE SKIP LOCKED
+                          ) AS due
+                    ORDER BY due.queue = open.silent_queue NULLS FIRST, due.due_at, due.id
+                    LIMIT 1
+               ) AS head
         """,
-        {"queues": list(queues)},
+        {
+            "names": text_array(destinations),
+            "queues": text_array(queues),
+            "mail": MAIL,
+            "probes": PROBES_OUT,
+            "largest": LARGEST_ID,
+        },
     ).fetchall()
-    return [JobRef(*row) for row in rows]
+    return [Probe(name, JobRef(*job)) for name, *job in rows]
 
 
-def mark_probe(connection: DbConnection, message_id: int, timeout_seconds: float) -> None:
-    """Record which message is the probe. If its result is not known after `timeout_seconds`, another one is sent."""
+def mark_probe(connection: DbConnection, probes: Sequence[Probe], timeout_seconds: float) -> None:
+    """Record which messages are probes. If a result is not known after `timeout_seconds`, another one is sent."""
     connection.execute(
         """
-        UPDATE outbox_destinations
-           SET probe_id = %s, probe_at = clock_timestamp() + make_interval(secs => %s)
-         WHERE name = 'mail' AND opened_at IS NOT NULL
+        UPDATE outbox_destinations AS d
+           SET probe_id = probe.id, probe_at = clock_timestamp() + make_interval(secs => %s)
+          FROM unnest(%s::text[], %s::bigint[]) AS probe (name, id)
+         WHERE d.name = probe.name AND d.opened_at IS NOT NULL
         """,
-        [message_id, timeout_seconds],
+        [
+            timeout_seconds,
+            text_array([probe.destination for probe in probes]),
+            number_array([probe.job.id for probe in probes]),
+        ],
     )
 
 
@@ -184,36 +217,8 @@ def mark_published(connection: DbConnection, ids: Sequence[int], epoch: str, lea
                lease_until = clock_timestamp() + make_interval(secs => %s)
          WHERE id = ANY(%s::bigint[]) AND status = 'pending'
         """,
-        [epoch, lease_seconds, array_literal(ids)],
+        [epoch, lease_seconds, number_array(ids)],
     ).rowcount
-
-
-@own_transaction
-def next_due(connection: DbConnection, cursors: Mapping[str, Cursor] = CURSORS_AT_START) -> float | None:
-    """Return the seconds until the next message is due.
-
-    Negative if one is due already, None if none is pending behind the cursors. While the breaker is open, nothing
-    is due before the next probe.
-    """
-    row = connection.execute(
-        """
-        SELECT extract(epoch FROM greatest(
-                   due_at,
-                   (SELECT probe_at FROM outbox_destinations WHERE name = 'mail' AND opened_at IS NOT NULL)
-               ))::float8 - extract(epoch FROM clock_timestamp())::float8
-          FROM (
-              SELECT least(
-                         (SELECT min(due_at) FROM outbox
-                           WHERE status = 'pending' AND queue = 'critical' AND due_at >= %(critical_due_at)s),
-                         (SELECT min(due_at) FROM outbox
-                           WHERE status = 'pending' AND queue = 'default' AND due_at >= %(default_due_at)s)
-                     ) AS due_at
-          ) AS next
-         WHERE due_at IS NOT NULL
-        """,
-        _cursor_values(cursors),
-    ).fetchone()
-    return None if row is None else row[0]
 
 
 @own_transaction
@@ -222,8 +227,3 @@ def clock(connection: DbConnection) -> float:
     row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
     return float(row[0])
-
-
-def array_literal(numbers: Sequence[int]) -> str:
-    """Return PostgreSQL's text form of an array. psycopg's own checks each element for quotes, at 1.5 us each."""
-    return "{" + ",".join(map(str, numbers)) + "}"

@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 
 from shared.database.connections import DbConnection, own_transaction
 from shared.outbox.columns import FAILURES_SO_FAR, MAX_RETRIES, NEXT_GENERATION
+from shared.outbox.discovery import number_array
 from shared.outbox.messages import JobRef
-from shared.outbox.publishing import array_literal
 
 POSTMASTER_GRACE_SECONDS: Final = 15.0
 """After a start of PostgreSQL the consumers have this time to acknowledge what they finished while it was down."""
@@ -149,6 +149,6 @@ def return_missing(connection: DbConnection, jobs: Sequence[JobRef]) -> list[Job
 
 def _id_arrays(jobs: Sequence[JobRef]) -> dict[str, str]:
     return {
-        "ids": array_literal([job.id for job in jobs]),
-        "generations": array_literal([job.generation for job in jobs]),
+        "ids": number_array([job.id for job in jobs]),
+        "generations": number_array([job.generation for job in jobs]),
     }

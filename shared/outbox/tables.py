@@ -52,7 +52,7 @@ def _message_columns(*, live: bool) -> list[Column[object]]:
         moment("claimed_at"),
         moment("finished_at"),
         Column("uid", Uuid, server_default=default("gen_random_uuid()")),
-        Column("destination", Text),
+        Column("destination", Text(collation="C")),
         Column("dedup_key", Text),
     ]
 

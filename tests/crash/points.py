@@ -106,7 +106,7 @@ def _publishing() -> list[Point]:
         *_around("push of a probe", "relay", push, **probe),
         *_around("mark_probe", "relay", f"{sql}:mark_probe", **probe),
         *_around("the probe's COMMIT", "relay", COMMIT, past=f"{sql}:mark_probe", **probe),
-        *_around("next_due", "relay", f"{sql}:next_due"),
+        *_around("discover", "relay", "shared.outbox.discovery:discover"),
     ]
 
 

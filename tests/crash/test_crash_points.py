@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 from embedded.programs.ports import LOOPBACK
 from embedded.programs.program import Program
 from outbox_relay.broker import open_broker
-from outbox_relay.loop.publisher import Publisher
+from outbox_relay.loop.publishing.publisher import Publisher
 from shared.webhooks import endpoints
 from shared.webhooks.events import USER_SIGNED_UP
 from shared.webhooks.signing import new_secret

@@ -173,7 +173,7 @@ def test_keda_counts_what_waits_by_indexes_alone(database_url: str) -> None:
     query = trigger["metadata"]["query"]
     with connect(database_url, "keda") as connection:
         connection.execute(
-            "INSERT INTO outbox (task, payload, queue) SELECT 't', '{}', 'default' FROM generate_series(1, 3)"
+            "INSERT INTO outbox (task, payload, destination) SELECT 't', '{}', 'mail' FROM generate_series(1, 3)"
         )
         connection.execute(
             "INSERT INTO outbox (task, payload, queue, due_at) VALUES ('t', '{}', 'default', 'infinity')"

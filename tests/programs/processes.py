@@ -15,7 +15,7 @@ from rq.defaults import RQ_KEY_PREFIX
 from embedded.programs.program import Command, Program
 from embedded.stack import Stack
 from outbox_relay.broker import open_broker
-from outbox_relay.loop.publisher import Publisher
+from outbox_relay.loop.publishing.publisher import Publisher
 from tests.programs.preloading import Preloaded, PreloadedProgram
 
 ROOT = Path(__file__).parents[2]

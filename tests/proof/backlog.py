@@ -11,7 +11,7 @@ from redis import Redis
 from rq.defaults import RQ_KEY_PREFIX
 
 from outbox_relay.broker import Broker, open_broker
-from outbox_relay.loop.publisher import Publisher
+from outbox_relay.loop.publishing.publisher import Publisher
 from outbox_relay.loop.reaper import Reaper
 from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup_pipe import WakeupPipe

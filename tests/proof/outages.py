@@ -31,7 +31,7 @@ from consumer.task.registry import load_tasks
 from embedded.programs.ports import free_port
 from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
 from outbox_relay.loop.pacing import Pacing
-from outbox_relay.loop.publisher import Publisher
+from outbox_relay.loop.publishing.publisher import Publisher
 from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.database.connections import connect

@@ -143,7 +143,7 @@ def test_what_is_within_bounds_is_taken(connection: DbConnection, columns: dict[
             for rate in ("0", "-1", "1e-9", "1000001", "infinity", "NaN")
         ),
         ("outbox_destinations_in_flight_range", {"max_in_flight": "0"}),
-        ("outbox_destinations_in_flight_range", {"max_in_flight": "1000001"}),
+        ("outbox_destinations_in_flight_range", {"max_in_flight": "1001"}),
         ("outbox_destinations_in_flight_is_object", {"in_flight": "'[]'"}),
     ],
 )

@@ -15,6 +15,7 @@ from tests.model.messages.state import REJECTED, RETURNED, locked
 from tests.sql_against_model.moment import LOCKED, DivergenceError, Moment, agree
 from tests.sql_against_model.seen import same_life
 from tests.sql_against_model.servers import Servers
+from tests.taking import take_jobs
 
 LONG_SECONDS = 3600.0
 
@@ -71,7 +72,7 @@ class Relay(Process):
 
     def take_batch(self, at: Moment) -> None:
         self.connection.execute("BEGIN")
-        self.batch = publishing.take_batch(self.connection, 10).jobs
+        self.batch = take_jobs(self.connection, 10)
         agree("batch", self.servers.rows(at.after.relays[self.number].batch), sorted(self.batch))
         if not self.batch:
             self.connection.execute("ROLLBACK")

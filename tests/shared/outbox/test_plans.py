@@ -16,8 +16,10 @@ from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.database.connections import DbConnection, connect, keep_plans, transaction
 from shared.outbox import claims as consumer_statements
-from shared.outbox import policy_refusals, publishing, reaping
+from shared.outbox import discovery, policy_refusals, publishing, reaping
+from shared.outbox.discovery import AFTER_ALL_NAMES, CURSOR_AT_START, Range, Source
 from shared.outbox.policy_refusals import Refusal
+from shared.outbox.publishing import Wanted
 from tests.consumer.stages.processing.world import World
 from tests.rows import (
     add_message,
@@ -28,15 +30,18 @@ from tests.rows import (
     rows_read_one_after_the_other,
 )
 from tests.settings.relay import relay_settings
+from tests.taking import take_jobs
 
 # psycopg prepares a statement at its sixth execution, PostgreSQL makes the plan that it keeps at the sixth from then.
 UNTIL_A_PLAN_IS_KEPT = 15
+
+SOURCES = [Source("critical", name) for name in ("", "mail", "blocked")]
 
 
 def deliver_one(connection: DbConnection) -> int:
     """Take one message the whole way, with the statements of relay and worker."""
     with transaction(connection):
-        ids = [row.id for row in publishing.take_batch(connection, 1).jobs]
+        ids = [row.id for row in take_jobs(connection, 1)]
         publishing.mark_published(connection, ids, "epoch", 30)
     with transaction(connection):
         claims = consumer_statements.claim(connection, ids, uuid4(), 60)
@@ -46,7 +51,9 @@ def deliver_one(connection: DbConnection) -> int:
 
 def add_messages(connection: DbConnection, count: int) -> None:
     connection.execute(
-        "INSERT INTO outbox (task, payload, queue) SELECT 't', '{}', 'critical' FROM generate_series(1, %s)", [count]
+        "INSERT INTO outbox (task, payload, queue, destination)"
+        " SELECT 't', '{}', 'critical', 'mail' FROM generate_series(1, %s)",
+        [count],
     )
 
 
@@ -63,6 +70,37 @@ def test_plans_that_were_made_for_a_nearly_empty_outbox_read_no_full_one_from_en
             read = rows_read_one_after_the_other(long_lived)
 
     assert (set(idle), set(busy), read) == ({1}, {1}, 0)
+
+
+def test_one_destination_is_found_and_taken_without_reading_the_messages_of_others(database_url: str) -> None:
+    with connect(database_url, "test") as connection:
+        keep_plans(connection)
+        connection.execute("VACUUM ANALYZE outbox, outbox_destinations")
+
+        def find_and_take() -> int:
+            found = discovery.discover(
+                connection, dict.fromkeys(SOURCES, CURSOR_AT_START), [Range("critical", "mail", AFTER_ALL_NAMES)]
+            )
+            with transaction(connection):
+                wanted = [Wanted(head.source, head.cursor, 1) for head in found.heads]
+                return sum(len(part.jobs) for part in publishing.take_batch(connection, wanted))
+
+        idle = [find_and_take() for _ in range(UNTIL_A_PLAN_IS_KEPT)]
+        connection.execute(
+            """
+            INSERT INTO outbox (task, payload, queue, destination)
+            SELECT 't', '{}', 'critical', (ARRAY['blocked', 'mail', 'webhook:1'])[1 + n % 3]
+              FROM generate_series(1, 9000) AS n
+            """
+        )
+        open_breaker(connection, "blocked")
+        before = rows_read_by_index(connection)
+
+        busy = [find_and_take() for _ in range(3)]
+
+        assert (set(idle), busy) == ({0}, [2, 2, 2])
+        assert rows_read_by_index(connection) - before < 50
+        assert scans(connection)["outbox"] + scans(connection)["outbox_destinations"] == 0
 
 
 def test_looking_for_lost_jobs_reads_no_row_whose_lease_still_runs(database_url: str) -> None:

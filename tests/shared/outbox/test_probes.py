@@ -22,7 +22,7 @@ def ids(connection: DbConnection) -> dict[str, int]:
 
 def taken(connection: DbConnection, queues: Sequence[str] = (CRITICAL, DEFAULT)) -> list[int]:
     with transaction(connection, lock_seconds=0.1):
-        return [job.id for job in take_probe(connection, queues)]
+        return [probe.job.id for probe in take_probe(connection, queues=queues)]
 
 
 @pytest.mark.parametrize(

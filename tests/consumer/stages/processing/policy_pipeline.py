@@ -39,10 +39,9 @@ class Pipeline:
         connection = self.world.connection
         with transaction(connection):
             connection.execute("UPDATE outbox_destinations SET probe_at = now() WHERE opened_at IS NOT NULL")
-            rows = take_probe(connection)
-            for row in rows:
-                mark_probe(connection, row.id, 60)
-        for row in rows:
+            probes = take_probe(connection)
+            mark_probe(connection, probes, 60)
+        for _, row in probes:
             self.work(row.id)
             return row.id
         return None

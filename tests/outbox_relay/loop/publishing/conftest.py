@@ -7,7 +7,7 @@ import pytest
 from rq.defaults import RQ_KEY_PREFIX
 
 from outbox_relay.broker import Broker, open_broker
-from outbox_relay.loop.publisher import Publisher
+from outbox_relay.loop.publishing.publisher import Publisher
 from tests.outbox_relay.loop.publishing.publishers import publisher_to
 
 

@@ -4,15 +4,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from redis import Redis
 
 from outbox_relay.broker import Broker, BrokerUnavailableError
 from outbox_relay.loop.pacing import POLLING_SHARE
-from outbox_relay.loop.publisher import Publisher
+from outbox_relay.loop.publishing.publisher import Publisher
 from shared.database.connections import DbConnection, connect
-from shared.outbox import publishing
+from shared.outbox import discovery, publishing
+from shared.outbox.discovery import Discovered
 from tests.outbox_relay.loop.publishing.publishers import publisher_to
 from tests.rows import add_message, message, open_breaker, pending_entries_read
 
@@ -32,8 +34,8 @@ def add_backlog(connection: DbConnection, batches: int, queue: str = "default", 
     # All are due at the same moment, as whatever one statement appends is.
     connection.execute(
         """
-        INSERT INTO outbox (task, payload, queue, due_at)
-        SELECT 't', '{}', %s, now() - make_interval(secs => %s) FROM generate_series(1, %s)
+        INSERT INTO outbox (task, payload, queue, destination, due_at)
+        SELECT 't', '{}', %s, 'mail', now() - make_interval(secs => %s) FROM generate_series(1, %s)
         """,
         [queue, seconds_ago, batches * BATCH],
     )
@@ -62,7 +64,8 @@ def add_late_by(connection: DbConnection, seconds: float, queue: str = "default"
     """Write a message whose transaction takes so long."""
     [(id_,)] = connection.execute(
         """
-        INSERT INTO outbox (task, payload, queue, due_at) VALUES ('t', '{}', %s, now() - make_interval(secs => %s))
+        INSERT INTO outbox (task, payload, queue, destination, due_at)
+        VALUES ('t', '{}', %s, 'mail', now() - make_interval(secs => %s))
         RETURNING id
         """,
         [queue, seconds],
@@ -218,19 +221,18 @@ def test_what_waited_for_the_mail_server_goes_as_soon_as_it_is_back(
     assert (while_away, no_rescans.publish_batch(connection, BATCH)) == (0, BATCH)
 
 
-@pytest.mark.parametrize("slow", ["take_batch", "next_due"])
 def test_rescans_take_no_more_than_their_share_of_the_time(
-    connection: DbConnection, broker: Broker, monkeypatch: pytest.MonkeyPatch, slow: str
+    connection: DbConnection, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publisher = publisher_to(broker, rescan_seconds=0)
-    original = getattr(publishing, slow)
+    original = discovery.discover
 
-    def slowly(*arguments: object) -> object:
+    def slowly(*arguments: Any) -> Discovered:
         if publisher.rescanned:
             time.sleep(0.02)
         return original(*arguments)
 
-    monkeypatch.setattr(publishing, slow, slowly)
+    monkeypatch.setattr(discovery, "discover", slowly)
     began = time.monotonic()
     rescans: list[bool] = []
     while rescans.count(True) < 2:

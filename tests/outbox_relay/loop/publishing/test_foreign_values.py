@@ -12,7 +12,7 @@ from rq import Queue
 from rq.defaults import RQ_KEY_PREFIX
 
 from outbox_relay.broker import Broker, open_broker
-from outbox_relay.loop.publisher import Publisher
+from outbox_relay.loop.publishing.publisher import Publisher
 from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.rq_format.ids import job_id

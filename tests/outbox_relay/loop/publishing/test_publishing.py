@@ -14,14 +14,16 @@ from rq.defaults import RQ_KEY_PREFIX
 from embedded.programs.ports import free_port
 from embedded.servers.redis import RedisServer
 from outbox_relay.broker import Broker, BrokerUnavailableError, open_broker
-from outbox_relay.loop.publisher import Publisher
+from outbox_relay.loop.publishing.publisher import Publisher
 from shared.database.connections import connect, transaction
 from shared.outbox import publishing
 from shared.outbox.messages import JobRef
+from shared.outbox.publishing import from_start
 from shared.rq_format.ids import job_id
 from tests.failover.demotion import demotable_redis
 from tests.outbox_relay.loop.publishing.publishers import LEASE, publisher_to
 from tests.rows import add_message, message, open_breaker
+from tests.taking import take_jobs
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -33,7 +35,8 @@ def jobs(redis_url: str, queue: str) -> list[str]:
 
 def add_messages(connection: Connection, count: int, queue: str = "default") -> list[int]:
     rows = connection.execute(
-        "INSERT INTO outbox (task, payload, queue) SELECT 't', '{}', %s FROM generate_series(1, %s) RETURNING id",
+        "INSERT INTO outbox (task, payload, queue, destination)"
+        " SELECT 't', '{}', %s, 'mail' FROM generate_series(1, %s) RETURNING id",
         [queue, count],
     )
     return [id_ for (id_,) in rows]
@@ -69,14 +72,18 @@ def test_critical_goes_before_default_and_the_oldest_first(
 
 
 def test_no_more_rows_are_locked_than_are_taken(connection: Connection, database_url: str) -> None:
-    criticals, defaults = (add_messages(connection, 3, queue) for queue in ("critical", "default"))
+    criticals, defaults = add_messages(connection, 3, "critical"), add_messages(connection, 6)
 
     with closing(connect(database_url, "another relay")) as another, transaction(connection), transaction(another):
-        taken = [[row.id for row in publishing.take_batch(each, 2).jobs] for each in (connection, another)]
-        left = [row.id for row in publishing.take_batch(another, 10).jobs if row.id not in taken[1]]
+        wanted = [from_start(queue, "mail", 2) for queue in ("critical", "default")]
+        taken = [publishing.take_batch(each, wanted) for each in (connection, another)]
+        left = publishing.take_batch(another, [wanted[1]._replace(cursor=taken[1][1].cursor, places=10)])
 
-    assert taken == [criticals[:2], [criticals[2], defaults[0]]]
-    assert left == defaults[1:]
+    assert [[[job.id for job in part.jobs] for part in parts] for parts in [*taken, left]] == [
+        [criticals[:2], defaults[:2]],
+        [criticals[2:], defaults[2:4]],
+        [defaults[4:]],
+    ]
 
 
 @pytest.mark.parametrize(("waited_seconds", "published"), [(31, (18, 2)), (29, (20, 0))])
@@ -119,7 +126,7 @@ def test_an_absent_redis_leaves_the_messages_pending(connection: Connection) -> 
 
 
 def push_and_fail(connection: Connection, broker: Broker) -> None:
-    broker.push(publishing.take_batch(connection, 10).jobs)
+    broker.push(take_jobs(connection, 10))
     connection.execute("SELECT 1 / 0")
 
 
@@ -226,22 +233,29 @@ def test_an_open_breaker_lets_nothing_through_before_its_time(connection: Connec
     assert publisher.publish_batch(connection, 10) == 0
 
 
-def test_the_next_message_is_due_at_the_next_probe_while_the_breaker_is_open(connection: Connection) -> None:
+def next_due(connection: Connection, broker: Broker) -> float | None:
+    """Return the time until the next message as a new publisher finds it."""
+    return publisher_to(broker).next_due(connection)
+
+
+def test_the_next_message_is_due_at_the_next_probe_while_the_breaker_is_open(
+    connection: Connection, broker: Broker
+) -> None:
     add_message(connection)
     open_breaker(connection, probe_in_seconds=60)
 
-    assert publishing.next_due(connection) == pytest.approx(60, abs=2)
+    assert next_due(connection, broker) == pytest.approx(60, abs=2)
 
 
-def test_next_due_is_the_nearest_of_both_queues(connection: Connection) -> None:
-    assert publishing.next_due(connection) is None
+def test_next_due_is_the_nearest_of_both_queues(connection: Connection, broker: Broker) -> None:
+    assert next_due(connection, broker) is None
 
     add_messages(connection, 1, "default")
     connection.execute("UPDATE outbox SET due_at = now() + interval '40 s'")
-    assert publishing.next_due(connection) == pytest.approx(40, abs=2)
+    assert next_due(connection, broker) == pytest.approx(40, abs=2)
 
     add_messages(connection, 1, "critical")
-    assert publishing.next_due(connection) == pytest.approx(0, abs=2)
+    assert next_due(connection, broker) == pytest.approx(0, abs=2)
 
 
 def test_the_push_after_a_refused_one_goes_where_the_name_leads(tmp_path: Path) -> None:
@@ -269,11 +283,13 @@ def test_a_frozen_redis_rolls_the_batch_back_within_seconds(connection: Connecti
     assert message(connection, id_)["status"] == "pending"
 
 
-@pytest.mark.parametrize(("due_at", "seconds"), [("-infinity", float("-inf")), ("infinity", float("inf"))])
-def test_a_due_time_without_end_is_no_obstacle(connection: Connection, due_at: str, seconds: float) -> None:
+@pytest.mark.parametrize(("due_at", "seconds"), [("-infinity", float("-inf")), ("infinity", None)])
+def test_a_due_time_without_end_is_no_obstacle(
+    connection: Connection, broker: Broker, due_at: str, seconds: float | None
+) -> None:
     add_message(connection, due_at=due_at)
 
-    assert publishing.next_due(connection) == seconds
+    assert next_due(connection, broker) == seconds
 
 
 def test_a_log_line_holds_at_most_a_hundred_ids(connection: Connection, publisher: Publisher) -> None:

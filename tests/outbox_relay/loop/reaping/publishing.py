@@ -7,7 +7,7 @@ from redis import Redis
 from rq import Queue
 
 from outbox_relay.broker import Broker
-from outbox_relay.loop.publisher import Publisher
+from outbox_relay.loop.publishing.publisher import Publisher
 
 LEASE = 30.0
 

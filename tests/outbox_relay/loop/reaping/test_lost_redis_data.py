@@ -17,6 +17,7 @@ from shared.outbox import publishing
 from shared.rq_format.ids import job_id
 from tests.outbox_relay.loop.reaping.publishing import LEASE, jobs, publish
 from tests.rows import add_message, message
+from tests.taking import take_jobs
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -68,7 +69,7 @@ def test_a_wipe_between_push_and_commit_is_noticed(
 ) -> None:
     id_ = add_message(connection)
     with transaction(connection):
-        rows = publishing.take_batch(connection, 10).jobs
+        rows = take_jobs(connection, 10)
         epoch = broker.push(rows)
         redis.flushall()
         publishing.mark_published(connection, [id_], epoch, LEASE)

@@ -1,0 +1,1 @@
+"""Publishing: which pending messages a batch takes, and pushing their jobs to Redis."""
