@@ -1,6 +1,5 @@
 """A request to send the mail again becomes part of a mail that waits for its first claim."""
 
-import statistics
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from api.accounts.resend import ANSWER_SECONDS
+from api.accounts.resend import ANSWER_SECONDS, JOIN_SECONDS
 from shared.settings.mail_limits import MailLimits
 from tests.api.accounts.steps import MALLORY, RESEND, bearer, correct, let_claim, mailed
 from tests.programs.api_service import ALICE, KEY, NO_MAIL_LIMITS, OLD_KEY, ApiService, api_service
@@ -121,5 +120,6 @@ def test_the_relay_s_lock_shows_neither_in_the_answer_nor_in_its_time(api: ApiSe
             api.sql("UPDATE outbox SET claimed_at = now() WHERE id > (SELECT min(id) FROM outbox)")
 
     assert mailed(api) == ["alice"] * 6
+    # The fastest of each: this machine may be busy with something else.
     assert min(known + unknown) >= ANSWER_SECONDS
-    assert abs(statistics.median(known) - statistics.median(unknown)) < 0.03
+    assert abs(min(known) - min(unknown)) < JOIN_SECONDS
