@@ -55,7 +55,7 @@ class Preparer:
     def _sorted_out(self, messages: Sequence[ClaimedMessage], step: StepResult) -> list[ClaimedMessage]:
         """Return the messages to prepare here, and add the others to `step`."""
         mails: list[ClaimedMessage] = []
-        to_prepare: defaultdict[str, list[ClaimedMessage]] = defaultdict(list)
+        to_prepare: defaultdict[tuple[str, int | None], list[ClaimedMessage]] = defaultdict(list)
         unknown: set[str] = set()
         for each in messages:
             task = self._tasks.get(each.claim.task)
@@ -69,7 +69,8 @@ class Preparer:
             elif task.destination == MAIL and task.name in self._tasks.own:
                 mails.append(each)
             else:
-                to_prepare[each.claim.task].append(each)
+                # One that was late before is prepared alone: perhaps it is the cause, and the others are not.
+                to_prepare[each.claim.task, each.claim.id if each.claim.counts.late else None].append(each)
         step.work.extend(MessagesToPrepare(tuple(of_task)) for of_task in to_prepare.values())
         for name in unknown:
             _log.error("task.unknown", task=name, fix=TaskUnknown().reason)

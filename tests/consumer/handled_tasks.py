@@ -46,6 +46,13 @@ class Write(Message):
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class WriteSoon(Write):
+    """The same, within a second."""
+
+    task: ClassVar[str] = "test:write_soon"
+
+
 def act(context: Context, message: Act) -> Any:
     with context.connect() as connection:
         connection.execute(
@@ -132,6 +139,8 @@ def write(context: Context, messages: Mapping[int, Write]) -> dict[int, Any]:  #
             case "a savepoint":
                 with context.connection.transaction():
                     context.connection.execute("SELECT 1")
+            case "a long statement":
+                context.connection.execute("SELECT pg_sleep(60)")
             case "append":
                 context.append(Write("appended"))
             case "Discarded":
@@ -149,4 +158,5 @@ TASKS: list[Task[Any]] = [
     Task(Act, handle=act, timeout_seconds=1),
     Task(ActForLong, handle=act, timeout_seconds=60, backoff=[0]),
     Task(Write, prepare=write),
+    Task(WriteSoon, prepare=write, timeout_seconds=1),
 ]

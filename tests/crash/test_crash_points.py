@@ -35,6 +35,7 @@ WEBHOOK: Final[Given] = "a message for a webhook endpoint"
 
 OPEN_BREAKER: Final[LiteralString] = (
     "INSERT INTO outbox_destinations (name, opened_at, probe_at) VALUES ('mail', now(), now())"
+    " ON CONFLICT (name) DO UPDATE SET opened_at = excluded.opened_at, probe_at = excluded.probe_at"
 )
 
 PREPARED_BY_SQL: Final[dict[Given, LiteralString]] = {

@@ -24,6 +24,7 @@ _TOO_LATE: Final = Released("too little of the lease was left to prepare and sen
 _ALONE_LOCK_SECONDS: Final = 1.0
 """For a message whose row may be the locked one: others, which are prepared, wait for it."""
 _LOCKED: Final = Released("a row that the task needs was locked", is_delayed=True)
+_LATE_SECONDS: Final = 1.0
 _CHANGED_ITS_ROW: Final = RenderFailed("the message's own row was changed while the message was prepared")
 _ROLLED_BACK: Final = "a message of this transaction is done or was taken over; what is still ours is prepared again"
 
@@ -142,8 +143,11 @@ class PrepareAttempts:
 
 
 def _lending(seconds: float) -> bytes:
-    """Return statements for a transaction in a place: its time, and a session without what tasks have left in it."""
-    limit = f"; SET LOCAL statement_timeout = '{max(1.0, seconds * 1000):.0f}ms'"
+    """Return statements for a transaction in a place: its time, and a session without what tasks have left in it.
+
+    A statement that takes too long is ended after the attempt has failed: then the connection is free again.
+    """
+    limit = f"; SET LOCAL statement_timeout = '{max(0.0, seconds + _LATE_SECONDS) * 1000:.0f}ms'"
     return f"{limit}; RESET ROLE; RESET search_path; UNLISTEN *; SELECT pg_advisory_unlock_all()".encode()
 
 

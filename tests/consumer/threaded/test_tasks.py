@@ -10,7 +10,7 @@ from consumer.threaded.outbox_worker import EXIT_PLACES_LOST
 from embedded.mail.catcher import MailCatcher
 from shared.database.connections import connect
 from tests.consumer import handled_tasks
-from tests.consumer.handled_tasks import Act, ActForLong, Write
+from tests.consumer.handled_tasks import Act, ActForLong, Write, WriteSoon
 from tests.consumer.threaded.service import WAIT, Service, said, service_of
 from tests.programs.preloading import Preloaded
 from tests.programs.processes import publish
@@ -100,6 +100,21 @@ def test_a_handler_that_never_returns_is_a_dead_letter_and_its_worker_exits(task
     [mail] = tasks.publish()
     tasks.wait_for_done([mail])
     assert again.running
+
+
+def test_a_preparation_that_takes_too_long_takes_no_other_along_for_good(tasks: Service) -> None:
+    innocent, guilty = (add(tasks, WriteSoon.task, text=text) for text in ("an effect", "a long statement"))
+    publish_all(tasks, 2)
+    worker = tasks.start(WORKER_CONCURRENCY="8", OUTBOX_BACKOFF_SCALE="0")
+    ids = (innocent, guilty)
+    wait_until(lambda: {tasks.status(id_) for id_ in ids} == {"pending"}, WAIT, "both to fail")
+    assert [message(tasks.connection, id_)["attempt"] for id_ in ids] == [1, 1]
+
+    publish_all(tasks, 2)
+    wait_until(lambda: [tasks.status(id_) for id_ in ids] == ["done", "dead"], WAIT, "the second attempts")
+
+    assert tasks.connection.execute("SELECT message FROM effects").fetchall() == [("an effect",)]
+    wait_until(lambda: len(said(worker, "task.returned_late")) == 2, WAIT, "PostgreSQL to end the statements")
 
 
 def test_a_handler_that_returns_late_gives_its_place_back(tasks: Service) -> None:
