@@ -3,22 +3,39 @@
 import base64
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import NullPool, create_engine
 from standardwebhooks.webhooks import Webhook
 
+from api.accounts.mail_limits.statements import MailShape
+from api.accounts.signup import signup_statement
 from consumer.model.results import Disposition
 from consumer.tasks.deliver_webhook import TASK, backoff
 from embedded.programs.ports import LOOPBACK, free_port
+from outbox_relay.doctor.webhook_checks import check_webhooks
 from shared.settings.parsing import parse_networks
+from shared.webhooks import endpoints
 from tests.consumer.stages.processing.world import Logs, World
+from tests.outbox_relay.commands.running import run_json
+from tests.plans import explaining
 from tests.rows import add_message
 from tests.servers.scripted_endpoint import ScriptedEndpoint, answering
 
 SECRET, FORMER = (f"whsec_{base64.b64encode(letter * 32).decode()}" for letter in (b"a", b"b"))
 BODY = '{"type": "user.signed_up", "data": {"username": "alice"}}'
 NETWORKS = parse_networks("127.0.0.0/8", "")
+SIGNUP = {
+    "username": "bob",
+    "full_name": "Bob",
+    "email": "bob@example.com",
+    "hashed_password": "x",
+    **dict.fromkeys(("mailbox_hmac", "address_hmac", "client_hmac"), b"x" * 32),
+    "mail_state": "prompt",
+    "mail_due_at": datetime(2026, 1, 1, tzinfo=UTC),
+}
 
 
 @pytest.fixture
@@ -245,3 +262,37 @@ def test_neither_log_nor_row_shows_the_path_or_a_secret(world: World, logs: Logs
     for text in (str(logs), str(rows)):
         assert "a-token" not in text
         assert "whsec" not in text
+
+
+def test_an_endpoint_that_is_removed_and_added_again_while_a_signup_commits_gets_nothing_of_it(
+    world: World, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"), poolclass=NullPool)
+    with ScriptedEndpoint(answering(204)) as former, ScriptedEndpoint(answering(204)) as present:
+        former_id = run_json("webhooks", "add", "shop", f"http://{LOOPBACK}:{former.port}/")["id"]
+        run_json("webhooks", "disable", "shop", "--reason", "they move")
+        with engine.begin() as signup:
+            signup.execute(signup_statement(MailShape()), SIGNUP)
+            assert run_json("webhooks", "remove", "shop", "--yes")["discarded"] == 0
+            present_id = run_json("webhooks", "add", "shop", f"http://{LOOPBACK}:{present.port}/")["id"]
+        [row] = world.rows("SELECT id, destination FROM outbox WHERE task = %s", [TASK.name])
+        assert row["destination"] == f"webhook:{former_id}" != f"webhook:{present_id}"
+        assert process(world, row["id"]) is Disposition.DISCARDED
+        assert (former.requests, present.requests) == ([], [])
+
+
+def test_what_waits_is_found_by_an_index_and_no_other_message_is_read(world: World, database_url: str) -> None:
+    endpoint = add_endpoint(world, 1024)
+    world.connection.execute(
+        "INSERT INTO outbox (task, payload, destination) SELECT 't', '{}', 'mail' FROM generate_series(1, 2000)"
+    )
+    add_webhook(world, endpoint)
+    world.connection.execute("ANALYZE outbox")
+
+    with explaining(database_url) as connection:
+        assert [each.waiting for each in endpoints.list_endpoints(connection)] == [1]
+        assert len([*check_webhooks(connection)]) == 0
+        endpoints.discard_waiting(connection, endpoint)  # EXPLAIN ANALYZE does it, and the second time nothing waits
+        assert world.rows("SELECT FROM outbox WHERE destination <> 'mail'") == []
+        assert max(scan.rows for scan in connection.scans) <= 2
