@@ -63,7 +63,7 @@ def entries() -> list[Entry]:
         Entry(f"celery, {cores} processes", celery("prefork", cores), 1000, "celery"),
         Entry(f"dramatiq, {cores} processes x {threads} threads", dramatiq(cores, threads), 2000, "dramatiq"),
         Entry(f"procrastinate, {_MANY} at once", procrastinate(_MANY), 200, "procrastinate"),
-        Entry("pgqueuer, batches of 100", pgqueuer(100), 3000, "pgqueuer"),
+        Entry("pgqueuer, batches of 100", pgqueuer(), 3000, "pgqueuer"),
         Entry("graphile-worker, batches of 500", graphile(), 10_000, "graphile-worker", _find_in_node),
     ]
 

@@ -1,32 +1,23 @@
-"""pgqueuer: `pgq run bench.jobs.pgqueuer_app:create`, with an asynchronous entrypoint and the driver for asyncpg."""
+"""pgqueuer: `python -m bench.jobs.pgqueuer_app`, with an asynchronous entrypoint, the driver for asyncpg and uvloop.
+
+`pgq run` does the same; that of 1.6.0 ends with an error when it sets up its log.
+"""
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import asyncpg
+import uvloop
 from pgqueuer import PgQueuer
 from pgqueuer.db import AsyncpgDriver
 from pgqueuer.models import Job
 from pgqueuer.queries import Queries
 
+BATCH = 100
+
 
 async def do_nothing(_job: Job) -> None:
     """Return at once."""
-
-
-@asynccontextmanager
-async def create() -> AsyncIterator[PgQueuer]:
-    """Return the application that `pgq run` runs."""
-    connection = await asyncpg.connect(os.environ["DATABASE_URL"])
-    application = PgQueuer(AsyncpgDriver(connection))
-
-    application.entrypoint("nothing")(do_nothing)
-    try:
-        yield application
-    finally:
-        await connection.close()
 
 
 def enqueue(count: int) -> None:
@@ -40,3 +31,14 @@ async def _enqueue(count: int) -> None:
     await queries.install()
     await queries.enqueue(["nothing"] * count, [str(number).encode() for number in range(count)], [0] * count)
     await connection.close()
+
+
+async def _work() -> None:
+    connection = await asyncpg.connect(os.environ["DATABASE_URL"])
+    application = PgQueuer(AsyncpgDriver(connection))
+    application.entrypoint("nothing")(do_nothing)
+    await application.run(batch_size=BATCH)
+
+
+if __name__ == "__main__":
+    uvloop.run(_work())

@@ -87,10 +87,10 @@ def procrastinate(concurrency: int) -> JobQueue:
     return JobQueue(argv, _in_table("procrastinate_jobs WHERE status IN ('todo', 'doing')"), "procrastinate_app")
 
 
-def pgqueuer(batch: int) -> JobQueue:
-    """Return pgqueuer that takes this many jobs with each query."""
-    options = ["run", "bench.jobs.pgqueuer_app:create", "--batch-size", str(batch)]
-    return JobQueue([sys.executable, "-m", "pgqueuer", *options], _in_table("pgqueuer"), "pgqueuer_app")
+def pgqueuer() -> JobQueue:
+    """Return pgqueuer."""
+    argv = [sys.executable, "-m", "bench.jobs.pgqueuer_app"]
+    return JobQueue(argv, _in_table("pgqueuer"), "pgqueuer_app")
 
 
 def graphile() -> JobQueue:

@@ -25,7 +25,7 @@ _SHORT: Final = {
     "OUTBOX_PUBLISH_LEASE_SECONDS": "3",
     "OUTBOX_BACKOFF_SCALE": "0.05",
 }
-_SMTP: Final = {"SMTP_TIMEOUT_SECONDS": "2"}
+_OF_WORKER: Final = {"SMTP_TIMEOUT_SECONDS": "2", "OUTBOX_TASKS": "tests.chaos.tasks,consumer.tasks"}
 _CLASS_NAME: Final = "RQ_WORKER_CLASS"
 WORKER_CLASSES: Final = ("own", "stock")
 MARK_NAME: Final = "CHAOS_RUN"
@@ -42,7 +42,7 @@ def service(
         worker = replace(worker, env={name: value for name, value in worker.env.items() if name != _CLASS_NAME})
     forked = [
         *(_named(relay, f"relay-{number}", mark, _SHORT) for number in range(1, relays + 1)),
-        *(_named(worker, f"worker-{number}", mark, _SHORT | _SMTP) for number in range(1, workers + 1)),
+        *(_named(worker, f"worker-{number}", mark, _SHORT | _OF_WORKER) for number in range(1, workers + 1)),
     ]
     return [Program(_named(api, "api", mark)), *(PreloadedProgram(command, origin) for command in forked)]
 

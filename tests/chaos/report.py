@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from tests.chaos.checking.accounting import Account
+from tests.chaos.checking.account import Account
 from tests.chaos.run import Options
 
 _LONGEST_LIST: Final = 20
@@ -24,7 +24,12 @@ def table(options: Options, account: Account) -> str:
             lines += ["", f"{title}:", *(f"  {story}" for story in stories[:_LONGEST_LIST])]
             if len(stories) > _LONGEST_LIST:
                 lines.append(f"  and {len(stories) - _LONGEST_LIST} more")
-    lines += ["", "FAILED" if account.wrong else "nothing is lost, nothing is a ghost, every copy has its cause"]
+    lines += [
+        "",
+        "FAILED"
+        if account.wrong
+        else "nothing is lost, nothing is a ghost, every copy has its cause, every effect happened once",
+    ]
     return "\n".join(lines)
 
 

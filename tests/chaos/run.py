@@ -12,13 +12,16 @@ from typing import Final
 
 import psycopg
 
+from tests.chaos.appending import Appender, Ports
 from tests.chaos.checking import history
-from tests.chaos.checking.accounting import Account, settle
+from tests.chaos.checking.account import Account
+from tests.chaos.checking.accounting import settle
 from tests.chaos.checking.collecting import copies_of, ids_in_log
 from tests.chaos.checking.evidence import Evidence
 from tests.chaos.injector import Injector
 from tests.chaos.load import Load
 from tests.chaos.plan import draw_plan
+from tests.chaos.services import DownService, SlowService
 from tests.chaos.stack import Stack
 
 ANSWERS_SECONDS: Final = 180.0
@@ -37,6 +40,8 @@ class Options:
         rate: new signups in a second.
         kinds: the faults that may happen, by name.
         worker_class: own or stock.
+        slow_seconds: after how long the slow service answers. Under RQ's stock class, which renews no lease, it answers
+            within the run lease.
         parent: where the run makes its folder; None: where temporary files lie.
         keep: leave the logs there even if nothing is wrong.
 
@@ -51,6 +56,7 @@ class Options:
     relays: int = 2
     parent: Path | None = None
     keep: bool = False
+    slow_seconds: float = 9.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +96,19 @@ def _gather_evidence(options: Options, folder: Path, say: Callable[[str], None])
     stack = Stack(folder, worker_class=options.worker_class, relays=options.relays, workers=options.workers)
     load = Load(stack.api_url, seed=options.seed, rate=options.rate)
     injector = Injector(stack, plan)
+    slow = SlowService(options.slow_seconds if options.worker_class == "own" else min(options.slow_seconds, 2.0))
+    down = DownService()
+    appender = Appender(stack.database_url, Ports(slow.port, down.port), rate=options.rate)
     try:
+        slow.start()
         stack.start()
         say(f"running for {options.duration:g} s with {len(plan)} faults planned")
         injector.start()
         load.start()
+        appender.start()
         _run_for(options.duration, stack, injector)
         load.finish()
+        appender.finish()
         injector.end()
         say("all faults are over: waiting for the last answers, then for quiet")
         faults_over = time.monotonic()
@@ -107,14 +119,18 @@ def _gather_evidence(options: Options, folder: Path, say: Callable[[str], None])
         stack.stop_service()
         return replace(
             _collect(stack, load, injector),
+            calls=list(slow.calls),
             seconds_to_answers=answered - faults_over,
             seconds_to_quiet=quiet - faults_over if is_quiet else None,
         )
     finally:
         load.abandon()
+        appender.finish()
         injector.abort()
         stack.remove()
         injector.release()
+        slow.stop()
+        down.stop()
 
 
 def _run_for(seconds: float, stack: Stack, injector: Injector) -> None:
@@ -147,6 +163,8 @@ def _collect(stack: Stack, load: Load, injector: Injector) -> Evidence:
         users = history.read_users(connection)
         messages = history.read_messages(connection)
         copies = copies_of(stack.mails, history.read_uids(connection))
+        jobs = history.read_jobs(connection)
+        effects = history.read_effects(connection)
     seen = {change.message_id for change in changes} | ids_in_log(stack.log_file("api"))
     return Evidence(
         signups=load.signups,
@@ -159,4 +177,6 @@ def _collect(stack: Stack, load: Load, injector: Injector) -> Evidence:
         exits=stack.supervisor.exits,
         seconds_to_answers=0.0,
         seconds_to_quiet=None,
+        jobs=jobs,
+        effects=effects,
     )

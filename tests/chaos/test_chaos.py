@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from embedded.stack import ROOT
-from tests.chaos.plan import KINDS
+from tests.chaos.plan import KINDS, choose_kinds
 from tests.chaos.report import table
 from tests.chaos.run import Options, run
 from tests.chaos.supervisor import other_processes
@@ -22,15 +22,24 @@ ENDINGS = (signal.SIGTERM, signal.SIGKILL)
 
 
 def test_nothing_is_lost_while_everything_fails(server_folder: Path) -> None:
-    play(Options(742, 9.0, 8.0, tuple(KINDS), "own", parent=server_folder))
+    # An answer that takes longer than a second is a slow one.
+    play(Options(742, 9.0, 8.0, tuple(KINDS), "own", parent=server_folder, slow_seconds=1.5))
+
+
+@pytest.mark.long
+def test_a_handler_that_takes_longer_than_the_run_lease_counts_once(server_folder: Path) -> None:
+    play(Options(1905, 15.0, 8.0, choose_kinds("worker,postgres"), "own", parent=server_folder))
 
 
 def play(options: Options) -> None:
     outcome = run(options)
 
     report = table(options, outcome.account)
+    figures = outcome.account.figures
     assert outcome.account.wrong == [], report
-    assert outcome.account.figures["committed"] == outcome.account.figures["mailed"], report
+    assert figures["committed"] == figures["mailed"], report
+    for kind in ("Done() jobs", "messages for the slow destination", "messages for the destination that is down"):
+        assert figures[kind] != 0, report
     assert len(outcome.account.faults) >= 4, report
     assert outcome.folder is None
 

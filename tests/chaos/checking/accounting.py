@@ -1,11 +1,12 @@
 """Compare the answers that clients got with what was committed and what arrived."""
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
 from typing import Final
 
+from tests.chaos.checking.account import Account
 from tests.chaos.checking.causes import Extra, cause_of, explain_copies
 from tests.chaos.checking.evidence import Claim, Copy, Evidence
+from tests.chaos.checking.jobs import settle_jobs
 
 _ON_THE_WAY: Final = frozenset({"pending", "published", "running"})
 """Late, not lost: with such a message a run has not become quiet, and so has failed all the same."""
@@ -15,29 +16,13 @@ _TERM_SECONDS: Final = {"relay": 6.0, "worker": 15.0}
 """A process that was asked to end is gone by then: a send's deadline (4 s), its outcome (5 s), and a busy machine."""
 
 
-@dataclass(slots=True)
-class Account:
-    """The figures of a run, and the story behind each that should be zero.
-
-    Attributes:
-        figures: what the table shows, in its order.
-        wrong: what breaks the promise, a line each. A run with any of these has failed.
-        remarks: what is allowed and yet worth checking.
-
-    """
-
-    figures: dict[str, object] = field(default_factory=dict)
-    faults: dict[str, int] = field(default_factory=dict)
-    wrong: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-
-
 def settle(evidence: Evidence) -> Account:
     """Return the account of a run."""
     account = Account()
     _settle_signups(evidence, account)
     _settle_mails(evidence, account)
     _settle_copies(evidence, account)
+    settle_jobs(evidence, account)
     _settle_messages(evidence, account)
     _settle_attempts(evidence, account)
     _settle_processes(evidence, account)
@@ -100,7 +85,7 @@ def _settle_mails(evidence: Evidence, account: Account) -> None:
 def _is_ghost(copy: Copy, evidence: Evidence) -> bool:
     """Return whether a mail belongs to no committed user, or to a message that is not this user's."""
     message = evidence.messages.get(copy.message_id or 0)
-    return message is None or evidence.users.get(message.username) != copy.recipient
+    return message is None or evidence.users.get(message.username or "") != copy.recipient
 
 
 def _settle_copies(evidence: Evidence, account: Account) -> None:

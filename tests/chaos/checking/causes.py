@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tests.chaos.checking.evidence import AppliedFault, Claim, Copy
+from tests.chaos.checking.evidence import AppliedFault, Call, Claim, Copy
 
 _SLACK_SECONDS: Final = 0.5
 """Between what a fault does and the moment that is noted for it."""
@@ -44,11 +44,7 @@ class Cause:
 
 def cause_of(claim: Claim, faults: Iterable[AppliedFault]) -> Cause | None:
     """Name what spent this claim's attempt, or None when the run did nothing that could have."""
-    meanwhile = [
-        fault
-        for fault in faults
-        if fault.began <= claim.ended + _SLACK_SECONDS and fault.ended >= claim.began - _SLACK_SECONDS
-    ]
+    meanwhile = _during(claim, faults)
     for beginning, of_worker, of_mail in _CAUSES:
         if not claim.reason.startswith(beginning):
             continue
@@ -93,7 +89,41 @@ def explain_copies(copies: Sequence[Copy], claims: Sequence[Claim], faults: Sequ
     return [*finished[1:], *unfinished] if finished else unfinished[1:]
 
 
-def _sender(copy: Copy, claims: Sequence[Claim]) -> Claim | None:
+def explain_calls(calls: Sequence[Call], claims: Sequence[Claim], faults: Iterable[AppliedFault]) -> list[Cause | None]:
+    """Return the cause of each request of a handler that was not the one that counted.
+
+    A handler runs at least once: again where its worker died, stopped or froze meanwhile, or PostgreSQL was lost.
+    """
+    left = sorted(claims, key=lambda claim: claim.began)
+    causes: list[Cause | None] = []
+    for call in sorted(calls, key=lambda call: call.arrived_at, reverse=True):
+        claim = _sender(call, left)
+        if claim is None:
+            causes.append(None)
+            continue
+        left.remove(claim)
+        if claim.end in {"done", "open"}:
+            continue
+        causes.append(_loss_during(claim, faults))
+    return causes
+
+
+def _loss_during(claim: Claim, faults: Iterable[AppliedFault]) -> Cause | None:
+    for fault in _during(claim, faults):
+        if fault.kind in _POSTGRES or (fault.kind in _ANY_WORKER_FAULT and fault.target == claim.by):
+            return Cause(f"{claim.reason}: {fault.kind} of {fault.target}")
+    return None
+
+
+def _during(claim: Claim, faults: Iterable[AppliedFault]) -> list[AppliedFault]:
+    return [
+        fault
+        for fault in faults
+        if fault.began <= claim.ended + _SLACK_SECONDS and fault.ended >= claim.began - _SLACK_SECONDS
+    ]
+
+
+def _sender(copy: Copy | Call, claims: Sequence[Claim]) -> Claim | None:
     """Find the claim under which a copy was sent: the last that was open when it arrived, else the last before it.
 
     A worker that freezes between its check of the lease and the dot may send after its claim was ended.

@@ -49,8 +49,31 @@ class Message:
     """A message at the end of the run."""
 
     id: int
-    username: str
+    username: str | None
     status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A message of one of the run's own tasks that was committed."""
+
+    number: int
+    task: str
+    message_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request that the slow service got.
+
+    Attributes:
+        key: the idempotency key that it came with.
+
+    """
+
+    job: int
+    key: str
+    arrived_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +120,9 @@ class Evidence:
         seen_ids: messages that are known to have been committed: by the database's record, by the API's log, by a mail.
         seconds_to_answers: from the end of the faults to the last answer that a user waited for.
         seconds_to_quiet: from the end of the faults to an empty outbox; None when it did not become empty.
+        jobs: what the run appended for its own tasks.
+        effects: the jobs whose effects are in the database, a job once for each effect.
+        calls: what the slow service was asked.
 
     """
 
@@ -110,3 +136,6 @@ class Evidence:
     exits: list[Exit]
     seconds_to_answers: float
     seconds_to_quiet: float | None
+    jobs: list[Job] = field(default_factory=list)
+    effects: list[int] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)

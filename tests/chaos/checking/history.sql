@@ -31,3 +31,9 @@ $$;
 
 CREATE TRIGGER chaos_record AFTER INSERT OR UPDATE OR DELETE ON outbox
     FOR EACH ROW EXECUTE FUNCTION chaos_record();
+
+-- The jobs of the run's own tasks: a row is committed with its message.
+CREATE TABLE chaos_jobs (job bigint PRIMARY KEY, task text NOT NULL, message_id bigint NOT NULL);
+
+-- What the tasks did. No key: a second row of a job would be an effect that happened twice.
+CREATE TABLE chaos_effects (job bigint NOT NULL);
