@@ -80,29 +80,40 @@ _SCALARS: Final[Mapping[Any, tuple[_Convert, str]]] = {
 
 
 def schema_of(message: type[Any]) -> Schema:
-    """Return the schema of a dataclass: strict, and unknown keys are ignored. Loading returns an instance.
+    """Return the schema of a dataclass: strict, and unknown keys are ignored. Loading returns its arguments.
 
     Raises:
         TypeError: an annotation is none of those that docs/reference/tasks.md lists. Then a task needs `schema=`.
 
     """
+    return _schema(message, _Arguments)
+
+
+class _Arguments(Schema):
+    class Meta:
+        unknown = EXCLUDE
+
+
+def _schema(message: type[Any], base: type[Schema]) -> Schema:
     hints = get_type_hints(message)
     attributes = {
         each.name: _field(hints[each.name], f"{message.__name__}.{each.name}", **_default(each))
         for each in dataclasses.fields(message)
         if each.init
     }
+    derived: type[Schema] = type(f"{message.__name__}Schema", (base,), attributes)
+    return derived()
 
-    class Derived(Schema):
-        class Meta:
-            unknown = EXCLUDE
 
+def _nested(message: type[Any]) -> Schema:
+    """Return the schema of a dataclass inside another: loading returns an instance."""
+
+    class Instance(_Arguments):
         @post_load
         def make(self, data: dict[str, Any], **_options: Any) -> object:  # noqa: ANN401 - marshmallow's
             return message(**data)
 
-    derived: type[Schema] = type(f"{message.__name__}Schema", (Derived,), attributes)
-    return derived()
+    return _schema(message, Instance)
 
 
 def _default(of_field: "dataclasses.Field[Any]") -> dict[str, Any]:
@@ -133,5 +144,5 @@ def _field(hint: Any, where: str, **options: Any) -> fields.Field[Any]:  # noqa:
     if isinstance(hint, type) and issubclass(hint, Enum):
         return _Value(hint, "choice", **options)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return fields.Nested(schema_of(hint), **options)
+        return fields.Nested(_nested(hint), **options)
     raise TypeError(f"{where}: no schema can be derived from {hint!r}: pass schema=")
