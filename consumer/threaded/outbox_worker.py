@@ -121,6 +121,8 @@ class OutboxWorker(SimpleWorker):
         restart = False
         try:
             restart = self._watch(pool, state, max_idle_time)
+            if not restart:
+                pool.finish_tasks(lambda: self._stop_requested)
         finally:
             all_ended = pool.shutdown()
         tracing().flush()

@@ -77,6 +77,10 @@ class TaskWatch(threading.Thread):
         for task in self._all():
             self._put(task.end() or (), _STOPPED)
 
+    def is_anything_running(self) -> bool:
+        """Return whether a function runs whose attempt has not ended."""
+        return any(not each.has_ended for each in self._all())
+
     def lost_threads(self) -> set[threading.Thread]:
         """Return the threads that run a function for longer than they may."""
         return {each.thread for each in self._all() if each.is_lost}

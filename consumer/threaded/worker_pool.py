@@ -1,6 +1,7 @@
 """The threads of an OutboxWorker and the queues between them: Fetcher -> SenderThreads -> Completer."""
 
 import time
+from collections.abc import Callable
 from queue import SimpleQueue
 from time import monotonic
 from typing import Final
@@ -130,6 +131,12 @@ class WorkerPool:
     def has_lost_places(self) -> bool:
         """Return whether half of the places have a thread that works for longer than it may, and does not end."""
         return self._state.places_lost * 2 >= len(self._senders)
+
+    def finish_tasks(self, has_to_stop: Callable[[], bool]) -> None:
+        """Take no more jobs and wait for the tasks that run, up to their time or until the worker has to stop."""
+        self._state.stop()
+        while self._watch.is_anything_running() and not has_to_stop():
+            time.sleep(_RETRY_SECONDS)
 
     def shutdown(self) -> bool:
         """Take no more jobs and finish the messages in hand. Return False if a thread hangs.

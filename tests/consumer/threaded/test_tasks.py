@@ -11,6 +11,7 @@ from embedded.mail.catcher import MailCatcher
 from shared.database.connections import connect
 from tests.consumer import handled_tasks
 from tests.consumer.handled_tasks import Act, ActForLong, Write, WriteSoon
+from tests.consumer.threaded import fast_workers
 from tests.consumer.threaded.service import WAIT, Service, said, service_of
 from tests.programs.preloading import Preloaded
 from tests.programs.processes import publish
@@ -138,6 +139,16 @@ def test_a_worker_that_is_stopped_releases_what_its_handlers_do(tasks: Service) 
 
     row = message(tasks.connection, id_)
     assert (worker.exit_code, row["status"], row["attempt"]) == (0, "pending", 0)
+
+
+def test_a_worker_without_further_jobs_waits_for_its_handlers(tasks: Service) -> None:
+    id_ = add(tasks, ActForLong.task, do="sleep", seconds=5)
+    publish_all(tasks, 1)
+    worker = tasks.start("--burst", RQ_WORKER_CLASS=f"{fast_workers.MODULE}.ShortGrace", OUTBOX_RUN_LEASE_SECONDS="3")
+
+    wait_until(lambda: not worker.running, WAIT, "the worker to end")
+
+    assert (worker.exit_code, tasks.status(id_)) == (0, "done")
 
 
 def test_a_handler_that_exits_costs_its_neighbours_a_lease(tasks: Service) -> None:
