@@ -2,6 +2,7 @@
 
 import re
 from contextlib import closing
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, LiteralString
 from urllib.parse import urlsplit
@@ -12,17 +13,21 @@ from flask.testing import FlaskClient
 
 from consumer.task.registry import load_tasks
 from embedded.mail.catcher import MailCatcher
-from embedded.programs.ports import free_port
+from embedded.programs.ports import LOOPBACK, free_port
 from embedded.servers.databases import Databases
+from outbox_relay.doctor.webhook_checks import check_webhooks
 from outbox_relay.loop.relay import Relay
 from shared.database.connections import connect
 from shared.settings.smtp_server import SmtpServer
+from shared.webhooks import endpoints
+from shared.webhooks.signing import new_secret
 from tests.consumer import handled_tasks
 from tests.consumer.stages.processing.world import World
 from tests.outbox_relay.commands.running import run
 from tests.programs.api_service import ALICE, KEY, api_service
 from tests.rows import add_message, add_user, message
 from tests.servers.roles import with_role
+from tests.servers.scripted_endpoint import ScriptedEndpoint, answering
 from tests.settings.relay import open_relay, relay_settings
 
 ROLES = Path(__file__).parents[2] / "docs" / "roles.sql"
@@ -164,3 +169,21 @@ def test_no_role_may_do_what_it_need_not(granted_url: str, role: str, statement:
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         connection.execute(statement)
+
+
+def test_webhooks_need_no_more_than_the_grants(granted_url: str) -> None:
+    with (
+        ScriptedEndpoint(answering(204)) as receiver,
+        connect(granted_url, "test") as owner,
+        api_service(with_role(granted_url, "outbox_api")) as api,
+        closing(World(with_role(granted_url, "outbox_worker"), free_port())) as world,
+    ):
+        url = f"http://{LOOPBACK}:{receiver.port}/"
+        endpoints.add(owner, "shop", url, ["user.signed_up"], new_secret())
+        for status, expected in ((204, "delivered"), (410, "released")):
+            receiver.script = answering(status)
+            assert api.sign_up(username=f"user{status}", email=f"user{status}@example.com").status_code == 201
+            [(id_,)] = owner.execute("SELECT id FROM outbox WHERE task = 'task:deliver_webhook'").fetchall()
+            assert world.process(id_, webhook_networks=(ip_network("127.0.0.0/8"),)).value == expected
+        with connect(with_role(granted_url, "outbox_relay"), "test") as relay:
+            assert "the endpoint shop is disabled" in next(check_webhooks(relay)).message
