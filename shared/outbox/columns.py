@@ -137,8 +137,10 @@ NO_COUNTS: Final = Counts()
 
 def parse_counts(text: str | None) -> Counts:
     """Return a message's counts. What another program may have written there counts for nothing."""
+    if text is None:
+        return NO_COUNTS
     try:
-        stored = json.loads(text or "{}")
+        stored = json.loads(text)
     except (ValueError, RecursionError):
         stored = {}
     numbers = {
