@@ -8,7 +8,7 @@ from psycopg.types.json import Jsonb
 
 from shared.database.connections import DbConnection
 from shared.outbox.claims import Claim
-from shared.outbox.columns import FAILURES_SO_FAR, LONGEST_REASON, NEXT_GENERATION, parse_failures
+from shared.outbox.columns import FAILURES_SO_FAR, LARGEST_ID, LONGEST_REASON, NEXT_GENERATION, parse_failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,30 +161,32 @@ def another_domain_waits(connection: DbConnection, domain: str) -> bool:
               FROM (
                   (SELECT due.payload
                      FROM unnest(ARRAY['critical', 'default']) AS source (queue),
-                          unnest(ARRAY['mail', '']) AS of (destination),
-                          LATERAL (SELECT payload
-                                     FROM outbox
-                                    WHERE status = 'pending' AND queue = source.queue
-                                      AND coalesce(destination, '') = of.destination AND due_at <= now()
-                                    ORDER BY due_at, id
-                                    LIMIT 1000) AS due)
+                          unnest(ARRAY['mail', '']) AS wanted (name),
+                          LATERAL (
+                              -- Bounds and order name all columns of outbox_due_idx: no other index has this order.
+                              SELECT payload
+                                FROM outbox
+                               WHERE status = 'pending' AND due_at <= now()
+                                 AND (queue, coalesce(destination, ''), due_at, id)
+                                   > (source.queue, wanted.name, timestamptz '-infinity', 0)
+                                 AND (queue, coalesce(destination, ''), due_at, id)
+                                  <= (source.queue, wanted.name, now(), %(largest)s::bigint)
+                               ORDER BY queue, coalesce(destination, ''), due_at, id
+                               LIMIT 1000
+                          ) AS due)
                   UNION ALL
-                  (SELECT published.payload
-                     FROM unnest(ARRAY['critical', 'default']) AS source (queue),
-                          unnest(ARRAY['mail', '']) AS of (destination),
-                          LATERAL (SELECT payload
-                                     FROM outbox
-                                    WHERE status = 'published' AND queue <> '' AND queue = source.queue
-                                      AND coalesce(destination, '') = of.destination
-                                    LIMIT 1000) AS published)
+                  (SELECT payload
+                     FROM (SELECT payload, destination FROM outbox WHERE status = 'published' LIMIT 10000) AS published
+                    WHERE coalesce(destination, '') IN ('mail', '')
+                    LIMIT 1000)
                   UNION ALL
                   (SELECT payload FROM outbox WHERE status = 'running' AND destination = 'mail' LIMIT 1000)
               ) AS waiting
               JOIN users ON users.username = {_USERNAME}
-             WHERE substring(lower(users.email) FROM '[^@]*$') <> %s
+             WHERE substring(lower(users.email) FROM '[^@]*$') <> %(domain)s
         )
         """,  # noqa: S608 - an expression of our own
-        [domain],
+        {"domain": domain, "largest": LARGEST_ID},
     ).fetchone()
     return row is not None and bool(row[0])
 

@@ -167,6 +167,26 @@ def test_a_probe_and_a_refusal_by_policy_read_no_full_outbox(database_url: str) 
         assert rows_read_one_after_the_other(connection) == 0
 
 
+def test_a_refusal_by_policy_reads_no_message_of_another_destination(database_url: str) -> None:
+    with connect(database_url, "test") as connection:
+        keep_plans(connection)
+        add_user(connection)
+        connection.execute("VACUUM ANALYZE outbox")
+        connection.execute(
+            "INSERT INTO outbox (task, payload, queue, destination)"
+            " SELECT 't', '{\"username\": \"alice\"}', 'default', 'webhook:1' FROM generate_series(1, 5000)"
+        )
+        before = rows_read_by_index(connection)
+
+        waits = [policy_refusals.another_domain_waits(connection, "a.example") for _ in range(UNTIL_A_PLAN_IS_KEPT)]
+        read = rows_read_by_index(connection) - before
+        add_message(connection)
+
+        assert (set(waits), read) == ({False}, 0)
+        assert rows_read_one_after_the_other(connection) == 0
+        assert policy_refusals.another_domain_waits(connection, "a.example")
+
+
 def test_a_refusal_for_now_reads_no_history_but_the_last_seconds(database_url: str) -> None:
     with connect(database_url, "test") as connection:
         keep_plans(connection)
