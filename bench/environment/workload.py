@@ -44,6 +44,27 @@ def pending(database_url: str, count: int) -> None:
         settle(connection)
 
 
+def pending_by_destination(database_url: str, count: int, destinations: int, blocked: int = 0) -> None:
+    """Write pending messages for so many destinations into an empty outbox, and older ones of an unavailable one."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("TRUNCATE outbox, outbox_destinations RESTART IDENTITY")
+        connection.execute(
+            """
+            INSERT INTO outbox (task, queue, destination, payload, due_at)
+            SELECT 'task:deliver_webhook', %(queue)s, 'unavailable', '{}'::jsonb, now() - interval '1 hour'
+              FROM generate_series(1, %(blocked)s)
+            UNION ALL
+            SELECT 'task:deliver_webhook', %(queue)s, 'webhook:' || mod(n, %(destinations)s), '{}', now()
+              FROM generate_series(1, %(count)s) AS n
+            """,
+            {"queue": SendVerifyEmail.queue, "blocked": blocked, "destinations": destinations, "count": count},
+        )
+        connection.execute(
+            "INSERT INTO outbox_destinations (name, opened_at, probe_at) VALUES ('unavailable', now(), 'infinity')"
+        )
+        settle(connection)
+
+
 def empty(servers: Servers, database_url: str) -> None:
     """Empty the tables and Redis."""
     servers.empty_redis()

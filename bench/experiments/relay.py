@@ -7,7 +7,7 @@ from rq.defaults import RQ_KEY_PREFIX
 
 from bench.environment.servers import Servers
 from bench.environment.sizes import Sizes
-from bench.environment.workload import pending
+from bench.environment.workload import pending, pending_by_destination
 from bench.errors import ContenderFailedError
 from bench.measuring import Contender, Experiment, Goal, Measurement
 from bench.processes.relays import run_relay
@@ -29,6 +29,14 @@ class RelayRuns:
     def measure(self, name: str) -> Measurement:
         """Run one relay."""
         pending(self._database_url, self._sizes.relay_rows)
+        return self._measure(name)
+
+    def measure_destinations(self, count: int, destinations: int, blocked: int = 0) -> Measurement:
+        """Run our relay with messages for so many destinations, and older ones of one that is unavailable."""
+        pending_by_destination(self._database_url, count, destinations, blocked)
+        return self._measure("ours")
+
+    def _measure(self, name: str) -> Measurement:
         self._servers.empty_redis()
         figures = run_relay(self._servers, self._database_url, name, self._sizes.relay_rows, self._sizes.relay_seconds)
         with self._servers.redis.client() as client:
@@ -73,5 +81,32 @@ def experiments(servers: Servers, sizes: Sizes) -> list[Experiment]:
             contenders=tuple(contenders),
             goals=goals,
             repeats=sizes.repeats,
-        )
+        ),
+        _by_destination(runs, sizes),
     ]
+
+
+def _by_destination(runs: RelayRuns, sizes: Sizes) -> Experiment:
+    """Return the comparison of our relay with one destination, several, and more than it looks at in a pass."""
+    rows, many = sizes.relay_rows, sizes.backlog_rows
+    one, ten, names = (
+        "one destination",
+        f"ten destinations, one of them unavailable with {many:,} pending rows",
+        f"{many:,} destinations",
+    )
+    return Experiment(
+        key="relay-destinations",
+        title=f"Relay, one process, {rows:,} pending rows by destination",
+        columns=(RATE, CPU),
+        reference=one,
+        contenders=(
+            Contender(one, partial(runs.measure_destinations, rows, 1)),
+            Contender(ten, partial(runs.measure_destinations, rows, 9, many)),
+            Contender(names, partial(runs.measure_destinations, many, many)),
+        ),
+        goals=(
+            Goal(ten, RATE, one, at_least=0.9),
+            Goal(names, RATE, one, at_least=0.5),
+        ),
+        repeats=sizes.repeats,
+    )

@@ -4,7 +4,6 @@ Each function executes one statement, whose conditions make it safe to run concu
 """
 
 from collections.abc import Collection, Sequence
-from itertools import repeat
 from typing import Final, NamedTuple
 
 from shared.database.connections import DbConnection, own_transaction
@@ -108,14 +107,14 @@ def take_batch(connection: DbConnection, wanted: Sequence[Wanted], due_before: f
 
 
 def _taken(wanted: Wanted, ids: str, generations: str, last_due_at: str) -> Taken:
-    numbers = _numbers(ids)
-    jobs = list(map(JobRef, numbers, _numbers(generations), repeat(wanted.source.queue)))
-    return Taken(wanted, jobs, Cursor(last_due_at, numbers[-1]))
-
-
-def _numbers(array: str) -> list[int]:
-    """Return the numbers of an array in PostgreSQL's text form."""
-    return list(map(int, array[1:-1].split(",")))
+    # The arrays are in PostgreSQL's text form.
+    numbers = ids[1:-1].split(",")
+    queue = wanted.source.queue
+    jobs = [
+        JobRef(int(id_), int(generation), queue)
+        for id_, generation in zip(numbers, generations[1:-1].split(","), strict=True)
+    ]
+    return Taken(wanted, jobs, Cursor(last_due_at, jobs[-1].id))
 
 
 def reserved_for_default(size: int) -> int:

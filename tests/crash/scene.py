@@ -140,8 +140,8 @@ class Scene:
                   FROM (SELECT %(stem)s || '_' || number AS name FROM generate_series(1, %(count)s) AS number) AS names
                 RETURNING username
             )
-            INSERT INTO outbox (task, payload, queue)
-            SELECT %(task)s, jsonb_build_object('username', username), %(queue)s FROM signed_up
+            INSERT INTO outbox (task, payload, queue, destination)
+            SELECT %(task)s, jsonb_build_object('username', username), %(queue)s, 'mail' FROM signed_up
             RETURNING id
             """,
             {"stem": f"user_{secrets.token_hex(4)}", "count": count, "task": task, "queue": queue},

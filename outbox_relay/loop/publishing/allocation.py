@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from shared.outbox.discovery import Cursor, Source
+from shared.outbox.messages import JobRef
 from shared.outbox.publishing import Taken, Wanted
 
 
@@ -16,7 +17,7 @@ class Candidate:
         cursor: behind which messages are taken next.
         due: when its oldest message was due, in seconds since the epoch.
         room: how many messages its window has room for; None if it has no window.
-        parts: what was taken.
+        jobs: what was taken.
         may_have_more: whether more due messages may follow.
 
     """
@@ -25,25 +26,20 @@ class Candidate:
     cursor: Cursor
     due: float
     room: int | None
-    parts: list[Taken] = field(default_factory=list)
+    jobs: list[JobRef] = field(default_factory=list)
     may_have_more: bool = True
-
-    @property
-    def taken(self) -> int:
-        """The number of messages that were taken."""
-        return sum(len(part.jobs) for part in self.parts)
 
     @property
     def is_waiting(self) -> bool:
         """Whether more may be taken."""
-        return self.may_have_more and (self.room is None or self.taken < self.room)
+        return self.may_have_more and (self.room is None or len(self.jobs) < self.room)
 
     def add(self, part: Taken | None) -> None:
         """Add what was taken for one Wanted; None if nothing was."""
         if part is None:
             self.may_have_more = False
         else:
-            self.parts.append(part)
+            self.jobs += part.jobs
             self.cursor = part.cursor
             self.may_have_more = part.is_full
 
@@ -54,7 +50,7 @@ def allot(candidates: Sequence[Candidate], places: int) -> list[Wanted]:
     for number, each in enumerate(candidates):
         part = -(-places // (len(candidates) - number))
         if each.room is not None:
-            part = min(part, each.room - each.taken)
+            part = min(part, each.room - len(each.jobs))
         if part > 0:
             wanted.append(Wanted(each.source, each.cursor, part))
             places -= part

@@ -84,15 +84,15 @@ class Positions:
         by_source = {each.source: each for each in candidates}
         # Nothing was taken of these, for want of places or room, or because the destination is open or paused.
         unread = {head.source for head in found.heads if head.is_blocked}
-        unread |= {each.source for each in candidates if not each.taken and each.may_have_more}
+        unread |= {each.source for each in candidates if not each.jobs and each.may_have_more}
         new = [head.source for head in found.heads if head.range_number is not None]
         is_complete = len(new) < limit
         if searched:
-            left = {each.source for each in candidates if not each.taken and each.is_waiting}
+            left = {each.source for each in candidates if not each.jobs and each.is_waiting}
             self._ranges = [] if is_complete else self._rest_of(searched, found, left)
         for source in [*self._cursors, *(new if is_complete else ())]:
             candidate = by_source.get(source)
-            if candidate is not None and candidate.taken:
+            if candidate is not None and candidate.jobs:
                 self._used[source] = self._pass
             if source in unread:
                 self._cursors.setdefault(source, CURSOR_AT_START)

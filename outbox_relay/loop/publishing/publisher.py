@@ -164,10 +164,9 @@ class Publisher:
             of_queue = [each for each in candidates if each.source.queue == queue]
             while wanted := allot([each for each in of_queue if each.is_waiting], left - reserved):
                 taken = {part.wanted.source: part for part in publishing.take_batch(connection, wanted, due_before)}
-                asked = {each.source for each in wanted}
-                for each in of_queue:
-                    if each.source in asked:
-                        each.add(taken.get(each.source))
+                by_source = {each.source: each for each in of_queue}
+                for asked in wanted:
+                    by_source[asked.source].add(taken.get(asked.source))
                 left -= sum(len(part.jobs) for part in taken.values())
         return _in_turns(candidates)
 
@@ -179,7 +178,7 @@ class Publisher:
         publishing.mark_published(connection, [row.id for row in pushed], epoch, self._publish_lease_seconds)
         for each in candidates:
             if each.room is not None:
-                self._windows.published(each.source, [job.id for part in each.parts for job in part.jobs])
+                self._windows.published(each.source, [job.id for job in each.jobs])
         return len(pushed)
 
     def _publish_probes(self, connection: DbConnection, found: Discovered) -> int:
@@ -285,11 +284,7 @@ def _in_turns(candidates: Iterable[Candidate]) -> list[JobRef]:
     """Return the jobs, those of each queue in turns from its sources."""
     jobs: list[JobRef] = []
     for queue in QUEUES:
-        parts = [
-            [job for part in each.parts for job in part.jobs]
-            for each in candidates
-            if each.source.queue == queue and each.parts
-        ]
+        parts = [each.jobs for each in candidates if each.jobs and each.source.queue == queue]
         if len(parts) == 1:
             jobs += parts[0]
         else:
