@@ -2,41 +2,20 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 
 import pytest
-from rq.defaults import RQ_KEY_PREFIX
 
 from embedded.programs.ports import LOOPBACK
-from outbox_relay.broker import open_broker
-from outbox_relay.loop.relay import Relay
-from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.outbox.messages import SendWelcomeEmail
+from tests.consumer.threaded.relaying import running_relay
 from tests.consumer.threaded.service import WAIT, Service, said
 from tests.rows import add_message, add_user
 from tests.servers.scripted_mail_server import ScriptedMailServer
-from tests.settings.relay import relay_settings
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
 MESSAGES = 40
-
-
-@contextmanager
-def running_relay(service: Service) -> Iterator[None]:
-    settings = relay_settings(service.settings["DATABASE_URL"], service.redis_url)
-    with closing(WakeupPipe()) as wakeup:
-        relay = Relay(settings, open_broker(service.redis_url, RQ_KEY_PREFIX, 60), wakeup)
-        thread = threading.Thread(target=relay.run)
-        thread.start()
-        try:
-            yield
-        finally:
-            relay.stop()
-            thread.join()
-            relay.close()
 
 
 def test_refusing_every_recipient_makes_no_dead_letter_and_all_are_mailed_afterwards(service: Service) -> None:
