@@ -120,9 +120,13 @@ class WebhookClient:
             sock = connected_to(addresses, _CONNECT_SECONDS, until)
         except OSError as exc:
             raise NoConnectionError(f"no connection: {_cause(exc)}") from None
-        if not self._may_connect(url, sock.getpeername()[0]):
+        try:
+            peer = sock.getpeername()[0]
+        except OSError:
+            peer = ""  # it has hung up already
+        if not self._may_connect(url, peer):
             sock.close()
-            raise NoConnectionError("no connection: the address changed meanwhile")
+            raise NoConnectionError("no connection: it was closed, or led to another address")
         return sock
 
     def _may_connect(self, url: WebhookUrl, address: str) -> bool:

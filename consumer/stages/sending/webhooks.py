@@ -79,6 +79,8 @@ class WebhookSender:
             return _TOO_LATE
         except (OutOfResourcesError, MemoryError):
             return Released("the worker lacks memory, files or threads", is_delayed=True)
+        except Exception as exc:  # noqa: BLE001 - a bug fails its message, not the worker
+            return Failed(f"{type(exc).__name__} while the webhook was sent", maybe_accepted=True)
         return self._outcome(answer, webhook.endpoint)
 
     def _outcome(self, answer: Answer, endpoint: WebhookEndpoint | None) -> Outcome:

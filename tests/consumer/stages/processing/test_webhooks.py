@@ -14,6 +14,7 @@ from api.accounts.mail_limits.statements import MailShape
 from api.accounts.signup import signup_statement
 from consumer.model.results import Disposition
 from consumer.tasks.deliver_webhook import TASK, backoff
+from consumer.webhooks.client import Answer, WebhookClient
 from embedded.programs.ports import LOOPBACK, free_port
 from outbox_relay.doctor.webhook_checks import check_webhooks
 from shared.settings.parsing import parse_networks
@@ -262,6 +263,17 @@ def test_neither_log_nor_row_shows_the_path_or_a_secret(world: World, logs: Logs
     for text in (str(logs), str(rows)):
         assert "a-token" not in text
         assert "whsec" not in text
+
+
+def test_a_bug_of_the_client_fails_the_attempt_and_no_worker(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def post(*_arguments: object, **_more: object) -> Answer:
+        raise KeyError("a-token")
+
+    monkeypatch.setattr(WebhookClient, "post", post)
+    id_ = add_webhook(world, add_endpoint(world, 1024))
+
+    assert process(world, id_) is Disposition.FAILED
+    assert world.message(id_)["last_error"] == "KeyError while the webhook was sent"
 
 
 def test_an_endpoint_that_is_removed_and_added_again_while_a_signup_commits_gets_nothing_of_it(
