@@ -11,5 +11,6 @@ stands for its new run id. Wider: a statement that meets a lock or no row that f
 pass the row by, or to change nothing.
 
 That is service.py's, with the model of messages/. The services of the small models are accounts_service.py,
-destinations_service.py, done_service.py and dedup_service.py; small_walks.py walks through all but the first.
+destinations_service.py, done_service.py, handle_service.py and dedup_service.py; small_walks.py walks through all but
+the first.
 """
