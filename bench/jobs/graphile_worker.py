@@ -28,8 +28,14 @@ def enqueue(count: int) -> None:
     with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
         connection.execute(
             """
-            SELECT count(graphile_worker.add_job('nothing', json_build_object('number', n)))
-              FROM generate_series(1, %s) AS n
+            SELECT count(added)
+              FROM (
+                  SELECT array_agg(
+                      (%s, json_build_object('number', n), NULL, NULL, NULL, NULL, NULL, NULL)
+                          ::graphile_worker.job_spec
+                  ) AS specs
+                    FROM generate_series(1, %s) AS n
+              ) AS jobs, LATERAL graphile_worker.add_jobs(jobs.specs) AS added
             """,
-            [count],
+            ["nothing", count],
         )
