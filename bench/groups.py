@@ -5,7 +5,20 @@ from typing import Final
 
 from bench.environment.servers import Servers
 from bench.environment.sizes import Sizes
-from bench.experiments import burst, concurrency, consumers, expiry, growth, jobs, limits, relay, signup, upkeep, waking
+from bench.experiments import (
+    burst,
+    concurrency,
+    consumers,
+    destinations,
+    expiry,
+    growth,
+    jobs,
+    limits,
+    relay,
+    signup,
+    upkeep,
+    waking,
+)
 from bench.measuring import Experiment
 
 Group = Callable[[Servers, Sizes], list[Experiment]]
@@ -16,6 +29,7 @@ GROUPS: Final[dict[str, Group]] = {
     "signup": signup.experiments,
     "limits": limits.experiments,
     "consumers": consumers.experiments,
+    "destinations": destinations.experiments,
     "jobs": jobs.experiments,
     "concurrency": concurrency.experiments,
     "growth": growth.experiments,

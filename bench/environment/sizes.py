@@ -23,6 +23,9 @@ class Sizes:
         size_rows: messages in such a round.
         burst_messages: messages of the burst.
         whole_way_messages: messages that are appended, sent and acknowledged before the tables are measured.
+        waiting_webhooks: webhooks that wait for an endpoint that is slow.
+        limited_jobs: messages that wait for a destination with a limit.
+        limit_seconds: for how long they are counted.
 
     """
 
@@ -40,6 +43,9 @@ class Sizes:
     size_rows: int
     burst_messages: int
     whole_way_messages: int
+    waiting_webhooks: int
+    limited_jobs: int
+    limit_seconds: float
 
 
 FULL: Final = Sizes(
@@ -57,6 +63,9 @@ FULL: Final = Sizes(
     size_rows=1_000_000,
     burst_messages=100_000,
     whole_way_messages=1_000_000,
+    waiting_webhooks=100_000,
+    limited_jobs=1_000_000,
+    limit_seconds=60.0,
 )
 
 QUICK: Final = Sizes(
@@ -74,6 +83,9 @@ QUICK: Final = Sizes(
     size_rows=20_000,
     burst_messages=2_000,
     whole_way_messages=5_000,
+    waiting_webhooks=100_000,
+    limited_jobs=20_000,
+    limit_seconds=20.0,
 )
 
 SMOKE: Final = Sizes(
@@ -91,4 +103,7 @@ SMOKE: Final = Sizes(
     size_rows=300,
     burst_messages=20,
     whole_way_messages=40,
+    waiting_webhooks=100,
+    limited_jobs=100,
+    limit_seconds=1.0,
 )
