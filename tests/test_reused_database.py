@@ -36,7 +36,7 @@ CHANGES: list[LiteralString] = [
     "UPDATE pg_index SET indisvalid = false WHERE indrelid = 'outbox'::regclass",
     "DROP EXTENSION plpgsql",
     "DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO pg_monitor', current_database()); END $$",
-    "DROP TABLE outbox_breaker",
+    "DROP TABLE outbox_relays",
 ]
 END_OTHERS: LiteralString = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
