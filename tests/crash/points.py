@@ -23,6 +23,7 @@ Given = Literal[
     "a message that met silence and a mail server that does not answer yet",
     "an open breaker",
     "an open breaker and a mail server that does not answer",
+    "a limited mail server",
     "old history",
     "accounts that were not verified in time",
     "a missing setting",
@@ -151,6 +152,8 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
     unwanted: dict[str, Any] = {**sent, "given": "an address that is verified already", "mails": (0,)}
     unreachable: dict[str, Any] = {**sent, "given": "an unreachable mail server"}
     probing: dict[str, Any] = {**taken, "given": "an open breaker"}
+    limited: dict[str, Any] = {**sent, "given": "a limited mail server"}
+    admit = "shared.outbox.destinations.limits:admit"
     dot: dict[str, Any] = {"function": "smtplib:SMTP.send", "that": _is_the_last_dot}
     return [
         *_around("claim", program, f"{sql}:claim", **whose),
@@ -160,6 +163,8 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
         *_around("the verification record", program, prepare, **sent),
         *_around("the verification record's COMMIT", program, COMMIT, past=prepare, **sent),
         *_around("the verification record of a message that came back", program, prepare, **again),
+        *_around("admit", program, admit, **limited),
+        *_around("admit's COMMIT", program, COMMIT, past=admit, **limited),
         Point("send", program, "consumer.mail.client:Mailer.send", "before", **sent),
         Point("MAIL FROM", program, "smtplib:SMTP.mail", "after", **sent),
         Point("RCPT TO", program, "smtplib:SMTP.rcpt", "after", **sent),

@@ -49,6 +49,10 @@ PREPARED_BY_SQL: Final[dict[Given, LiteralString]] = {
         """,
     "an address that is verified already": "UPDATE users SET is_email_verified = true",
     "an open breaker": OPEN_BREAKER,
+    "a limited mail server": """
+        INSERT INTO outbox_destinations (name, max_per_second, tokens, max_in_flight) VALUES ('mail', 1000, 1, 1)
+            ON CONFLICT (name) DO UPDATE SET max_per_second = 1000, tokens = 1, max_in_flight = 1
+    """,
     "an open breaker and a mail server that does not answer": OPEN_BREAKER,
     "accounts that were not verified in time": """
         INSERT INTO users (username, email, full_name, hashed_password, created_at, email_set_at)
