@@ -53,6 +53,7 @@ ELSEWHERE = {
     ),
     r'psql "\$DATABASE_URL" -v ON_ERROR_STOP=1 -f migrations/from_0023.sql': "tests/schema/test_from_0023.py",
     r'psql "\$TEST_DATABASE_URL"': "tests/docs/test_test_your_tasks.py",
+    r"python -m outbox_relay webhooks |WEBHOOK_SECRET=": "tests/docs/test_receive_webhooks.py",
     r"git checkout ": "the history, by hand",
     r"export |[A-Z_]+=\S+$": "the settings of the commands beside it",
 }
