@@ -43,7 +43,7 @@ class Task(Generic[_Message]):
         max_retries: the retries of a message whose row does not say how many.
         backoff: the seconds before the next attempt: by the number of the attempt that failed, or as a list, whose
             last entry counts for all later attempts. By default it grows with the fourth power of that number.
-        timeout_seconds: how long `handle` may run before its attempt fails.
+        timeout_seconds: how long the function may run before the attempt fails.
 
     Raises:
         TypeError: it has both functions or none, or a class or function of the wrong kind.
