@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -23,9 +24,10 @@ OVERTIME: Final = (psycopg.errors.IdleInTransactionSessionTimeout, psycopg.error
 
 
 class TaskConnection(DbConnection):
-    """A connection whose transaction a task may use and not end."""
+    """A connection whose transaction a task may use, and neither end nor hand on to another thread."""
 
     _is_lent = False
+    _owner: int | None = None
 
     @contextmanager
     def lent(self) -> Iterator[None]:
@@ -35,6 +37,16 @@ class TaskConnection(DbConnection):
             yield
         finally:
             self._is_lent = False
+
+    def own(self) -> None:
+        """Refuse all other threads from now on."""
+        self._owner = get_ident()
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - psycopg's signature has overloads
+        """Refuse, in a thread that a task has left behind."""
+        if self._owner not in {None, get_ident()}:
+            raise psycopg.ProgrammingError("this connection belongs to the thread in which `prepare` was called")
+        return super().cursor(*args, **kwargs)
 
     def commit(self) -> None:
         """Refuse, if it is lent."""
@@ -98,6 +110,7 @@ class Database:
         self.has_failed = True
         try:
             connection = self._connection or self._open()
+            connection.own()
             with transaction(connection, lock_seconds=lock_seconds, also=also):
                 try:
                     yield connection

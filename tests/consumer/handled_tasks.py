@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import sleep
 from typing import Any, ClassVar
@@ -139,6 +140,9 @@ def write(context: Context, messages: Mapping[int, Write]) -> dict[int, Any]:  #
             case "a savepoint":
                 with context.connection.transaction():
                     context.connection.execute("SELECT 1")
+            case "a thread":
+                with ThreadPoolExecutor(1) as pool:
+                    pool.submit(context.connection.execute, "SELECT 1").result()
             case "a long statement":
                 context.connection.execute("SELECT pg_sleep(60)")
             case "append":

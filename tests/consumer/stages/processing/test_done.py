@@ -49,6 +49,7 @@ def add(world: World, text: str) -> int:
         ("raise SystemExit", FAILED, "SystemExit while the message was prepared", []),
         ("commit()", FAILED, "ProgrammingError while the message was prepared", []),
         ("close()", FAILED, "ProgrammingError while the message was prepared", []),
+        ("a thread", FAILED, "ProgrammingError while the message was prepared", []),
         ("COMMIT", DEAD, ENDED, ["COMMIT"]),
         ("COMMIT; BEGIN", DEAD, ENDED, ["COMMIT; BEGIN"]),
         ("COMMIT AND CHAIN", DEAD, ENDED, ["COMMIT AND CHAIN"]),
