@@ -8,29 +8,10 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final, Literal
 
+from tests.crash.givens import Given
+
 Call = Callable[[tuple[Any, ...], object], bool]
 Program = Literal["relay", "OutboxWorker", "stock worker"]
-Given = Literal[
-    "a message",
-    "a message that came back",
-    "a dead worker's claim",
-    "a lost job",
-    "a long backlog",
-    "an emptied Redis",
-    "an address that is verified already",
-    "an unreachable mail server",
-    "a refusing mail server",
-    "a message that met silence and a mail server that does not answer yet",
-    "an open breaker",
-    "an open breaker and a mail server that does not answer",
-    "a limited mail server",
-    "old history",
-    "accounts that were not verified in time",
-    "a missing setting",
-    "a message that is done in its transaction",
-    "a message with a handler",
-    "a message for a webhook endpoint",
-]
 
 _PROBE_WITHOUT_ANSWER: Final[Given] = "an open breaker and a mail server that does not answer"
 

@@ -18,8 +18,9 @@ from outbox_relay.loop.publishing.publisher import Publisher
 from shared.webhooks import endpoints
 from shared.webhooks.events import USER_SIGNED_UP
 from shared.webhooks.signing import new_secret
+from tests.crash.givens import Given
 from tests.crash.parallel import run_in_parallel
-from tests.crash.points import POINTS, SHORT, Given, Point
+from tests.crash.points import POINTS, SHORT, Point
 from tests.crash.scene import NOTE, OUTBOX_WORKER, STOCK_WORKER, Scene, Stage
 from tests.rows import message
 from tests.servers.scripted_endpoint import ScriptedEndpoint, answering
