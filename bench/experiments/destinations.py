@@ -165,7 +165,7 @@ def _limited(servers: Servers, sizes: Sizes, *, restarts: bool) -> Measurement:
     times = _times(file)
     if len(times) < 2:  # noqa: PLR2004 - one moment is no rate
         raise ContenderFailedError(f"{len(times)} jobs ran")
-    return Measurement({MOST: _most_in_a_second(times), MEAN: (len(times) - 1) / (times[-1] - times[0])})
+    return Measurement({MOST: most_in_a_second(times), MEAN: (len(times) - 1) / (times[-1] - times[0])})
 
 
 def _times(file: Path) -> list[float]:
@@ -173,7 +173,8 @@ def _times(file: Path) -> list[float]:
     return sorted(map(float, file.read_text().split())) if file.exists() else []
 
 
-def _most_in_a_second(times: list[float]) -> int:
+def most_in_a_second(times: list[float]) -> int:
+    """Return how many of these moments, in their order, lie in the second that has the most of them."""
     most = first = 0
     for number, at in enumerate(times):
         while at - times[first] >= 1:

@@ -99,6 +99,12 @@ def test_a_peer_that_is_not_installed_is_shown_as_such(tmp_path: Path) -> None:
     assert contenders[0]["median"] == {"rows/s": 20.0}
 
 
+def test_a_peer_of_another_language_is_looked_for_in_its_own_way() -> None:
+    contender = Contender("peer", lambda: Measurement({}), package="json", find=lambda _name: False)
+
+    assert not contender.is_installed
+
+
 def test_a_part_replaces_what_stands_between_the_markers_of_a_document(tmp_path: Path) -> None:
     document = tmp_path / "performance.md"
     begin, end = report.markers(report.MACHINE)
