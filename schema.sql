@@ -148,14 +148,16 @@ CREATE INDEX IF NOT EXISTS outbox_running_idx ON outbox (lease_until) WHERE stat
 CREATE INDEX IF NOT EXISTS outbox_dead_idx ON outbox (id) WHERE status = 'dead';
 
 -- Serves the groups of dead letters: a hash of the task and the reason, with * for each part of the reason that varies
--- (quoted values, words with a digit or an @, names of hosts). Words and a reply code at the beginning are kept.
+-- (quoted values, words with a digit or an @, names of hosts). Words and a reply code at the beginning are kept. The
+-- condition means status = 'dead'; in this form no statement of the groups is planned with outbox_dead_idx, whose scan
+-- would compute the hash of each dead letter.
 CREATE INDEX IF NOT EXISTS outbox_dead_group_idx ON outbox (hashtextextended(task || ' ' || left(
     substring(last_error COLLATE "C" from
     '^(?:(?:[A-Za-z ]*(?:: |answered |HTTP |status ))?[2-5][0-9][0-9](?:[ -][245]\.[0-9]+\.[0-9]+)?(?:[ ,:;-]|$)|)')
     || regexp_replace(substr(left(last_error COLLATE "C", 1000), 1 + length(substring(last_error COLLATE "C" from
     '^(?:(?:[A-Za-z ]*(?:: |answered |HTTP |status ))?[2-5][0-9][0-9](?:[ -][245]\.[0-9]+\.[0-9]+)?(?:[ ,:;-]|$)|)'))),
     '''[^'' ](?:[^'']*[^'' ])?''|"[^"]*"|<[^<>]*>|[^ ]*[0-9@](?:[^ ]*[^ ,:;.])?|[a-z-]+\.[a-z.-]*[a-z]', '*', 'g'),
-    200), 0), id) WHERE status = 'dead';
+    200), 0), id) WHERE status || '' = 'dead';
 
 -- Serves append with a dedup key: the message of the same task and key that waits for its first claim.
 CREATE UNIQUE INDEX IF NOT EXISTS outbox_dedup_idx ON outbox (task, dedup_key)
@@ -237,6 +239,10 @@ CREATE INDEX IF NOT EXISTS outbox_destinations_probe_idx ON outbox_destinations 
 -- Serves take_probe (how many probes are out).
 CREATE INDEX IF NOT EXISTS outbox_destinations_probes_out_idx ON outbox_destinations (probe_at)
  WHERE probe_id IS NOT NULL;
+
+-- Serves the list of destinations for operators: those that are unreachable, paused or limited.
+CREATE INDEX IF NOT EXISTS outbox_destinations_marked_idx ON outbox_destinations (name)
+ WHERE opened_at IS NOT NULL OR paused_at IS NOT NULL OR max_per_second IS NOT NULL OR max_in_flight IS NOT NULL;
 
 -- For processes of the version before, which know one destination: the row of mail.
 CREATE OR REPLACE VIEW outbox_breaker AS

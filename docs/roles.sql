@@ -38,10 +38,11 @@ GRANT USAGE ON SEQUENCE outbox_id_seq TO outbox_api;
 GRANT SELECT ON outbox, outbox_finished, outbox_messages, outbox_destinations, outbox_relays TO outbox_api;
 -- Which endpoints get an event: neither their URLs nor their secrets.
 GRANT SELECT (id, events, fan_out_until) ON webhook_endpoints TO outbox_api;
--- Only with OPS_TOKEN: the console keeps its sessions, and retries and discards dead letters. Without it, remove
--- these lines.
+-- Only with OPS_TOKEN: the console keeps its sessions, retries and discards dead letters, and pauses and limits
+-- destinations. Without it, remove these lines.
 GRANT SELECT, INSERT, UPDATE, DELETE ON ops_sessions TO outbox_api;
 GRANT UPDATE, DELETE ON outbox TO outbox_api;
+GRANT INSERT, UPDATE ON outbox_destinations TO outbox_api;
 
 -- The relay: moves messages, prunes history, and deletes expired accounts, of which it sees neither full name nor
 -- password. Locking a row needs the right to write one column.

@@ -14,20 +14,22 @@ from api.database.engine import LOCK_SECONDS
 from api.database.side_connections import SideConnections
 from api.http.problems import ProblemError, respond
 from api.ops.access import PATH, Access
+from api.ops.forms import decide, decide_destination, decide_group, limits, reason, resume
 from api.ops.plot import HEIGHT, WIDTH, draw
-from api.ops.sessions import Session, end_session, find_session, is_last_form, keep_form, open_session, take_form
+from api.ops.sessions import Session, end_session, find_session, open_session
 from api.ops.snapshot import read_snapshot
 from shared.database.connections import DbConnection, transaction
 from shared.database.read_transaction import read_transaction
 from shared.outbox.columns import LARGEST_ID
+from shared.outbox.destinations import control
 from shared.outbox.operations import dead_letters
-from shared.outbox.operations.failure_groups import group_key, list_groups
+from shared.outbox.operations.destination_stats import OTHER, read_destination_stats
+from shared.outbox.operations.failure_groups import list_groups
 from shared.outbox.operations.history import read_message
-from shared.outbox.operations.stats import COUNTED_EXACTLY
+from shared.outbox.operations.stats import read_live_states
 
 _DEAD_LETTERS_SHOWN: Final = 50
 _GROUPS_SHOWN: Final = 20
-_LONGEST_FORM: Final = 100
 _MOMENTS: Final = ("created_at", "due_at", "published_at", "claimed_at", "lease_until", "finished_at")
 
 _Arguments = ParamSpec("_Arguments")
@@ -47,6 +49,9 @@ def ops_blueprint(connections: SideConnections, token: str) -> Blueprint:
     blueprint.get("/failure-groups")(console.guarded(console.failure_groups))
     blueprint.post("/failure-groups/<group_id>/retry")(console.guarded(console.retry_group))
     blueprint.post("/failure-groups/<group_id>/discard")(console.guarded(console.discard_group))
+    blueprint.get("/destinations")(console.guarded(console.destinations))
+    for action in (console.pause, console.resume, console.limit):
+        blueprint.post(f"/destinations/<name>/{action.__name__}")(console.guarded(action))
     blueprint.post("/dead-letters/<int:message_id>/retry")(console.guarded(console.retry))
     blueprint.post("/dead-letters/<int:message_id>/discard")(console.guarded(console.discard))
     blueprint.register_error_handler(ProblemError, _show_problem)
@@ -102,8 +107,8 @@ class _Console:
         return response
 
     def logout(self) -> AnyResponse:
-        with _writing() as connection:
-            end_session(connection, g.session_id)
+        with transaction(g.connection, lock_seconds=LOCK_SECONDS):
+            end_session(g.connection, g.session_id)
         _log.info("ops_session.ended", session_id=g.session_id)
         response = redirect(PATH, 303)
         self._access.delete_cookie(response)
@@ -114,6 +119,7 @@ class _Console:
             return _page(
                 "ops/console.html",
                 **_snapshot(connection),
+                **_destinations(connection),
                 **_failure_groups(connection),
                 **_dead_letters(connection),
             )
@@ -139,29 +145,41 @@ class _Console:
         return _page("ops/message.html", message=found, moments=_MOMENTS)
 
     def retry(self, message_id: int) -> AnyResponse:
-        return _decide("dead_letter.retried", message_id, dead_letters.retry)
+        return decide("dead_letter.retried", message_id, dead_letters.retry)
 
     def discard(self, message_id: int) -> AnyResponse:
-        return _decide("dead_letter.discarded", message_id, partial(dead_letters.discard, reason=_reason()))
+        return decide("dead_letter.discarded", message_id, partial(dead_letters.discard, reason=reason()))
 
     def retry_group(self, group_id: str) -> AnyResponse:
-        return _decide_group("failure_group.retried", group_id, dead_letters.retry_selected)
+        return decide_group("failure_group.retried", group_id, dead_letters.retry_selected)
 
     def discard_group(self, group_id: str) -> AnyResponse:
-        return _decide_group(
-            "failure_group.discarded", group_id, partial(dead_letters.discard_selected, reason=_reason())
+        return decide_group(
+            "failure_group.discarded", group_id, partial(dead_letters.discard_selected, reason=reason())
+        )
+
+    def destinations(self) -> AnyResponse:
+        with _reading() as connection:
+            return _page("ops/destinations.html", **_destinations(connection))
+
+    def pause(self, name: str) -> AnyResponse:
+        return decide_destination("destination.paused", name, partial(control.pause, reason=reason()))
+
+    def resume(self, name: str) -> AnyResponse:
+        return decide_destination("destination.resumed", name, resume)
+
+    def limit(self, name: str) -> AnyResponse:
+        per_second, in_flight = limits()
+        return decide_destination(
+            "destination.limited",
+            name,
+            partial(control.set_limit, max_per_second=per_second, max_in_flight=in_flight),
         )
 
 
 @contextmanager
 def _reading() -> Iterator[DbConnection]:
     with read_transaction(g.connection):
-        yield g.connection
-
-
-@contextmanager
-def _writing() -> Iterator[DbConnection]:
-    with transaction(g.connection, lock_seconds=LOCK_SECONDS):
         yield g.connection
 
 
@@ -177,60 +195,12 @@ def _dead_letters(connection: DbConnection) -> dict[str, Any]:
     }
 
 
+def _destinations(connection: DbConnection) -> dict[str, Any]:
+    return {"destinations": read_destination_stats(connection, read_live_states(connection)), "rest": OTHER}
+
+
 def _failure_groups(connection: DbConnection) -> dict[str, Any]:
     return {"groups": list_groups(connection, _GROUPS_SHOWN)}
-
-
-def _reason() -> str:
-    reason = request.form.get("reason", "").strip()
-    if not reason or not reason.isprintable():
-        raise ProblemError(422, "Enter a reason: a few words on one line.")
-    return reason
-
-
-def _form(event: str, what: object) -> str:
-    """Return the name of the form that was sent, to recognise its button's second press."""
-    # PostgreSQL stores no NUL.
-    return f"{event} {what} {request.form.get('form_id', '')}".replace("\0", "")[:_LONGEST_FORM]
-
-
-def _decide(event: str, message_id: int, act: Callable[[DbConnection, int], bool]) -> AnyResponse:
-    """Retry or discard a dead letter, once per shown form, however often it is sent."""
-    form = _form(event, message_id)
-    with _writing() as connection:
-        is_done = act(connection, message_id)
-        if is_done:
-            keep_form(connection, g.session_id, form)
-        elif not is_last_form(connection, g.session_id, form):
-            raise ProblemError(
-                409, "This message is no longer a dead letter: someone else has retried or discarded it."
-            )
-    if is_done:
-        _log.info(event, message_id=message_id, session_id=g.session_id)
-    return redirect(PATH, 303)
-
-
-def _decide_group(
-    group_event: str, group_id: str, act: Callable[[DbConnection, dead_letters.Selection], Iterator[int]]
-) -> AnyResponse:
-    """Retry or discard the dead letters of a group in steps, once per shown form, at most COUNTED_EXACTLY of them."""
-    key = group_key(group_id)
-    if key is None:
-        raise ProblemError(404, "There is no group with this id.")
-    with _writing() as connection:
-        if not take_form(connection, g.session_id, _form(group_event, group_id)):
-            return redirect(PATH, 303)
-        steps = act(connection, dead_letters.select_dead(connection, key))
-        # The first step is in the form's transaction: the form is carried out, or it is not.
-        changed = next(steps, 0)
-        if not changed:
-            raise ProblemError(409, "This group has no dead letters left: someone else has retried or discarded them.")
-    for step in steps:
-        changed += step
-        if changed >= COUNTED_EXACTLY:
-            break
-    _log.info(group_event, group=group_id, messages=changed, session_id=g.session_id)
-    return redirect(PATH, 303)
 
 
 def _id(text: str) -> int | None:

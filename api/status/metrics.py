@@ -15,6 +15,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from api.database.engine import DatabaseUnavailableError, SchemaMissingError
 from api.database.side_connections import DatabaseSlowError, GrantMissingError, SideConnections
 from shared.database.read_transaction import read_transaction
+from shared.outbox.operations.destination_stats import read_destination_stats
 from shared.outbox.operations.mail_stats import read_mail_stats
 from shared.outbox.operations.prometheus import OutboxCollector, Reading
 from shared.outbox.operations.stats import read_dependency_status, read_live_states
@@ -77,9 +78,11 @@ def _of_all_processes() -> CollectorRegistry:
 def _read(connections: SideConnections) -> Reading:
     try:
         with connections.borrow() as connection, read_transaction(connection):
+            live = read_live_states(connection)
             return Reading(
                 is_up=True,
-                live=read_live_states(connection),
+                live=live,
+                destinations=read_destination_stats(connection, live),
                 dependencies=read_dependency_status(connection),
                 mails=read_mail_stats(connection),
             )

@@ -12,8 +12,7 @@ from consumer.mail.connection import Extend
 from consumer.model.lease import Lease
 from consumer.model.outcomes import Accepted, DestinationUnavailable, Failed, Outcome
 from consumer.task import RetryAfter, Unavailable, Undeliverable
-from consumer.webhooks.answers import is_accepted
-from consumer.webhooks.client import Answer, NoAnswerError, NoConnectionError
+from consumer.webhooks.client import Answer
 from shared.webhooks.urls import WebhookUrl
 
 _NO_CONTENT: Final = 204
@@ -61,9 +60,6 @@ class CapturedWebhook:
 
 SendMail = Callable[[CapturedMail], object]
 
-ReceiveWebhook = Callable[[CapturedWebhook], int | None]
-"""Returns the status code of the answer; None for 204."""
-
 
 class CapturingMailer:
     """Keeps each mail that it is to send. Its mail server accepts everything, unless `send` raises."""
@@ -94,34 +90,18 @@ class CapturingMailer:
 
 
 class CapturingWebhookClient:
-    """Keeps each webhook that is accepted. Every endpoint accepts everything, unless `receive` answers."""
+    """Keeps each webhook that it is to send. Every endpoint accepts everything."""
 
-    def __init__(self, receive: ReceiveWebhook | None) -> None:
-        self._receive = receive
+    def __init__(self) -> None:
         self.webhooks: list[CapturedWebhook] = []
 
     def post(
         self, url: WebhookUrl, body: bytes, headers: Mapping[str, str], *, begin_until: float, until: float
     ) -> Answer:
-        """Return what the endpoint has answered.
-
-        Raises:
-            NoConnectionError: `receive` has raised Unavailable.
-            NoAnswerError: `receive` has raised another exception.
-
-        """
+        """Keep the webhook, and return that it was accepted."""
         del begin_until, until
-        webhook = CapturedWebhook(url.host_header, url.target, dict(headers), body.decode())
-        try:
-            status = None if self._receive is None else self._receive(webhook)
-        except Unavailable as exc:
-            raise NoConnectionError(exc.reason) from exc
-        except Exception as exc:
-            raise NoAnswerError(f"{type(exc).__name__} while the webhook was received") from exc
-        answer = Answer(_NO_CONTENT if status is None else status)
-        if is_accepted(answer):
-            self.webhooks.append(webhook)
-        return answer
+        self.webhooks.append(CapturedWebhook(url.host_header, url.target, dict(headers), body.decode()))
+        return Answer(_NO_CONTENT)
 
 
 def _captured(envelope: Envelope) -> CapturedMail:

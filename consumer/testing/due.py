@@ -9,14 +9,7 @@ import psycopg
 
 from consumer.stages.processor import Processor
 from consumer.stages.send import Clients
-from consumer.testing.capturing import (
-    CapturedMail,
-    CapturedWebhook,
-    CapturingMailer,
-    CapturingWebhookClient,
-    ReceiveWebhook,
-    SendMail,
-)
+from consumer.testing.capturing import CapturedMail, CapturedWebhook, CapturingMailer, CapturingWebhookClient, SendMail
 from consumer.testing.site import Site, settings_of, tasks_of
 from shared.database.connections import DbConnection, connect
 from shared.settings.postgresql_url import parse_postgresql_url
@@ -48,8 +41,8 @@ class DueRun:
 
     Attributes:
         messages: the messages that were run, in order.
-        mails: the mails that were accepted, in order.
-        webhooks: the webhooks that were accepted, in order.
+        mails: the mails that were sent, in order.
+        webhooks: the webhooks that were sent, in order.
 
     """
 
@@ -63,7 +56,6 @@ def run_due(
     tasks: str | Sequence[str] | None = None,
     *,
     send: SendMail | None = None,
-    receive: ReceiveWebhook | None = None,
     **site: Unpack[Site],
 ) -> DueRun:
     """Run each message that is due, and those that they append, once. Return what became of them.
@@ -76,8 +68,6 @@ def run_due(
         tasks: the modules that list the tasks, as in OUTBOX_TASKS; by default `consumer.tasks`.
         send: is called for each mail. It may raise `Unavailable`, `RetryAfter` or `Undeliverable`, or another
             exception for an attempt that fails. By default each mail is accepted.
-        receive: is called for each webhook, and returns the status code of the endpoint's answer, or None for 204. It
-            may raise `Unavailable` for an endpoint that cannot be reached. By default each webhook is accepted.
         **site: as in Site.
 
     Raises:
@@ -87,7 +77,7 @@ def run_due(
     """
     registry = tasks_of(tasks)
     url = parse_postgresql_url(database_url)
-    clients = Clients(mailer := CapturingMailer(send), webhooks := CapturingWebhookClient(receive))
+    clients = Clients(mailer := CapturingMailer(send), webhooks := CapturingWebhookClient())
     messages: list[ProcessedMessage] = []
     with (
         connect(url, "outbox-test") as connection,

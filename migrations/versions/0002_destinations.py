@@ -23,7 +23,7 @@ _INDEXES = {
     || regexp_replace(substr(left(last_error COLLATE "C", 1000), 1 + length(substring(last_error COLLATE "C" from
     '^(?:(?:[A-Za-z ]*(?:: |answered |HTTP |status ))?[2-5][0-9][0-9](?:[ -][245]\.[0-9]+\.[0-9]+)?(?:[ ,:;-]|$)|)'))),
     '''[^'' ](?:[^'']*[^'' ])?''|"[^"]*"|<[^<>]*>|[^ ]*[0-9@](?:[^ ]*[^ ,:;.])?|[a-z-]+\.[a-z.-]*[a-z]', '*', 'g'),
-    200), 0), id) WHERE status = 'dead'""",
+    200), 0), id) WHERE status || '' = 'dead'""",
     "outbox_due_idx": "INDEX CONCURRENTLY outbox_due_idx ON outbox (queue, coalesce(destination, ''), due_at, id)"
     " WHERE status = 'pending'",
     "outbox_finished_mail_idx": "INDEX CONCURRENTLY outbox_finished_mail_idx ON outbox_finished (finished_at)"

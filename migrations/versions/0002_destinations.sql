@@ -64,6 +64,9 @@ CREATE INDEX outbox_destinations_probe_idx ON outbox_destinations (probe_at)
 CREATE INDEX outbox_destinations_probes_out_idx ON outbox_destinations (probe_at)
  WHERE probe_id IS NOT NULL;
 
+CREATE INDEX outbox_destinations_marked_idx ON outbox_destinations (name)
+ WHERE opened_at IS NOT NULL OR paused_at IS NOT NULL OR max_per_second IS NOT NULL OR max_in_flight IS NOT NULL;
+
 ALTER TABLE outbox_breaker RENAME TO former_breaker;
 
 INSERT INTO outbox_destinations (name, opened_at, outages, probe_at, probe_id, last_error, policy_code, refusals,

@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from outbox_relay.commands.dead_letters import dead, discard, retry
+from outbox_relay.commands.destinations import destinations
 from outbox_relay.commands.doctor import doctor
 from outbox_relay.commands.messages import list_, show
 from outbox_relay.commands.prune import prune
@@ -17,4 +18,16 @@ from outbox_relay.commands.replay import replay
 from outbox_relay.commands.stats import stats
 from outbox_relay.commands.webhooks.group import webhooks
 
-COMMANDS: Final[tuple[click.Command, ...]] = (stats, list_, show, dead, retry, discard, replay, prune, webhooks, doctor)
+COMMANDS: Final[tuple[click.Command, ...]] = (
+    stats,
+    list_,
+    show,
+    dead,
+    retry,
+    discard,
+    destinations,
+    replay,
+    prune,
+    webhooks,
+    doctor,
+)

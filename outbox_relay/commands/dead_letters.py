@@ -10,7 +10,7 @@ from outbox_relay.commands.database import operator_database
 from outbox_relay.commands.exit_codes import fail
 from outbox_relay.commands.options import GROUP_ID, MESSAGE_ID, json_option
 from outbox_relay.commands.output import age, print_json, progress, stdout_console, table
-from shared.database.connections import DbConnection
+from shared.database.connections import DbConnection, keep_plans
 from shared.database.read_transaction import COMMAND_SECONDS, read_transaction
 from shared.outbox.operations import dead_letters
 from shared.outbox.operations.failure_groups import FailureGroups, list_groups
@@ -121,6 +121,7 @@ def discard(message_id: int | None, group: int | None, reason: str, *, as_json: 
 
 def _count(connection: DbConnection, selection: dead_letters.Selection) -> int:
     """Return how many there are. A group without one ends the process."""
+    keep_plans(connection)
     number = dead_letters.count_selected(connection, selection)
     if not number and selection.group is not None:
         fail("this group has no dead letters: `dead --groups` lists the groups that have some")

@@ -41,6 +41,7 @@ _FACTS = (
 )
 @click.option("--queue", type=click.Choice(QUEUES), help="Only messages of this queue.")
 @click.option("--task", help="Only messages of this task.")
+@click.option("--destination", help="Only messages for this destination.")
 @click.option(
     "--limit",
     type=click.IntRange(1, 100_000),
@@ -49,20 +50,42 @@ _FACTS = (
     help="Largest number of messages to show.",
 )
 @json_option
-def list_(statuses: tuple[str, ...], queue: str | None, task: str | None, limit: int, *, as_json: bool) -> None:
+def list_(
+    statuses: tuple[str, ...],
+    queue: str | None,
+    task: str | None,
+    destination: str | None,
+    limit: int,
+    *,
+    as_json: bool,
+) -> None:
     """List messages, the newest first."""
     wanted = statuses or (*LIVE_STATUSES, *FINISHED_STATUSES)
     with operator_database() as connection, read_transaction(connection, COMMAND_SECONDS):
-        found = history.list_messages(connection, limit, statuses=wanted, queue=queue, task=task)
+        found = history.list_messages(
+            connection, limit, statuses=wanted, queue=queue, task=task, destination=destination
+        )
     if as_json:
         print_json(found)
         return
-    columns = ("id", "task", "queue", "status", "attempts", "created (UTC)", "due (UTC)", "finished (UTC)", "reason")
+    columns = (
+        "id",
+        "task",
+        "queue",
+        "destination",
+        "status",
+        "attempts",
+        "created (UTC)",
+        "due (UTC)",
+        "finished (UTC)",
+        "reason",
+    )
     rows = [
         (
             each.id,
             each.task,
             each.queue,
+            each.destination,
             each.status,
             each.attempts,
             each.created_at,

@@ -10,10 +10,12 @@ from rich.live import Live
 from rich.text import Text
 
 from outbox_relay.commands.database import operator_database
+from outbox_relay.commands.destinations import destinations_table
 from outbox_relay.commands.options import json_option
 from outbox_relay.commands.output import duration, print_json, stdout_console, table
 from shared.database.connections import DbConnection
 from shared.database.read_transaction import COMMAND_SECONDS, read_transaction
+from shared.outbox.operations.destination_stats import DestinationStats, read_destination_stats
 from shared.outbox.operations.latency import QueueLatency, read_latency
 from shared.outbox.operations.mail_stats import MailStats, read_mail_stats
 from shared.outbox.operations.stats import DependencyStatus, LiveState, read_dependency_status, read_live_states
@@ -24,6 +26,7 @@ class Snapshot:
     """What `stats` shows at one moment."""
 
     live: list[LiveState]
+    destinations: list[DestinationStats]
     dependencies: DependencyStatus
     mails: MailStats
     latency: list[QueueLatency]
@@ -93,8 +96,10 @@ def read_snapshot(connection: DbConnection, window: float) -> Snapshot:
     """Return the present statistics, with the latency of the last `window` seconds. Raises psycopg.Error."""
     with read_transaction(connection, COMMAND_SECONDS):
         latency, seconds = read_latency(connection, window)
+        live = read_live_states(connection)
         return Snapshot(
-            live=read_live_states(connection),
+            live=live,
+            destinations=read_destination_stats(connection, live),
             dependencies=read_dependency_status(connection),
             mails=read_mail_stats(connection),
             latency=latency,
@@ -123,7 +128,9 @@ def _drawn(snapshot: Snapshot) -> Group:
         ],
         numbers=("done", "publish p50", "publish p99", "delivery p50", "delivery p99"),
     )
-    return Group(states, "", latency, "", Text("\n".join(_sentences(snapshot))))
+    return Group(
+        states, "", destinations_table(snapshot.destinations), "", latency, "", Text("\n".join(_sentences(snapshot)))
+    )
 
 
 def _number(state: LiveState) -> str:

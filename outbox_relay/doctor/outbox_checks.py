@@ -1,6 +1,6 @@
 """Checks the outbox: whether a relay runs, the breaker is closed, and no message waits too long."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from outbox_relay.doctor.findings import Finding, fault, ok, skipped, warning
@@ -8,14 +8,18 @@ from outbox_relay.doctor.postgresql_checks import takes_writes
 from outbox_relay.doctor.webhook_checks import check_webhooks
 from shared.database.connections import DbConnection
 from shared.database.read_transaction import read_transaction
+from shared.outbox.messages import MAIL
 from shared.outbox.operations.dead_letters import count_dead
-from shared.outbox.operations.stats import DependencyStatus, read_dependency_status, read_live_states
+from shared.outbox.operations.destination_stats import DestinationStats, read_destination_stats
+from shared.outbox.operations.stats import DependencyStatus, LiveState, read_dependency_status, read_live_states
 from shared.outbox.operations.unknown_tasks import read_unknown_tasks
 from shared.settings.relay import RelaySettings
+from shared.webhooks.events import DESTINATION_PREFIX
 
 _OVERDUE_SECONDS: Final = 60.0
 _LEASES_AGREE_SECONDS: Final = 1.0
 _CLAIMS_READ: Final = 1000
+_SHOWN: Final = 5
 
 
 def check_outbox(connection: DbConnection, settings: RelaySettings) -> list[Finding]:
@@ -31,15 +35,19 @@ def _check_outbox(connection: DbConnection, settings: RelaySettings) -> Iterator
     dependencies = read_dependency_status(connection)
     yield _check_relay(dependencies)
     yield _check_breaker(connection, dependencies)
-    if dependencies.mail_away_seconds is None:
-        yield _check_waiting(connection)
+    live = read_live_states(connection)
+    destinations = read_destination_stats(connection, live)
+    yield _check_destinations(destinations)
+    yield _check_waiting(live, destinations)
     yield _check_run_lease(connection, settings)
     yield from check_webhooks(connection)
     yield _check_tasks(connection)
     dead_letters = count_dead(connection)
     if dead_letters.number:
         yield warning(
-            "dead letters", f"{dead_letters} need a decision", "python -m outbox_relay dead; then retry or discard them"
+            "dead letters",
+            f"{dead_letters} need a decision",
+            "python -m outbox_relay dead --groups; then retry or discard them",
         )
     else:
         yield ok("dead letters", "none")
@@ -73,8 +81,31 @@ def _check_breaker(connection: DbConnection, dependencies: DependencyStatus) -> 
     return fault("breaker", f"open for {dependencies.mail_away_seconds:.0f} s: {reason}", fix)
 
 
-def _check_waiting(connection: DbConnection) -> Finding:
-    waited = max(each.oldest_seconds for each in read_live_states(connection) if each.status == "pending")
+def _check_destinations(destinations: Sequence[DestinationStats]) -> Finding:
+    """Check what is paused or unreachable. The breaker of mail and disabled endpoints have checks of their own."""
+    held_up = [
+        f"{each.name} is {'unreachable' if each.paused_seconds is None else 'paused'}"
+        for each in destinations
+        if each.is_blocked and not each.is_disabled and (each.paused_seconds is not None or each.name != MAIL)
+    ]
+    if not held_up:
+        return ok("destinations", "none is paused or unreachable")
+    more = f", and {len(held_up) - _SHOWN} more" if len(held_up) > _SHOWN else ""
+    return warning(
+        "destinations",
+        ", ".join(held_up[:_SHOWN]) + more,
+        "python -m outbox_relay destinations shows the reasons; `destinations resume NAME` ends a pause",
+    )
+
+
+def _check_waiting(live: Sequence[LiveState], destinations: Sequence[DestinationStats]) -> Finding:
+    """Check the age of due messages that nothing holds up. An endpoint of webhooks may be slow."""
+    held_up = [each.is_blocked or each.is_limited or each.name.startswith(DESTINATION_PREFIX) for each in destinations]
+    if any(held_up):
+        ages = [each.oldest_seconds for each, is_held_up in zip(destinations, held_up, strict=True) if not is_held_up]
+    else:
+        ages = [each.oldest_seconds for each in live if each.status == "pending"]
+    waited = max(ages, default=0.0)
     if waited > _OVERDUE_SECONDS:
         return fault(
             "waiting",

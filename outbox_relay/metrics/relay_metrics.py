@@ -15,6 +15,7 @@ from outbox_relay.metrics.liveness import Liveness
 from shared.database.errors import SCHEMA_MISSING, TAKES_TOO_LONG
 from shared.database.prompt_connection import connect_promptly
 from shared.database.read_transaction import read_transaction
+from shared.outbox.operations.destination_stats import read_destination_stats
 from shared.outbox.operations.mail_stats import read_mail_stats
 from shared.outbox.operations.prometheus import OutboxCollector, Reading
 from shared.outbox.operations.stats import read_dependency_status, read_live_states
@@ -145,9 +146,11 @@ class RelayMetrics(Observer):
 def _read(database_url: str) -> Reading:
     try:
         with connect_promptly(database_url, APPLICATION) as connection, read_transaction(connection):
+            live = read_live_states(connection)
             return Reading(
                 is_up=True,
-                live=read_live_states(connection),
+                live=live,
+                destinations=read_destination_stats(connection, live),
                 dependencies=read_dependency_status(connection),
                 mails=read_mail_stats(connection),
             )

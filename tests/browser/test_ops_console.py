@@ -44,7 +44,7 @@ FAILURES = [
 
 @pytest.fixture
 def connection(database_url: str) -> Iterator[DbConnection]:
-    """The outbox of a service at work, with two dead letters."""
+    """The outbox of a service at work, with dead letters."""
     with connect(database_url, "test") as open_connection:
         open_connection.execute(HISTORY)
         open_connection.execute("SELECT pg_stat_force_next_flush()")
@@ -59,8 +59,17 @@ def connection(database_url: str) -> Iterator[DbConnection]:
             last_error="no answer after the mail was sent",
             failures=Jsonb(FAILURES),
         )
+        for number in range(5):
+            reason = f"451 4.7.1 <[address]>: greylisted, come back in {60 + number} seconds"
+            add_message(open_connection, status="dead", claimed_at="now", last_error=reason)
         for _ in range(12):
             add_message(open_connection, queue="critical")
+        add_message(open_connection, task="task:deliver_webhook", destination="webhook:1")
+        open_connection.execute(
+            "INSERT INTO outbox_destinations (name, opened_at, probe_at, last_error, max_per_second) VALUES"
+            " ('webhook:1', now() - interval '9 min', now(), 'cannot connect: Connection refused', NULL),"
+            " ('billing', NULL, NULL, NULL, 5)"
+        )
         yield open_connection
 
 
@@ -90,7 +99,13 @@ def test_operator_sees_the_messages_and_decides_about_dead_letters(
     wait_until(lambda: message(connection, 1)["status"] == "discarded", 10, "the dead letter to be discarded")
     browser.find("form[action$='/2/retry'] button").click()
     wait_until(lambda: message(connection, 2)["status"] == "pending", 10, "the dead letter to be retried")
+    browser.find("form[action*='/failure-groups/'] button").click()
     wait_until(lambda: "No dead letters." in browser.text(), 10, "the console without dead letters")
+    browser.find("form[action$='/mail/pause'] input[name=reason]").send_keys("the move")
+    browser.find("form[action$='/mail/pause'] button").click()
+    wait_until(lambda: "the move" in browser.text(), 10, "the pause in the console")
+    browser.find("form[action$='/mail/resume'] button").click()
+    wait_until(lambda: "the move" not in browser.text(), 10, "the console without the pause")
 
 
 @pytest.mark.long

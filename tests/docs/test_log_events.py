@@ -15,6 +15,7 @@ NAME = re.compile(r"[a-z][a-z_]*\.[a-z][a-z_]*")
 COMPUTED = {
     "event": [("dead_letter.retried", "info"), ("dead_letter.discarded", "info")],
     "group_event": [("failure_group.retried", "info"), ("failure_group.discarded", "info")],
+    "destination_event": [(f"destination.{done}", "info") for done in ("paused", "resumed", "limited")],
     "failure_event": [
         (name, level)
         for name in ("accounts.not_expired", "verification_mails.not_pruned")

@@ -10,7 +10,7 @@ from typing import Final
 
 from shared.database.connections import DbConnection, own_transaction
 from shared.outbox.columns import LARGEST_PAYLOAD_BYTES, NEXT_GENERATION, WITHOUT_COUNTS, insert_finished, moment
-from shared.outbox.operations.failure_groups import GROUP_KEY
+from shared.outbox.operations.failure_groups import GROUP_KEY, IS_DEAD
 from shared.outbox.operations.stats import COUNTED_EXACTLY
 
 CHANGED_AT_ONCE: Final = 1000
@@ -94,7 +94,7 @@ class Selection:
 def select_dead(connection: DbConnection, group: int | None = None) -> Selection:
     """Return the dead letters that are there now, for retry_selected and discard_selected."""
     [(newest_id,)] = connection.execute(
-        f"SELECT coalesce(max(id), 0) FROM outbox WHERE status = 'dead' {_in_group(group)}",  # noqa: S608 - our own
+        f"SELECT coalesce(max(id), 0) FROM outbox WHERE {_chosen(group)}",  # noqa: S608 - our own
         {"group": group},
     ).fetchall()
     return Selection(group, int(newest_id))
@@ -105,7 +105,7 @@ def count_selected(connection: DbConnection, selection: Selection) -> int:
     """Return the number of these dead letters, which takes a second for a million."""
     [(number,)] = connection.execute(
         f"""
-        SELECT count(*) FROM outbox WHERE status = 'dead' AND id <= %(newest)s {_in_group(selection.group)}
+        SELECT count(*) FROM outbox WHERE {_chosen(selection.group)} AND id <= %(newest)s
         """,  # noqa: S608 - our own
         {"group": selection.group, "newest": selection.newest_id},
     ).fetchall()
@@ -136,7 +136,7 @@ def _retry(connection: DbConnection, selection: Selection, first_id: int, limit:
         WITH chosen AS MATERIALIZED (
             SELECT id
               FROM outbox
-             WHERE status = 'dead' AND id BETWEEN %(first)s AND %(last)s {_in_group(selection.group)}
+             WHERE {_chosen(selection.group)} AND id BETWEEN %(first)s AND %(last)s
                AND pg_column_size(payload) <= {LARGEST_PAYLOAD_BYTES}
              ORDER BY id
              LIMIT %(limit)s
@@ -186,7 +186,7 @@ def _discard(connection: DbConnection, selection: Selection, reason: str, first_
         WITH chosen AS MATERIALIZED (
             SELECT id
               FROM outbox
-             WHERE status = 'dead' AND id BETWEEN %(first)s AND %(last)s {_in_group(selection.group)}
+             WHERE {_chosen(selection.group)} AND id BETWEEN %(first)s AND %(last)s
              ORDER BY id
              LIMIT %(limit)s
                FOR UPDATE
@@ -207,8 +207,8 @@ def _discard(connection: DbConnection, selection: Selection, reason: str, first_
     return [id_ for (id_,) in discarded]
 
 
-def _in_group(group: int | None) -> str:
-    return "" if group is None else f"AND {GROUP_KEY} = %(group)s"
+def _chosen(group: int | None) -> str:
+    return "status = 'dead'" if group is None else f"{IS_DEAD} AND {GROUP_KEY} = %(group)s"
 
 
 @own_transaction

@@ -37,6 +37,11 @@ digit or an @ in them, names of hosts. The rest after 200 characters is cut off.
 GROUP_KEY: Final = f"hashtextextended(task || ' ' || {GENERAL_REASON}, 0)"
 """The hash that names a group. The index outbox_dead_group_idx of schema.sql has the same expression."""
 
+IS_DEAD: Final = "status || '' = 'dead'"
+"""The condition of outbox_dead_group_idx. PostgreSQL cannot know that it is that of outbox_dead_idx too, whose scan
+would compute the hash of each dead letter: when many have died suddenly, it believes that there are none, and takes
+both indexes for as fast."""
+
 _DIED_AT: Final = moment("coalesce(claimed_at, created_at)")
 
 
@@ -96,11 +101,11 @@ def list_groups(connection: DbConnection, limit: int = LARGEST_NUMBER_OF_GROUPS)
     rows = connection.execute(
         f"""
         WITH RECURSIVE keys (key) AS (
-            (SELECT {GROUP_KEY} FROM outbox WHERE status = 'dead' ORDER BY {GROUP_KEY} LIMIT 1)
+            (SELECT {GROUP_KEY} FROM outbox WHERE {IS_DEAD} ORDER BY {GROUP_KEY} LIMIT 1)
             UNION ALL
             SELECT (SELECT {GROUP_KEY}
                       FROM outbox
-                     WHERE status = 'dead' AND {GROUP_KEY} > keys.key
+                     WHERE {IS_DEAD} AND {GROUP_KEY} > keys.key
                      ORDER BY {GROUP_KEY} LIMIT 1)
               FROM keys
              WHERE keys.key IS NOT NULL
@@ -111,7 +116,7 @@ def list_groups(connection: DbConnection, limit: int = LARGEST_NUMBER_OF_GROUPS)
               FROM (SELECT key FROM found LIMIT {LARGEST_NUMBER_OF_GROUPS}) AS read,
                    LATERAL (SELECT count(*) AS messages
                               FROM (SELECT FROM outbox
-                                     WHERE status = 'dead' AND {GROUP_KEY} = read.key
+                                     WHERE {IS_DEAD} AND {GROUP_KEY} = read.key
                                      LIMIT {_ALMOST_NONE}) AS first) AS counted
              ORDER BY messages DESC, key
              LIMIT %(limit)s
@@ -123,11 +128,11 @@ def list_groups(connection: DbConnection, limit: int = LARGEST_NUMBER_OF_GROUPS)
                LATERAL (SELECT count(*) AS messages, min(died_at) AS first_died_at, max(died_at) AS last_died_at
                           FROM (SELECT {_DIED_AT} AS died_at
                                   FROM outbox
-                                 WHERE status = 'dead' AND {GROUP_KEY} = largest.key
+                                 WHERE {IS_DEAD} AND {GROUP_KEY} = largest.key
                                  ORDER BY id LIMIT {COUNTED_EXACTLY} + 1) AS first) AS counted,
                LATERAL (SELECT id, task, {GENERAL_REASON} AS reason, {_DIED_AT} AS died_at
                           FROM outbox
-                         WHERE status = 'dead' AND {GROUP_KEY} = largest.key
+                         WHERE {IS_DEAD} AND {GROUP_KEY} = largest.key
                          ORDER BY id DESC LIMIT 1) AS newest
          ORDER BY messages DESC, newest.died_at DESC, key
         """,  # noqa: S608 - expressions and constants of our own

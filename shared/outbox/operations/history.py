@@ -33,6 +33,7 @@ class Listed:
     id: int
     task: str
     queue: str
+    destination: str | None
     status: str
     attempts: int
     created_at: datetime | None
@@ -53,10 +54,16 @@ class Range:
 
 @own_transaction
 def list_messages(
-    connection: DbConnection, limit: int, *, statuses: Sequence[str], queue: str | None, task: str | None
+    connection: DbConnection,
+    limit: int,
+    *,
+    statuses: Sequence[str],
+    queue: str | None,
+    task: str | None,
+    destination: str | None = None,
 ) -> list[Listed]:
     """Return messages, the newest first. Only the tables that can hold these statuses are read."""
-    filters = {"limit": limit, "statuses": list(statuses), "queue": queue, "task": task}
+    filters = {"limit": limit, "statuses": list(statuses), "queue": queue, "task": task, "destination": destination}
     found: list[Listed] = []
     with connection.cursor(row_factory=class_row(Listed)) as cursor:
         if set(LIVE_STATUSES) & set(statuses):
@@ -68,11 +75,12 @@ def list_messages(
 
 def _newest(table: str) -> str:
     return f"""
-        SELECT id, task, queue, status, attempt AS attempts, {_TIMES}, last_error
+        SELECT id, task, queue, destination, status, attempt AS attempts, {_TIMES}, last_error
           FROM {table}
          WHERE status = ANY(%(statuses)s)
            AND (%(queue)s::text IS NULL OR queue = %(queue)s)
            AND (%(task)s::text IS NULL OR task = %(task)s)
+           AND (%(destination)s::text IS NULL OR destination = %(destination)s)
          ORDER BY id DESC
          LIMIT %(limit)s
     """  # noqa: S608 - a table's name and two expressions of our own

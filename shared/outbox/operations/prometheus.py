@@ -9,6 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from shared.outbox.operations.destination_stats import DestinationStats
 from shared.outbox.operations.mail_stats import MailStats
 from shared.outbox.operations.stats import DependencyStatus, LiveState
 
@@ -23,13 +24,14 @@ class Reading:
     Attributes:
         is_up: whether PostgreSQL answered; None if it was not asked.
         unreadable: why the outbox could not be read although PostgreSQL answered.
-        live, dependencies, mails: the state of the outbox; None if it was not read completely.
+        live, destinations, dependencies, mails: the state of the outbox; None if it was not read completely.
 
     """
 
     is_up: bool | None
     unreadable: Unreadable | None = None
     live: list[LiveState] | None = None
+    destinations: list[DestinationStats] | None = None
     dependencies: DependencyStatus | None = None
     mails: MailStats | None = None
 
@@ -62,6 +64,8 @@ class OutboxCollector(Collector):
         if reading.live is not None and reading.dependencies is not None:
             yield from _live(reading.live)
             yield from _dependencies(reading.dependencies)
+        if reading.destinations is not None:
+            yield from _destinations(reading.destinations)
         if reading.mails is not None:
             yield from _mails(reading.mails)
 
@@ -105,6 +109,38 @@ def _dependencies(dependencies: DependencyStatus) -> Iterator[Metric]:
         "How long the mail server has been known to be unavailable; 0 while it is available",
         value=dependencies.mail_away_seconds or 0.0,
     )
+
+
+def _destinations(destinations: list[DestinationStats]) -> Iterator[Metric]:
+    messages = GaugeMetricFamily(
+        "outbox_destination_messages",
+        "Unfinished messages of a destination, counted up to 1,000 of each status",
+        labels=["destination", "status"],
+    )
+    gauges = {
+        name: GaugeMetricFamily(f"outbox_destination_{name}", text, labels=["destination"])
+        for name, text in (
+            ("oldest_seconds", "How long the oldest pending message of a destination has been due"),
+            ("unreachable_seconds", "How long a destination has been known to be unreachable; 0 while it is not"),
+            ("paused_seconds", "How long a destination has been paused by an operator; 0 while it is not"),
+            ("disabled_seconds", "How long a webhook endpoint has been disabled; 0 while it is not"),
+            ("max_per_second", "The messages that may be sent to a destination in a second; infinite without a limit"),
+            ("max_in_flight", "The messages of a destination that may be in hand at a time; infinite without a limit"),
+        )
+    }
+    for each in destinations:
+        label = [each.name]
+        for status, number in (("pending", each.pending), ("published", each.published), ("running", each.running)):
+            messages.add_metric([each.name, status], number)
+        gauges["oldest_seconds"].add_metric(label, each.oldest_seconds)
+        gauges["unreachable_seconds"].add_metric(label, each.unreachable_seconds or 0.0)
+        paused_seconds = each.paused_seconds or 0.0
+        gauges["paused_seconds"].add_metric(label, 0.0 if each.is_disabled else paused_seconds)
+        gauges["disabled_seconds"].add_metric(label, paused_seconds if each.is_disabled else 0.0)
+        for name, limit in (("max_per_second", each.max_per_second), ("max_in_flight", each.max_in_flight)):
+            gauges[name].add_metric(label, math.inf if limit is None else limit)
+    yield messages
+    yield from gauges.values()
 
 
 def _mails(mails: MailStats) -> Iterator[Metric]:

@@ -30,7 +30,7 @@ def submit(client: FlaskClient, path: str, **fields: str) -> TestResponse:
 
 def dead(service: ApiService, **columns: Any) -> int:
     with connect(service.database_url, "test") as connection:
-        return add_message(connection, status="dead", **columns)
+        return add_message(connection, **{"status": "dead", **columns})
 
 
 def status_of(service: ApiService, message_id: int) -> tuple[str, str | None]:

@@ -11,7 +11,7 @@ from consumer.task import RetryAfter, Unavailable, Undeliverable
 from shared.database.connections import DbConnection
 from shared.outbox import Message
 from shared.outbox.messages import SendVerifyEmail, SendWelcomeEmail
-from shared.testing import CapturedMail, CapturedWebhook, DueRun, run_due
+from shared.testing import CapturedMail, DueRun, run_due
 from shared.webhooks import endpoints
 from shared.webhooks.signing import new_secret
 from tests.consumer.testing.odd_tasks import Handled, Prepared, Unknown
@@ -132,31 +132,3 @@ def test_webhooks_are_signed_and_kept(database_url: str, connection: DbConnectio
     assert (webhook.host, webhook.path) == ("shop.example.com", "/hooks?a=b")
     assert Webhook(secret).verify(webhook.body, dict(webhook.headers)) == {"type": "webhook.test"}
     assert [each.status for each in run.messages] == ["done"]
-
-
-@pytest.mark.parametrize(
-    ("answer", "reason", "attempt"),
-    [
-        (500, "the endpoint answered 500", 1),
-        (503, "the endpoint answered 503", 0),
-        (Unavailable("no route"), "no route", 0),
-        (KeyError("x"), "KeyError while the webhook was received", 1),
-    ],
-)
-def test_a_webhook_that_is_not_accepted_is_recorded(
-    connection: DbConnection, database_url: str, answer: int | Exception, reason: str, attempt: int
-) -> None:
-    endpoint = endpoints.add(connection, "shop", "https://shop.example.com/hooks", ["user.signed_up"], new_secret())
-    assert endpoint is not None
-    endpoints.append_test(connection, endpoint, '{"type": "webhook.test"}')
-
-    def receive(_webhook: CapturedWebhook) -> int:
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    run = run_due(database_url, receive=receive)
-
-    [processed] = run.messages
-    assert (processed.status, processed.reason, run.webhooks) == ("pending", reason, [])
-    assert message(connection, processed.id)["attempt"] == attempt
