@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from enum import Enum
 from time import monotonic
 from typing import Final
@@ -75,10 +76,11 @@ class PlaceLimits:
         """
         now = self._clock()
         is_probe = is_probe and name != MAIL
-        if is_probe or self._is_slow(name, now):
-            held = [each for each in self._running if not each.is_first and self._counts_as_slow(each, now)]
+        running_long = {each.name for each in self._running if now - each.started_at > SLOW_SECONDS}
+        if is_probe or self._is_slow(name, running_long):
+            held = [each for each in self._running if not each.is_first and self._counts_as_slow(each, running_long)]
             own = sum(each.name == name for each in self._running)
-            is_known = is_probe or name in self._is_fast or self._runs_long(name, now)
+            is_known = is_probe or name in self._is_fast or name in running_long
             is_within_half = len(held) < self._half and own < self._most_of_one(name, now)
             is_first = not is_known and own == 0 and sum(each.is_first for each in self._running) < self._for_first
             if not is_within_half and not is_first and not (name == MAIL and own == 0):
@@ -110,8 +112,8 @@ class PlaceLimits:
         self._running.add(turn)
         return turn
 
-    def _counts_as_slow(self, turn: Turn, now: float) -> bool:
-        return turn.is_probe or self._is_slow(turn.name, now)
+    def _counts_as_slow(self, turn: Turn, running_long: AbstractSet[str]) -> bool:
+        return turn.is_probe or self._is_slow(turn.name, running_long)
 
     def _most_of_one(self, name: str, now: float) -> int:
         """Return how many places one slow destination may hold, with this one among those that want some."""
@@ -120,8 +122,5 @@ class PlaceLimits:
             del self._slow_at[other]
         return max(1, self._half // len(self._slow_at))
 
-    def _is_slow(self, name: str, now: float) -> bool:
-        return not self._is_fast.get(name, False) or self._runs_long(name, now)
-
-    def _runs_long(self, name: str, now: float) -> bool:
-        return any(each.name == name and now - each.started_at > SLOW_SECONDS for each in self._running)
+    def _is_slow(self, name: str, running_long: AbstractSet[str]) -> bool:
+        return not self._is_fast.get(name, False) or name in running_long
