@@ -28,7 +28,7 @@ def test_nothing_is_lost_while_everything_fails(server_folder: Path) -> None:
 
 @pytest.mark.long
 def test_a_handler_that_takes_longer_than_the_run_lease_counts_once(server_folder: Path) -> None:
-    play(Options(1905, 15.0, 8.0, choose_kinds("worker,postgres"), "own", parent=server_folder))
+    play(Options(1905, 10.0, 8.0, choose_kinds("worker,postgres"), "own", parent=server_folder))
 
 
 def play(options: Options) -> None:
