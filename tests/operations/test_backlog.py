@@ -44,8 +44,8 @@ def fill(connection: psycopg.Connection[Any], state: str, count: int = MANY, pay
         "dead": (", attempt, last_error, claimed_at", ", 11, 'x', at"),
     }[state]
     connection.execute(
-        f"INSERT INTO outbox (task, payload, status, due_at, created_at{columns[0]})"
-        f" SELECT 't', %s, '{state}', at, at{columns[1]}"
+        f"INSERT INTO outbox (task, payload, destination, status, due_at, created_at{columns[0]})"
+        f" SELECT 't', %s, 'mail', '{state}', at, at{columns[1]}"
         f" FROM generate_series(1, {count}) AS n,"
         " LATERAL (SELECT now() - interval '1 h' + n * interval '0.1 s') AS t (at)",
         [payload],
