@@ -10,7 +10,8 @@
     time      becomes_due, probe_falls_due, hour_passes
 
 The life of a message is messages/; here a claim takes any published message, and leases end only under workers that
-died or froze. A worker has as many places as hands. A send at a server that hangs never ends here: others have to be
+died or froze. A worker has as many places as hands, and keeps none for the first sends of destinations of which it
+knows nothing. A send at a server that hangs never ends here: others have to be
 served all the same. What a limit allows is limit.py's, and places that several workers share are places.py's. How many
 messages a relay keeps published for a slow destination decides how long others wait, not whether they are served: it is
 measured (bench/), not modelled.

@@ -66,7 +66,7 @@ REMOVAL: Final = DestinationsConfig(tasks=(A, A), orders=1, removes=True)
 
 SIZES: Final = {
     "pause-and-fault": PAUSE_AND_FAULT,
-    "outage": OUTAGE,
+    "outage": OUTAGE._replace(not_contacted=False),
     "outage-and-fault": OUTAGE_AND_FAULT,
     "rows-that-name-no-or-another-destination": OTHER_ROWS,
     "locks": LOCKS,
@@ -78,6 +78,7 @@ SIZES: Final = {
     "removal": REMOVAL,
 }
 LONG: Final = {
+    "outage-in-which-work-is-done-without-its-destination": OUTAGE,
     "rows-that-name-no-or-another-destination-and-an-outage": OTHER_ROWS_AND_OUTAGE,
     "locks-and-the-server-returns": LOCKS._replace(tasks=(A, A), switches=1),
     "two-messages-paused": DestinationsConfig(tasks=(A, A, B), orders=1),
