@@ -18,7 +18,7 @@ from consumer.task.registry import load_tasks
 from shared.database.connections import UnsuitableDatabaseError
 from shared.errors import SettingsError
 from shared.logs import configure_logging
-from shared.outbox import releases
+from shared.outbox.claiming import releases
 from shared.rq_format.ids import is_message_id
 from shared.settings.consumer import read_consumer_settings
 from shared.settings.postgresql_url import read_database_url

@@ -16,8 +16,8 @@ from bench.measuring import Contender, Experiment, Goal, Measurement
 from outbox_relay.loop.maintenance.expiry import AccountExpiry
 from outbox_relay.loop.pacing import ACCOUNTS_AT_ONCE
 from shared.database.connections import connect, keep_plans, transaction
-from shared.outbox import claims as of_consumer
 from shared.outbox import publishing as of_relay
+from shared.outbox.claiming import claims as of_consumer
 from shared.outbox.messages import CRITICAL, MAIL
 
 ACCOUNT, LONGEST, MESSAGE = "µs/account", "longest ms/step", "µs/message"

@@ -7,7 +7,7 @@ from consumer.model.lease import Lease
 from consumer.model.mail import Mail
 from consumer.model.outcomes import Outcome
 from consumer.model.webhook import Webhook
-from shared.outbox.claims import Claim
+from shared.outbox.claiming.claims import Claim
 from shared.outbox.destinations.states import DestinationState
 from shared.rq_format.read import PoppedJob
 from shared.tracing.spans import NO_SPAN, OpenSpan

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from shared.outbox.follow_ups import FollowUp
+from shared.outbox.claiming.follow_ups import FollowUp
 
 TAKES_NO_MORE: Final = "the mail server takes no more for now"
 """The start of the reason of a DestinationUnavailable that may be about its message alone: a 4yz reply to RCPT TO."""

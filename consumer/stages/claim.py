@@ -19,9 +19,9 @@ from shared.database.connections import LOCK_SECONDS
 from shared.database.errors import LOCKED, UNREACHABLE
 from shared.errors import OutboxError
 from shared.outage_causes import postgresql_reason
-from shared.outbox import claims
-from shared.outbox.claims import Claim
-from shared.outbox.known_tasks import NO_TASKS, KnownTasks
+from shared.outbox.claiming import claims
+from shared.outbox.claiming.claims import Claim
+from shared.outbox.claiming.known_tasks import NO_TASKS, KnownTasks
 from shared.rq_format.read import PoppedJob
 from shared.tracing.spans import NO_SPAN, OpenSpan, tracing
 

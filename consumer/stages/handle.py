@@ -27,7 +27,7 @@ from consumer.task.context import HandledMessage
 from consumer.task.registry import AnyTask, TaskRegistry
 from shared.database.connections import DbConnection, connect
 from shared.database.errors import LOCKED, UNREACHABLE
-from shared.outbox.follow_ups import FollowUp
+from shared.outbox.claiming.follow_ups import FollowUp
 from shared.outbox.messages import Message
 from shared.settings.consumer import ConsumerSettings
 from shared.tracing.spans import tracing

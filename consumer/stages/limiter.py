@@ -11,7 +11,7 @@ import psycopg
 from consumer.model.message import ClaimedMessage
 from consumer.model.outcomes import Released
 from consumer.stages.database import Database
-from shared.outbox.claims import Claim
+from shared.outbox.claiming.claims import Claim
 from shared.outbox.destinations import breaker, limits
 from shared.outbox.destinations.breaker import SLOW_MARK_SECONDS
 from shared.outbox.destinations.control import TOKEN_SECONDS

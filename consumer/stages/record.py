@@ -12,7 +12,7 @@ from consumer.model.results import Disposition, RecordedResult
 from consumer.stages.database import Database
 from consumer.stages.recording.outcome_writer import OutcomeWriter
 from shared.database.errors import LOCKED, UNREACHABLE
-from shared.outbox.claims import Claim
+from shared.outbox.claiming.claims import Claim
 
 _log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from consumer.task.definition import Task, default_delay_seconds
 from shared.errors import SettingsError
-from shared.outbox.known_tasks import KnownTasks
+from shared.outbox.claiming.known_tasks import KnownTasks
 from shared.settings.consumer import DEFAULT_TASK_MODULES
 
 _VARIABLE: Final = "OUTBOX_TASKS"

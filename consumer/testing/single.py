@@ -16,7 +16,7 @@ from consumer.testing.lending import AnyConnection, lent
 from consumer.testing.site import Site, settings_of, tasks_of
 from shared.database.connections import DbConnection
 from shared.errors import OutboxError
-from shared.outbox.follow_ups import FollowUp, append_follow_ups
+from shared.outbox.claiming.follow_ups import FollowUp, append_follow_ups
 from shared.outbox.messages import Message
 
 _ID: Final = 1

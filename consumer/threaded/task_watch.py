@@ -18,7 +18,7 @@ from consumer.stages.database import Database
 from consumer.stages.handle import late
 from consumer.threaded.state import WorkerState
 from consumer.threaded.work_queue import WorkQueue
-from shared.outbox import renewals
+from shared.outbox.claiming import renewals
 
 _log = structlog.get_logger(__name__)
 

@@ -124,9 +124,9 @@ def _expiring() -> list[Point]:
 
 def _working_on(program: Program, **whose: Any) -> list[Point]:
     """Return the crash points of both worker classes, from the claim to the outcome's COMMIT."""
-    sql, breaker = "shared.outbox.claims", "shared.outbox.destinations.breaker"
+    sql, breaker = "shared.outbox.claiming.claims", "shared.outbox.destinations.breaker"
     prepare = "consumer.tasks.verify_email:TASK.prepare"
-    refusing, renewals = "a refusing mail server", "shared.outbox.renewals"
+    refusing, renewals = "a refusing mail server", "shared.outbox.claiming.renewals"
     sent: dict[str, Any] = {**whose, "attempt": 2}
     taken: dict[str, Any] = {**sent, "mails": (2,)}
     again: dict[str, Any] = {**sent, "given": "a message that came back"}
@@ -179,7 +179,7 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
         *_tasks(program, sent, whose),
         *_around("fail", program, f"{sql}:fail", given=refusing, **sent),
         *_around("fail's COMMIT", program, COMMIT, past=f"{sql}:fail", given=refusing, **sent),
-        *_around("release", program, "shared.outbox.releases:release", **unreachable),
+        *_around("release", program, "shared.outbox.claiming.releases:release", **unreachable),
         *_around("open_breaker", program, f"{breaker}:open_breaker", **unreachable),
         Point("release's COMMIT", program, COMMIT, "before", past=f"{breaker}:open_breaker", **unreachable),
         Point(
@@ -195,7 +195,7 @@ def _working_on(program: Program, **whose: Any) -> list[Point]:
 
 def _tasks(program: Program, sent: dict[str, Any], whose: dict[str, Any]) -> list[Point]:
     """Return the crash points of work that is no mail."""
-    sql, follow_ups = "shared.outbox.claims", "shared.outbox.follow_ups:append_follow_ups"
+    sql, follow_ups = "shared.outbox.claiming.claims", "shared.outbox.claiming.follow_ups:append_follow_ups"
     done: dict[str, Any] = {"given": "a message that is done in its transaction", "mails": (0,)}
     handled: dict[str, Any] = {"given": "a message with a handler", "mails": (0,)}
     webhook: dict[str, Any] = {"given": "a message for a webhook endpoint"}
@@ -215,7 +215,7 @@ def _tasks(program: Program, sent: dict[str, Any], whose: dict[str, Any]) -> lis
 
 
 def _outbox_worker_points() -> list[Point]:
-    broker, renewal = "consumer.threaded.queue:WorkerBroker", "shared.outbox.renewals:renew_claims"
+    broker, renewal = "consumer.threaded.queue:WorkerBroker", "shared.outbox.claiming.renewals:renew_claims"
     handled: dict[str, Any] = {"given": "a message with a handler", "mails": (0,), "attempt": 2}
     return [
         *_around("renew_claims", "OutboxWorker", renewal, **handled),
@@ -262,7 +262,7 @@ def _stock_worker_points() -> list[Point]:
         *_around(
             "release_unclaimed",
             "stock worker",
-            "shared.outbox.releases:release_unclaimed",
+            "shared.outbox.claiming.releases:release_unclaimed",
             given="a missing setting",
             **both,
         ),

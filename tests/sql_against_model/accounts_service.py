@@ -14,8 +14,8 @@ from consumer.task import Context, Mail
 from consumer.tasks.verify_email import prepare
 from outbox_relay.loop.maintenance import expiry_statements
 from shared.database.connections import connect
-from shared.outbox import claims, releases
-from shared.outbox.claims import Claim
+from shared.outbox.claiming import claims, releases
+from shared.outbox.claiming.claims import Claim
 from shared.outbox.messages import Message, SendVerifyEmail
 from shared.outbox.operations import dead_letters
 from shared.settings.consumer import ConsumerSettings

@@ -15,9 +15,10 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from shared.database.connections import connect
-from shared.outbox import claims, publishing, releases
+from shared.outbox import publishing
 from shared.outbox.appending import append
-from shared.outbox.claims import Claim
+from shared.outbox.claiming import claims, releases
+from shared.outbox.claiming.claims import Claim
 from shared.outbox.messages import SendVerifyEmail
 from shared.outbox.operations import dead_letters
 from tests.model.dedup.state import (

@@ -24,11 +24,12 @@ from consumer.model.outcomes import (
 from consumer.model.results import Disposition
 from consumer.stages.recording.outcome_writer import OutcomeWriter
 from shared.database.connections import connect, transaction
-from shared.outbox import claims, publishing, reaping
+from shared.outbox import publishing, reaping
+from shared.outbox.claiming import claims
+from shared.outbox.claiming.known_tasks import NO_TASKS, KnownTasks
 from shared.outbox.columns import parse_counts
 from shared.outbox.destinations import control, states
 from shared.outbox.discovery import NO_DESTINATION
-from shared.outbox.known_tasks import NO_TASKS, KnownTasks
 from shared.outbox.messages import DEFAULT, UNKNOWN
 from shared.outbox.publishing import from_start
 from tests.model.destinations.state import (

@@ -13,9 +13,10 @@ from uuid import UUID, uuid4
 import psycopg
 
 from shared.database.connections import MARKER, connect, marking
-from shared.outbox import claims, reaping
-from shared.outbox.claims import Claim
-from shared.outbox.follow_ups import FollowUp, append_follow_ups
+from shared.outbox import reaping
+from shared.outbox.claiming import claims
+from shared.outbox.claiming.claims import Claim
+from shared.outbox.claiming.follow_ups import FollowUp, append_follow_ups
 from shared.outbox.messages import DEFAULT
 from tests.model.handlers.done_state import (
     ACKED,

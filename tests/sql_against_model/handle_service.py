@@ -19,9 +19,10 @@ from consumer.stages.database import Database, TaskConnection
 from consumer.stages.handle import late
 from consumer.stages.record import ResultRecorder
 from shared.database.connections import LOCK_SECONDS, connect
-from shared.outbox import claims, reaping, renewals
+from shared.outbox import reaping
+from shared.outbox.claiming import claims, renewals
+from shared.outbox.claiming.follow_ups import FollowUp
 from shared.outbox.columns import parse_counts
-from shared.outbox.follow_ups import FollowUp
 from shared.outbox.messages import DEFAULT
 from tests.model.handlers.handle_state import (
     APPENDS_WHAT_IS_REFUSED,

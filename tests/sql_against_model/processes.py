@@ -6,8 +6,9 @@ from uuid import UUID, uuid4
 import psycopg
 from rq.job import Job as RqJob
 
-from shared.outbox import claims as of_consumer
-from shared.outbox import publishing, reaping, releases, renewals
+from shared.outbox import publishing, reaping
+from shared.outbox.claiming import claims as of_consumer
+from shared.outbox.claiming import releases, renewals
 from shared.outbox.messages import QUEUES, JobRef
 from shared.rq_format.ids import job_id
 from tests.model.messages.rows import FAULT

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from consumer.stages.recording import outcome_writer
-from shared.outbox import claims, publishing
-from shared.outbox.known_tasks import DESTINATION
+from shared.outbox import publishing
+from shared.outbox.claiming import claims
+from shared.outbox.claiming.known_tasks import DESTINATION
 from tests.model.destinations.relay import is_blocked
 from tests.model.destinations.state import (
     DOWN,

@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from shared.database.connections import MARKER
-from shared.outbox import claims
+from shared.outbox.claiming import claims
 from tests.model.handlers.done_state import COMMITS, EFFECT, MAIL, REFUSED, DoneConfig
 from tests.model.handlers.done_steps import done_steps
 from tests.sql_against_model.done_service import DoneService

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from shared.outbox import renewals
+from shared.outbox.claiming import renewals
 from tests.model.handlers.handle_state import (
     APPENDS_WHAT_IS_REFUSED,
     ENDS,

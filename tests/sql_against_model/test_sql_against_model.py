@@ -9,8 +9,9 @@ from redis import Redis
 from rq.defaults import RQ_KEY_PREFIX
 
 from outbox_relay.broker import open_broker
-from shared.outbox import claims as of_consumer
-from shared.outbox import publishing, reaping, renewals
+from shared.outbox import publishing, reaping
+from shared.outbox.claiming import claims as of_consumer
+from shared.outbox.claiming import renewals
 from tests.model.messages.state import Config
 from tests.model.messages.test_protocol import STEPS
 from tests.sql_against_model.moment import DivergenceError

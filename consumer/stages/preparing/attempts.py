@@ -16,7 +16,7 @@ from consumer.stages.preparing.task_calls import FewerAcknowledgedError, Transac
 from consumer.task import RetryAfter, Unavailable, Undeliverable
 from shared.database.connections import LOCK_SECONDS, marking
 from shared.database.errors import LOCKED, UNREACHABLE
-from shared.outbox import claims
+from shared.outbox.claiming import claims
 
 _log = structlog.get_logger(__name__)
 

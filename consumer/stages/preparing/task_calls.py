@@ -16,8 +16,8 @@ from consumer.task import Context, Done, Undeliverable, Webhook
 from consumer.task.registry import AnyTask, TaskRegistry
 from shared.database.connections import MARKER
 from shared.errors import OutboxError
-from shared.outbox import claims
-from shared.outbox.follow_ups import FollowUp, append_follow_ups
+from shared.outbox.claiming import claims
+from shared.outbox.claiming.follow_ups import FollowUp, append_follow_ups
 from shared.outbox.messages import Message
 from shared.settings.consumer import ConsumerSettings
 

@@ -4,7 +4,7 @@ from typing import Final
 
 from consumer.model.outcomes import TAKES_NO_MORE
 from shared.database.connections import DbConnection
-from shared.outbox.claims import Claim
+from shared.outbox.claiming.claims import Claim
 
 WAIT_SECONDS: Final = 2.0
 """How long a message waits when its worker gets no connection and other workers have some."""

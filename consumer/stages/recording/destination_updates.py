@@ -16,8 +16,8 @@ from consumer.model.message import AttemptResult, ClaimedMessage
 from consumer.model.outcomes import Accepted, Completed, DestinationUnavailable, Failed, TaskUnknown
 from shared.database.connections import DbConnection
 from shared.database.errors import LOCKED
-from shared.outbox import releases
-from shared.outbox.claims import Claim
+from shared.outbox.claiming import releases
+from shared.outbox.claiming.claims import Claim
 from shared.outbox.destinations import breaker
 from shared.outbox.messages import LOCAL, MAIL, UNKNOWN
 

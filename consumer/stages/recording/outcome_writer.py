@@ -26,11 +26,11 @@ from consumer.stages.recording.destination_updates import WITHOUT_BREAKER, Desti
 from consumer.stages.recording.policy_outage import RefusalEffect, RefusedMessage
 from consumer.task.definition import LONGEST_DELAY_SECONDS, default_delay_seconds
 from shared.database.connections import DbConnection
-from shared.outbox import claims as statements
-from shared.outbox import follow_ups, policy_refusals, releases
-from shared.outbox.claims import Claim
+from shared.outbox.claiming import claims as statements
+from shared.outbox.claiming import follow_ups, policy_refusals, releases
+from shared.outbox.claiming.claims import Claim
+from shared.outbox.claiming.unknown_tasks import release_unknown
 from shared.outbox.messages import MAIL
-from shared.outbox.unknown_tasks import release_unknown
 
 _log = structlog.get_logger(__name__)
 

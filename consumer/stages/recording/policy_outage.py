@@ -21,11 +21,11 @@ import structlog
 
 from consumer.model.message import Recipient
 from shared.database.connections import DbConnection
-from shared.outbox import policy_refusals
+from shared.outbox.claiming import policy_refusals
+from shared.outbox.claiming.policy_refusals import PolicyStatus, Refusal, RowState
 from shared.outbox.columns import LARGEST_NUMBER
 from shared.outbox.destinations import breaker
 from shared.outbox.messages import MAIL
-from shared.outbox.policy_refusals import PolicyStatus, Refusal, RowState
 
 _log = structlog.get_logger(__name__)
 

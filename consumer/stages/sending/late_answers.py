@@ -18,7 +18,7 @@ import structlog
 from consumer.model.message import ClaimedMessage
 from consumer.stages.database import Database
 from consumer.stages.database_retries import database_pause
-from shared.outbox import renewals
+from shared.outbox.claiming import renewals
 from shared.outbox.messages import LONGEST_ANSWER_SECONDS
 
 _log = structlog.get_logger(__name__)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared.database.connections import DbConnection
-from shared.outbox.claims import Claim
+from shared.outbox.claiming.claims import Claim
 from shared.outbox.destinations.control import BURST
 
 

@@ -17,7 +17,7 @@ from consumer.threaded.state import WorkerState
 from consumer.threaded.task_watch import TaskWatch
 from consumer.threaded.work_queue import WorkQueue
 from shared.database.connections import DbConnection, connect
-from shared.outbox import claims
+from shared.outbox.claiming import claims
 from tests.rows import add_message
 
 

@@ -4,8 +4,8 @@ from uuid import uuid4
 
 import pytest
 
-from shared.outbox import claims
-from shared.outbox.unknown_tasks import release_unknown
+from shared.outbox.claiming import claims
+from shared.outbox.claiming.unknown_tasks import release_unknown
 from tests.outbox_relay.doctor.installation import Installation, warnings
 from tests.rows import add_message
 

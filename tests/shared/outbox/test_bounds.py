@@ -8,12 +8,13 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from consumer.task.definition import LONGEST_DELAY_SECONDS, default_delay_seconds
-from shared.outbox import claims as of_consumer
-from shared.outbox import policy_refusals, reaping, releases
+from shared.outbox import reaping
+from shared.outbox.claiming import claims as of_consumer
+from shared.outbox.claiming import policy_refusals, releases
+from shared.outbox.claiming.policy_refusals import Refusal
 from shared.outbox.columns import FAILURES_KEPT, LARGEST_NUMBER
 from shared.outbox.messages import JobRef
 from shared.outbox.operations import dead_letters
-from shared.outbox.policy_refusals import Refusal
 from tests.rows import add_message, add_user, message
 
 Connection = psycopg.Connection[tuple[Any, ...]]

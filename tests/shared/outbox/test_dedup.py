@@ -12,9 +12,10 @@ import pytest
 from sqlalchemy import Engine, Text, column, create_engine, select, values
 
 from shared.database.connections import DbConnection, connect
-from shared.outbox import claims, publishing, releases
+from shared.outbox import publishing
 from shared.outbox.appending import append, append_for_each
-from shared.outbox.claims import Claim
+from shared.outbox.claiming import claims, releases
+from shared.outbox.claiming.claims import Claim
 from shared.outbox.messages import SendVerifyEmail, SendWelcomeEmail
 from shared.outbox.operations import dead_letters
 from shared.outbox.tables import outbox

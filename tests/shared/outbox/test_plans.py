@@ -15,10 +15,11 @@ from outbox_relay.loop.maintenance.expiry import AccountExpiry
 from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.wakeup_pipe import WakeupPipe
 from shared.database.connections import DbConnection, connect, keep_plans, transaction
-from shared.outbox import claims as consumer_statements
-from shared.outbox import discovery, policy_refusals, publishing, reaping
+from shared.outbox import discovery, publishing, reaping
+from shared.outbox.claiming import claims as consumer_statements
+from shared.outbox.claiming import policy_refusals
+from shared.outbox.claiming.policy_refusals import Refusal
 from shared.outbox.discovery import AFTER_ALL_NAMES, CURSOR_AT_START, Range, Source
-from shared.outbox.policy_refusals import Refusal
 from shared.outbox.publishing import Wanted
 from tests.consumer.stages.processing.world import World
 from tests.rows import (

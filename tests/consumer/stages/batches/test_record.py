@@ -27,7 +27,7 @@ from consumer.threaded.queue import WorkerBroker
 from consumer.threaded.sender_thread import SenderThread
 from consumer.threaded.state import WorkerState
 from consumer.threaded.work_queue import WorkQueue
-from shared.outbox.follow_ups import FollowUp
+from shared.outbox.claiming.follow_ups import FollowUp
 from tests.consumer.stages.batches.steps import Steps, add_messages, locked
 from tests.redis_keys import KEYS
 from tests.rows import message

@@ -14,7 +14,7 @@ from consumer.model.results import Disposition
 from consumer.stages.processor import Processor
 from consumer.stages.sending.late_answers import LateAnswers
 from embedded.programs.ports import LOOPBACK, free_port
-from shared.outbox import claims
+from shared.outbox.claiming import claims
 from shared.outbox.reaping import Reaped, reap_running
 from shared.settings.smtp_server import SmtpServer
 from tests.consumer.stages.processing.world import Logs, World, running

@@ -7,7 +7,7 @@ import pytest
 
 from consumer.model.results import Disposition
 from embedded.mail.catcher import MailCatcher
-from shared.outbox import claims
+from shared.outbox.claiming import claims
 from tests.consumer.stages.processing.world import WELCOME, Logs, World
 from tests.dispositions import disposition_lines
 from tests.rows import add_message, add_user

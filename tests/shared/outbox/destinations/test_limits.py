@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 
 from shared.database.connections import DbConnection, connect, transaction
-from shared.outbox import claims, releases
-from shared.outbox.claims import Claim
+from shared.outbox.claiming import claims, releases
+from shared.outbox.claiming.claims import Claim
 from shared.outbox.destinations import control, limits
 from shared.outbox.destinations.control import LARGEST_RATE, SMALLEST_RATE, TOKEN_SECONDS
 from shared.outbox.reaping import reap_running

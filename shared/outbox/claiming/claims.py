@@ -11,6 +11,7 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from shared.database.connections import MARKER, DbConnection
+from shared.outbox.claiming.known_tasks import DESTINATION, FAILURES, MAX_RETRIES_SET, NO_TASKS, KnownTasks
 from shared.outbox.columns import (
     FAILURES_SO_FAR,
     LARGEST_NUMBER,
@@ -24,7 +25,6 @@ from shared.outbox.columns import (
     parse_counts,
     with_counts,
 )
-from shared.outbox.known_tasks import DESTINATION, FAILURES, MAX_RETRIES_SET, NO_TASKS, KnownTasks
 from shared.outbox.messages import MAIL
 
 _LARGEST_UNFOLDED_BYTES: Final = 4 * 1024 * 1024

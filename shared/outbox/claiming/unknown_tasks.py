@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from shared.database.connections import DbConnection
-from shared.outbox.claims import Claim
+from shared.outbox.claiming.claims import Claim
 from shared.outbox.columns import FAILURES_SO_FAR, LONGEST_REASON, NEXT_GENERATION, with_counts
 
 _SINCE_NOW: Final = with_counts("jsonb_build_object('unknown_since', extract(epoch FROM clock_timestamp())::float8)")

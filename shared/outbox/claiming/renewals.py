@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from shared.database.connections import DbConnection
-from shared.outbox.claims import Claim
+from shared.outbox.claiming.claims import Claim
 
 
 def renew_claim(connection: DbConnection, claim: Claim, lease_seconds: float) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from psycopg.types.json import Jsonb
 
 from shared.database.connections import DbConnection
-from shared.outbox.claims import Claim
+from shared.outbox.claiming.claims import Claim
 from shared.outbox.columns import FAILURES_SO_FAR, LARGEST_ID, LONGEST_REASON, NEXT_GENERATION, parse_failures
 
 

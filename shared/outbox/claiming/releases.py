@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from psycopg.types.json import Jsonb
 
 from shared.database.connections import DbConnection
-from shared.outbox.claims import Claim
+from shared.outbox.claiming.claims import Claim
 from shared.outbox.columns import LONGEST_REASON, NEXT_GENERATION, with_counts
 
 
