@@ -16,6 +16,7 @@ _PACKAGES: Final = (
     "celery",
     "dramatiq",
     "procrastinate",
+    "pgqueuer",
     "txoutbox",
 )
 
