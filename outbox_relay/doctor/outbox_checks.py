@@ -120,11 +120,12 @@ def _check_run_lease(connection: DbConnection, settings: RelaySettings) -> Findi
     row = connection.execute(
         """
         SELECT extract(epoch FROM max(lease_until - claimed_at))::float8
-          FROM (SELECT lease_until, claimed_at FROM outbox
-                 -- Others may have been renewed.
-                 WHERE status = 'running' AND destination = 'mail' AND NOT failures @> '[{"unanswered": true}]'
+          FROM (SELECT lease_until, claimed_at, destination, failures FROM outbox
+                 WHERE status = 'running'
                  ORDER BY lease_until DESC LIMIT %s) AS newest
-         WHERE claimed_at > clock_timestamp() - interval '1 day'
+         -- Others may have been renewed.
+         WHERE destination = 'mail' AND NOT failures @> '[{"unanswered": true}]'
+           AND claimed_at > clock_timestamp() - interval '1 day'
         """,
         [_CLAIMS_READ],
     ).fetchone()
