@@ -130,13 +130,10 @@ CREATE TABLE IF NOT EXISTS outbox (
             AND NOT jsonb_path_exists(failures, 'strict $[*] ? (@.type() != "object")', '{}', true))
 );
 
--- Serves take_batch (the due messages of one queue and destination, oldest first) and discover (the destinations that
--- have any, each with its oldest).
+-- Serves take_batch (the due messages of one queue and destination, oldest first), discover (the destinations that have
+-- any, each with its oldest), and what operators read of pending messages.
 CREATE INDEX IF NOT EXISTS outbox_due_idx ON outbox (queue, coalesce(destination, ''), due_at, id)
  WHERE status = 'pending';
-
--- Serves the relays of the version before, and what operators read of a whole queue.
-CREATE INDEX IF NOT EXISTS outbox_pending_idx ON outbox (queue, due_at, id) WHERE status = 'pending';
 
 -- Serves find_lease_expired: rows of another epoch are two ranges of it, rows whose lease is over the head of a third.
 CREATE INDEX IF NOT EXISTS outbox_published_idx ON outbox (broker_epoch, lease_until) WHERE status = 'published';

@@ -22,7 +22,7 @@ from shared.outbox.messages import CRITICAL, JobRef
 _TAKE = """
     SELECT id, generation, queue
       FROM outbox
-     WHERE status = 'pending' AND queue = 'critical' AND due_at <= now()
+     WHERE status = 'pending' AND queue = 'critical' AND coalesce(destination, '') = 'mail' AND due_at <= now()
      ORDER BY due_at, id
      LIMIT %s
        FOR UPDATE SKIP LOCKED

@@ -15,7 +15,7 @@ _TAKE = """
     SELECT id, task, payload, queue
       FROM outbox
      WHERE status = 'pending' AND due_at <= now()
-     ORDER BY queue, due_at, id
+     ORDER BY queue, coalesce(destination, ''), due_at, id
      LIMIT %s
 """
 _MARK = """

@@ -32,7 +32,7 @@ _INDEXES = {
 
 
 def upgrade() -> None:
-    """Add the columns and the table, unless schema.sql has, then build the indexes while everybody reads and writes."""
+    """Add the columns and the table, unless schema.sql has, then replace indexes while everybody reads and writes."""
     if not _finds(
         "SELECT FROM pg_attribute WHERE attrelid = 'outbox'::regclass AND attname = 'destination' AND NOT attisdropped"
     ):
@@ -49,6 +49,8 @@ def upgrade() -> None:
                 op.execute(f"DROP INDEX CONCURRENTLY {name}")
             if not _finds(f"SELECT FROM pg_class WHERE oid = to_regclass('{name}')"):
                 op.execute(f"CREATE {definition}")
+        # outbox_due_idx has taken its place.
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS outbox_pending_idx")
         op.execute("SET statement_timeout = '1s'; SET lock_timeout = '500ms'")
 
 

@@ -147,6 +147,21 @@ def test_the_oldest_of_an_estimated_state_is_nearly_the_oldest(database_url: str
     assert found.oldest_seconds == pytest.approx(3600, rel=0.1)
 
 
+def test_the_age_of_the_oldest_pending_message_is_exact_whatever_its_destination(database_url: str) -> None:
+    with connect(database_url, "test") as connection:
+        # On a page that the sample does not have.
+        fill(connection, "pending", payload=WIDE)
+        connection.execute("UPDATE outbox SET destination = 'mail', due_at = 'infinity' WHERE id = 1")
+        connection.execute(
+            "INSERT INTO outbox (task, payload, due_at, destination)"
+            " SELECT 't', '{}', now() - make_interval(hours => n), 'webhook:' || n FROM generate_series(2, 4) AS n"
+        )
+        with read_transaction(connection):
+            default = live(read_live_states(connection), "pending", "default")
+
+    assert (default.is_estimate, default.oldest_seconds) == (True, pytest.approx(4 * 3600, abs=60))
+
+
 def test_a_scrape_says_which_numbers_are_estimates(backlog_url: str) -> None:
     with api_service(backlog_url) as service:
         found = samples(service.client().get("/metrics").text)

@@ -128,7 +128,10 @@ def plain(default: object) -> str | None:
 @pytest.mark.parametrize(
     ("index", "query"),
     [
-        ("outbox_pending_idx", "status = 'pending' AND queue = 'default' AND due_at <= now() ORDER BY due_at, id"),
+        (
+            "outbox_due_idx",
+            "status = 'pending' AND queue = 'default' AND coalesce(destination, '') = 'mail' ORDER BY due_at, id",
+        ),
         ("outbox_published_idx", "status = 'published' AND broker_epoch = 'e' AND lease_until < now()"),
         ("outbox_published_idx", "status = 'published' AND (broker_epoch < 'e' OR broker_epoch > 'e')"),
         ("outbox_running_idx", "status = 'running' AND lease_until < now() ORDER BY lease_until"),

@@ -12,9 +12,9 @@ from typing import Final
 from shared.database.connections import DbConnection
 from shared.outbox.columns import LARGEST_ID, distance
 from shared.outbox.destinations.control import DISABLED
-from shared.outbox.discovery import AFTER_ALL_NAMES, NO_DESTINATION
+from shared.outbox.discovery import NO_DESTINATION
 from shared.outbox.messages import MAIL
-from shared.outbox.operations.stats import COUNTED_EXACTLY, LiveState
+from shared.outbox.operations.stats import COUNTED_EXACTLY, PENDING_ORDER, LiveState, pending_sources
 
 DESTINATIONS_SHOWN: Final = 100
 
@@ -43,26 +43,8 @@ _SELECT_MARKED: Final = f"""
      LIMIT {COUNTED_EXACTLY}
 """  # noqa: S608 - expressions and a constant of our own
 
-_ORDER: Final = "queue, coalesce(destination, ''), due_at, id"
-"""The columns of outbox_due_idx, which alone has this order."""
-
-_KEEP_ORDER: Final = "SET LOCAL enable_sort = {0}; SET LOCAL enable_incremental_sort = {0}"
-"""Without sorting, only outbox_due_idx serves. With outdated statistics PostgreSQL would read all messages of a queue
-by outbox_pending_idx for each destination, and sort those that are left."""
-
 _SELECT_NAMES: Final = f"""
-    WITH RECURSIVE pending (queue, name, number) AS (
-        SELECT queue, '' COLLATE "C", 0
-          FROM unnest(ARRAY['critical', 'default']) AS q (queue)
-        UNION ALL
-        SELECT queue, (SELECT coalesce(destination, '') FROM outbox
-                        WHERE status = 'pending'
-                          AND ({_ORDER}) > (pending.queue, pending.name, timestamptz 'infinity', {LARGEST_ID})
-                          AND ({_ORDER}) <= (pending.queue, '{AFTER_ALL_NAMES}', timestamptz 'infinity', {LARGEST_ID})
-                        ORDER BY {_ORDER} LIMIT 1), number + 1
-          FROM pending
-         WHERE name IS NOT NULL AND number <= {DESTINATIONS_SHOWN}
-    )
+    WITH RECURSIVE {pending_sources(DESTINATIONS_SHOWN + 1)}
     SELECT 'pending', name, 0 FROM pending WHERE name <> ''
     UNION ALL
     SELECT 'published', coalesce(destination, ''), count(*)
@@ -75,7 +57,6 @@ _SELECT_NAMES: Final = f"""
              ORDER BY lease_until LIMIT {COUNTED_EXACTLY} + 1) AS first
      GROUP BY 2
 """  # noqa: S608 - our own constants
-# A recursive search jumps from name to name along the index of pending messages.
 
 _COUNT_PENDING: Final = f"""
     SELECT chosen.name, sum(counted.messages), max(head.oldest)
@@ -84,16 +65,16 @@ _COUNT_PENDING: Final = f"""
            LATERAL (SELECT count(*) AS messages
                       FROM (SELECT FROM outbox
                              WHERE status = 'pending'
-                               AND ({_ORDER}) >= (q.queue, chosen.name, timestamptz '-infinity', 0)
-                               AND ({_ORDER}) <= (q.queue, chosen.name, timestamptz 'infinity', {LARGEST_ID})
-                             ORDER BY {_ORDER} LIMIT %(counted)s + 1) AS first) AS counted,
+                               AND ({PENDING_ORDER}) >= (q.queue, chosen.name, timestamptz '-infinity', 0)
+                               AND ({PENDING_ORDER}) <= (q.queue, chosen.name, timestamptz 'infinity', {LARGEST_ID})
+                             ORDER BY {PENDING_ORDER} LIMIT %(counted)s + 1) AS first) AS counted,
            LATERAL (SELECT (SELECT CASE WHEN isfinite(due_at)
                                         THEN extract(epoch FROM clock_timestamp() - due_at)::float8 END
                               FROM outbox
                              WHERE status = 'pending'
-                               AND ({_ORDER}) > (q.queue, chosen.name, timestamptz '-infinity', {LARGEST_ID})
-                               AND ({_ORDER}) <= (q.queue, chosen.name, timestamptz 'infinity', 0)
-                             ORDER BY {_ORDER} LIMIT 1) AS oldest) AS head
+                               AND ({PENDING_ORDER}) > (q.queue, chosen.name, timestamptz '-infinity', {LARGEST_ID})
+                               AND ({PENDING_ORDER}) <= (q.queue, chosen.name, timestamptz 'infinity', 0)
+                             ORDER BY {PENDING_ORDER} LIMIT 1) AS oldest) AS head
      GROUP BY chosen.name
 """  # noqa: S608 - our own constants
 
@@ -173,7 +154,6 @@ def read_destination_stats(
         )
         for name, unreachable, error, paused, reason, rate, in_flight in connection.execute(_SELECT_MARKED)
     }
-    connection.execute(_KEEP_ORDER.format("off"))
     at_work: dict[str, Counter[str]] = {status: Counter() for status in ("pending", "published", "running")}
     for status, name, messages in connection.execute(_SELECT_NAMES):
         at_work[status][name] += messages
@@ -189,7 +169,6 @@ def read_destination_stats(
             _COUNT_PENDING, {"names": [*(each.name for each in shown), NO_DESTINATION], "counted": counted}
         )
     }
-    connection.execute(_KEEP_ORDER.format("on"))
     are_all_at_work = all(at_work[status].total() <= COUNTED_EXACTLY for status in ("published", "running"))
 
     def with_messages(destination: DestinationStats, name: str) -> DestinationStats:

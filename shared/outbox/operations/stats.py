@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from shared.database.connections import DbConnection
-from shared.outbox.columns import LIVE_STATUSES
+from shared.outbox.columns import LARGEST_ID, LIVE_STATUSES
+from shared.outbox.discovery import AFTER_ALL_NAMES
 from shared.outbox.messages import QUEUES
 
 _Place = tuple[str, str]
@@ -27,17 +28,51 @@ COUNTED_EXACTLY: Final = 10_000
 SAMPLED_PAGES: Final = 300
 """The number of pages, picked at random over the whole table, that an estimate reads."""
 
+_DESTINATIONS_READ: Final = 1000
+"""Of how many destinations of a queue the oldest pending message is read. With more destinations, and too many messages
+to count them, the age of the oldest is an estimate."""
+
+PENDING_ORDER: Final = "queue, coalesce(destination, ''), due_at, id"
+"""The columns of outbox_due_idx, which alone has this order."""
+
+
+def pending_sources(limit: int) -> str:
+    """Return the SQL of a recursive query `pending (queue, name, number)`: the destinations with pending messages.
+
+    In each queue it jumps from name to name along outbox_due_idx, up to `limit` names. The first name is '', whether a
+    message names no destination or not; the last one is NULL if there are no more.
+    """
+    return f"""pending (queue, name, number) AS (
+        SELECT queue, '' COLLATE "C", 0
+          FROM unnest(ARRAY['critical', 'default']) AS q (queue)
+        UNION ALL
+        SELECT queue, (SELECT coalesce(destination, '') FROM outbox
+                        WHERE status = 'pending'
+                          AND ({PENDING_ORDER}) > (pending.queue, pending.name, timestamptz 'infinity', {LARGEST_ID})
+                          AND ({PENDING_ORDER}) <= (pending.queue, '{AFTER_ALL_NAMES}', timestamptz 'infinity',
+                                                    {LARGEST_ID})
+                        ORDER BY {PENDING_ORDER} LIMIT 1), number + 1
+          FROM pending
+         WHERE name IS NOT NULL AND number < {limit}
+    )"""  # noqa: S608 - our own constants
+
+
 _SELECT_LIVE: Final = f"""
-    SELECT 'pending', queue, messages, oldest
+    WITH RECURSIVE {pending_sources(_DESTINATIONS_READ)}
+    SELECT 'pending', queue, messages,
+           extract(epoch FROM clock_timestamp() - least(oldest, (
+               SELECT min(head.due_at)
+                 FROM pending,
+                      LATERAL (SELECT due_at FROM outbox
+                                WHERE status = 'pending'
+                                  AND ({PENDING_ORDER}) > (q.queue, name, timestamptz '-infinity', {LARGEST_ID})
+                                  AND ({PENDING_ORDER}) < (q.queue, name, timestamptz 'infinity', 0)
+                                ORDER BY {PENDING_ORDER} LIMIT 1) AS head
+                WHERE pending.queue = q.queue AND name IS NOT NULL)))::float8
       FROM unnest(ARRAY['critical', 'default']) AS q (queue),
-           LATERAL (SELECT count(*) AS messages
-                      FROM (SELECT FROM outbox WHERE status = 'pending' AND outbox.queue = q.queue
-                             ORDER BY due_at, id LIMIT {COUNTED_EXACTLY + 1}) AS first) AS counted,
-           LATERAL (SELECT (SELECT extract(epoch FROM clock_timestamp() - due_at)::float8
-                              FROM outbox
-                             WHERE status = 'pending' AND outbox.queue = q.queue
-                               AND due_at > '-infinity' AND due_at < 'infinity'
-                             ORDER BY due_at LIMIT 1) AS oldest) AS head
+           LATERAL (SELECT count(*) AS messages, min(due_at) FILTER (WHERE isfinite(due_at)) AS oldest
+                      FROM (SELECT due_at FROM outbox WHERE status = 'pending' AND outbox.queue = q.queue
+                             ORDER BY {PENDING_ORDER} LIMIT {COUNTED_EXACTLY + 1}) AS first) AS counted
     UNION ALL
     SELECT 'published', queue, count(*),
            extract(epoch FROM clock_timestamp() - min(published_at) FILTER (WHERE isfinite(published_at)))::float8
@@ -63,7 +98,8 @@ _SAMPLE_LIVE: Final = """
     SELECT status, queue, count(*),
            extract(epoch FROM clock_timestamp() - min(since) FILTER (WHERE isfinite(since)))::float8
       FROM (SELECT status, queue,
-                   CASE status WHEN 'published' THEN published_at WHEN 'running' THEN claimed_at
+                   CASE status WHEN 'pending' THEN due_at
+                               WHEN 'published' THEN published_at WHEN 'running' THEN claimed_at
                                WHEN 'dead' THEN coalesce(claimed_at, created_at) END AS since
               FROM outbox TABLESAMPLE SYSTEM (%s) REPEATABLE (0)) AS sample
      GROUP BY status, queue
@@ -91,7 +127,8 @@ class LiveState:
         oldest_seconds: how long the oldest of them has had this status: pending counts from the due time (0 if all are
             due later), published from the push, running and dead from the last claim. 0 if there is none.
         is_estimate: whether there were too many to count. The number is then estimated from a sample of the table to
-            about 10%, and the oldest is at least that old. The age of the oldest pending message is always exact.
+            about 10%, and the oldest is at least that old. The age of the oldest pending message is exact for up to
+            1,000 destinations.
 
     """
 

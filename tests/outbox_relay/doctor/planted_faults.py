@@ -16,7 +16,7 @@ from tests.servers.roles import with_role
 
 
 def a_missing_index(at: Installation) -> None:
-    at.sql("DROP INDEX outbox_pending_idx")
+    at.sql("DROP INDEX outbox_due_idx")
 
 
 def a_missing_column(at: Installation) -> None:

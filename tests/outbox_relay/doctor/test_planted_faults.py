@@ -52,7 +52,7 @@ def test_a_healthy_installation_has_no_fault(healthy: Installation) -> None:
 @pytest.mark.parametrize(
     ("plant", "check", "cause"),
     [
-        (a_missing_index, "schema", "index outbox_pending_idx is missing"),
+        (a_missing_index, "schema", "index outbox_due_idx is missing"),
         (a_missing_column, "schema", "column outbox.last_error is missing"),
         (a_changed_constraint, "schema", "constraint outbox_finished_status differs"),
         (a_missing_rule, "schema", "constraint outbox_queue_known is missing"),
