@@ -101,7 +101,7 @@ class Task(Generic[_Message]):
             return loaded if isinstance(loaded, self.message) else self.message(**loaded)
         except ValidationError as exc:
             raise Undeliverable(f"the payload is malformed: {exc.messages}") from exc
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             raise Undeliverable(f"the payload is malformed: {type(exc).__name__} while it was read") from exc
 
     def delay_seconds(self, attempt: int) -> float:
@@ -130,7 +130,7 @@ def _default_delay(attempt: int) -> float:
 def _delay_of(backoff: Backoff, attempt: int) -> float:
     try:
         delay = float(backoff(attempt) if callable(backoff) else backoff[min(attempt, len(backoff)) - 1])
-    except Exception:  # noqa: BLE001 - a task's bug must not keep its failure from being written
+    except (Exception, SystemExit):  # noqa: BLE001 - a task's bug must not keep its failure from being written
         return _default_delay(attempt)
     return delay if isfinite(delay) and delay >= 0 else _default_delay(attempt)
 

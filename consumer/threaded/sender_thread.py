@@ -49,7 +49,7 @@ class SenderThread(threading.Thread):
             return StepResult(results=[AttemptResult(each, refusal) for each in work.messages])
         try:
             step = self._place.carry_out(work)
-        except Exception as exc:  # noqa: BLE001 - a bug must not end the thread
+        except BaseException as exc:  # noqa: BLE001 - a bug must not end the thread
             reason = f"{type(exc).__name__} while the message was sent"
             failure = Failed(reason, maybe_accepted=True, is_unanswered=True)
             step = StepResult(results=[AttemptResult(each, failure) for each in work.messages])

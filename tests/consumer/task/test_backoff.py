@@ -1,5 +1,6 @@
 """The delay after a failed attempt: asynq's by default, n^4 + 15 + random(0..30) * (n + 1) seconds after n retries."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -49,6 +50,9 @@ def test_a_task_has_a_backoff_of_its_own(backoff: Callable[[int], float] | Seque
     assert [task.delay_seconds(attempt) for attempt in (1, 2, 3)] == waits
 
 
-@pytest.mark.parametrize("backoff", [lambda _attempt: 1 / 0, lambda _attempt: float("nan"), lambda _attempt: -1])
+@pytest.mark.parametrize(
+    "backoff",
+    [lambda _attempt: 1 / 0, lambda _attempt: float("nan"), lambda _attempt: -1, lambda _attempt: sys.exit()],
+)
 def test_a_backoff_that_fails_counts_as_none(backoff: Callable[[int], float]) -> None:
     assert 15 <= Task(Nothing, handle=nothing, backoff=backoff).delay_seconds(1) <= 45

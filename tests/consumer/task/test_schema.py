@@ -116,7 +116,8 @@ def test_other_types_are_refused_and_no_value_is_shown(wrong: dict[str, object])
     assert "example.com" not in refused.value.reason
 
 
-def test_a_message_that_refuses_its_values_is_undeliverable() -> None:
+@pytest.mark.parametrize("refusal", [ValueError, SystemExit])
+def test_a_message_that_refuses_its_values_is_undeliverable(refusal: type[BaseException]) -> None:
     @dataclass(frozen=True)
     class Picky(Message):
         task: ClassVar[str] = "task:picky"
@@ -125,12 +126,12 @@ def test_a_message_that_refuses_its_values_is_undeliverable() -> None:
         text: str
 
         def __post_init__(self) -> None:
-            raise ValueError(self.text)
+            raise refusal(self.text)
 
     with pytest.raises(Undeliverable) as refused:
         Task(Picky, handle=nothing).load('{"text": "someone@example.com"}')
 
-    assert refused.value.reason == "the payload is malformed: ValueError while it was read"
+    assert refused.value.reason == f"the payload is malformed: {refusal.__name__} while it was read"
 
 
 def test_a_schema_of_the_tasks_own_replaces_the_derived_one() -> None:

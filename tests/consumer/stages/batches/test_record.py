@@ -232,13 +232,17 @@ def test_a_completer_that_shuts_down_waits_for_postgresql_until_its_deadline(
     assert not state.is_busy
 
 
+@pytest.mark.parametrize("bug", [ZeroDivisionError, SystemExit])
 def test_a_sender_survives_a_bug_and_returns_an_outcome(
-    steps: Steps, connection: "Connection[Any]", monkeypatch: pytest.MonkeyPatch
+    steps: Steps, connection: "Connection[Any]", monkeypatch: pytest.MonkeyPatch, bug: type[BaseException]
 ) -> None:
+    def carry_out(_place: Place, _work: object) -> None:
+        raise bug
+
     prepared = steps.preparer.prepare(steps.claimed(add_messages(connection, 2)))
     work = WorkQueue()
     results: SimpleQueue[AttemptResult | RecordedResult | None] = SimpleQueue()
-    monkeypatch.setattr(Place, "carry_out", lambda _self, _work: 1 / 0)
+    monkeypatch.setattr(Place, "carry_out", carry_out)
     for each in prepared.work:
         work.put(each)
     work.close()
@@ -246,7 +250,7 @@ def test_a_sender_survives_a_bug_and_returns_an_outcome(
     SenderThread(0, steps.place(), work, results).run()
 
     recorded = [results.get(), results.get()]
-    expected = Failed("ZeroDivisionError while the message was sent", maybe_accepted=True, is_unanswered=True)
+    expected = Failed(f"{bug.__name__} while the message was sent", maybe_accepted=True, is_unanswered=True)
     assert [each.outcome for each in recorded if isinstance(each, AttemptResult)] == [expected] * 2
 
 
