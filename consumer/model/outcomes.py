@@ -6,6 +6,8 @@ from typing import Final
 
 from shared.outbox.claiming.follow_ups import FollowUp
 
+_LONGEST_TEXT: Final = 500
+
 TAKES_NO_MORE: Final = "the mail server takes no more for now"
 """The start of the reason of a DestinationUnavailable that may be about its message alone: a 4yz reply to RCPT TO."""
 
@@ -103,6 +105,10 @@ class Discarded:
 
     reason: str
 
+    def __post_init__(self) -> None:
+        """Make the text one that PostgreSQL can store, whatever a task put into it."""
+        object.__setattr__(self, "reason", storable(self.reason))
+
 
 @dataclass(frozen=True, slots=True)
 class Released:
@@ -142,6 +148,11 @@ class DestinationUnavailable:
 @dataclass(frozen=True, slots=True)
 class LeaseOver:
     """The lease ended before the mail was complete. Nothing was sent; another process may have the message now."""
+
+
+def storable(text: object) -> str:
+    """Return a task's text in a form that PostgreSQL can store: printable, and not too long."""
+    return "".join(char if char.isprintable() else " " for char in str(text))[:_LONGEST_TEXT]
 
 
 Outcome = (

@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import Final
 
 from consumer.model.mail import Mail
-from consumer.model.outcomes import Discarded
+from consumer.model.outcomes import Discarded, storable
 from consumer.model.webhook import Webhook
 from shared.errors import OutboxError
-
-_LONGEST_REASON: Final = 500
 
 
 class _ReasonedError(OutboxError):
@@ -18,7 +15,7 @@ class _ReasonedError(OutboxError):
     @property
     def reason(self) -> str:
         """The text in a form that PostgreSQL can store, whatever a task put into it."""
-        return "".join(char if char.isprintable() else " " for char in str(self))[:_LONGEST_REASON]
+        return storable(self)
 
 
 class Undeliverable(_ReasonedError):  # noqa: N818 - it is returned as well as raised
