@@ -114,6 +114,11 @@ def late(message: ClaimedMessage, timeout_seconds: float) -> Failed:
     return Failed(reason, is_permanent=was_late, maybe_accepted=True, is_late=True)
 
 
+def interrupted(message: ClaimedMessage, timeout_seconds: float) -> Failed:
+    """Return the outcome of a task's function that RQ's alarm has ended: no lease is renewed there."""
+    return late(message, min(timeout_seconds, message.lease.seconds * 2 / 3))
+
+
 class _Connections:
     """The connections that a handler opens."""
 
@@ -171,7 +176,7 @@ def _failure(exc: BaseException, message: ClaimedMessage, timeout_seconds: float
         case Unavailable():
             return DestinationUnavailable(exc.reason)
         case BaseTimeoutException():
-            return late(message, min(timeout_seconds, message.lease.seconds * 2 / 3))
+            return interrupted(message, timeout_seconds)
         case _ if isinstance(exc, UNREACHABLE) and not isinstance(exc, LOCKED) and connections.are_lost():
             return _NO_DATABASE
         case _:

@@ -5,6 +5,8 @@ from dataclasses import replace
 from time import monotonic
 from typing import Final
 
+from rq.timeouts import BaseTimeoutException
+
 from consumer.model.message import (
     AttemptResult,
     ClaimedMessage,
@@ -17,7 +19,7 @@ from consumer.model.outcomes import Failed, Released, RenderFailed
 from consumer.model.results import StepResult
 from consumer.stages.database import Database
 from consumer.stages.database_retries import RetryPolicy
-from consumer.stages.handle import Begin, Handler
+from consumer.stages.handle import Begin, Handler, interrupted
 from consumer.stages.limiter import Limiter
 from consumer.stages.preparing.attempts import PrepareAttempts
 from consumer.stages.preparing.task_calls import TaskCalls
@@ -92,7 +94,11 @@ class Place:
             return step
         task = self._tasks.tasks[in_time[0].claim.task]
         with self._begin(in_time, task.timeout_seconds) as running:
-            prepared = self._attempts.run(in_time, until=running.until)
+            try:
+                prepared = self._attempts.run(in_time, until=running.until)
+            except BaseTimeoutException:
+                outcomes = [AttemptResult(each, interrupted(each, task.timeout_seconds)) for each in in_time]
+                prepared = StepResult(results=outcomes)
             ours = running.end()
         if ours is not None:
             step.add(prepared.with_leases({each.claim.id: each.lease for each in ours}))

@@ -256,10 +256,14 @@ def test_a_worker_that_is_told_to_stop_waits_only_for_its_present_lease(
     assert (service.message(id_)["status"], service.message(id_)["attempt"]) == ("pending", 1)
 
 
-def test_a_handler_that_takes_too_long_is_interrupted(service: Service) -> None:
+@pytest.mark.parametrize(
+    ("task", "payload"),
+    [(handled_tasks.Act.task, {"do": "hang"}), (handled_tasks.WriteSoon.task, {"text": "a long statement"})],
+)
+def test_a_task_that_takes_too_long_is_interrupted(service: Service, task: str, payload: dict[str, str]) -> None:
     service.connection.execute(handled_tasks.EFFECTS)
     tasks = {"OUTBOX_TASKS": handled_tasks.MODULE, "OUTBOX_BACKOFF_SCALE": "0"}
-    id_ = service.publish(task=handled_tasks.Act.task, payload={"do": "hang"})
+    id_ = service.publish(task=task, payload=payload)
     reasons = []
     for _ in range(2):
         service.run(**tasks)

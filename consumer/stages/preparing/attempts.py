@@ -6,6 +6,7 @@ from typing import Final
 from uuid import uuid4
 
 import structlog
+from rq.timeouts import BaseTimeoutException
 
 from consumer.model.message import AttemptResult, ClaimedMessage
 from consumer.model.outcomes import Completed, DestinationUnavailable, LeaseOver, Outcome, Released, RenderFailed
@@ -53,6 +54,9 @@ class PrepareAttempts:
             until: the moment (monotonic) by which the last try begins; by default the end of each lease's time to send.
             lock_seconds: the longest wait for each lock.
 
+        Raises:
+            BaseTimeoutException: RQ's alarm has ended work that has an `until`.
+
         """
         step = StepResult()
         pause = database_pause()
@@ -69,7 +73,9 @@ class PrepareAttempts:
                 step.add(self._prepare_together(messages, until, lock_seconds))
             except FewerAcknowledgedError:
                 step.add(self._prepare_the_rest(messages, until))
-            except BaseException as exc:  # noqa: BLE001 - a task's bug fails its message, not the worker
+            except BaseException as exc:
+                if until is not None and isinstance(exc, BaseTimeoutException):
+                    raise
                 # An error of another connection, which a task has opened, is the task's.
                 is_ours = self._database.has_failed and not isinstance(exc, OVERTIME)
                 if is_ours and isinstance(exc, LOCKED):
