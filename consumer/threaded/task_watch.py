@@ -72,8 +72,10 @@ class TaskWatch(threading.Thread):
         self._database.close()
 
     def stop(self) -> None:
-        """End the thread, and release what still runs: the process is about to end."""
+        """End the thread, and release what still runs or waits for a place: the process is about to end."""
         self._ended.set()
+        for work in self._work.take_all():
+            self._put(work.messages, _NO_PLACE)
         for task in self._all():
             self._put(task.end() or (), _STOPPED)
 

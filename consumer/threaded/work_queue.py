@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
@@ -89,14 +90,18 @@ class WorkQueue:
 
     def take_overdue(self) -> list[Work]:
         """Remove and return what waits for so long that no place can begin it any more."""
+        return self._take_where(lambda work: monotonic() >= min(each.lease.begin_until for each in work.messages))
+
+    def take_all(self) -> list[Work]:
+        """Remove and return everything that waits."""
+        return self._take_where(lambda _work: True)
+
+    def _take_where(self, is_wanted: Callable[[Work], bool]) -> list[Work]:
         with self._changed:
-            now = monotonic()
-            overdue = [
-                each for each in self._waiting if now >= min(one.lease.begin_until for one in each.work.messages)
-            ]
-            for each in overdue:
+            taken = [each for each in self._waiting if is_wanted(each.work)]
+            for each in taken:
                 self._waiting.remove(each)
-            return [each.work for each in overdue]
+            return [each.work for each in taken]
 
     def _take(self) -> TakenWork | None:
         for each in self._waiting:

@@ -73,6 +73,18 @@ def test_work_that_waits_too_long_for_a_place_is_released(watched: Watched) -> N
     assert taken.work == MessageToHandle(new)
 
 
+def test_what_runs_and_what_waits_is_released_at_the_end(watched: Watched) -> None:
+    running, waiting = watched.claimed(2)
+    watched.work.put(MessageToHandle(waiting))
+    with watched.watch.begin([running], 60) as task:
+        watched.watch.stop()
+        assert task.end() is None
+
+    released = [watched.results.get_nowait() for _ in range(2)]
+    assert {each.message for each in released if isinstance(each, AttemptResult)} == {running, waiting}
+    assert all(isinstance(each, AttemptResult) and isinstance(each.outcome, Released) for each in released)
+
+
 def test_a_locked_row_keeps_no_other_lease_from_being_renewed(watched: Watched, database_url: str) -> None:
     messages = watched.claimed(2, age=11)
     with (
