@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from psycopg.pq import TransactionStatus
 
-from consumer.task import Context, Done, Mail, Undeliverable, Webhook
+from consumer.task import Context, Mail, Undeliverable, Webhook
 from consumer.task.context import Append, HandledMessage
 from consumer.task.results import Prepared
 from consumer.testing.lending import AnyConnection, lent
@@ -112,7 +112,7 @@ def _prepared(returned: object) -> object:
 
 def _handled(returned: object) -> object:
     """Return what the handler has returned. Raise TypeError where the worker would fail the attempt."""
-    if isinstance(returned, Mail | Webhook | Done | BaseException) and not isinstance(returned, Undeliverable):
+    if isinstance(returned, Mail | Webhook | BaseException) and not isinstance(returned, Undeliverable):
         raise TypeError(f"the handler returned {type(returned).__name__}, which only `prepare` may return")
     if isawaitable(returned) or isgenerator(returned):
         raise TypeError("the handler returned a coroutine or a generator, which nobody runs: write a plain function")

@@ -76,6 +76,10 @@ def test_what_a_handler_raises_or_does_wrong_is_raised(work: str, error: type[Ex
         run(work, None, Handled)
 
 
+def test_what_a_handler_returns_is_returned() -> None:
+    assert run("return Done()", None, Handled).returned == Done()
+
+
 def test_a_handler_has_a_context(database_url: str) -> None:
     appended = run_message(Handled("append"), TASKS, attempt=3)
     read = run_message(Handled("read"), TASKS, connect=lambda: psycopg.connect(database_url))

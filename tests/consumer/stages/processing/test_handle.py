@@ -33,6 +33,7 @@ def effects(world: World) -> list[str]:
     [
         ("return", DONE, None),
         ("return a value", DONE, None),
+        ("return Done()", DONE, None),
         ("return a coroutine", FAILED, "the handler returned a coroutine or a generator, which nobody runs"),
         ("return an error", FAILED, "the handler returned KeyError, which only `prepare` may return"),
         ("return a dead letter", DEAD, "no use"),
