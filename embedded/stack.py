@@ -167,6 +167,12 @@ class Stack:
             SECRET_KEY=self._secret_key,
             # Webhooks of this machine's own receivers.
             WEBHOOK_ALLOWED_NETWORKS="127.0.0.0/8,::1",
+            # Tasks outside the project.
+            **{
+                name: os.environ[name]
+                for name in ("OUTBOX_TASKS", "PYTHONPATH", "TEMPLATES_FOLDER")
+                if name in os.environ
+            },
         )
 
     def _mail_catcher_command(self) -> Command:
@@ -175,7 +181,7 @@ class Stack:
         return self._command("mail catcher", argv)
 
     def _command(self, name: str, argv: list[str], **settings: str) -> Command:
-        """Return the command of a process with its own settings and nothing of the caller's environment."""
+        """Return the command of a process with its own settings and nothing else of the caller's environment."""
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         log_file = self.logs / f"{name.replace(' ', '-')}.log"
         return Command(name=name, argv=argv, env=inherited | settings, cwd=ROOT, log_file=log_file)

@@ -52,6 +52,8 @@ READ_BY_OTHERS = {
 }
 BEHIND_A_GATEWAY = {"TRUSTED_PROXIES", "RATE_LIMIT_EXEMPT"}
 """A laptop's API is reached directly; one in a container through Docker's gateway."""
+OF_THE_CALLER = {"OUTBOX_TASKS", "PYTHONPATH", "TEMPLATES_FOLDER"}
+"""What `make up` passes on to the worker if it has it."""
 SECRET_NAME = re.compile("PASSWORD|SECRET|KEY|TOKEN")
 REQUIRED = re.compile(r"\$\{(\w+):\?[^}]+}")
 WITH_DEFAULT = re.compile(r"\$\{(\w+):-([^}]*)}")
@@ -70,8 +72,15 @@ def program(stack: Stack, service: str) -> Program:
 
 
 def environment(service: str) -> dict[str, str]:
-    given: dict[str, str] = SERVICES[service].get("environment", {})
-    return given
+    """Return what the service is given always."""
+    given: dict[str, str | None] = SERVICES[service].get("environment", {})
+    return {name: text for name, text in given.items() if text is not None}
+
+
+def passed_on(service: str) -> set[str]:
+    """Return the names of what the service is given only if .env has it."""
+    given: dict[str, str | None] = SERVICES[service].get("environment", {})
+    return given.keys() - environment(service).keys()
 
 
 def as_in_a_container(argv: Sequence[str | Path]) -> list[str]:
@@ -118,9 +127,10 @@ def test_a_process_is_started_as_the_tests_start_it(service: str, stack: Stack) 
 
 @pytest.mark.parametrize("service", OURS)
 def test_a_process_gets_the_variables_that_the_tests_give_it(service: str, stack: Stack) -> None:
-    expected = program(stack, service).command.env.keys() - {"PATH", "HOME", "LANG"}
+    expected = program(stack, service).command.env.keys() - {"PATH", "HOME", "LANG"} - OF_THE_CALLER
 
-    assert expected == environment(service).keys() - {"PGPASSWORD"} - BEHIND_A_GATEWAY
+    given = environment(service).keys() | passed_on(service)
+    assert expected == given - {"PGPASSWORD"} - BEHIND_A_GATEWAY - OF_THE_CALLER
 
 
 @pytest.mark.parametrize("service", OURS)
@@ -143,7 +153,7 @@ def test_a_proxy_that_speaks_for_everybody_is_not_limited(gateway: str, monkeypa
 def test_no_process_gets_a_variable_that_nothing_reads(service: str) -> None:
     known = set(re.findall('"([A-Z][A-Z_]+)"', inspect.getsource(READERS[service])))
 
-    assert environment(service).keys() - known - READ_BY_OTHERS == set()
+    assert (environment(service).keys() | passed_on(service)) - known - READ_BY_OTHERS == set()
 
 
 def test_the_worker_class_is_the_project_s_own() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from embedded.errors import AlreadyRunningError, NotRunningError, ProgramFailedError
 from embedded.programs.program import Command, Program
+from embedded.stack import Ports, Stack
 from tests.programs.preloading import Preloaded, PreloadedProgram, preloaded
 from tests.waiting import wait_until
 
@@ -151,3 +152,15 @@ def test_a_program_dies_with_a_killed_parent(tmp_path: Path) -> None:
         starter.kill()
 
         wait_until(lambda: not is_alive(child), 10, "the end of the killed parent's child")
+
+
+def test_the_worker_alone_gets_the_caller_s_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = {"OUTBOX_TASKS": "shop.tasks", "PYTHONPATH": "/srv/shop", "TEMPLATES_FOLDER": "/srv/shop/templates"}
+    for name, value in {**tasks, "WORKER_CONCURRENCY": "50"}.items():
+        monkeypatch.setenv(name, value)
+
+    stack = Stack(tmp_path, secret_key="k" * 43, ports=Ports(api=1, mailbox=2, smtp=3, postgres=4, redis=5))
+
+    assert tasks.items() <= stack.worker.command.env.items()
+    assert "WORKER_CONCURRENCY" not in stack.worker.command.env
+    assert tasks.keys().isdisjoint(stack.relay.command.env)
