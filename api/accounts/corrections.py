@@ -27,8 +27,8 @@ from sqlalchemy import (
 from api.accounts.mail_limits.limiter import MailLimiter
 from api.accounts.mail_limits.statements import MailShape, limited_mail
 from api.accounts.mail_limits.waiting_mails import hand_over
+from api.accounts.signup_tokens.holders import Holder, TokenRefusedError, find_holder
 from api.accounts.sql_expressions import has_owner, mail_key, of_the_day
-from api.accounts.token_holders import Holder, TokenRefusedError, find_holder
 from api.database.engine import connected
 from api.http.problems import FieldError, ProblemError
 from api.tables import users

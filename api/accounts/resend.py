@@ -36,8 +36,8 @@ from sqlalchemy.exc import OperationalError
 
 from api.accounts.mail_limits.limiter import MailLimiter
 from api.accounts.mail_limits.statements import MailShape, limited_mail
+from api.accounts.signup_tokens.holders import find_holder
 from api.accounts.sql_expressions import as_name, has_address, mail_key
-from api.accounts.token_holders import find_holder
 from api.database.engine import connected
 from api.tables import resends, users
 

@@ -14,8 +14,8 @@ from api.accounts.own_account import find_own_account
 from api.accounts.resend import ResendRequest, send_again
 from api.accounts.signup import MailRules, SignedUp, SignUpRequest, Taken, sign_up, sign_up_once
 from api.accounts.signup_state import SignupState, read_state
-from api.accounts.signup_tokens import sign_token
-from api.accounts.token_holders import TokenRefusedError, find_holder
+from api.accounts.signup_tokens.holders import TokenRefusedError, find_holder
+from api.accounts.signup_tokens.signing import sign_token
 from api.database.engine import connected
 from api.database.notifier import Notifier
 from api.http.problems import FieldError, ProblemError, invalid_fields

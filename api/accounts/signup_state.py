@@ -12,8 +12,8 @@ from api.accounts.mail_limits.hourly_counts import hour_of
 from api.accounts.mail_limits.limiter import MailLimiter
 from api.accounts.mail_limits.statements import is_to_address
 from api.accounts.mail_limits.waiting_mails import is_held_back
+from api.accounts.signup_tokens.holders import Holder
 from api.accounts.sql_expressions import has_address, has_owner, readable_time
-from api.accounts.token_holders import Holder
 from api.tables import users, verification_mails, verify_emails
 from shared.outbox.tables import outbox, outbox_finished
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
 from api.accounts.passwords.hashing import is_password
-from api.accounts.signup_tokens import is_token_of, username_in
+from api.accounts.signup_tokens.signing import is_token_of, username_in
 from api.accounts.sql_expressions import as_name
 from api.accounts.verification_statements import (
     count_statement,

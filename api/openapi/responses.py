@@ -19,7 +19,7 @@ from api.accounts.routes.responses import (
 from api.accounts.routes.signup import SENT_AGAIN
 from api.accounts.routes.verification import INCOMPLETE, PROOF_KIND, PROOF_REFUSED, PROOF_REQUIRED
 from api.accounts.service import USERNAME_TAKEN
-from api.accounts.token_holders import NOT_KNOWN
+from api.accounts.signup_tokens.holders import NOT_KNOWN
 from api.http.problems import NO_KIND, PROBLEM_TYPE, FieldError, ProblemError, invalid_fields, members
 from api.http.request_ids import REQUEST_ID_HEADER
 

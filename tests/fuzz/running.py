@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from api.accounts.signup_tokens import sign_token
+from api.accounts.signup_tokens.signing import sign_token
 from shared.database.connections import connect
 from shared.links import sign, verification_link
 

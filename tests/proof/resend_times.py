@@ -11,7 +11,7 @@ import structlog
 from flask.testing import FlaskClient
 
 from api.accounts.mail_limits.limiter import MailLimiter
-from api.accounts.signup_tokens import sign_token
+from api.accounts.signup_tokens.signing import sign_token
 from shared.settings.mail_limits import MailLimits
 from tests.programs.api_service import KEY, api_service
 

@@ -27,8 +27,8 @@ from sqlalchemy.sql.dml import ReturningDelete
 
 from api.accounts.mail_limits.limiter import MailLimiter
 from api.accounts.mail_limits.statements import is_to_address
+from api.accounts.signup_tokens.holders import Holder
 from api.accounts.sql_expressions import has_address
-from api.accounts.token_holders import Holder
 from api.tables import users, verification_mails
 from shared.outbox.appending import append_for_each
 from shared.outbox.messages import SendVerifyEmail

@@ -13,7 +13,7 @@ from api.accounts.resend import ResendRequest
 from api.accounts.routes.responses import UserSchema
 from api.accounts.routes.schemas import AddressSchema, ResendSchema, SignUpSchema, load
 from api.accounts.service import AccountService
-from api.accounts.signup_tokens import read_token
+from api.accounts.signup_tokens.signing import read_token
 from api.clients.forwarding import client_of
 from api.http.bodies import read_object
 from shared.links import VERIFY_PATH

@@ -14,7 +14,7 @@ from api.accounts.idempotency import FORM_FIELD, new_form_key, read_form_key
 from api.accounts.resend import ResendRequest
 from api.accounts.routes.schemas import AddressSchema, ResendSchema, SignUpSchema, load
 from api.accounts.service import AccountService
-from api.accounts.signup_tokens import keep_token, read_token
+from api.accounts.signup_tokens.signing import keep_token, read_token
 from api.clients.forwarding import client_of
 from api.http.bodies import read
 from api.http.pages import page, problem_page

@@ -13,7 +13,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import Engine
 
 from api.accounts.routes.schemas import VerifySchema, load
-from api.accounts.signup_tokens import read_token
+from api.accounts.signup_tokens.signing import read_token
 from api.accounts.verification import Link, LinkResult, LinkState, Login, Proof, check_link, verify_email
 from api.database.notifier import Notifier
 from api.http.bodies import is_json, read, read_object

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from argon2 import PasswordHasher, extract_parameters
 
-from api.accounts.signup_tokens import sign_token
+from api.accounts.signup_tokens.signing import sign_token
 from tests.programs.api_service import ALICE, KEY, ApiService, api_service
 
 VERIFY = "task:send_verify_email"

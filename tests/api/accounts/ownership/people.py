@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from api.accounts.signup_tokens import COOKIE, sign_token
+from api.accounts.signup_tokens.signing import COOKIE, sign_token
 from tests.programs.api_service import ALICE, KEY, ApiService
 
 PATH = "/v1/verify_email"

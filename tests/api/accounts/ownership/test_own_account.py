@@ -9,7 +9,7 @@ from datetime import UTC
 import pytest
 
 from api.accounts.passwords.hashing import hash_password
-from api.accounts.signup_tokens import COOKIE
+from api.accounts.signup_tokens.signing import COOKIE
 from tests.api.accounts.ownership.people import (
     MALLORY,
     token,

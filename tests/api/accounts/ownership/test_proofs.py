@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from werkzeug.test import TestResponse
 
-from api.accounts.signup_tokens import sign_token
+from api.accounts.signup_tokens.signing import sign_token
 from tests.api.accounts.ownership.people import (
     MALLORY,
     OWN,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Float, Select, Text, bindparam, func, not_, or_, select
 
-from api.accounts.signup_tokens import is_token_of, username_in
+from api.accounts.signup_tokens.signing import is_token_of, username_in
 from api.accounts.sql_expressions import readable_time
 from api.http.problems import ProblemError
 from api.tables import users

@@ -1,0 +1,1 @@
+"""The signup token: its signature, the requests that carry it, and the account that it belongs to."""
