@@ -16,7 +16,7 @@ from outbox_relay.commands.messages import list_, show
 from outbox_relay.commands.prune import prune
 from outbox_relay.commands.replay import replay
 from outbox_relay.commands.stats import stats
-from outbox_relay.commands.webhooks.group import webhooks
+from outbox_relay.commands.webhooks import webhooks
 
 COMMANDS: Final[tuple[click.Command, ...]] = (
     stats,
