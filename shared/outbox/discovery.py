@@ -113,12 +113,14 @@ def discover(
     Within a range each step reads the index once for the next name, however many messages a source has. But it also
     reads the index entries of published rows, which stay until a vacuum, of the sources that it finds.
     """
-    # Both bounds and the order name all columns of outbox_due_idx: no other index has this order.
+    # Both bounds and the order name all columns of outbox_due_idx: no other index has this order. Subqueries read the
+    # arrays: PostgreSQL would else see their lengths, find a plan for these cheaper than one for all, and plan the
+    # statement again at each execution. The state is read by one look-up for each head, however many rows there are.
     rows = connection.execute(
         """
         WITH RECURSIVE found AS (
             SELECT span.number, span.queue, span.before, head.name, head.due_at, head.id
-              FROM unnest(%(range_queues)s::text[], %(after)s::text[], %(before)s::text[])
+              FROM unnest((SELECT %(range_queues)s::text[]), (SELECT %(after)s::text[]), (SELECT %(before)s::text[]))
                        WITH ORDINALITY AS span (queue, after, before, number),
                    LATERAL (
                        SELECT coalesce(destination, '') AS name, due_at, id
@@ -143,7 +145,8 @@ def discover(
                    ) AS head
         ), heads AS (
             SELECT known.queue, known.name, head.due_at, head.id, NULL::bigint AS number
-              FROM unnest(%(queues)s::text[], %(names)s::text[], %(due_ats)s::timestamptz[], %(ids)s::bigint[])
+              FROM unnest((SELECT %(queues)s::text[]), (SELECT %(names)s::text[]),
+                          (SELECT %(due_ats)s::timestamptz[]), (SELECT %(ids)s::bigint[]))
                        AS known (queue, name, due_at, id),
                    LATERAL (
                        SELECT due_at, id
@@ -163,7 +166,8 @@ def discover(
                heads.number - 1, d.opened_at IS NOT NULL, d.paused_at IS NOT NULL,
                extract(epoch FROM d.probe_at)::float8, d.max_per_second, d.max_in_flight,
                coalesce(d.slow_at > now() - make_interval(secs => %(slow)s), false)
-          FROM heads LEFT JOIN outbox_destinations AS d ON d.name = heads.name
+          FROM heads
+          LEFT JOIN LATERAL (SELECT * FROM outbox_destinations WHERE name = heads.name LIMIT 1) AS d ON true
         UNION ALL
         SELECT NULL, NULL, (now() - make_interval(secs => %(late)s))::text, NULL, extract(epoch FROM now())::float8,
                NULL, false, false, NULL, NULL, NULL, false

@@ -61,16 +61,19 @@ def take_batch(connection: DbConnection, wanted: Sequence[Wanted], due_before: f
         due_before: seconds since the epoch; by default everything that is due now.
 
     """
-    # Both bounds and the order name all columns of outbox_due_idx: no other index has this order.
+    # Both bounds and the order name all columns of outbox_due_idx: no other index has this order. Subqueries read the
+    # arrays, as in discover.
     rows = connection.execute(
         """
         WITH wanted AS MATERIALIZED (
             SELECT number, queue, name, due_at, id, places
-              FROM unnest(%(queues)s::text[], %(names)s::text[], %(due_ats)s::timestamptz[], %(ids)s::bigint[],
-                          %(places)s::integer[])
+              FROM unnest((SELECT %(queues)s::text[]), (SELECT %(names)s::text[]),
+                          (SELECT %(due_ats)s::timestamptz[]), (SELECT %(ids)s::bigint[]),
+                          (SELECT %(places)s::integer[]))
                        WITH ORDINALITY AS source (queue, name, due_at, id, places, number)
-             WHERE NOT EXISTS (SELECT FROM outbox_destinations AS d
-                                WHERE d.name = source.name AND (d.opened_at IS NOT NULL OR d.paused_at IS NOT NULL))
+             -- A look-up for each, which no plan makes a join with all destinations.
+             WHERE (SELECT d.opened_at IS NULL AND d.paused_at IS NULL
+                      FROM outbox_destinations AS d WHERE d.name = source.name) IS NOT FALSE
         )
         SELECT number - 1, taken.ids, taken.generations, taken.last_due_at
           FROM wanted,
@@ -209,12 +212,14 @@ def mark_probe(connection: DbConnection, probes: Sequence[Probe], timeout_second
 
 def mark_published(connection: DbConnection, ids: Sequence[int], epoch: str, lease_seconds: float) -> int:
     """Record that the jobs of these pending rows were pushed, and return the number of rows."""
+    # In this form of the condition no plan reads outbox_due_idx. One that was made while few messages were pending
+    # would read all entries of that index, also those of blocked destinations.
     return connection.execute(
         """
         UPDATE outbox
            SET status = 'published', broker_epoch = %s, published_at = clock_timestamp(),
                lease_until = clock_timestamp() + make_interval(secs => %s)
-         WHERE id = ANY(%s::bigint[]) AND status = 'pending'
+         WHERE id = ANY(%s::bigint[]) AND status || '' = 'pending'
         """,
         [epoch, lease_seconds, number_array(ids)],
     ).rowcount

@@ -95,13 +95,43 @@ def test_one_destination_is_found_and_taken_without_reading_the_messages_of_othe
             """
         )
         open_breaker(connection, "blocked")
-        before = rows_read_by_index(connection)
+        connection.execute(
+            "INSERT INTO outbox_destinations (name, max_per_second)"
+            " SELECT 'limited' || n, 1 FROM generate_series(1, 3000) AS n"
+        )
+        connection.execute("ANALYZE outbox_destinations")
+        before, states_before = rows_read_by_index(connection), states_read(connection)
 
         busy = [find_and_take() for _ in range(3)]
 
         assert (set(idle), busy) == ({0}, [2, 2, 2])
         assert rows_read_by_index(connection) - before < 50
+        assert states_read(connection) - states_before < 50
         assert scans(connection)["outbox"] + scans(connection)["outbox_destinations"] == 0
+
+
+def test_the_statements_of_each_batch_are_not_planned_again(database_url: str) -> None:
+    with connect(database_url, "test") as connection:
+        keep_plans(connection)
+        connection.execute("VACUUM ANALYZE outbox, outbox_destinations")
+        add_messages(connection, 5000)
+        for _ in range(2 * UNTIL_A_PLAN_IS_KEPT):
+            discovery.discover(connection, dict.fromkeys(SOURCES, CURSOR_AT_START), [Range("critical", "mail", "~")])
+            take_jobs(connection, 1)
+        planned = connection.execute(
+            "SELECT custom_plans FROM pg_prepared_statements WHERE statement LIKE '%coalesce(destination%'"
+        ).fetchall()
+
+    assert planned == [(5,), (5,)]
+
+
+def states_read(connection: DbConnection) -> int:
+    connection.execute("SELECT pg_stat_force_next_flush()")
+    row = connection.execute(
+        "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'outbox_destinations_pkey'"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def test_looking_for_lost_jobs_reads_no_row_whose_lease_still_runs(database_url: str) -> None:
