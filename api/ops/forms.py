@@ -31,6 +31,14 @@ def reason() -> str:
     return given
 
 
+def pause_reason() -> str:
+    """Return the reason of a pause. Raises ProblemError without one, or for one that `resume` would not end."""
+    given = reason()
+    if given.startswith(control.DISABLED):
+        raise ProblemError(422, "Begin the reason with another word: “disabled: ” is for webhook endpoints.")
+    return given
+
+
 def limits() -> tuple[float | None, int | None]:
     """Return the limits that the form gives, each None if its field is empty."""
     per_second, in_flight = (request.form.get(name, "").strip() for name in ("per_second", "in_flight"))

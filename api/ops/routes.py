@@ -14,7 +14,7 @@ from api.database.engine import LOCK_SECONDS
 from api.database.side_connections import SideConnections
 from api.http.problems import ProblemError, respond
 from api.ops.access import PATH, Access
-from api.ops.forms import decide, decide_destination, decide_group, limits, reason, resume
+from api.ops.forms import decide, decide_destination, decide_group, limits, pause_reason, reason, resume
 from api.ops.plot import HEIGHT, WIDTH, draw
 from api.ops.sessions import Session, end_session, find_session, open_session
 from api.ops.snapshot import read_snapshot
@@ -163,7 +163,7 @@ class _Console:
             return _page("ops/destinations.html", **_destinations(connection))
 
     def pause(self, name: str) -> AnyResponse:
-        return decide_destination("destination.paused", name, partial(control.pause, reason=reason()))
+        return decide_destination("destination.paused", name, partial(control.pause, reason=pause_reason()))
 
     def resume(self, name: str) -> AnyResponse:
         return decide_destination("destination.resumed", name, resume)

@@ -73,6 +73,10 @@ def pause(name: str, reason: str, *, wait: bool, as_json: bool) -> None:
     """
     if not reason.strip() or not reason.isprintable():
         raise click.BadParameter("write a few words on one line", param_hint="--reason")
+    if reason.strip().startswith(control.DISABLED):
+        raise click.BadParameter(
+            "a reason that begins with 'disabled: ' is for webhook endpoints", param_hint="--reason"
+        )
     with operator_database() as connection:
         control.pause(connection, name, reason.strip())
         in_hand = _count_in_hand(connection, name)

@@ -51,6 +51,13 @@ def test_a_form_that_is_sent_twice_is_carried_out_once(service: ApiService, oper
     }
 
 
+def test_a_pause_is_never_one_that_resume_does_not_end(service: ApiService, operator: FlaskClient) -> None:
+    assert submit(operator, "/ops/destinations/mail/pause", reason=" disabled: the move").status_code == 422
+
+    found = row(service, "mail")
+    assert found is None or not found["is_paused"]
+
+
 @pytest.mark.parametrize(
     ("fields", "limits"),
     [

@@ -81,6 +81,13 @@ def test_a_disabled_endpoint_is_not_resumed(connection: Connection) -> None:
     assert "disabled for" in run("destinations").output
 
 
+def test_a_pause_is_never_one_that_resume_does_not_end(connection: Connection) -> None:
+    refused = run("destinations", "pause", "mail", "--reason", " disabled: the move")
+
+    assert (refused.exit_code, "webhook endpoints" in refused.output) == (2, True)
+    assert row(connection, "mail") in (None, (False, None, None, None))
+
+
 def test_wait_returns_when_no_message_is_in_hand(connection: Connection) -> None:
     add_message(connection, destination="mail", status="running")
     add_message(connection, destination="webhook:1", status="running")
