@@ -2,15 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import psycopg
 import pytest
 
+from consumer.model.message import MessagesToPrepare
 from consumer.model.results import Disposition
 from consumer.stages.database import Database, TaskConnection
 from consumer.task.registry import load_tasks
 from shared.database.connections import connect
+from shared.outbox.claiming import claims
+from shared.outbox.messages import MAIL
 from tests.consumer import handled_tasks
 from tests.consumer.handled_tasks import Write
 from tests.consumer.stages.processing.world import Logs, World
@@ -25,6 +29,12 @@ def tasks(world: World) -> World:
     world.tasks = load_tasks([handled_tasks.MODULE, "consumer.tasks"])
     world.connection.execute(handled_tasks.EFFECTS)
     return world
+
+
+@dataclass(frozen=True, slots=True)
+class WriteAMail(Write):
+    task: ClassVar[str] = "test:write_a_mail"
+    destination: ClassVar[str | None] = MAIL
 
 
 def effects(world: World) -> list[str]:
@@ -146,6 +156,32 @@ def test_a_lost_answer_to_commit_repeats_no_effect(tasks: World) -> None:
     assert database.has_lost
     assert effects(tasks) == ["once"]
     assert tasks.message(id_)["status"] == "done"
+
+
+def test_who_asks_what_is_still_ours_waits_for_a_commit_in_progress(tasks: World) -> None:
+    id_ = add(tasks, "one")
+    [claimed] = tasks.consumer()._claimer.claim({id_: None}).claimed  # noqa: SLF001
+    with connect(tasks.url, "committing") as committing, committing.transaction():
+        claims.ack(committing, [claimed.claim])
+        tasks.connection.execute("SET lock_timeout = '50ms'")
+
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            claims.own_among(tasks.connection, [claimed.claim])
+
+    assert claims.own_among(tasks.connection, [claimed.claim]) == set()
+
+
+def test_a_mail_of_somebody_elses_task_is_prepared_in_a_place(tasks: World) -> None:
+    elsewhere = replace(handled_tasks.TASKS[2], message=WriteAMail)
+    tasks.tasks = tasks.tasks.with_tasks(elsewhere)
+    id_ = add_message(tasks.connection, WriteAMail.task, {"text": "one"}, status="published")
+    consumer = tasks.consumer()
+    [claimed] = consumer._claimer.claim({id_: None}).claimed  # noqa: SLF001
+
+    [work] = consumer._preparer.prepare([claimed]).work  # noqa: SLF001
+
+    assert claimed.claim.destination == MAIL
+    assert isinstance(work, MessagesToPrepare)
 
 
 def test_an_outage_inside_a_tasks_other_connection_is_its_own_failure(tasks: World) -> None:

@@ -1,11 +1,19 @@
 """Handlers, called in one thread as RQ's stock class does: what each way to end makes of the message."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any
 
 import psycopg
 import pytest
 
+from consumer.model.lease import Lease
+from consumer.model.message import MessagesToPrepare, MessageToHandle
+from consumer.model.outcomes import Released
 from consumer.model.results import Disposition
+from consumer.stages.database import Database, TaskConnection
 from consumer.task.registry import load_tasks
 from shared.outbox.messages import LOCAL
 from tests.consumer import handled_tasks
@@ -114,6 +122,48 @@ def test_what_is_appended_by_a_claim_that_was_lost_does_not_exist(tasks: World) 
 
     assert recorded.disposition is Disposition.CLAIM_LOST
     assert tasks.rows("SELECT FROM outbox_messages WHERE id <> %s", [id_]) == []
+
+
+class LosesTheAnswerToAnEnd(Database):
+    """The answer to a COMMIT is lost: of the transaction that has acknowledged a message, once."""
+
+    has_lost = False
+
+    @contextmanager
+    def transaction(self, **limits: Any) -> Iterator[TaskConnection]:
+        with super().transaction(**limits) as connection:
+            yield connection
+            has_ended = connection.execute("SELECT FROM outbox_finished").rowcount > 0
+        if has_ended and not self.has_lost:
+            self.has_lost = True
+            raise psycopg.OperationalError
+
+
+def test_what_a_handler_appends_exists_once_after_a_lost_answer_to_commit(tasks: World) -> None:
+    id_ = add_message(tasks.connection, Act.task, {"do": "append"}, status="published")
+    database = LosesTheAnswerToAnEnd(tasks.url)
+
+    assert tasks.process(id_, database=database) is DONE
+
+    assert database.has_lost
+    assert tasks.rows("SELECT payload FROM outbox") == [{"payload": {"text": "appended"}}]
+
+
+@pytest.mark.parametrize(("task", "payload"), [(Act.task, {"do": "return"}), (Write.task, {"text": "an effect"})])
+def test_nothing_begins_when_too_little_of_its_lease_is_left(tasks: World, task: str, payload: dict[str, str]) -> None:
+    id_ = add_message(tasks.connection, task, payload, status="published")
+    consumer = tasks.consumer()
+    [claimed] = consumer._claimer.claim({id_: None}).claimed  # noqa: SLF001
+    [work] = consumer._preparer.prepare([claimed]).work  # noqa: SLF001
+    late = claimed.with_lease(Lease(monotonic() - claimed.lease.seconds / 2, claimed.lease.seconds))
+    assert isinstance(work, MessageToHandle | MessagesToPrepare)
+
+    [result] = consumer._place.carry_out(  # noqa: SLF001
+        MessageToHandle(late) if isinstance(work, MessageToHandle) else MessagesToPrepare((late,))
+    ).results
+
+    assert isinstance(result.outcome, Released)
+    assert effects(tasks) == []
 
 
 def test_an_append_that_postgresql_refuses_is_a_failed_attempt(tasks: World) -> None:
