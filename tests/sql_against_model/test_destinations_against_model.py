@@ -203,8 +203,8 @@ def test_real_statements_do_what_the_model_of_destinations_says(service: Destina
 @pytest.mark.parametrize(
     ("statement", "clause", "instead", "path"),
     [
-        (publishing.take_batch, " OR d.paused_at IS NOT NULL", "", "paused-destinations-wait"),
-        (publishing.take_batch, "d.opened_at IS NOT NULL OR ", "", "a-probe-is-done-without-its-destination"),
+        (publishing.take_batch, " AND d.paused_at IS NULL", "", "paused-destinations-wait"),
+        (publishing.take_batch, "d.opened_at IS NULL AND ", "", "a-probe-is-done-without-its-destination"),
         (publishing.take_probe, "AND paused_at IS NULL", "", "a-paused-destination-is-not-probed"),
         (publishing.take_probe, "AND probe_at <= clock_timestamp()", "", "a-probe-is-done-without-its-destination"),
         (claims.claim, DESTINATION, "coalesce(destination, 'unknown')", "a-probe-turns-out-to-be-anothers"),
