@@ -10,7 +10,6 @@ concludes about missing rows is the model's own judgement. A Redis that was rest
 stands for its new run id. Wider: a statement that meets a lock or no row that fits is tried too, and has to wait, to
 pass the row by, or to change nothing.
 
-That is service.py's, with the model of messages/. The services of the small models are accounts_service.py,
-destinations_service.py, done_service.py, handle_service.py and dedup_service.py; small_walks.py walks through all but
-the first.
+That is messages/'s, with the model of the same name. Each of the other folders has the service of a small model;
+small_walks.py walks through all but that of accounts/.
 """

@@ -6,7 +6,7 @@ from consumer.stages.recording import busy_server
 from shared.database.connections import DbConnection
 from shared.outbox.claiming import policy_refusals
 from tests.consumer.stages.destinations.calls import Calls, WriteForCrm
-from tests.consumer.stages.processing.policy_pipeline import pipeline_of
+from tests.consumer.stages.processing.mail_server.policy_pipeline import pipeline_of
 from tests.rows import add_message, add_user
 
 

@@ -6,7 +6,7 @@ import pytest
 import structlog
 
 from embedded.mail.catcher import MailCatcher
-from tests.consumer.stages.processing.policy_pipeline import Pipeline, pipeline_of
+from tests.consumer.stages.processing.mail_server.policy_pipeline import Pipeline, pipeline_of
 from tests.consumer.stages.processing.world import Logs, World, world_of
 
 

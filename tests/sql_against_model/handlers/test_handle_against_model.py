@@ -18,7 +18,7 @@ from tests.model.handlers.handle_state import (
     Move,
 )
 from tests.model.handlers.handle_steps import handle_steps
-from tests.sql_against_model.handle_service import HandleService
+from tests.sql_against_model.handlers.handle_service import HandleService
 from tests.sql_against_model.moment import DivergenceError
 from tests.sql_against_model.small_walks import SmallRun, walks
 from tests.sql_against_model.unguarded import leave_out

@@ -14,12 +14,12 @@ from shared.outbox.claiming import claims as of_consumer
 from shared.outbox.claiming import renewals
 from tests.model.messages.state import Config
 from tests.model.messages.test_protocol import STEPS
+from tests.sql_against_model.messages.paths import PATHS
+from tests.sql_against_model.messages.servers import Servers
+from tests.sql_against_model.messages.service import Service
+from tests.sql_against_model.messages.walking import follow, walk_and_shrink, walk_until_divergence
 from tests.sql_against_model.moment import DivergenceError
-from tests.sql_against_model.paths import PATHS
-from tests.sql_against_model.servers import Servers
-from tests.sql_against_model.service import Service
 from tests.sql_against_model.unguarded import leave_out
-from tests.sql_against_model.walking import follow, walk_and_shrink, walk_until_divergence
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from embedded.mail.catcher import MailCatcher
 from embedded.programs.ports import LOOPBACK, free_port
 from embedded.servers.postgres import PostgresServer
 from shared.database.connections import connect, connect_as, transaction
-from tests.consumer.stages.processing.lost_answers import LOST, LosesAnswers
+from tests.consumer.stages.processing.postgresql.lost_answers import LOST, LosesAnswers
 from tests.consumer.stages.processing.world import Logs, MailTest, World, register, running, waits_for_a_lock, world_of
 from tests.dispositions import dispositions
 from tests.rows import add_message, add_user, message

@@ -17,8 +17,8 @@ from tests.model.messages.state import (
     any_locked,
     locked,
 )
+from tests.sql_against_model.messages.servers import Servers
 from tests.sql_against_model.moment import LOCKED, NOTHING, Moment
-from tests.sql_against_model.servers import Servers
 
 
 def moments(world: World, config: Config, heads: set[str], servers: Servers) -> Iterator[Moment]:

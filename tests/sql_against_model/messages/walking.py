@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tests.model.describe import describe, describe_step
 from tests.model.messages.rows import FAULT
 from tests.model.messages.state import Config
+from tests.sql_against_model.messages.possible import moments
+from tests.sql_against_model.messages.service import Service
 from tests.sql_against_model.moment import DivergenceError, Moment
-from tests.sql_against_model.possible import moments
-from tests.sql_against_model.service import Service
 
 MOST_STEPS = 40
 ORDINARY_STEPS_FOR_A_RARE_ONE = 3

@@ -13,9 +13,9 @@ from shared.outbox.messages import QUEUES, JobRef
 from shared.rq_format.ids import job_id
 from tests.model.messages.rows import FAULT
 from tests.model.messages.state import REJECTED, RETURNED, locked
+from tests.sql_against_model.messages.seen import same_life
+from tests.sql_against_model.messages.servers import Servers
 from tests.sql_against_model.moment import LOCKED, DivergenceError, Moment, agree
-from tests.sql_against_model.seen import same_life
-from tests.sql_against_model.servers import Servers
 from tests.taking import take_jobs
 
 LONG_SECONDS = 3600.0

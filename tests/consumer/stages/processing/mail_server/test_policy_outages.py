@@ -6,7 +6,7 @@ from shared.database.connections import connect, transaction
 from shared.outbox.columns import LARGEST_NUMBER
 from shared.outbox.operations import dead_letters
 from shared.settings.smtp_server import SmtpServer
-from tests.consumer.stages.processing.policy_pipeline import DENIED, Pipeline, pipeline_of
+from tests.consumer.stages.processing.mail_server.policy_pipeline import DENIED, Pipeline, pipeline_of
 from tests.consumer.stages.processing.world import Logs, World
 from tests.servers.scripted_mail_server import ScriptedMailServer
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.model.dedup.state import LATER, SOON, WAITING, DedupConfig, DedupStep, DedupWorld, Move
 from tests.model.dedup.steps import dedup_steps
-from tests.sql_against_model.dedup_service import DedupService
+from tests.sql_against_model.dedup.dedup_service import DedupService
 from tests.sql_against_model.moment import LOCKED, DivergenceError
 from tests.sql_against_model.small_walks import SmallRun, walks
 

@@ -8,8 +8,8 @@ from consumer.model.results import Disposition
 from consumer.stages.recording.policy_outage import kept_refusals
 from embedded.programs.ports import LOOPBACK
 from shared.settings.smtp_server import SmtpServer
-from tests.consumer.stages.processing.lost_answers import LosesAnswers
-from tests.consumer.stages.processing.policy_pipeline import Pipeline, pipeline_of
+from tests.consumer.stages.processing.mail_server.policy_pipeline import Pipeline, pipeline_of
+from tests.consumer.stages.processing.postgresql.lost_answers import LosesAnswers
 from tests.consumer.stages.processing.world import Logs, World
 
 OUTCOME = 3

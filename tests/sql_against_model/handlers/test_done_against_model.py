@@ -9,7 +9,7 @@ from shared.database.connections import MARKER
 from shared.outbox.claiming import claims
 from tests.model.handlers.done_state import COMMITS, EFFECT, MAIL, REFUSED, DoneConfig
 from tests.model.handlers.done_steps import done_steps
-from tests.sql_against_model.done_service import DoneService
+from tests.sql_against_model.handlers.done_service import DoneService
 from tests.sql_against_model.moment import DivergenceError
 from tests.sql_against_model.small_walks import SmallRun, walks
 from tests.sql_against_model.unguarded import leave_out

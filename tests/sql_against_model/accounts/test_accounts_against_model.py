@@ -22,7 +22,7 @@ from tests.model.accounts.state import (
 )
 from tests.model.accounts.steps import accounts_steps
 from tests.settings.consumer import consumer_settings
-from tests.sql_against_model.accounts_service import AccountsService
+from tests.sql_against_model.accounts.accounts_service import AccountsService
 from tests.sql_against_model.moment import DivergenceError
 
 MOST_STEPS = 40

@@ -27,7 +27,7 @@ from tests.model.destinations.state import (
     name_of,
 )
 from tests.model.destinations.steps import destination_steps
-from tests.sql_against_model.destinations_service import DestinationsService
+from tests.sql_against_model.destinations.destinations_service import DestinationsService
 from tests.sql_against_model.moment import DivergenceError
 from tests.sql_against_model.small_walks import SmallRun, walks
 from tests.sql_against_model.unguarded import leave_out

@@ -9,10 +9,10 @@ from shared.outbox.operations import dead_letters
 from tests.model.messages.rows import OPERATOR
 from tests.model.messages.state import IDLE, IN_TRANSACTION, PENDING, Config, World
 from tests.redis_keys import KEYS
+from tests.sql_against_model.messages.processes import Consumer, Relay
+from tests.sql_against_model.messages.seen import Seen, epoch_seen, number_of, seen_in_model
+from tests.sql_against_model.messages.servers import Servers
 from tests.sql_against_model.moment import Moment, agree
-from tests.sql_against_model.processes import Consumer, Relay
-from tests.sql_against_model.seen import Seen, epoch_seen, number_of, seen_in_model
-from tests.sql_against_model.servers import Servers
 
 
 class Service:

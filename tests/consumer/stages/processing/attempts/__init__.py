@@ -1,0 +1,1 @@
+"""What a failed attempt leaves, and what each attempt has in common."""

@@ -1,0 +1,1 @@
+"""Which messages a worker claims, and which it leaves to others."""

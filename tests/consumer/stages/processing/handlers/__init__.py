@@ -1,0 +1,1 @@
+"""Handlers, and what they do in a transaction."""

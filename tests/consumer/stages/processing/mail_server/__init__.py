@@ -1,0 +1,1 @@
+"""Mail servers that are busy, away, or refuse."""

@@ -1,0 +1,1 @@
+"""PostgreSQL that is away, or whose answers are lost."""

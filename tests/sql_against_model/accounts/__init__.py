@@ -1,0 +1,1 @@
+"""Accounts and their links, against the model of accounts/."""

@@ -1,0 +1,1 @@
+"""Dedup keys, against the model of dedup/."""

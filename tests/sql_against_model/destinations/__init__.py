@@ -1,0 +1,1 @@
+"""Destinations, against the model of destinations/."""

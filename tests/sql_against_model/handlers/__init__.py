@@ -1,0 +1,1 @@
+"""Handlers, against the models of handlers/."""
