@@ -50,6 +50,13 @@ from tests.model.destinations.state import (
 )
 from tests.model.destinations.state import UNKNOWN as UNKNOWN_TASK
 from tests.rows import add_message
+from tests.sql_against_model.destinations.names import (
+    destination_name,
+    destination_number,
+    name_in,
+    row_name,
+    task_name,
+)
 from tests.sql_against_model.moment import Connection, agree
 
 _LONG_SECONDS: Final = 3600.0
@@ -83,18 +90,18 @@ class DestinationsService:
         self.own.execute("TRUNCATE outbox, outbox_finished, outbox_destinations")
         self.config = config
         for number in range(len(config.destinations)):
-            self.own.execute("INSERT INTO outbox_destinations (name) VALUES (%s)", [_name(number)])
+            self.own.execute("INSERT INTO outbox_destinations (name) VALUES (%s)", [destination_name(number)])
         self.ids = [
             add_message(
                 self.own,
-                _task(message),
+                task_name(message),
                 {},
-                destination=_row_name(config.fresh(message).destination),
+                destination=row_name(config.fresh(message).destination),
                 max_retries=config.max_retries,
             )
             for message in range(len(config.tasks))
         ]
-        tasks = {_task(message): _name(number) for message, number in enumerate(config.tasks)}
+        tasks = {task_name(message): destination_name(number) for message, number in enumerate(config.tasks)}
         self.tasks = KnownTasks.of(tasks, dict.fromkeys(tasks, config.max_retries))
         self.in_hand: dict[int, ClaimedMessage] = {}
 
@@ -127,7 +134,7 @@ class DestinationsService:
                 (
                     DONE if status == DISCARDED else status,
                     attempt if status != DISCARDED else row.attempt,
-                    _number(destination),
+                    destination_number(destination),
                     counted.unavailable,
                     counted.unknown_since is not None,
                 ),
@@ -136,11 +143,11 @@ class DestinationsService:
             [seen] = self.own.execute(
                 "SELECT opened_at IS NOT NULL, probe_id, coalesce(probe_at <= clock_timestamp(), false),"
                 " paused_at IS NOT NULL FROM outbox_destinations WHERE name = %s",
-                [_name(number)],
+                [destination_name(number)],
             ).fetchall()
             probe = None if destination.probe == NOBODY else self.ids[destination.probe]
             agree(
-                f"{_name(number)}: open, probe, probe is due, paused",
+                f"{destination_name(number)}: open, probe, probe is due, paused",
                 (destination.is_open, probe, destination.probe_due, destination.paused),
                 seen,
             )
@@ -164,8 +171,12 @@ class DestinationsService:
     def _probe(self, number: int, message: int) -> None:
         self.own.execute("UPDATE outbox SET due_at = now() - interval '2 h' WHERE id = %s", [self.ids[message]])
         with transaction(self.relay):
-            probes = publishing.take_probe(self.relay, [_name(number)])
-            agree("probe", [(_name(number), self.ids[message])], [(each.destination, each.job.id) for each in probes])
+            probes = publishing.take_probe(self.relay, [destination_name(number)])
+            agree(
+                "probe",
+                [(destination_name(number), self.ids[message])],
+                [(each.destination, each.job.id) for each in probes],
+            )
             publishing.mark_probe(self.relay, probes, _LONG_SECONDS)
             publishing.mark_published(self.relay, [self.ids[message]], "an epoch", _LONG_SECONDS)
         self.own.execute("UPDATE outbox SET due_at = now() - interval '1 s' WHERE id = %s", [self.ids[message]])
@@ -175,10 +186,13 @@ class DestinationsService:
         taken = publishing.take_batch(
             self.relay, [from_start(DEFAULT, name, 10) for name in (NO_DESTINATION, UNKNOWN, *self._names())]
         )
-        return {_number(each.wanted.source.destination or None): sorted(job.id for job in each.jobs) for each in taken}
+        return {
+            destination_number(each.wanted.source.destination or None): sorted(job.id for job in each.jobs)
+            for each in taken
+        }
 
     def _names(self) -> list[str]:
-        return [_name(number) for number in range(len(self.config.destinations))]
+        return [destination_name(number) for number in range(len(self.config.destinations))]
 
     def _due(self, world: DestinationsWorld) -> dict[int, list[int]]:
         due: dict[int, list[int]] = {}
@@ -202,8 +216,8 @@ class DestinationsService:
         hand = after.hands[number]
         tasks = self.tasks if hand.knows else NO_TASKS
         [claim] = claims.claim(self.worker, [self.ids[message]], uuid4(), _LONG_SECONDS, tasks)
-        agree("destination of the claim", hand.destination, _number(claim.destination))
-        agree("former destination", hand.former, _number(claim.former_destination))
+        agree("destination of the claim", hand.destination, destination_number(claim.destination))
+        agree("former destination", hand.former, destination_number(claim.former_destination))
         self.in_hand[number] = ClaimedMessage(claim, Lease(monotonic(), _LONG_SECONDS))
 
     def read(self, _step: DestinationStep, before: DestinationsWorld, after: DestinationsWorld) -> None:
@@ -233,21 +247,21 @@ class DestinationsService:
     # ---- the operator
 
     def pause(self, step: DestinationStep, _before: DestinationsWorld, _after: DestinationsWorld) -> None:
-        control.pause(self.own, _name_in(step), "a test")
+        control.pause(self.own, name_in(step), "a test")
 
     def resume(self, step: DestinationStep, _before: DestinationsWorld, _after: DestinationsWorld) -> None:
-        agree("resumed", control.Resumed.RESUMED, control.resume(self.own, _name_in(step)))
+        agree("resumed", control.Resumed.RESUMED, control.resume(self.own, name_in(step)))
 
     def wait_returns(self, step: DestinationStep, _before: DestinationsWorld, _after: DestinationsWorld) -> None:
-        agree("in hand", 0, control.count_in_hand(self.own, _name_in(step)))
+        agree("in hand", 0, control.count_in_hand(self.own, name_in(step)))
 
     def wait_goes_on(self, step: DestinationStep, _before: DestinationsWorld, _after: DestinationsWorld) -> None:
-        agree("in hand", model=True, real=control.count_in_hand(self.own, _name_in(step)) > 0)
+        agree("in hand", model=True, real=control.count_in_hand(self.own, name_in(step)) > 0)
 
     def lock(self, step: DestinationStep, _before: DestinationsWorld, _after: DestinationsWorld) -> None:
         locker = self.lockers["ABC".index(step.what)] = self.connect()
         locker.execute("BEGIN")
-        locker.execute("SELECT FROM outbox_destinations WHERE name = %s FOR UPDATE", [_name_in(step)])
+        locker.execute("SELECT FROM outbox_destinations WHERE name = %s FOR UPDATE", [name_in(step)])
 
     def unlock(self, step: DestinationStep, _before: DestinationsWorld, _after: DestinationsWorld) -> None:
         self.lockers.pop("ABC".index(step.what)).close()
@@ -267,7 +281,7 @@ class DestinationsService:
 
     def probe_falls_due(self, step: DestinationStep, _before: DestinationsWorld, _after: DestinationsWorld) -> None:
         self.own.execute(
-            "UPDATE outbox_destinations SET probe_at = now() - interval '1 s' WHERE name = %s", [_name_in(step)]
+            "UPDATE outbox_destinations SET probe_at = now() - interval '1 s' WHERE name = %s", [name_in(step)]
         )
 
     def hour_passes(self, step: DestinationStep, _before: DestinationsWorld, _after: DestinationsWorld) -> None:
@@ -281,23 +295,3 @@ def _changed(before: DestinationsWorld, after: DestinationsWorld) -> int:
     """Return the hand that took the step."""
     pairs = zip(before.hands, after.hands, strict=True)
     return next(number for number, (old, new) in enumerate(pairs) if old != new)
-
-
-def _task(message: int) -> str:
-    return f"task:of_message_{message}"
-
-
-def _name(number: int) -> str:
-    return f"webhook:{number}"
-
-
-def _name_in(step: DestinationStep) -> str:
-    return _name("ABC".index(step.what))
-
-
-def _row_name(number: int) -> str | None:
-    return None if number == NOWHERE else _name(number)
-
-
-def _number(name: str | None) -> int:
-    return NOWHERE if name in (None, UNKNOWN) else int(name[-1])

@@ -233,31 +233,6 @@ def test_an_open_breaker_lets_nothing_through_before_its_time(connection: Connec
     assert publisher.publish_batch(connection, 10) == 0
 
 
-def next_due(connection: Connection, broker: Broker) -> float | None:
-    """Return the time until the next message as a new publisher finds it."""
-    return publisher_to(broker).next_due(connection)
-
-
-def test_the_next_message_is_due_at_the_next_probe_while_the_breaker_is_open(
-    connection: Connection, broker: Broker
-) -> None:
-    add_message(connection)
-    open_breaker(connection, probe_in_seconds=60)
-
-    assert next_due(connection, broker) == pytest.approx(60, abs=2)
-
-
-def test_next_due_is_the_nearest_of_both_queues(connection: Connection, broker: Broker) -> None:
-    assert next_due(connection, broker) is None
-
-    add_messages(connection, 1, "default")
-    connection.execute("UPDATE outbox SET due_at = now() + interval '40 s'")
-    assert next_due(connection, broker) == pytest.approx(40, abs=2)
-
-    add_messages(connection, 1, "critical")
-    assert next_due(connection, broker) == pytest.approx(0, abs=2)
-
-
 def test_the_push_after_a_refused_one_goes_where_the_name_leads(tmp_path: Path) -> None:
     with demotable_redis(tmp_path) as redis, closing(open_broker(redis.url, RQ_KEY_PREFIX, 60)) as broker:
         broker.push([JobRef(1, 0, "default")])
@@ -281,15 +256,6 @@ def test_a_frozen_redis_rolls_the_batch_back_within_seconds(connection: Connecti
             publisher_to(broker).publish_batch(connection, 10)
 
     assert message(connection, id_)["status"] == "pending"
-
-
-@pytest.mark.parametrize(("due_at", "seconds"), [("-infinity", float("-inf")), ("infinity", None)])
-def test_a_due_time_without_end_is_no_obstacle(
-    connection: Connection, broker: Broker, due_at: str, seconds: float | None
-) -> None:
-    add_message(connection, due_at=due_at)
-
-    assert next_due(connection, broker) == seconds
 
 
 def test_a_log_line_holds_at_most_a_hundred_ids(connection: Connection, publisher: Publisher) -> None:

@@ -1,75 +1,28 @@
 """A webhook from its message to the endpoint's answer, and what each answer makes of message and endpoint."""
 
-import base64
 from collections.abc import Iterator
-from contextlib import closing
-from datetime import UTC, datetime
-from typing import Any
 
 import pytest
-from sqlalchemy import NullPool, create_engine
 from standardwebhooks.webhooks import Webhook
 
-from api.accounts.mail_limits.statements import MailShape
-from api.accounts.signup import signup_statement
 from consumer.model.results import Disposition
 from consumer.tasks.deliver_webhook import TASK, backoff
 from consumer.webhooks.client import Answer, WebhookClient
-from embedded.programs.ports import LOOPBACK, free_port
+from embedded.programs.ports import free_port
 from outbox_relay.doctor.webhook_checks import check_webhooks
-from shared.settings.parsing import parse_networks
 from shared.webhooks import endpoints
+from tests.consumer.stages.processing.webhooks.events import (
+    BODY,
+    FORMER,
+    SECRET,
+    add_endpoint,
+    add_webhook,
+    destination,
+    process,
+)
 from tests.consumer.stages.processing.world import Logs, World
-from tests.outbox_relay.commands.running import run_json
 from tests.plans import explaining
-from tests.rows import add_message
 from tests.servers.scripted_endpoint import ScriptedEndpoint, answering
-
-SECRET, FORMER = (f"whsec_{base64.b64encode(letter * 32).decode()}" for letter in (b"a", b"b"))
-BODY = '{"type": "user.signed_up", "data": {"username": "alice"}}'
-NETWORKS = parse_networks("127.0.0.0/8", "")
-SIGNUP = {
-    "username": "bob",
-    "full_name": "Bob",
-    "email": "bob@example.com",
-    "hashed_password": "x",
-    **dict.fromkeys(("mailbox_hmac", "address_hmac", "client_hmac"), b"x" * 32),
-    "mail_state": "prompt",
-    "mail_due_at": datetime(2026, 1, 1, tzinfo=UTC),
-}
-
-
-@pytest.fixture
-def world(database_url: str) -> Iterator[World]:
-    with closing(World(database_url, 1)) as opened:
-        yield opened
-
-
-def add_endpoint(world: World, port: int, *secrets: str) -> int:
-    [row] = world.rows(
-        "INSERT INTO webhook_endpoints (name, url, events) VALUES ('shop', %s, ARRAY['user.signed_up']) RETURNING id",
-        [f"http://{LOOPBACK}:{port}/hooks/a-token"],
-    )
-    for secret in secrets or (SECRET,):
-        world.connection.execute(
-            "INSERT INTO webhook_secrets (endpoint_id, secret) VALUES (%s, %s)", [row["id"], secret]
-        )
-    return int(row["id"])
-
-
-def add_webhook(world: World, endpoint_id: object, **columns: Any) -> int:
-    payload = {"endpoint_id": endpoint_id, "body": BODY}
-    values = {"destination": f"webhook:{endpoint_id}", **columns}
-    return add_message(world.connection, TASK.name, payload, **values)
-
-
-def process(world: World, message_id: int, **settings: Any) -> Disposition:
-    return world.process(message_id, **{"webhook_networks": NETWORKS, **settings})
-
-
-def destination(world: World, endpoint_id: int) -> dict[str, Any]:
-    rows = world.rows("SELECT * FROM outbox_destinations WHERE name = %s", [f"webhook:{endpoint_id}"])
-    return rows[0] if rows else {"opened_at": None, "paused_at": None, "pause_reason": None}
 
 
 def test_an_event_arrives_signed_with_each_valid_secret(world: World) -> None:
@@ -218,22 +171,6 @@ def test_five_days_of_outage_disable_the_endpoint_and_its_events_go_on(
     assert (row["left"].days if is_disabled else row["left"]) == (29 if is_disabled else None)
 
 
-def test_an_event_for_an_endpoint_that_was_removed_is_discarded(world: World) -> None:
-    with ScriptedEndpoint(answering(200)) as server:
-        endpoint = add_endpoint(world, server.port)
-        early = add_webhook(world, endpoint)
-        world.connection.execute("UPDATE webhook_endpoints SET removed_at = now(), name = 'former'")
-        assert process(world, early) is Disposition.DISCARDED
-        world.connection.execute("DELETE FROM webhook_endpoints")
-        successor = add_endpoint(world, server.port)
-        late = add_webhook(world, endpoint)
-        assert process(world, late) is Disposition.DISCARDED
-
-    assert successor != endpoint
-    assert server.requests == []
-    assert world.message(late)["last_error"] == "discarded: the endpoint was removed"
-
-
 @pytest.mark.parametrize("named", [None, "local", "webhook:999"])
 def test_an_event_whose_row_names_another_destination_is_a_dead_letter(world: World, named: str | None) -> None:
     with ScriptedEndpoint(answering(200)) as server:
@@ -243,13 +180,6 @@ def test_an_event_whose_row_names_another_destination_is_a_dead_letter(world: Wo
 
     assert server.requests == []
     assert world.message(id_)["last_error"] == f"its destination has to be webhook:{endpoint}"
-
-
-@pytest.mark.parametrize("endpoint_id", [0, -1, 2**80])
-def test_an_id_that_no_endpoint_can_have_is_discarded(world: World, endpoint_id: int) -> None:
-    id_ = add_webhook(world, endpoint_id, destination="webhook:1")
-
-    assert process(world, id_) is Disposition.DISCARDED
 
 
 def test_neither_log_nor_row_shows_the_path_or_a_secret(world: World, logs: Logs) -> None:
@@ -274,24 +204,6 @@ def test_a_bug_of_the_client_fails_the_attempt_and_no_worker(world: World, monke
 
     assert process(world, id_) is Disposition.FAILED
     assert world.message(id_)["last_error"] == "KeyError while the webhook was sent"
-
-
-def test_an_endpoint_that_is_removed_and_added_again_while_a_signup_commits_gets_nothing_of_it(
-    world: World, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"), poolclass=NullPool)
-    with ScriptedEndpoint(answering(204)) as former, ScriptedEndpoint(answering(204)) as present:
-        former_id = run_json("webhooks", "add", "shop", f"http://{LOOPBACK}:{former.port}/")["id"]
-        run_json("webhooks", "disable", "shop", "--reason", "they move")
-        with engine.begin() as signup:
-            signup.execute(signup_statement(MailShape()), SIGNUP)
-            assert run_json("webhooks", "remove", "shop", "--yes")["discarded"] == 0
-            present_id = run_json("webhooks", "add", "shop", f"http://{LOOPBACK}:{present.port}/")["id"]
-        [row] = world.rows("SELECT id, destination FROM outbox WHERE task = %s", [TASK.name])
-        assert row["destination"] == f"webhook:{former_id}" != f"webhook:{present_id}"
-        assert process(world, row["id"]) is Disposition.DISCARDED
-        assert (former.requests, present.requests) == ([], [])
 
 
 def test_what_waits_is_found_by_an_index_and_no_other_message_is_read(world: World, database_url: str) -> None:
