@@ -63,7 +63,11 @@ POISONS: Final = {
     "stock worker: exit": Poison("task:exit", STOCK_WORKER, is_deadly=False, reason=CRASHED),
     "stock worker: killed": Poison("task:killed", STOCK_WORKER, is_deadly=False, reason=CRASHED),
     "stock worker: hang": Poison(
-        "task:hang", STOCK_WORKER, is_deadly=False, reason="JobTimeoutException while the message was prepared"
+        "task:hang",
+        STOCK_WORKER,
+        is_deadly=False,
+        reason="the task ran for longer than 1 s for the second time",
+        attempts=2,
     ),
     "stock worker: memory": Poison(
         "task:memory", STOCK_WORKER, is_deadly=False, reason="MemoryError while the message was prepared"

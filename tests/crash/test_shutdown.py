@@ -58,14 +58,17 @@ def stop_a_relay_in_the_middle_of_a_backlog(stage: Stage, times: int) -> None:
         wait_until(lambda: scene.count("status = 'published'") > 5, TIMEOUT_SECONDS, "some messages to be published")
         took = terminate(relay, times)
         left = scene.count("status = 'pending'")
+        spent_by_the_relay = spent_attempts(scene)
         scene.start_relay()
         scene.start("worker", "worker", env=OUTBOX_WORKER)
         scene.wait_for_quiet(TIMEOUT_SECONDS)
 
         assert took < RELAY_STOPS_WITHIN
         assert left > 0
+        assert spent_by_the_relay == {(0, 0)}
         assert set(scene.copies(ids).values()) == {1}
-        assert spent_attempts(scene) == {(1, 0)}
+        # A mail that takes longer than a second, on a busy machine, makes the server slow: some others are released.
+        assert {attempt for attempt, _ in spent_attempts(scene)} == {1}
 
 
 def stop_an_outbox_worker_with_mails_in_flight(stage: Stage, times: int) -> None:
