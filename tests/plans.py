@@ -47,7 +47,7 @@ class ExplainingConnection(psycopg.Connection[Any]):
 @contextmanager
 def explaining(database_url: str) -> Iterator[ExplainingConnection]:
     """Open such a connection, in autocommit mode."""
-    with ExplainingConnection.connect(database_url, autocommit=True) as connection:
+    with ExplainingConnection.connect(database_url, autocommit=True, options="-c datestyle=ISO") as connection:
         connection.prepare_threshold = None  # as connect_promptly: each transaction states its settings
         connection.scans = []
         yield connection

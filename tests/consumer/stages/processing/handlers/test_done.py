@@ -202,12 +202,13 @@ def test_an_outage_inside_a_tasks_other_connection_is_its_own_failure(tasks: Wor
 def test_what_a_task_leaves_in_the_session_is_gone(tasks: World) -> None:
     consumer = tasks.consumer()
     connection = consumer._database._open()  # noqa: SLF001
+    [search_path] = connection.execute("SHOW search_path").fetchone() or ()
     connection.execute("SELECT pg_advisory_lock(1)")
-    connection.execute("SET search_path = pg_temp, public; LISTEN something")
+    connection.execute(f"SET search_path = pg_temp, {search_path}; LISTEN something")
 
     assert consumer.process(add(tasks, "one")) is DONE
 
     left = connection.execute(
         "SELECT current_setting('search_path'), (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')"
     ).fetchone()
-    assert left == ('"$user", public', 0)
+    assert left == (search_path, 0)
